@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/error.h"
+
+#include <gio/gio.h>
+
+G_DEFINE_QUARK(lodge_error, lodge_error)
+
+void error_set_errno(GError **error, int code, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    g_set_error(error, LODGE_ERROR, code, "%s: %s", text, g_strerror(code));
+}
+
+/* GLib goes from errno to its own codes but not back. */
+static const struct {
+    GIOErrorEnum io;
+    int code;
+} rows[] = {
+    {G_IO_ERROR_NOT_FOUND, ENOENT},
+    {G_IO_ERROR_EXISTS, EEXIST},
+    {G_IO_ERROR_NOT_DIRECTORY, ENOTDIR},
+    {G_IO_ERROR_INVALID_ARGUMENT, EINVAL},
+    {G_IO_ERROR_PERMISSION_DENIED, EACCES},
+    {G_IO_ERROR_NOT_SUPPORTED, ENOTSUP},
+    {G_IO_ERROR_NO_SPACE, ENOSPC},
+    {G_IO_ERROR_BUSY, EBUSY},
+    {G_IO_ERROR_TIMED_OUT, ETIMEDOUT},
+    {G_IO_ERROR_CANCELLED, ECANCELED},
+    {G_IO_ERROR_CONNECTION_REFUSED, ECONNREFUSED},
+    {G_IO_ERROR_CONNECTION_CLOSED, ECONNRESET},
+};
+
+int error_errno(const GError *error)
+{
+    if (error->domain == LODGE_ERROR) {
+        return error->code;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        if (g_error_matches(error, G_IO_ERROR, (int)rows[i].io)) {
+            return rows[i].code;
+        }
+    }
+    return EIO;
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * CPU models: what CPUID and the MSRs show.
+ *
+ * A model is a row of a table (name, vendor, family/model/stepping, features, name
+ * string); -cpu NAME[,+feature][,-feature][,feature=on|off] makes a struct cpu_model from
+ * one.  An engine says which features it can give (for interp and bt: what the host's own
+ * processor has, because SIMD runs on it, less what they do not virtualise); what it
+ * cannot give is removed, with a warning if `enforce` is not set, an error if it is.
+ */
+struct vcpu;
+
+struct cpuid_regs {
+    uint32_t eax, ebx, ecx, edx;
+};
+
+struct cpu_topology {
+    unsigned sockets, dies, cores, threads; /* cores a die, threads a core */
+};
+
+struct cpu_model {
+    const char *name;
+    char vendor[13];
+    char brand[49];
+    uint32_t family, model, stepping;
+    /* Feature words by CPUID register; enum cpuid_word in models.c's table. */
+    uint32_t words[24];
+    uint32_t xcr0_mask;   /* states that XSETBV may switch on */
+    unsigned phys_bits;
+    struct cpu_topology topology;
+    bool kvm_pv;          /* offer KVM's paravirtual leaves 0x4000000x */
+    bool hypervisor;
+    uint32_t tsc_khz;
+};
+
+/* Names of features, as QEMU writes them ("sse4.2", "x2apic"); generated index. */
+bool cpu_model_has(const struct cpu_model *m, const char *feature);
+/* @spec is -cpu's argument; @engine's name decides what can be given.  Caller frees. */
+struct cpu_model *cpu_model_new(const char *spec, const char *engine,
+                                const struct cpu_topology *topo, GError **error);
+/* Text of `-cpu help`. */
+void cpu_models_list(GString *out);
+/* What CPUID shows to @cpu for leaf and subleaf. */
+struct cpuid_regs cpu_cpuid(const struct vcpu *cpu, uint32_t leaf, uint32_t subleaf);

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/device/device.h"
+
+/*
+ * board - what devices share: the address spaces, interrupt inputs, buses, and the way to
+ * ask the owner of the machine for something.  Made by guest/machine; one a process.
+ */
+struct chardev;
+struct image;
+struct netdev;
+struct pci_bus;
+struct display;
+
+/* Backends by id, filled from the command line by vmm; NULL if there is none. */
+struct backends {
+    struct image *(*drive)(const char *id);
+    struct netdev *(*netdev)(const char *id);
+    struct chardev *(*chardev)(const char *id);
+    struct rng_source *(*rng)(const char *id);
+};
+
+enum board_event {
+    BOARD_RESET,      /* the guest wants a reset (0xcf9, keyboard controller, triple fault) */
+    BOARD_SHUTDOWN,   /* ACPI S5 */
+    BOARD_SUSPEND,    /* ACPI S3 */
+    BOARD_EXIT,       /* isa-debug-exit: .code is the process's exit code */
+    BOARD_PANIC,      /* pvpanic */
+    BOARD_WAKEUP,
+};
+
+struct board {
+    struct space *memory, *memory_smm, *ports;
+    struct pci_bus *pci;          /* root bus, or NULL */
+    struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */
+    struct irq *gsi[24];          /* IO-APIC inputs; 0-15 are isa_irq too */
+    struct display *display;      /* host/display/display.h: what shows the screen */
+    struct device *devices;       /* in the order in which they were started */
+    struct backends backends;
+
+    /* A message-signalled interrupt: writes @data to @address (0xfee.....). */
+    void (*msi)(struct board *board, uint64_t address, uint32_t data);
+    /* Machine lock held; takes effect after the current instruction of the vCPUs. */
+    void (*request)(struct board *board, enum board_event event, int code);
+    /* SMI to all vCPUs (APM_CNT, ICH9). */
+    void (*smi)(struct board *board);
+    /* The power button: set by the ACPI device. */
+    void (*power_button)(struct board *board);
+    void *owner; /* vmm's */
+
+    /* Things one device gives and others look up at start, by name ("fw_cfg", "rtc",
+     * "i8257", "pm"): the device, or NULL. */
+    GHashTable *parts;
+};
+
+struct device *board_part(struct board *board, const char *name);
+void board_add_part(struct board *board, const char *name, struct device *dev);
+struct device *board_find(struct board *board, const char *id_or_path);
+void board_reset(struct board *board); /* all devices, in order */

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdbool.h>
+
+/* One interrupt wire, seen from its source.  irq_set() forwards only changes. */
+struct irq {
+    void (*set)(struct irq *irq, bool level);
+    void *owner;  /* the receiver's */
+    unsigned n;   /* which of its inputs */
+    bool level;
+};
+
+static inline void irq_set(struct irq *irq, bool level)
+{
+    if (irq && irq->level != level) {
+        irq->level = level;
+        irq->set(irq, level);
+    }
+}
+
+/* An edge, for sources without a level (PIT, RTC periodic on some boards, MSI-like). */
+static inline void irq_pulse(struct irq *irq)
+{
+    irq_set(irq, true);
+    irq_set(irq, false);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/cpu/models.h"
+#include "guest/cpu/vcpu.h"
+#include "guest/device/board.h"
+
+/*
+ * machine - boards by name: a board is a list of devices, addresses and wires.
+ */
+struct machine_config {
+    const char *machine;      /* -M name */
+    GHashTable *props;        /* the rest of -M: name -> text */
+    unsigned cpus, maxcpus;
+    struct cpu_topology topology;
+    uint64_t ram_bytes, max_ram_bytes;
+    struct ram_source ram_source;
+    const char *cpu;          /* -cpu */
+    const struct cpu_engine *engine;
+    const char *bios;         /* -bios, or NULL for the board's default */
+    struct image *pflash[2];  /* -pflash / if=pflash */
+    const char *kernel, *initrd, *append, *dtb;
+    const char *boot_order, *boot_once; /* letters: a c d n */
+    bool boot_menu;
+    unsigned boot_splash_ms;
+    const char *rtc_base;
+    const char *uuid, *name;
+    const char *vga;          /* "std", "none", "cirrus" refused ... */
+    struct image *floppy[2], *ide[4]; /* -fda.., -hda..: by bus position; NULL: none */
+    struct image *cdrom_mask_unused;
+    bool ide_is_cd[4];
+    struct chardev *serial[4], *parallel[1], *debugcon;
+    bool no_hpet, no_acpi, nodefaults, usb;
+    GPtrArray *smbios;        /* of char *: -smbios arguments */
+    GPtrArray *acpitable;
+    GPtrArray *fw_cfg;        /* -fw_cfg arguments */
+};
+
+struct machine_model {
+    const char *name;  /* "pc", "q35", "isapc", "microvm", "none" */
+    const char *alias; /* "pc-i440fx-7.2,..." or NULL */
+    const char *about;
+    bool is_default;
+    unsigned max_cpus;
+    /* Makes board, RAM, vCPUs and the devices that are soldered on; loads firmware. */
+    bool (*build)(struct board *board, const struct machine_config *config, GError **error);
+    /* After -device devices were added: tables for the firmware (ACPI, SMBIOS, e820). */
+    bool (*finish)(struct board *board, GError **error);
+};
+
+/* Generated from the list in guest/machine/meson.build. */
+extern const struct machine_model *const machine_models[];
+extern const unsigned n_machine_models;
+const struct machine_model *machine_find(const char *name);
+void machine_list(GString *out); /* -M help */
+
+/* Makes the whole machine, not yet running. */
+struct board *machine_new(const struct machine_config *config, GError **error);
+bool machine_finish(struct board *board, GError **error);
+/* Reset as by the reset button: devices, then vCPUs (paused). */
+void machine_reset(struct board *board);
+/* Full path of firmware file @name ("bios-256k.bin"); the error names the Debian package. */
+char *machine_firmware(const char *name, GError **error);

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "guest/memory/ram.h"
+
+#include "base/util.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+enum { BLOCKS_MAX = 64 };
+#define POOL_BYTES (UINT64_C(1) << 42)
+#define HUGE_2M (UINT64_C(2) << 20)
+
+uint8_t *ram_pool;
+uint64_t ram_pool_size = POOL_BYTES;
+_Atomic uint8_t *ram_page_flags;
+void (*ram_code_written)(void *host, uint64_t bytes);
+
+static struct ram *blocks[BLOCKS_MAX];
+static uint64_t pool_used;
+
+static void *reserve(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+static bool make_pool(GError **error)
+{
+    if (ram_pool) {
+        return true;
+    }
+    uint8_t *pool = reserve(POOL_BYTES + HUGE_2M);
+    void *flags = mmap(NULL, POOL_BYTES >> PAGE_BITS, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!pool || flags == MAP_FAILED) {
+        error_set_errno(error, errno, "address space for guest memory");
+        return false;
+    }
+    ram_pool = (uint8_t *)(((uintptr_t)pool + HUGE_2M - 1) & ~(uintptr_t)(HUGE_2M - 1));
+    ram_page_flags = flags;
+    return true;
+}
+
+/* A descriptor for @source's path: the file itself, or a nameless one in the directory. */
+static int open_path(const char *path, uint64_t size, uint64_t *page, GError **error)
+{
+    struct stat st;
+    autofd int fd = -1;
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode)) {
+        g_autofree char *name = g_strdup_printf("%s/lodge-ram-XXXXXX", path);
+        fd = g_mkstemp_full(name, O_RDWR | O_CLOEXEC, 0600);
+        if (fd >= 0) {
+            unlink(name);
+        }
+    } else {
+        fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    }
+    struct statfs fs;
+    if (fd < 0 || fstatfs(fd, &fs) < 0) {
+        error_set_errno(error, errno, "-mem-path %s", path);
+        return -1;
+    }
+    *page = fs.f_type == 0x958458f6 /* hugetlbfs */ ? (uint64_t)fs.f_bsize : PAGE_SIZE;
+    if (size % *page) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "-mem-path %s: memory size is not a multiple of its %" G_GUINT64_FORMAT
+                    " byte pages", path, *page);
+        return -1;
+    }
+    if (fstat(fd, &st) == 0 && (uint64_t)st.st_size < size && ftruncate(fd, (off_t)size) < 0) {
+        error_set_errno(error, errno, "-mem-path %s: size %" G_GUINT64_FORMAT, path, size);
+        return -1;
+    }
+    return g_steal_fd(&fd);
+}
+
+static bool map_block(struct ram *ram, const struct ram_source *source, uint64_t page,
+                      GError **error)
+{
+    int flags = MAP_FIXED | (ram->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED);
+    void *p = mmap(ram->host, ram->size, PROT_READ | PROT_WRITE, flags, ram->fd, 0);
+    if (p == MAP_FAILED) {
+        error_set_errno(error, errno, "%s: %" G_GUINT64_FORMAT " bytes of memory", ram->name,
+                        ram->size);
+        return false;
+    }
+    if (ram->fd < 0 && ram->size >= HUGE_2M) {
+        madvise(p, ram->size, MADV_HUGEPAGE); /* advice: a refusal costs speed only */
+    }
+    bool touch = source && source->prealloc;
+    if ((touch || page > PAGE_SIZE) && madvise(p, ram->size, MADV_POPULATE_WRITE) < 0) {
+        error_set_errno(error, errno, "%s: cannot get %" G_GUINT64_FORMAT " bytes now", ram->name,
+                        ram->size);
+        return false;
+    }
+    if (source && source->dump_off) {
+        madvise(p, ram->size, MADV_DONTDUMP);
+    }
+    return true;
+}
+
+struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *source,
+                    GError **error)
+{
+    unsigned slot = 0;
+    while (slot < BLOCKS_MAX && blocks[slot]) {
+        slot++;
+    }
+    size = (size + PAGE_SIZE - 1) & PAGE_MASK;
+    if (!make_pool(error)) {
+        return NULL;
+    }
+    if (slot == BLOCKS_MAX || !size || size > POOL_BYTES - pool_used - 2 * RAM_GUARD - HUGE_2M) {
+        g_set_error(error, LODGE_ERROR, ENOMEM, "%s: no room for %" G_GUINT64_FORMAT
+                    " bytes of guest memory", name, size);
+        return NULL;
+    }
+    autofd int fd = -1;
+    uint64_t page = PAGE_SIZE;
+    if (source && source->mem_path) {
+        fd = open_path(source->mem_path, size, &page, error);
+        if (fd < 0) {
+            return NULL;
+        }
+    } else if (source && source->share) {
+        fd = memfd_create(name, MFD_CLOEXEC);
+        if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
+            error_set_errno(error, errno, "%s: memfd", name);
+            return NULL;
+        }
+    }
+    g_autofree struct ram *ram = g_new0(struct ram, 1);
+    /* Large blocks start on 2 MiB so that huge pages fit; hugetlbfs may want 1 GiB. */
+    uint64_t align = MAX(page, size >= HUGE_2M ? HUGE_2M : PAGE_SIZE);
+    uint64_t base = (uint64_t)(uintptr_t)ram_pool;
+    uint64_t at = ((base + pool_used + align - 1) & ~(align - 1)) - base;
+    *ram = (struct ram){.name = g_intern_string(name), .host = ram_pool + at, .size = size, .fd = fd};
+    if (!map_block(ram, source, page, error)) {
+        return NULL;
+    }
+    pool_used = at + size + RAM_GUARD;
+    fd = -1; /* the block's now */
+    return blocks[slot] = g_steal_pointer(&ram);
+}
+
+void ram_free(struct ram *ram)
+{
+    for (unsigned i = 0; i < BLOCKS_MAX; i++) {
+        if (blocks[i] == ram) {
+            blocks[i] = NULL;
+        }
+    }
+    /* Back to reserved: what still points there faults instead of meeting something else. */
+    mmap(ram->host, ram->size, PROT_NONE,
+         MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (ram->fd >= 0) {
+        close(ram->fd);
+    }
+    g_free(ram);
+}
+
+struct ram *ram_at(unsigned i)
+{
+    for (unsigned slot = 0; slot < BLOCKS_MAX; slot++) {
+        if (blocks[slot] && i-- == 0) {
+            return blocks[slot];
+        }
+    }
+    return NULL;
+}
+
+struct ram *ram_find(const char *name)
+{
+    for (unsigned i = 0; i < BLOCKS_MAX; i++) {
+        if (blocks[i] && g_str_equal(blocks[i]->name, name)) {
+            return blocks[i];
+        }
+    }
+    return NULL;
+}
+
+void ram_note_write(void *host, uint64_t bytes)
+{
+    size_t first = ram_page_index(host), last = ram_page_index((uint8_t *)host + bytes - 1);
+    bool code = false;
+    for (size_t i = first; bytes && i <= last; i++) {
+        uint8_t f = atomic_load_explicit(&ram_page_flags[i], memory_order_relaxed);
+        if (f & (PAGE_CLEAN_VGA | PAGE_CLEAN_LOG)) {
+            atomic_fetch_and(&ram_page_flags[i], (uint8_t)~(PAGE_CLEAN_VGA | PAGE_CLEAN_LOG));
+        }
+        code |= f & PAGE_CODE;
+    }
+    if (code && ram_code_written) {
+        ram_code_written(host, bytes);
+    }
+}
+
+bool ram_collect_dirty(struct ram *ram, uint64_t from, uint64_t bytes, uint8_t flag,
+                       uint64_t *bitmap)
+{
+    size_t first = ram_page_index(ram->host + from);
+    size_t n = (bytes + PAGE_SIZE - 1) >> PAGE_BITS;
+    bool any = false;
+    memset(bitmap, 0, (n + 63) / 64 * sizeof(*bitmap));
+    for (size_t i = 0; i < n; i++) {
+        if (!(atomic_load_explicit(&ram_page_flags[first + i], memory_order_relaxed) & flag)) {
+            atomic_fetch_or(&ram_page_flags[first + i], flag);
+            bitmap[i / 64] |= UINT64_C(1) << (i % 64);
+            any = true;
+        }
+    }
+    return any;
+}

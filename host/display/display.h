@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * The screen, keyboard and pointer of the machine: devices on one side (VGA draws, i8042
+ * takes keys), viewers on the other (VNC, screendump).  One screen a machine.
+ * Thread: machine lock held.
+ */
+struct display {
+    /* Pixels, 32 bits each, 0x00RRGGBB, rows .stride bytes apart; owned by the adapter's
+     * device and valid until its next resize. */
+    uint32_t *pixels;
+    unsigned width, height, stride;
+
+    /* The adapter's end: bring .pixels up to date, calling display_changed(). */
+    void (*refresh)(void *adapter);
+    void *adapter;
+
+    /* Input devices, latest registered first; key codes are QEMU's qcode numbers via
+     * keymap.h (set 1 scan codes with 0x80 for the E0 prefix). */
+    void (*key)(void *keyboard, unsigned scancode, bool down);
+    void *keyboard;
+    /* Relative motion in pixels, or absolute 0..32767 if .pointer_absolute; wheel steps. */
+    void (*pointer)(void *mouse, int x, int y, int wheel, unsigned buttons);
+    void *mouse;
+    bool pointer_absolute;
+
+    struct display_viewer *viewers;
+};
+
+struct display_viewer {
+    void (*resized)(struct display_viewer *v);
+    void (*changed)(struct display_viewer *v, unsigned x, unsigned y, unsigned w, unsigned h);
+    struct display_viewer *next;
+    unsigned interval_ms; /* how often it wants refresh(); 0: never on its own */
+};
+
+struct display *display_new(void);
+void display_resize(struct display *d, uint32_t *pixels, unsigned w, unsigned h, unsigned stride);
+void display_changed(struct display *d, unsigned x, unsigned y, unsigned w, unsigned h);
+void display_add_viewer(struct display *d, struct display_viewer *v);
+void display_remove_viewer(struct display *d, struct display_viewer *v);
+void display_key(struct display *d, unsigned scancode, bool down);
+void display_pointer(struct display *d, int x, int y, int wheel, unsigned buttons);
+/* Writes the screen as PPM or PNG (by @format: "ppm", "png"). */
+bool display_dump(struct display *d, const char *path, const char *format, GError **error);
+/* QEMU key names ("ret", "ctrl", "a") to scan codes; 0 if there is none. */
+unsigned display_scancode(const char *qcode_name);
+
+/* VNC server by -vnc's argument (":0", "127.0.0.1:1,password=on", "unix:/path", "none"). */
+bool vnc_start(struct display *d, const char *options, const char *keymap, GError **error);
+void vnc_stop(void);
+/* Text for `info vnc`. */
+void vnc_describe(GString *out);

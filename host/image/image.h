@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/*
+ * A disk image as its users see it: a number of bytes that can be read and written.
+ * host/image/format.h is the provider side.
+ *
+ * Requests are asynchronous: image_submit() returns at once, .done is called from the main
+ * loop with the machine lock held.  Requests may complete in any order; a FLUSH covers all
+ * writes that had completed when it was submitted.
+ */
+typedef struct image Image;
+
+enum image_op { IMAGE_READ, IMAGE_WRITE, IMAGE_FLUSH, IMAGE_DISCARD, IMAGE_ZERO };
+
+/* One request; the submitter owns it and keeps it (and the memory) until .done. */
+struct image_request {
+    enum image_op op;
+    uint64_t offset, bytes; /* guest bytes; any alignment */
+    const struct iovec *iov;
+    unsigned niov;
+    /* @result: 0 or a negative errno value. */
+    void (*done)(struct image_request *req, int result);
+    void *owner;
+    struct image *image; /* the rest is the core's */
+    void *next;
+    int result;
+    uint8_t may_unmap;
+};
+
+struct image_options {
+    const char *id;
+    const char *file;      /* a path, or a name with a protocol */
+    const char *format;    /* NULL: probe (and then guard the first sector of raw) */
+    bool read_only, snapshot; /* snapshot: writes go to a temporary file */
+    bool direct;           /* cache=none: O_DIRECT */
+    bool no_flush;         /* cache=unsafe */
+    bool writethrough;     /* cache=writethrough, directsync */
+    bool discard;          /* discard=unmap */
+    bool lock_off;
+    const char *node_name;
+};
+
+Image *image_open(const struct image_options *opts, GError **error);
+void image_close(Image *img); /* waits for requests; NULL is fine */
+uint64_t image_size(const Image *img); /* bytes */
+bool image_read_only(const Image *img);
+const char *image_id(const Image *img);
+const char *image_file(const Image *img);
+const char *image_format_name(const Image *img);
+bool image_inserted(const Image *img);   /* a removable drive may hold nothing */
+/* Removable media, from the monitor: the device hears of it through .changed. */
+bool image_change(Image *img, const struct image_options *opts, GError **error);
+void image_eject(Image *img);
+void image_on_change(Image *img, void (*changed)(void *owner), void *owner);
+/* An image without a medium, for an empty CD-ROM or floppy drive. */
+Image *image_new_empty(const char *id);
+Image *image_find(const char *id_or_node_name);
+void image_each(void (*each)(Image *img, void *owner), void *owner);
+
+/* Data path. */
+void image_submit(Image *img, struct image_request *req);
+/* Blocking forms, for start-up, firmware and tools; 0 or a negative errno value. */
+int image_read(Image *img, uint64_t offset, void *to, uint64_t bytes);
+int image_write(Image *img, uint64_t offset, const void *from, uint64_t bytes);
+int image_flush(Image *img);
+/* Waits until nothing is in flight, for stopping and saving; main loop thread. */
+void image_drain_all(void);
+bool image_flush_all(GError **error);
+
+struct image_stats {
+    uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops;
+};
+struct image_stats image_stats(const Image *img);

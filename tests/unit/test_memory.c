@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "tests/unit/test.h"
+
+#include "base/bytes.h"
+#include "guest/memory/space.h"
+
+#include <string.h>
+
+static uint64_t last_at, last_value;
+static unsigned last_bytes;
+
+static uint64_t probe_read(void *owner, uint64_t at, unsigned bytes)
+{
+    (void)owner;
+    last_bytes = bytes;
+    return 0x8877665544332211u >> (at & 7) * 8;
+}
+
+static void probe_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
+{
+    (void)owner;
+    last_at = at;
+    last_value = value;
+    last_bytes = bytes;
+}
+
+static const struct region_ops probe_ops = {
+    .read = probe_read, .write = probe_write, .max_bytes = 4, .lockless = true};
+
+static struct ram *make_ram(const char *name, uint64_t size)
+{
+    g_autoptr(GError) error = NULL;
+    struct ram *ram = ram_new(name, size, NULL, &error);
+    assert_works(ram != NULL, error);
+    return ram;
+}
+
+static void the_highest_region_answers(void **state)
+{
+    (void)state;
+    struct space *s = space_new("test", UINT64_C(1) << 40);
+    struct ram *ram = make_ram("ram", 1 << 20);
+    struct region whole = {.name = "ram", .size = 1 << 20, .ram = ram};
+    struct region io = {.name = "io", .size = 0x1000, .ops = &probe_ops};
+    space_place(s, &whole, 0, 0);
+    struct placing *p = space_place(s, &io, 0x8000, 1);
+
+    space_store(s, 0x7ffc, 0x12345678, 4);
+    assert_int_equal(le32_at(ram->host + 0x7ffc), 0x12345678);
+    space_store(s, 0x8010, 0x1122334455667788u, 8); /* two halves of 4 bytes */
+    assert_int_equal(last_at, 0x14);
+    assert_int_equal(last_value, 0x11223344);
+    assert_int_equal(le32_at(ram->host + 0x8010), 0);
+    assert_int_equal(space_load(s, 0x8000, 8), 0x8877665544332211u);
+
+    space_move(p, 0x20000);
+    space_store(s, 0x8010, 7, 1);
+    assert_int_equal(ram->host[0x8010], 7);
+    space_show(p, false);
+    space_store(s, 0x20000, 9, 1);
+    assert_int_equal(ram->host[0x20000], 9);
+    assert_int_equal(space_load(s, 1 << 20, 4), 0xffffffffu);
+    space_free(s);
+    ram_free(ram);
+}
+
+static void an_access_over_a_boundary_is_split(void **state)
+{
+    (void)state;
+    struct space *s = space_new("test", UINT64_C(1) << 40);
+    struct ram *ram = make_ram("ram", 0x2000);
+    struct region a = {.name = "a", .size = 0x1000, .ram = ram};
+    struct region b = {.name = "b", .size = 0x1000, .ram = ram, .ram_at = 0x1000, .read_only = true};
+    space_place(s, &a, 0x1000, 0);
+    space_place(s, &b, 0x2000, 0);
+    memset(ram->host + 0x1000, 0x55, 0x1000);
+    space_store(s, 0x1ffe, 0xaabbccdd, 4);
+    assert_int_equal(space_load(s, 0x1ffe, 4), 0x5555ccdd);
+    uint8_t buf[6];
+    assert_false(space_read(s, 0x2ffd, buf, 6));
+    assert_memory_equal(buf, "\x55\x55\x55\xff\xff\xff", 6);
+    space_free(s);
+    ram_free(ram);
+}
+
+static void a_space_shows_through_another(void **state)
+{
+    (void)state;
+    struct space *below = space_new("memory", UINT64_C(1) << 40);
+    struct space *smm = space_new("smm", UINT64_C(1) << 40);
+    struct ram *ram = make_ram("ram", 0x2000), *smram = make_ram("smram", 0x1000);
+    struct region r = {.name = "ram", .size = 0x2000, .ram = ram};
+    struct region o = {.name = "smram", .size = 0x1000, .ram = smram};
+    space_place_space(smm, below, 0);
+    space_place(smm, &o, 0x1000, 1);
+    struct placing *p = space_place(below, &r, 0, 0);
+    space_store(smm, 0x0, 1, 1);
+    space_store(smm, 0x1000, 2, 1);
+    assert_int_equal(ram->host[0], 1);
+    assert_int_equal(ram->host[0x1000], 0);
+    assert_int_equal(smram->host[0], 2);
+    space_show(p, false);
+    assert_int_equal(space_load(smm, 0, 1), 0xff);
+    space_free(smm);
+    space_free(below);
+    ram_free(ram);
+    ram_free(smram);
+}
+
+static void written_pages_are_found_dirty(void **state)
+{
+    (void)state;
+    struct ram *ram = make_ram("ram", 0x4000);
+    uint64_t map[1];
+    assert_true(ram_collect_dirty(ram, 0, 0x4000, PAGE_CLEAN_VGA, map));
+    assert_int_equal(map[0], 15);
+    assert_false(ram_collect_dirty(ram, 0, 0x4000, PAGE_CLEAN_VGA, map));
+    ram_note_write(ram->host + 0x1fff, 2);
+    assert_true(ram_collect_dirty(ram, 0, 0x4000, PAGE_CLEAN_VGA, map));
+    assert_int_equal(map[0], 6);
+    ram_free(ram);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_highest_region_answers),
+        cmocka_unit_test(an_access_over_a_boundary_is_split),
+        cmocka_unit_test(a_space_shows_through_another),
+        cmocka_unit_test(written_pages_are_found_dirty),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
