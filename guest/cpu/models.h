@@ -17,6 +17,22 @@
  */
 struct vcpu;
 
+/* Feature words by CPUID leaf, subleaf and register. */
+enum cpuid_word {
+    CPUID_1_EDX, CPUID_1_ECX, CPUID_7_0_EBX, CPUID_7_0_ECX, CPUID_7_0_EDX, CPUID_7_1_EAX,
+    CPUID_8000_0001_EDX, CPUID_8000_0001_ECX, CPUID_8000_0007_EDX, CPUID_8000_0008_EBX,
+    CPUID_D_1_EAX, CPUID_6_EAX, CPUID_KVM_EAX, CPUID_WORDS,
+};
+
+/* FEAT_SSE42 ...: a number for each row of features.def; FEAT_NONE is 0 and always offered. */
+enum cpu_feature {
+    FEAT_NONE,
+#define FEATURE(symbol, word, bit, names) FEAT_##symbol,
+#include "guest/cpu/features.def"
+#undef FEATURE
+    FEAT_COUNT,
+};
+
 struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
 };
@@ -30,8 +46,8 @@ struct cpu_model {
     char vendor[13];
     char brand[49];
     uint32_t family, model, stepping;
-    /* Feature words by CPUID register; enum cpuid_word in models.c's table. */
-    uint32_t words[24];
+    uint32_t words[CPUID_WORDS];
+    uint8_t offers[FEAT_COUNT]; /* the same, one byte a feature: for engines */
     uint32_t xcr0_mask;   /* states that XSETBV may switch on */
     unsigned phys_bits;
     struct cpu_topology topology;

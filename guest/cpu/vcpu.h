@@ -186,12 +186,36 @@ struct vcpu_board {
     void (*init)(void *owner, struct vcpu *cpu); /* INIT reached the CPU: reset the APIC */
 };
 
+/*
+ * An event to deliver through the IDT.  Exceptions are the only ones that combine to double
+ * and triple faults.
+ */
+enum event_kind {
+    EVENT_EXCEPTION, /* of the processor's making: faults, traps; INT1 too */
+    EVENT_SOFT,      /* INT n: checks the gate's DPL, IOPL in v8086 mode */
+    EVENT_SOFT_EXCEPTION, /* INT3, INTO: checks the gate's DPL */
+    EVENT_EXTERNAL,  /* from the interrupt controllers */
+    EVENT_NMI,
+};
+
+struct cpu_event {
+    uint8_t kind;    /* enum event_kind */
+    uint8_t vector;
+    bool has_code;
+    uint32_t code;
+    uint64_t cr2;    /* page faults: loaded when delivery begins */
+    uint64_t dr6;    /* debug exceptions: bits to set in DR6 */
+};
+
 struct vcpu {
     struct regs r; /* first: engines address it with small offsets */
 
     /* Hot for engines. */
     _Atomic uint32_t requests;
     struct tlb *tlb;            /* interp and bt: guest/cpu/tlb.h */
+    uint64_t next_rip;          /* where the instruction in hand continues: interp/interp.h */
+    void *unwind;               /* jmp_buf of whoever executes guest code: cpu_raise() */
+    struct cpu_event raised;    /* what cpu_raise() brought there */
     struct space *memory;       /* .memory_normal, or .memory_smm while in SMM */
     struct space *ports;
 
