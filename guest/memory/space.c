@@ -396,6 +396,11 @@ void space_store(struct space *s, uint64_t at, uint64_t value, unsigned bytes)
     }
 }
 
+uint32_t space_generation(const struct space *s)
+{
+    return atomic_load_explicit(&s->turn, memory_order_acquire);
+}
+
 void *space_map(struct space *s, uint64_t at, uint64_t *n, bool for_write)
 {
     struct span v = space_find(s, at);

@@ -108,5 +108,8 @@ void space_store(struct space *s, uint64_t at, uint64_t value, unsigned bytes);
  */
 void *space_map(struct space *s, uint64_t at, uint64_t *n, bool for_write);
 
+/* Changes whenever the view does: for those that keep what space_map() gave them. */
+uint32_t space_generation(const struct space *s);
+
 /* Text for `info mtree`. */
 void space_describe(struct space *s, GString *out);
