@@ -47,6 +47,8 @@ struct board {
     void (*smi)(struct board *board);
     /* The power button: set by the ACPI device. */
     void (*power_button)(struct board *board);
+    /* Full path of a firmware file (option ROM), searched as -L says; caller frees. */
+    char *(*find_file)(struct board *board, const char *name, GError **error);
     void *owner; /* vmm's */
 
     /* Things one device gives and others look up at start, by name ("fw_cfg", "rtc",

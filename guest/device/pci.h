@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "guest/device/device.h"
+#include "guest/device/board.h"
 
 /*
  * pci - PCI and PCI Express functions, buses, BARs, MSI and MSI-X
@@ -13,7 +13,31 @@
  * mask of writable bits beside it; pci.c handles header, BARs, capabilities, command bits
  * and INTx, and calls the hooks for what is special.  The array is state.
  */
-enum { PCI_CONFIG_BYTES = 4096, PCI_BARS = 6 /* and the ROM */ };
+enum { PCI_CONFIG_BYTES = 4096, PCI_BARS = 6 /* and the ROM */, PCI_MSIX_MAX = 128 };
+
+/* BARs lie below RAM, firmware and what the board decodes by itself (priority 0 and up). */
+enum { PCI_BAR_PRIORITY = -1 };
+
+/* Offsets in the configuration space, and bits there. */
+enum {
+    PCI_VENDOR = 0x00, PCI_DEVICE = 0x02, PCI_COMMAND = 0x04, PCI_STATUS = 0x06,
+    PCI_REVISION = 0x08, PCI_PROG_IF = 0x09, PCI_CLASS = 0x0a, PCI_CACHE_LINE = 0x0c,
+    PCI_LATENCY = 0x0d, PCI_HEADER = 0x0e, PCI_BAR0 = 0x10, PCI_SUBSYSTEM_VENDOR = 0x2c,
+    PCI_SUBSYSTEM = 0x2e, PCI_ROM = 0x30, PCI_CAPABILITIES = 0x34, PCI_IRQ_LINE = 0x3c,
+    PCI_IRQ_PIN = 0x3d,
+    PCI_PRIMARY = 0x18, PCI_SECONDARY = 0x19, PCI_SUBORDINATE = 0x1a, PCI_IO_BASE = 0x1c,
+    PCI_IO_LIMIT = 0x1d, PCI_SECONDARY_STATUS = 0x1e, PCI_MEM_BASE = 0x20,
+    PCI_PREFETCH_BASE = 0x24, PCI_PREFETCH_BASE_HIGH = 0x28, PCI_PREFETCH_LIMIT_HIGH = 0x2c,
+    PCI_IO_BASE_HIGH = 0x30, PCI_BRIDGE_ROM = 0x38, PCI_BRIDGE_CONTROL = 0x3e,
+};
+enum {
+    PCI_COMMAND_IO = 1 << 0, PCI_COMMAND_MEMORY = 1 << 1, PCI_COMMAND_MASTER = 1 << 2,
+    PCI_COMMAND_PARITY = 1 << 6, PCI_COMMAND_SERR = 1 << 8, PCI_COMMAND_NO_INTX = 1 << 10,
+    PCI_STATUS_INTX = 1 << 3, PCI_STATUS_CAPABILITIES = 1 << 4,
+};
+enum { PCI_CAP_POWER = 1, PCI_CAP_MSI = 5, PCI_CAP_VENDOR = 9, PCI_CAP_EXPRESS = 0x10,
+       PCI_CAP_MSIX = 0x11, PCI_CAP_SATA = 0x12 };
+enum pci_express_type { PCIE_ENDPOINT = 0, PCIE_ROOT_PORT = 4, PCIE_ROOT_ENDPOINT = 9 };
 
 struct pci_device;
 
@@ -46,8 +70,13 @@ struct pci_device {
     uint8_t config[PCI_CONFIG_BYTES], writable[PCI_CONFIG_BYTES], w1c[PCI_CONFIG_BYTES];
     struct pci_bar bar[PCI_BARS + 1];
     bool irq_level;          /* INTx as the device drives it, before routing */
-    struct pci_msix *msix;
+    bool line;               /* INTx as the bus sees it: derived from the above */
     uint16_t cap_end;        /* next free byte for a capability */
+    uint16_t ext_cap, ext_end; /* the last extended capability; next free byte */
+    uint8_t msi_cap, msix_cap, express_cap; /* where they are; 0: none */
+    uint16_t msix_vectors;
+    uint8_t msix_table[PCI_MSIX_MAX * 16], msix_pending[PCI_MSIX_MAX / 8];
+    struct region msix_region, rom_region;
     /* Properties that every PCI device has. */
     const char *prop_addr;   /* "4", "4.1": slot[.function] */
     const char *prop_bus, *prop_romfile;
@@ -58,7 +87,9 @@ struct pci_device {
 
 /* Rows that each PCI device's tables begin with: state and properties of this layer. */
 #define PCI_STATE(type, member)                                                                    \
-    STATE_ARRAY(type, member.config, .keep = true), STATE(type, member.irq_level)
+    STATE_ARRAY(type, member.config, .keep = true), STATE(type, member.irq_level),                 \
+        STATE_ARRAY(type, member.msix_table, .keep = true),                                        \
+        STATE_ARRAY(type, member.msix_pending, .keep = true)
 #define PCI_PROPS(type, member)                                                                    \
     {"addr", PROP_STRING, offsetof(type, member.prop_addr)},                                       \
     {"bus", PROP_STRING, offsetof(type, member.prop_bus)},                                         \
@@ -76,6 +107,11 @@ void pci_set_bar(struct pci_device *pci, unsigned n, struct region *r, bool io, 
                  bool prefetch);
 /* Reserves @bytes for a capability, links it, returns its offset. */
 unsigned pci_add_capability(struct pci_device *pci, uint8_t id, unsigned bytes);
+/* Done by pci_attach() for what struct pci_ident says; for devices that decide later.
+ * pci_add_msix() makes a BAR of its own of 4 KiB. */
+bool pci_add_msi(struct pci_device *pci, unsigned vectors, GError **error);
+bool pci_add_msix(struct pci_device *pci, unsigned vectors, unsigned bar, GError **error);
+void pci_add_express(struct pci_device *pci, enum pci_express_type type);
 /* An extended capability (Express, from 0x100). */
 unsigned pci_add_ext_capability(struct pci_device *pci, uint16_t id, uint8_t version,
                                 unsigned bytes);
@@ -94,6 +130,12 @@ static inline struct space *pci_dma_space(struct pci_device *pci)
     return pci->dev.board->memory;
 }
 
+/* ---- for the device core: struct device of a model with .bus = BUS_PCI ---- */
+/* Header, BARs and interrupt registers as after a bus reset; before the model's reset(). */
+void pci_reset(struct pci_device *pci);
+/* After a state was loaded: places BARs, drives INTx; before the model's loaded(). */
+void pci_restore(struct pci_device *pci);
+
 /* ---- for boards and bridges ---- */
 struct pci_bus {
     const char *name;  /* "pci.0", "pcie.0" */
@@ -108,6 +150,13 @@ struct pci_bus {
     struct pci_bus *sibling, *child;
 };
 void pci_bus_init(struct pci_bus *bus, struct board *board, const char *name, bool express);
+/* @bus is the secondary bus of @bridge: spaces and interrupts are those of the root. */
+void pci_bus_init_below(struct pci_bus *bus, struct pci_device *bridge, const char *name);
+void pci_bus_remove(struct pci_bus *bus); /* one that is below a bridge and empty */
+/* From a bridge's config_written(): its windows may have changed. */
+void pci_bridge_moved(struct pci_device *bridge);
+void pci_bus_each(struct pci_bus *bus, void (*each)(struct pci_device *pci, void *owner),
+                  void *owner); /* bridges before what is behind them */
 uint32_t pci_config_read(struct pci_bus *root, unsigned bus, unsigned devfn, unsigned at,
                          unsigned bytes);
 void pci_config_write(struct pci_bus *root, unsigned bus, unsigned devfn, unsigned at,
