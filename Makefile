@@ -28,5 +28,15 @@ bench-deps:
 check: check-deps all ## run all tests; ends with "N passed, N failed"
 	@tools/check $(BUILD)
 
+GUEST ?= debian
+run: run-deps all ## boot a guest on this terminal: GUEST=debian (default) or tiny
+	@tools/run $(BUILD) $(GUEST)
+
+bench: bench-deps all ## measure beside QEMU; BENCH="--runs 1 int_mix" narrows it
+	@/usr/bin/python3 bench/bench.py --build $(BUILD) $(BENCH)
+
+install: all ## install into PREFIX (/usr/local), below DESTDIR if set
+	@meson install -C $(BUILD) --no-rebuild
+
 clean: ## remove what was built (guest disks under build/guests too)
 	rm -rf $(BUILD)
