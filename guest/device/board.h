@@ -56,6 +56,9 @@ struct board {
     GHashTable *parts;
 };
 
+/* A board with empty address spaces and nothing else; for boards and tests. */
+struct board *board_new(void);
+void board_free(struct board *board); /* its devices too, the latest first */
 struct device *board_part(struct board *board, const char *name);
 void board_add_part(struct board *board, const char *name, struct device *dev);
 struct device *board_find(struct board *board, const char *id_or_path);

@@ -36,6 +36,8 @@ struct reg {
                           plain bytes); 0 if the value is computed */
     uint32_t count;    /* elements, for arrays that are only state; 0 means one */
     uint8_t kind;      /* enum reg_kind */
+    uint8_t width;     /* bytes on the bus; 0: .size, or 1 if the value is computed */
+    bool boolean;      /* the storage is a bool: a state with another value is refused */
     uint8_t dir;       /* enum reg_dir, as the guest sees it */
     uint8_t window;    /* which of the device's windows */
     uint8_t bank;      /* bank in which the port decodes, or BANK_ANY */
@@ -47,14 +49,20 @@ struct reg {
     uint64_t w1c;      /* bits that a guest write of 1 clears */
     uint64_t rclr;     /* bits that a guest read clears */
     uint64_t (*on_read)(struct device *dev, uint64_t stored);
+    /* After the store: what was stored before and now; of a computed row, 0 and what the
+     * guest wrote. */
     void (*on_write)(struct device *dev, uint64_t old, uint64_t now);
     const char *help;
 };
 
+#define REG_IS_BOOL(x)                                                                             \
+    (__builtin_types_compatible_p(__typeof__(x), bool) ||                                          \
+     __builtin_types_compatible_p(__typeof__(x), _Atomic bool))
+
 #define REG(type, field, ...)                                                                      \
     {                                                                                              \
         .name = #field, .slot = offsetof(type, field), .size = sizeof(((type *)0)->field),         \
-        __VA_ARGS__                                                                                \
+        .boolean = REG_IS_BOOL(((type *)0)->field), __VA_ARGS__                                                                                \
     }
 #define REG_COMPUTED(label, ...)                                                                   \
     {                                                                                              \
@@ -66,7 +74,7 @@ struct reg {
     {                                                                                              \
         .name = #field, .slot = offsetof(type, field), .size = sizeof(((type *)0)->field[0]),      \
         .count = sizeof(((type *)0)->field) / sizeof(((type *)0)->field[0]), .port = REG_HIDDEN,   \
-        __VA_ARGS__                                                                                \
+        .boolean = REG_IS_BOOL(((type *)0)->field[0]), __VA_ARGS__                                                                                \
     }
 #define STATE_TIMER(type, field, ...)                                                              \
     {                                                                                              \
@@ -142,16 +150,28 @@ struct device {
     char *path;          /* unique in the board: key of the state stream; owned */
     const struct device_bus *at; /* the bus it sits on, for buses that need it */
     struct device *next; /* the board's list */
+    bool started;
+    struct device_window *windows;     /* those that were prepared, device.c's */
+    GPtrArray *texts;                  /* owned text of properties */
+    GPtrArray *wires;                  /* struct irq: the device's own ends of shared lines */
+    GPtrArray *links;                  /* pairs of text: backends by id, looked up at start */
 };
 
 /* ---- making; control plane ---- */
 
 /* A zero-filled instance with properties at their defaults, not yet on a board. */
 struct device *device_new(const struct device_model *model);
+/* Several devices may be connected to one line: it is high while any of them holds it. */
 bool device_connect(struct device *dev, const char *wire, enum wire_kind kind, void *end,
                     GError **error);
-/* Sets one property from text; EINVAL with a line that names device, property, value. */
+/* The device's own end of a line that others drive too; NULL for NULL.  device_free()
+ * lets go of it. */
+struct irq *device_irq(struct device *dev, struct irq *line);
+/* Sets one property from text ("id" too); EINVAL with a line that names device, property and
+ * value.  Backends are looked up by their id when the device starts. */
 bool device_set(struct device *dev, const char *name, const char *value, GError **error);
+/* Sets a drive, netdev, chardev or rng property to a backend at hand. */
+bool device_give(struct device *dev, const char *name, void *backend, GError **error);
 /* Puts it into @board under @path (unique; NULL: made from the model's name), starts and
  * resets it.  On failure the device is freed. */
 bool device_start(struct device *dev, struct board *board, const char *path, GError **error);
@@ -160,15 +180,22 @@ void device_free(struct device *dev); /* stops it, takes it off its board */
 /* ---- data path: these and the hooks of a model allocate nothing ---- */
 uint64_t device_read(struct device *dev, unsigned window, uint64_t port);
 void device_write(struct device *dev, unsigned window, uint64_t port, uint64_t value);
-/* Ops for a struct region whose owner is a struct device_window of the device. */
+/*
+ * A window in an address space: accesses of any size and alignment are taken apart into
+ * those of the rows.  Bytes between rows read as ones.  Place .region with space_place(), or
+ * let device_place() do it: then device_free() takes it away again.
+ */
 struct device_window {
     struct device *dev;
     unsigned window;
     struct region region;
+    struct placing *placing;
+    struct device_window *next; /* the device's */
 };
-/* Prepares @w to show window @window of @dev, @size bytes, accesses of @min to @max bytes. */
+/* Prepares @w to show window @window of @dev, @size bytes. */
 void device_window_init(struct device_window *w, struct device *dev, unsigned window,
                         const char *name, uint64_t size);
+void device_place(struct device_window *w, struct space *s, uint64_t at, int priority);
 
 /* ---- state ---- */
 void device_settle(struct device *dev);

@@ -9,6 +9,7 @@ struct irq {
     void *owner;  /* the receiver's */
     unsigned n;   /* which of its inputs */
     bool level;
+    unsigned high; /* how many joined sources hold it high */
 };
 
 static inline void irq_set(struct irq *irq, bool level)
@@ -25,3 +26,11 @@ static inline void irq_pulse(struct irq *irq)
     irq_set(irq, true);
     irq_set(irq, false);
 }
+
+/*
+ * Another source of a line that several drive: the line is high while any source is.  Who
+ * joins a line does not also irq_set() it directly.  irq_join(NULL) is NULL, an end that
+ * goes nowhere; irq_leave() lowers the source and frees it.
+ */
+struct irq *irq_join(struct irq *line);
+void irq_leave(struct irq *source);

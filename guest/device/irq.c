@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "guest/device/irq.h"
+
+#include <glib.h>
+
+static void joined_set(struct irq *irq, bool level)
+{
+    struct irq *line = irq->owner;
+    if (level) {
+        line->high++;
+    } else {
+        line->high--;
+    }
+    irq_set(line, line->high > 0);
+}
+
+struct irq *irq_join(struct irq *line)
+{
+    if (!line) {
+        return NULL;
+    }
+    struct irq *source = g_new0(struct irq, 1);
+    source->set = joined_set;
+    source->owner = line;
+    return source;
+}
+
+void irq_leave(struct irq *source)
+{
+    irq_set(source, false);
+    g_free(source);
+}
