@@ -28,6 +28,14 @@ enum tlb_mode {
 #define TLB_INDEX_BITS 36
 #define TLB_TABLE_BYTES (UINT64_C(8) << TLB_INDEX_BITS)
 
+/*
+ * The reservation of a vCPU: TLB_HEADER_BYTES of zero-filled memory, then the tables.  Of
+ * the header the first TLB_ENGINE_BYTES are the engine's (bt: what its code addresses
+ * relative to table[0][0]); struct tlb lies in the rest.
+ */
+#define TLB_HEADER_BYTES (UINT64_C(2) << 20)
+#define TLB_ENGINE_BYTES (TLB_HEADER_BYTES - 65536)
+
 struct tlb {
     /*
      * table[mode][0] is for reads, [1] for writes.  All six lie TLB_TABLE_BYTES apart in
@@ -42,6 +50,11 @@ struct tlb {
     uint64_t pages_touched; /* table pages that hold memory: bounded, see tlb.c */
     uint64_t fills, flushes, full_flushes; /* for statistics */
 };
+
+static inline void *tlb_engine_area(const struct tlb *t)
+{
+    return (uint8_t *)t->table[0][0] - TLB_HEADER_BYTES;
+}
 
 struct tlb *tlb_new(GError **error);
 void tlb_free(struct tlb *t);
