@@ -32,6 +32,7 @@ enum board_event {
 
 struct board {
     struct space *memory, *memory_smm, *ports;
+    uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
     struct pci_bus *pci;          /* root bus, or NULL */
     struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */
     struct irq *gsi[24];          /* IO-APIC inputs; 0-15 are isa_irq too */
