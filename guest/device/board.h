@@ -9,6 +9,7 @@
  */
 struct chardev;
 struct image;
+struct machine;
 struct netdev;
 struct pci_bus;
 struct display;
@@ -50,6 +51,7 @@ struct board {
     void (*power_button)(struct board *board);
     /* Full path of a firmware file (option ROM), searched as -L says; caller frees. */
     char *(*find_file)(struct board *board, const char *name, GError **error);
+    struct machine *machine; /* guest/machine's */
     void *owner; /* vmm's */
 
     /* Things one device gives and others look up at start, by name ("fw_cfg", "rtc",

@@ -75,9 +75,13 @@ static bool start(struct device *dev, GError **error)
     return true;
 }
 
-static const struct pci_ident ident = {.vendor = 0x8086, .device = 0x1237, .revision = 2,
-    .subsystem_vendor = 0x1af4, .subsystem = 0x1100, .class = 0x060000,
-    .config_written = config_written};
+static const struct pci_ident ident = {.vendor = 0x8086,
+                                       .device = 0x1237,
+                                       .revision = 2,
+                                       .subsystem_vendor = 0x1af4,
+                                       .subsystem = 0x1100,
+                                       .class = 0x060000,
+                                       .config_written = config_written};
 
 static const struct reg regs[] = {
     PCI_STATE(struct i440fx, pci),
@@ -91,9 +95,12 @@ const struct device_model model_i440fx = {
     .spec = "Intel 82441FX data sheet, \"Register Description\"",
     .size = sizeof(struct i440fx),
     .version = 1,
-    .bus = BUS_BOARD,
-    .regs = regs, .nregs = G_N_ELEMENTS(regs),
-    .props = props, .nprops = G_N_ELEMENTS(props),
+    .bus = BUS_PCI,
+    .soldered = true,
+    .regs = regs,
+    .nregs = G_N_ELEMENTS(regs),
+    .props = props,
+    .nprops = G_N_ELEMENTS(props),
     .bus_data = &ident,
     .start = start,
     .reset = reset,

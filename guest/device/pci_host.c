@@ -51,8 +51,7 @@ static void host_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
     }
 }
 
-static const struct region_ops host_ops = {
-    .read = host_read, .write = host_write, .max_bytes = 4};
+static const struct region_ops host_ops = {.read = host_read, .write = host_write, .max_bytes = 4};
 
 void pci_host_init(struct pci_host *h, struct board *board, const char *name, bool express)
 {
@@ -126,7 +125,7 @@ void shadow_init(struct shadow *s, struct board *board)
     space_commit(board->memory);
 }
 
-void shadow_pam(struct shadow *s, const uint8_t pam[7])
+void shadow_pam(struct shadow *s, const uint8_t *pam)
 {
     if (!s->segment[0].placed_rw) {
         return;
@@ -165,8 +164,7 @@ void shadow_tseg(struct shadow *s, struct board *board, uint64_t bytes, bool ope
         tseg_remove(s);
     }
     if (bytes && bytes < top && !s->tseg_smm) {
-        s->tseg = (struct region){
-            .name = "tseg", .size = bytes, .ram = ram, .ram_at = top - bytes};
+        s->tseg = (struct region){.name = "tseg", .size = bytes, .ram = ram, .ram_at = top - bytes};
         s->tseg_hole = (struct region){.name = "tseg-hole", .size = bytes, .ops = &hole_ops};
         s->tseg_smm = space_place(board->memory_smm, &s->tseg, top - bytes, TSEG_PRIORITY);
         s->tseg_hidden = space_place(board->memory, &s->tseg_hole, top - bytes, TSEG_PRIORITY);

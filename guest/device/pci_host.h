@@ -45,7 +45,7 @@ void pci_host_init(struct pci_host *host, struct board *board, const char *name,
  * @pam: the seven registers.
  */
 void shadow_init(struct shadow *s, struct board *board);
-void shadow_pam(struct shadow *s, const uint8_t pam[7]);
+void shadow_pam(struct shadow *s, const uint8_t *pam);
 /* SMRAM control (D_OPEN 0x40, G_SMRAME 0x08): legacy SMRAM at 0xa0000. */
 enum { SMRAM_OPEN = 0x40, SMRAM_CLOSED = 0x20, SMRAM_LOCK = 0x10, SMRAM_ENABLE = 0x08 };
 void shadow_smram(struct shadow *s, uint8_t control);
