@@ -31,6 +31,7 @@ struct display {
     bool pointer_absolute;
 
     struct display_viewer *viewers;
+    unsigned timer_ms, timer; /* the shortest interval of a viewer, its GLib source; 0: none */
 };
 
 struct display_viewer {
@@ -51,9 +52,14 @@ void display_pointer(struct display *d, int x, int y, int wheel, unsigned button
 bool display_dump(struct display *d, const char *path, const char *format, GError **error);
 /* QEMU key names ("ret", "ctrl", "a") to scan codes; 0 if there is none. */
 unsigned display_scancode(const char *qcode_name);
+/* The other way round: for the text of events and logs; NULL if there is none. */
+const char *display_key_name(unsigned scancode);
 
 /* VNC server by -vnc's argument (":0", "127.0.0.1:1,password=on", "unix:/path", "none"). */
 bool vnc_start(struct display *d, const char *options, const char *keymap, GError **error);
 void vnc_stop(void);
+/* Of -vnc password=on: nobody gets in before it is set.  At most 8 bytes count.  False:
+ * there is no VNC server, or it was started without password=on. */
+bool vnc_set_password(const char *password, GError **error);
 /* Text for `info vnc`. */
 void vnc_describe(GString *out);

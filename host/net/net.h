@@ -28,6 +28,10 @@ struct netdev {
     void *card;
     bool link_up;
     uint8_t vnet_hdr_bytes; /* struct virtio_net_hdr in front of each frame, 0: none */
+    bool vnet_hdr_offered;  /* the card may set .vnet_hdr_bytes to 10 or 12, by set_offload() */
+    /* Which offloads the guest can receive (TUN_F_* bits); NULL: the backend has none. */
+    void (*set_offload)(struct netdev *net, unsigned vnet_hdr_bytes, unsigned tun_f);
+    struct net_queue *queue; /* frames that the card had no room for; the core's */
 };
 
 /* @options is -netdev's argument: "user,id=n0,hostfwd=tcp::2222-:22". */
@@ -35,5 +39,21 @@ struct netdev *netdev_new(const char *options, GError **error);
 struct netdev *netdev_find(const char *id);
 void netdev_each(void (*each)(struct netdev *net, void *owner), void *owner);
 void netdevs_close(void);
+/* What a card uses; @net may be NULL (no cable). */
+static inline void net_send(struct netdev *net, const struct iovec *iov, unsigned n)
+{
+    if (net && net->link_up) {
+        net->send(net, iov, n);
+    }
+}
+
+static inline void net_resume(struct netdev *net)
+{
+    if (net) {
+        net->resume(net);
+    }
+}
+void net_set_link(struct netdev *net, bool up);
+
 /* Text of `-netdev help`. */
 void netdev_kinds(GString *out);
