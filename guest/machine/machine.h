@@ -34,6 +34,11 @@ struct machine_config {
     GPtrArray *smbios;        /* of char *: -smbios arguments */
     GPtrArray *acpitable;
     GPtrArray *fw_cfg;        /* -fw_cfg arguments */
+    /* For the board, before any of its devices starts. */
+    struct backends backends;
+    void (*request)(struct board *board, enum board_event event, int code);
+    void *owner;
+    struct display *display;  /* NULL: the board makes one */
 };
 
 struct machine_model {
@@ -61,3 +66,5 @@ bool machine_finish(struct board *board, GError **error);
 void machine_reset(struct board *board);
 /* Full path of firmware file @name ("bios-256k.bin"); the error names the Debian package. */
 char *machine_firmware(const char *name, GError **error);
+/* -L: a folder that is searched before the usual ones; the latest first. */
+void machine_firmware_folder(const char *path);
