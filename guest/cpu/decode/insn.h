@@ -14,7 +14,11 @@
  * opcodes.def is the table: one row an instruction form, with operands, flags read and
  * written, memory access and class.  The interpreter's handlers and the translator's
  * emitters are found by .op; nobody looks at opcode bytes twice.
+ *
+ * insn_ops.h is generated from it: enum insn_op, one OP_<NAME> for each distinct mnemonic,
+ * and enum cpu_feature.
  */
+#include "guest/cpu/decode/insn_ops.h"
 
 enum insn_map { MAP_1BYTE, MAP_0F, MAP_0F38, MAP_0F3A, MAP_3DNOW /* refused */, MAP_EVEX5, MAP_EVEX6 };
 enum insn_encoding { ENC_LEGACY, ENC_VEX, ENC_EVEX };
@@ -46,44 +50,79 @@ enum insn_class {
 /* How an operand is named.  The letters in opcodes.def follow the SDM's opcode map. */
 enum operand_kind {
     OPD_NONE,
-    OPD_REG,    /* general register: modrm.reg, or opcode low bits, or fixed: .reg */
-    OPD_RM,     /* general register or memory by modrm.rm */
+    OPD_REG,    /* general register .reg: modrm.reg, or opcode low bits if !has_modrm */
+    OPD_RM,     /* general register .rm, or memory if .mem */
     OPD_MEM,    /* memory only */
-    OPD_IMM,    /* immediate, sign-extended to 64 bits in .imm (or zero: see opcodes.def) */
+    OPD_IMM,    /* immediate in .imm, sign-extended to 64 bits except the Ib of opcodes.def */
     OPD_REL,    /* branch displacement in .imm */
     OPD_MOFFS,  /* absolute address in .disp (mov al, moffs) */
-    OPD_SREG, OPD_CREG, OPD_DREG,
+    OPD_SREG, OPD_CREG, OPD_DREG, /* number in .reg */
     OPD_XMM, OPD_XMM_RM, /* vector register by modrm.reg / modrm.rm or memory */
-    OPD_MMX, OPD_MMX_RM, OPD_VVVV, OPD_IS4, OPD_MASK,
-    OPD_ST,     /* x87 stack */
-    OPD_FAR,    /* ptr16:16, ptr16:32: selector in .imm2 */
+    OPD_MMX, OPD_MMX_RM,
+    OPD_VVVV,   /* vector register .vvvv; a general register in CLASS_BMI */
+    OPD_IS4,    /* vector register .imm >> 4 */
+    OPD_MASK,
+    OPD_ST,     /* x87 stack: ST(rm), or the top; see the instruction */
+    OPD_FAR,    /* ptr16:16, ptr16:32: offset in .imm, selector in .imm2 */
     OPD_STRING_SRC, OPD_STRING_DST, /* [rSI] with segment, es:[rDI] */
+    OPD_ACC, OPD_CL, OPD_DX, OPD_ONE, OPD_XMM0, /* AL/AX/EAX/RAX; CL; DX; the constant 1 */
 };
 
 enum mem_access { MEM_NONE, MEM_READ = 1, MEM_WRITE = 2, MEM_RW = 3, MEM_ADDRESS = 4 /* lea, nop */ };
+
+/* Sizes in .mem_bytes and .bytes below: bytes, or one of these; insn_size() resolves them. */
+enum insn_size {
+    SIZE_OPSIZE = 0,
+    SIZE_Y = 240, /* 8 if the operand size is 8, else 4 */
+    SIZE_Z,       /* 2 if the operand size is 2, else 4 */
+    SIZE_X, SIZE_H, SIZE_F, SIZE_E, /* vector length, half, a quarter, an eighth of it */
+    SIZE_P,       /* far pointer: operand size + 2 */
+    SIZE_A,       /* bound: twice the operand size */
+    SIZE_S,       /* descriptor table: 10 in 64-bit mode, else 6 */
+    SIZE_C,       /* cmpxchg8b, cmpxchg16b */
+    SIZE_HANDLER = 255, /* fxsave, gathers, ...: the handler knows */
+};
 
 /* One row of opcodes.def. */
 struct insn_desc {
     const char *name;     /* "add" */
     uint16_t op;          /* enum insn_op */
     uint8_t class;        /* enum insn_class */
-    uint8_t mem;          /* enum mem_access of the explicit memory operand */
-    uint8_t mem_bytes;    /* its size; 0: operand size; 255: see the handler (fxsave, ...) */
+    uint8_t mem;          /* enum mem_access of the explicit memory operand, if there is one */
+    uint8_t mem_bytes;    /* its size: enum insn_size */
     uint8_t operand[4];   /* enum operand_kind */
+    uint8_t access[4];    /* enum mem_access of each, register or memory */
+    uint8_t bytes[4];     /* size of each: enum insn_size */
     uint32_t flags_read, flags_written; /* FLAG_*; written includes undefined ones */
     uint32_t flags_undefined; /* of those: value not defined by the manual */
+    /* General registers used without being an operand (bit 1 << RAX ...).  The accumulator,
+     * CL and DX as operands are included; those of the address are not. */
+    uint16_t regs_read, regs_written;
     uint8_t cpuid;        /* enum cpu_feature that must be offered, 0: none */
-    uint8_t bits;         /* enum insn_bits */
+    uint8_t imm, form;    /* the decoder's */
+    uint32_t bits;        /* enum insn_bits */
 };
 enum insn_bits {
     INSN_LOCKABLE = 1 << 0,   /* LOCK allowed with a memory destination */
-    INSN_NO64 = 1 << 1,       /* #UD in 64-bit mode */
-    INSN_ONLY64 = 1 << 2,     /* #UD outside it */
+    INSN_NO64 = 1 << 1,       /* #UD in 64-bit mode: the decoder sees to it */
+    INSN_ONLY64 = 1 << 2,     /* #UD outside it: the decoder sees to it */
     INSN_DEF64 = 1 << 3,      /* operand size defaults to 64 in 64-bit mode */
     INSN_CPL0 = 1 << 4,       /* #GP above CPL 0 */
     INSN_ENDS = 1 << 5,       /* a translated block ends after it */
     INSN_FORCE64 = 1 << 6,    /* operand size is always 64 in 64-bit mode (near branches) */
     INSN_BYTE = 1 << 7,       /* byte-sized form: opsize is 1 */
+    INSN_MANDATORY = 1 << 8,  /* 66, F2, F3 belong to the opcode */
+    INSN_O16 = 1 << 9,        /* ... but 66 sets the operand size all the same */
+    INSN_VSIB = 1 << 10,      /* .index is a vector register */
+    INSN_ALIGN = 1 << 11,     /* #GP if the memory operand is not aligned to its size */
+    INSN_ODD_MEM = 1 << 12,   /* touches memory in another way than the operand says */
+    INSN_DISTINCT = 1 << 13,  /* gathers: the three vector registers must differ */
+    INSN_REP = 1 << 14,       /* REP, REPE, REPNE mean repetition */
+    INSN_MAX4 = 1 << 15,      /* operand size 8 means 4 */
+    INSN_NO_VVVV = 1 << 16,   /* VEX.vvvv must be 1111 */
+    INSN_NO_MEM = 1 << 17,    /* modrm.mod is ignored: always a register */
+    INSN_BCAST = 1 << 18,     /* EVEX.b broadcasts */
+    INSN_DISP_X = 1 << 19,    /* EVEX */
 };
 
 struct insn {
@@ -109,6 +148,7 @@ struct insn {
     uint8_t vvvv, vl;  /* VEX/EVEX: register; vector length 0: 128, 1: 256, 2: 512 */
     uint8_t evex_aaa, evex_z, evex_b;
     uint8_t at_opcode, at_modrm, at_disp, at_imm; /* offsets in the bytes; 0: there is none */
+    uint8_t code_bytes; /* the mode it was decoded for */
     uint8_t disp_bytes, imm_bytes;
     int64_t disp;
     int64_t imm;       /* first immediate */
@@ -119,7 +159,7 @@ struct insn {
 enum decode_result {
     DECODE_OK,
     DECODE_SHORT,     /* @n bytes were not enough: fetch more */
-    DECODE_UD,        /* no such instruction: #UD; .len tells how far it got */
+    DECODE_UD,        /* no such instruction: #UD; .desc is a row of CLASS_UNDEFINED */
     DECODE_TOO_LONG,  /* more than 15 bytes: #GP */
 };
 
@@ -131,7 +171,14 @@ enum decode_result {
 enum decode_result insn_decode(const uint8_t *at, size_t n, unsigned code_bytes,
                                struct insn *out);
 
-/* enum insn_op: generated from opcodes.def, one OP_<NAME> for each distinct mnemonic. */
-#include "insn_ops.h"
+/* Bytes of a size code of .desc for this instruction; 0 for SIZE_HANDLER. */
+unsigned insn_size(const struct insn *in, uint8_t code);
+static inline unsigned insn_mem_bytes(const struct insn *in)
+{
+    return insn_size(in, in->desc->mem_bytes);
+}
+
+/* As -cpu and CPUID tables write them; "" for FEATURE_NONE. */
+extern const char *const cpu_feature_names[];
 
 /* Conditions of jcc, setcc, cmovcc: the low four bits of the opcode, in .opcode & 15. */
