@@ -30,7 +30,7 @@ struct slot {
     uint8_t modrm;
 };
 
-#include "insn_table.h"
+#include "guest/cpu/decode/insn_table.h"
 
 enum byte_kind { NOT_PREFIX, SEGMENT, SIZE_66, SIZE_67, LOCK_F0, REP_F2, REP_F3, REX_40 };
 static const uint8_t byte_kinds[256] = {
@@ -159,7 +159,6 @@ static enum decode_result take_vex(struct state *s, uint8_t first)
         in->rex |= (uint8_t)(s->w << 3);
     } else {
         in->rex = 0;
-        in->vvvv &= 7;
     }
     s->at += 1 + payload;
     if (in->map < MAP_0F || in->map > MAP_0F3A) {
@@ -442,8 +441,12 @@ static bool legal(struct insn *in)
         if ((bits & INSN_NO_VVVV) && in->vvvv) {
             return false;
         }
-        if ((bits & INSN_DISTINCT) && (in->index < 0 || in->reg == in->vvvv ||
-                                       in->reg == in->index || in->vvvv == in->index)) {
+        if (in->code_bytes != 8) {
+            in->vvvv &= 7;
+        }
+        if ((bits & INSN_DISTINCT) &&
+            (in->index < 0 || in->addrsize == 2 || in->reg == in->vvvv || in->reg == in->index ||
+             in->vvvv == in->index)) {
             return false;
         }
     }

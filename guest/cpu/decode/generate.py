@@ -113,8 +113,10 @@ def parse_operand(row, text):
             row.imm = IMMS[text]
         row.operands.append(('IMM', access, {'Iz': 'SIZE_Z', 'Iv': '0', 'Iw': '2'}.get(text, '1')))
         return
-    if text in ('RdMb', 'RdMw', 'RdMd'):  # a 32-bit register or a smaller memory operand
-        text = 'E' + text[-1]
+    in_memory = None
+    if text[0] == 'R' and 'M' in text:  # RdMb: 4 bytes of a register or 1 in memory
+        text, in_memory = text.split('M')
+        text = 'E' + text[1:]
     letter, size = text[0], text[1:]
     if letter not in KINDS or size not in SIZES:
         fail(row.where, f'operand {text}')
@@ -140,7 +142,7 @@ def parse_operand(row, text):
     if letter in 'XY' and size == 'z':
         row.bits.add('max4')
     if memory and row.keys['MOD'] != {1}:
-        row.mem, row.mem_bytes = access, SIZES[size]
+        row.mem, row.mem_bytes = access, SIZES[in_memory or size]
         if row.enc == 'legacy' and row.cls == 'sse' and size == 'dq' and letter in 'WM' and \
                 'unal' not in row.bits:
             row.bits.add('align')
