@@ -54,6 +54,7 @@ struct cpu_model {
     bool kvm_pv;          /* offer KVM's paravirtual leaves 0x4000000x */
     bool hypervisor;
     uint32_t tsc_khz;
+    char missing[512]; /* features that were asked for and that the engine cannot give */
 };
 
 /* Names of features, as QEMU writes them ("sse4.2", "x2apic"); generated index. */
@@ -61,6 +62,8 @@ bool cpu_model_has(const struct cpu_model *m, const char *feature);
 /* @spec is -cpu's argument; @engine's name decides what can be given.  Caller frees. */
 struct cpu_model *cpu_model_new(const char *spec, const char *engine,
                                 const struct cpu_topology *topo, GError **error);
+/* Family, model and stepping as in leaf 1's EAX. */
+uint32_t cpu_signature(const struct cpu_model *m);
 /* Text of `-cpu help`. */
 void cpu_models_list(GString *out);
 /* What CPUID shows to @cpu for leaf and subleaf. */

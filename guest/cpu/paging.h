@@ -21,6 +21,7 @@ enum access {
     ACCESS_WRITE = 1 << 1, /* the values are the bits of the #PF error code */
     ACCESS_USER = 1 << 2,
     ACCESS_FETCH = 1 << 4,
+    ACCESS_IMPLICIT = 1 << 5, /* descriptor tables, TSS: RFLAGS.AC does not lift SMAP */
 };
 
 struct translation {

@@ -230,6 +230,9 @@ struct vcpu {
     int stop;                   /* enum stop: why the last run() ended */
     GError *error;              /* set with STOP_BROKEN; otherwise NULL */
     struct gdb_points *points;  /* breakpoints and watchpoints, guest/cpu/debug.h; NULL: none */
+    uint64_t traps;             /* DR6 bits for a #DB after the instruction in hand */
+    uint64_t watch_hit;         /* with .watched: the debugger's watchpoint that was hit */
+    bool watched;
     bool single_step;           /* the debugger wants STOP_DEBUG after one instruction */
 
     struct vcpu_thread *thread; /* vcpu.c's */
@@ -250,6 +253,9 @@ struct vcpu *vcpu_self(void);         /* the one whose thread this is, or NULL *
 /* State after power-on or INIT (@init keeps what INIT keeps).  The vCPU is paused. */
 void vcpu_reset(struct vcpu *cpu, bool init);
 
+/* .r was replaced (a state was loaded, a debugger wrote): what hangs on it follows. */
+void vcpu_loaded(struct vcpu *cpu);
+
 /* ---- attention; any thread, with or without the machine lock ---- */
 
 /* Sets request bits and gets the vCPU out of the guest or out of its sleep. */
@@ -262,6 +268,9 @@ static inline void vcpu_unrequest(struct vcpu *cpu, uint32_t bits)
 void vcpus_flush_tlb(void);
 /* A20 gate (one for all); only interp and bt honour it. */
 void vcpus_set_a20(bool on);
+
+/* REQ_A20, own thread. */
+void vcpu_take_a20(struct vcpu *cpu);
 
 /* ---- running and pausing; main loop thread with the machine lock ---- */
 

@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tlb: filling and flushing of the flat tables.  What they are stands in tlb.h.
+ *
+ * The tables are one NORESERVE mapping of zeroes, of which the kernel gives memory to the
+ * pages that are used.  A flush zeroes what was filled, from a log; where the log has
+ * overflowed, or where more table pages hold memory than MAX_TABLE_PAGES, all memory is
+ * given back at once.
+ */
+#include "guest/cpu/tlb.h"
+
+#include "guest/cpu/debug.h"
+#include "guest/cpu/engine.h"
+#include "guest/cpu/paging.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+enum {
+    LOG_SLOTS = 8192,
+    MAX_TABLE_PAGES = 1024, /* 4 MiB */
+    SEEN_SLOTS = 4096,
+    SIDE_SLOTS = 256,
+    LARGE_BITS = 4096,
+    TABLES = TLB_MODES * 2,
+};
+#define WHOLE_BYTES (TLB_HEADER_BYTES + TABLES * TLB_TABLE_BYTES)
+G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
+
+/* Pages without a direct path: device registers, pages with flags; and fetches. */
+struct side {
+    uint64_t key; /* linear page | mode << 2 | kind; 0 is no key, see side_key() */
+    uint32_t turn;
+    bool io, note;
+    uint8_t *host; /* of the page */
+    uint64_t gpa;
+};
+
+struct tlb_log {
+    uint64_t *slot[2]; /* filled slots, numbered through all tables; [1]: global pages */
+    unsigned n[2];
+    uint32_t turn;     /* entries of .side with another one are stale */
+    bool huge;         /* 1 GiB pages were filled: INVLPG flushes all */
+    uint64_t large[LARGE_BITS / 64]; /* hashed: 2 MiB of addresses mapped by large pages */
+    uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
+    struct side side[SIDE_SLOTS];
+};
+
+struct tlb *tlb_new(GError **error)
+{
+    uint8_t *base = mmap(NULL, WHOLE_BYTES, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) {
+        error_set_errno(error, errno, "cannot reserve address space for the TLB of a vCPU");
+        return NULL;
+    }
+    madvise(base, WHOLE_BYTES, MADV_NOHUGEPAGE); /* a fill must not cost 2 MiB */
+    madvise(base, WHOLE_BYTES, MADV_DONTDUMP);
+    struct tlb *t = (struct tlb *)(base + TLB_ENGINE_BYTES);
+    for (unsigned i = 0; i < TABLES; i++) {
+        t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + i * TLB_TABLE_BYTES);
+    }
+    t->log = g_new0(struct tlb_log, 1);
+    t->log->slot[0] = g_new(uint64_t, LOG_SLOTS);
+    t->log->slot[1] = g_new(uint64_t, LOG_SLOTS);
+    t->log->turn = 1;
+    return t;
+}
+
+void tlb_free(struct tlb *t)
+{
+    if (!t) {
+        return;
+    }
+    g_free(t->log->slot[0]);
+    g_free(t->log->slot[1]);
+    g_free(t->log);
+    munmap(tlb_engine_area(t), WHOLE_BYTES);
+}
+
+/* ---- dropping ---- */
+
+static void drop_side(struct tlb *t)
+{
+    if (++t->log->turn == 0) { /* after 2^32 flushes */
+        memset(t->log->side, 0, sizeof(t->log->side));
+        t->log->turn = 1;
+    }
+}
+
+static void drop_all(struct tlb *t)
+{
+    struct tlb_log *log = t->log;
+    madvise(t->table[0][0], TABLES * TLB_TABLE_BYTES, MADV_DONTNEED);
+    memset(log->seen, 0, sizeof(log->seen));
+    memset(log->large, 0, sizeof(log->large));
+    log->huge = false;
+    log->n[0] = log->n[1] = 0;
+    t->pages_touched = 0;
+    t->full_flushes++;
+    drop_side(t);
+}
+
+static void drop_logged(struct tlb *t, bool global)
+{
+    struct tlb_log *log = t->log;
+    for (unsigned i = 0; i < log->n[global]; i++) {
+        t->table[0][0][log->slot[global][i]] = 0;
+    }
+    log->n[global] = 0;
+}
+
+static void tell_engine(struct vcpu *cpu, uint64_t linear, uint64_t bytes, bool global)
+{
+    if (cpu->engine && cpu->engine->unmapped) {
+        cpu->engine->unmapped(cpu, linear, bytes, global);
+    }
+}
+
+void tlb_flush(struct vcpu *cpu, bool global_too)
+{
+    struct tlb *t = cpu->tlb;
+    if (t) {
+        t->flushes++;
+        drop_logged(t, false);
+        if (global_too) {
+            drop_logged(t, true);
+            memset(t->log->large, 0, sizeof(t->log->large));
+            t->log->huge = false;
+        }
+        drop_side(t);
+    }
+    tell_engine(cpu, 0, 0, global_too);
+}
+
+static unsigned large_hash(uint64_t linear)
+{
+    return (unsigned)(linear >> 21 ^ linear >> 33) % LARGE_BITS;
+}
+
+static bool is_large(const struct tlb_log *log, uint64_t linear)
+{
+    unsigned bit = large_hash(linear);
+    return log->large[bit / 64] >> bit % 64 & 1;
+}
+
+/* The table pages of the 2 MiB around @linear, one page in each table. */
+static void drop_2m(struct tlb *t, uint64_t linear)
+{
+    uint64_t first = tlb_index(linear) & ~UINT64_C(511);
+    for (unsigned i = 0; i < TABLES; i++) {
+        madvise(&t->table[i / 2][i & 1][first], 4096, MADV_DONTNEED);
+    }
+}
+
+void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
+{
+    struct tlb *t = cpu->tlb;
+    if (!t) {
+        return;
+    }
+    if (t->log->huge) {
+        tlb_flush(cpu, true);
+        return;
+    }
+    bool four_mib = !(cpu->r.cr4 & CR4_PAE);
+    if (is_large(t->log, linear) || (four_mib && is_large(t->log, linear ^ 1u << 21))) {
+        drop_2m(t, linear);
+        if (four_mib) {
+            drop_2m(t, linear ^ 1u << 21);
+        }
+        drop_side(t);
+        tell_engine(cpu, linear & ~UINT64_C(0x3fffff), 0x400000, true);
+        return;
+    }
+    for (unsigned i = 0; i < TABLES; i++) {
+        int64_t *slot = &t->table[i / 2][i & 1][tlb_index(linear)];
+        if (*slot) {
+            *slot = 0;
+        }
+    }
+    drop_side(t);
+    tell_engine(cpu, linear & PAGE_MASK, PAGE_SIZE, true);
+}
+
+void tlb_drop_writes(struct vcpu *cpu, const void *host_page)
+{
+    struct tlb *t = cpu->tlb;
+    for (unsigned g = 0; t && g < 2; g++) {
+        for (unsigned i = 0; i < t->log->n[g]; i++) {
+            uint64_t slot = t->log->slot[g][i];
+            uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
+            int64_t *entry = &t->table[0][0][slot];
+            if ((slot >> TLB_INDEX_BITS & 1) && *entry &&
+                linear + (uint64_t)*entry == ((uint64_t)host_page & PAGE_MASK)) {
+                *entry = 0;
+            }
+        }
+    }
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        if (vcpu_at(i) != cpu) {
+            vcpu_request(vcpu_at(i), REQ_FLUSH);
+        }
+    }
+}
+
+/* ---- filling ---- */
+
+/* Counts the table page of @slot if it was not counted lately; an estimate from above. */
+static void touch(struct tlb *t, uint64_t slot)
+{
+    uint32_t page = (uint32_t)(slot >> 9) + 1;
+    uint32_t *seen = &t->log->seen[(page ^ page >> 12 ^ page >> 24) % SEEN_SLOTS];
+    if (*seen != page) {
+        *seen = page;
+        t->pages_touched++;
+    }
+}
+
+static uint64_t slot_of(enum tlb_mode mode, bool write, uint64_t linear)
+{
+    return ((uint64_t)mode * 2 + write) << TLB_INDEX_BITS | tlb_index(linear);
+}
+
+static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear, uint8_t *page,
+                 bool global)
+{
+    struct tlb_log *log = t->log;
+    uint64_t slot = slot_of(mode, write, linear);
+    touch(t, slot);
+    if (t->pages_touched > MAX_TABLE_PAGES || log->n[global] == LOG_SLOTS) {
+        drop_all(t);
+        touch(t, slot);
+    }
+    log->slot[global][log->n[global]++] = slot;
+    t->table[0][0][slot] = (int64_t)((uint64_t)page - (linear & PAGE_MASK));
+    t->fills++;
+}
+
+static void note_large(struct tlb *t, uint64_t linear, uint64_t bytes)
+{
+    unsigned bit = large_hash(linear);
+    if (bytes > UINT64_C(1) << 22) {
+        t->log->huge = true;
+    }
+    t->log->large[bit / 64] |= UINT64_C(1) << bit % 64;
+}
+
+static uint64_t side_key(enum tlb_mode mode, uint64_t linear, unsigned want)
+{
+    unsigned kind = want & ACCESS_FETCH ? 3 : want & ACCESS_WRITE ? 2 : 1;
+    return (linear & PAGE_MASK) | (unsigned)mode << 2 | kind;
+}
+
+static struct side *side_at(struct tlb *t, uint64_t linear)
+{
+    return &t->log->side[(linear >> 12 ^ linear >> 20) % SIDE_SLOTS];
+}
+
+static void side_answer(const struct side *s, uint64_t linear, struct tlb_result *out)
+{
+    uint64_t at = linear & ~PAGE_MASK;
+    *out = (struct tlb_result){.host = s->host ? s->host + at : NULL, .gpa = s->gpa + at,
+                               .io = s->io, .note = s->note};
+}
+
+/* What the page at @gpa is, for accesses of kind @want; rights were checked. */
+static void resolve(struct vcpu *cpu, uint64_t gpa, unsigned want, struct side *s, uint8_t *flags)
+{
+    uint64_t page = gpa & PAGE_MASK;
+    struct span v = space_find(cpu->memory, page);
+    bool whole = v.host && v.start <= page && v.end - page >= PAGE_SIZE;
+    s->gpa = page;
+    s->host = whole ? v.host + (page - v.start) : NULL;
+    *flags = 0;
+    s->note = false;
+    if (whole) {
+        *flags = ram_flags(s->host);
+        s->note = (want & ACCESS_WRITE) && *flags;
+    }
+    if (!whole || ((want & ACCESS_WRITE) && !v.writable)) {
+        s->host = NULL;
+    }
+    s->io = !s->host;
+}
+
+/* @want for the walk: a kernel table without the AC rule is for implicit accesses too. */
+static unsigned walk_want(enum tlb_mode mode, unsigned want)
+{
+    return mode == TLB_USER ? want | ACCESS_USER
+         : mode == TLB_KERNEL ? (want & ~(unsigned)ACCESS_USER) | ACCESS_IMPLICIT
+                              : want & ~(unsigned)ACCESS_USER;
+}
+
+int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned want,
+             struct tlb_result *out, uint32_t *error_code)
+{
+    struct tlb *t = cpu->tlb;
+    struct side *side = side_at(t, linear), fresh;
+    uint64_t key = side_key(mode, linear, want);
+    struct translation tr;
+    uint8_t flags;
+    if (side->key == key && side->turn == t->log->turn) {
+        side_answer(side, linear, out);
+        return 0;
+    }
+    if (!(want & ACCESS_FETCH)) {
+        touch(t, slot_of(mode, want & ACCESS_WRITE, linear)); /* the lookup that missed did */
+    }
+    if (paging_walk(cpu, linear, walk_want(mode, want), false, &tr, error_code) < 0) {
+        return -1;
+    }
+    resolve(cpu, tr.gpa, want, &fresh, &flags);
+    if (tr.bytes > PAGE_SIZE) {
+        note_large(t, linear, tr.bytes);
+    }
+    bool direct = fresh.host && !(want & ACCESS_FETCH) && !(flags & PAGE_WATCH) &&
+                  !debug_watches_page(cpu, linear);
+    if (direct && (want & ACCESS_WRITE) && !fresh.note) {
+        fill(t, mode, true, linear, fresh.host, tr.global);
+    }
+    if (direct && !(want & ACCESS_WRITE)) {
+        fill(t, mode, false, linear, fresh.host, tr.global);
+    }
+    if (!direct && !fresh.note) { /* with .note: the flags may be gone at the next write */
+        fresh.key = key;
+        fresh.turn = t->log->turn;
+        *side = fresh;
+    }
+    side_answer(&fresh, linear, out);
+    return 0;
+}
