@@ -28,10 +28,20 @@ struct image_request {
     /* @result: 0 or a negative errno value. */
     void (*done)(struct image_request *req, int result);
     void *owner;
+    bool may_unmap;      /* ZERO: the space may be given back */
     struct image *image; /* the rest is the core's */
-    void *next;
+    struct image_request *next;
     int result;
-    uint8_t may_unmap;
+    unsigned pending;
+};
+
+/* What becomes of a request that failed on the host: -drive werror=, rerror=. */
+enum image_on_error {
+    IMAGE_ON_ERROR_DEFAULT, /* reads: report; writes: enospc */
+    IMAGE_ON_ERROR_REPORT,  /* the guest sees the error */
+    IMAGE_ON_ERROR_IGNORE,  /* the guest sees success */
+    IMAGE_ON_ERROR_STOP,    /* the machine stops; the request is tried again after it */
+    IMAGE_ON_ERROR_ENOSPC,  /* stop for a full disk, else report */
 };
 
 struct image_options {
@@ -45,9 +55,13 @@ struct image_options {
     bool discard;          /* discard=unmap */
     bool lock_off;
     const char *node_name;
+    const char *aio;       /* "io_uring", "native", "threads"; NULL: the best there is */
+    enum image_on_error on_read_error, on_write_error;
 };
 
 Image *image_open(const struct image_options *opts, GError **error);
+/* Whether the format was guessed to be raw, so that sector 0 is guarded. */
+bool image_guarded(const Image *img);
 void image_close(Image *img); /* waits for requests; NULL is fine */
 uint64_t image_size(const Image *img); /* bytes */
 bool image_read_only(const Image *img);
@@ -70,9 +84,22 @@ void image_submit(Image *img, struct image_request *req);
 int image_read(Image *img, uint64_t offset, void *to, uint64_t bytes);
 int image_write(Image *img, uint64_t offset, const void *from, uint64_t bytes);
 int image_flush(Image *img);
-/* Waits until nothing is in flight, for stopping and saving; main loop thread. */
+/* Between them requests are collected and then go to the kernel together. */
+void image_plug(void);
+void image_unplug(void);
+/* Waits until nothing of @img is under way and ends what an error holds: a device's reset. */
+void image_drain(Image *img);
+/* Waits until nothing is under way, for stopping and saving. */
 void image_drain_all(void);
 bool image_flush_all(GError **error);
+
+/*
+ * Requests that failed and that the machine stops for are held until image_retry_held().
+ * The hook is the owner of the machine's; it must not stop vCPUs in place but ask for it.
+ */
+extern void (*image_failed)(Image *img, bool write, int error, enum image_on_error action);
+bool image_holds_failed(void); /* then a state cannot be saved */
+void image_retry_held(void);
 
 struct image_stats {
     uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops;
