@@ -148,6 +148,21 @@ size_t virtio_get(const struct virtio_element *e, uint64_t skip, void *to, size_
 /* Copies up to @n bytes into the writable parts, from byte @skip on; returns how many. */
 size_t virtio_put(const struct virtio_element *e, uint64_t skip, const void *from, size_t n);
 
+/* ---- for transports ---- */
+
+/* Allocates what the rings and elements need as queues are enabled; after .model is set. */
+void virtio_init(struct virtio *v, struct device *dev);
+void virtio_free(struct virtio *v);
+void virtio_reset(struct virtio *v);
+void virtio_set_status(struct virtio *v, uint8_t status);
+void virtio_set_features(struct virtio *v, uint64_t features);
+/* The driver has set addresses and size of @queue. */
+void virtio_enable_queue(struct virtio *v, unsigned queue);
+void virtio_kick(struct virtio *v, unsigned queue);
+uint32_t virtio_config_read(struct virtio *v, uint64_t at, unsigned bytes);
+void virtio_config_write(struct virtio *v, uint64_t at, unsigned bytes, uint32_t value);
+bool virtio_loaded(struct virtio *v, GError **error);
+
 /* ---- PCI transport ---- */
 
 struct virtio_pci {
@@ -187,7 +202,8 @@ struct virtio_pci {
 /*
  * From a model's start(), after it has filled .virtio.model, .nqueues, .queue_size_max,
  * .config, .config_bytes and added its bits to .offered: attaches to the bus.  The model's
- * struct pci_ident names vendor 0x1af4, class, and .msix vectors in .msix_bar 1.
+ * struct pci_ident names .vendor 0x1af4, .class and .irq_pin 1; ids and MSI-X (a vector a
+ * queue and one more) are added here.
  */
 bool virtio_pci_start(struct virtio_pci *p, GError **error);
 /* For the model's .stop, .reset, .settle and .loaded, or called from its own. */
