@@ -522,9 +522,12 @@ void device_reset(struct device *dev)
     device_settle(dev);
 }
 
-GBytes *device_save(const struct device *dev)
+GBytes *device_save(struct device *dev)
 {
     const struct device_model *m = dev->model;
+    if (m->saving) {
+        m->saving(dev);
+    }
     g_autoptr(GByteArray) out = g_byte_array_new();
     put_le(out, m->version, 2);
     for (unsigned i = 0; i < m->nregs; i++) {

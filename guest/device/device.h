@@ -139,6 +139,8 @@ struct device_model {
     unsigned (*bank)(const struct device *dev); /* 1, 2, ...; NULL if there are no banks */
     void (*settle)(struct device *dev);         /* recompute outputs after access, reset, load */
     void (*reset)(struct device *dev);          /* what rows cannot say; rows were reset */
+    /* Before a save: fetch into the rows what is kept elsewhere (the kernel). */
+    void (*saving)(struct device *dev);
     /* After load: derive what is not state; false if the values cannot be (EINVAL). */
     bool (*loaded)(struct device *dev, GError **error);
 };
@@ -200,7 +202,7 @@ void device_place(struct device_window *w, struct space *s, uint64_t at, int pri
 /* ---- state ---- */
 void device_settle(struct device *dev);
 void device_reset(struct device *dev);
-GBytes *device_save(const struct device *dev);
+GBytes *device_save(struct device *dev);
 /* Where it fails, @dev holds a mixture and must be reset. */
 bool device_load(struct device *dev, GBytes *state, GError **error);
 void device_describe(const struct device *dev, GString *out);

@@ -17,6 +17,7 @@ uint8_t *ram_pool;
 uint64_t ram_pool_size = POOL_BYTES;
 _Atomic uint8_t *ram_page_flags;
 void (*ram_code_written)(void *host, uint64_t bytes);
+void (*ram_sync_writes)(struct ram *ram);
 
 static struct ram *blocks[BLOCKS_MAX];
 static uint64_t pool_used;
@@ -204,6 +205,9 @@ bool ram_collect_dirty(struct ram *ram, uint64_t from, uint64_t bytes, uint8_t f
     size_t first = ram_page_index(ram->host + from);
     size_t n = (bytes + PAGE_SIZE - 1) >> PAGE_BITS;
     bool any = false;
+    if (ram_sync_writes) {
+        ram_sync_writes(ram);
+    }
     memset(bitmap, 0, (n + 63) / 64 * sizeof(*bitmap));
     for (size_t i = 0; i < n; i++) {
         if (!(atomic_load_explicit(&ram_page_flags[first + i], memory_order_relaxed) & flag)) {

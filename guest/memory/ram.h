@@ -94,6 +94,12 @@ void ram_note_write(void *host, uint64_t bytes);
 extern void (*ram_code_written)(void *host, uint64_t bytes);
 
 /*
+ * An engine that learns of writes late (KVM's dirty log) notes those to @ram now; called by
+ * ram_collect_dirty().  NULL: all writes are noted as they happen.
+ */
+extern void (*ram_sync_writes)(struct ram *ram);
+
+/*
  * Copies which pages of @ram from byte @from, @bytes long, lost @flag (a PAGE_CLEAN_* bit)
  * into @bitmap (bit 0 is the page at @from) and marks them clean again.  Returns whether
  * any was dirty.  The caller must then make every vCPU drop its direct write paths:
