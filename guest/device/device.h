@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "base/util.h"
 #include "guest/device/irq.h"
 #include "guest/memory/space.h"
 #include "guest/time/clock.h"

@@ -30,3 +30,24 @@ void irq_leave(struct irq *source)
     irq_set(source, false);
     g_free(source);
 }
+
+struct irq_fan {
+    struct irq irq;
+    struct irq *a, *b;
+};
+
+static void fan_set(struct irq *irq, bool level)
+{
+    struct irq_fan *f = irq->owner;
+    irq_set(f->a, level);
+    irq_set(f->b, level);
+}
+
+struct irq *irq_fan(struct irq *a, struct irq *b)
+{
+    struct irq_fan *f = g_new0(struct irq_fan, 1);
+    f->irq = (struct irq){.set = fan_set, .owner = f};
+    f->a = a;
+    f->b = b;
+    return &f->irq;
+}

@@ -34,3 +34,6 @@ static inline void irq_pulse(struct irq *irq)
  */
 struct irq *irq_join(struct irq *line);
 void irq_leave(struct irq *source);
+
+/* A line that drives two inputs alike (either may be NULL); lives as long as the board. */
+struct irq *irq_fan(struct irq *a, struct irq *b);

@@ -21,6 +21,8 @@ static struct {
     _Atomic int64_t tsc_offset;
     uint64_t tsc_stopped_at;
     int64_t wall_offset;
+    int64_t wall_base; /* wall clock at guest time 0, if it follows the guest clock */
+    bool wall_follows;
 } clk;
 
 static struct {
@@ -114,8 +116,17 @@ int64_t tsc_to_clock(uint64_t tsc)
 int64_t clock_wall_ns(void)
 {
     struct timespec ts;
+    if (clk.wall_follows) {
+        return clk.wall_base + clock_now() + clk.wall_offset;
+    }
     clock_gettime(CLOCK_REALTIME, &ts);
     return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec + clk.wall_offset;
+}
+
+void clock_wall_follow_guest(void)
+{
+    clk.wall_base = clock_wall_ns() - clk.wall_offset - clock_now();
+    clk.wall_follows = true;
 }
 
 void clock_set_wall_offset(int64_t ns)

@@ -37,6 +37,8 @@ int64_t tsc_to_clock(uint64_t tsc);
 /* Wall-clock seconds since 1970 as the guest sees them (-rtc base=..., clock=...). */
 int64_t clock_wall_ns(void);
 void clock_set_wall_offset(int64_t ns);
+/* -rtc clock=vm: from now on the wall clock goes and stands with the guest clock. */
+void clock_wall_follow_guest(void);
 
 /*
  * A timer: .fire runs once in the main loop with the machine lock held, at or soon
