@@ -9,6 +9,7 @@
  */
 struct chardev;
 struct image;
+struct machine;
 struct netdev;
 struct pci_bus;
 struct display;
@@ -32,6 +33,7 @@ enum board_event {
 
 struct board {
     struct space *memory, *memory_smm, *ports;
+    uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
     struct pci_bus *pci;          /* root bus, or NULL */
     struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */
     struct irq *gsi[24];          /* IO-APIC inputs; 0-15 are isa_irq too */
@@ -49,6 +51,7 @@ struct board {
     void (*power_button)(struct board *board);
     /* Full path of a firmware file (option ROM), searched as -L says; caller frees. */
     char *(*find_file)(struct board *board, const char *name, GError **error);
+    struct machine *machine; /* guest/machine's */
     void *owner; /* vmm's */
 
     /* Things one device gives and others look up at start, by name ("fw_cfg", "rtc",

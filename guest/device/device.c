@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/keyval.h"
 #include "guest/device/board.h"
+#include "guest/device/pci.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -317,6 +318,9 @@ void device_free(struct device *dev)
     if (dev->started && dev->model->stop) {
         dev->model->stop(dev);
     }
+    if (dev->model->bus == BUS_PCI) {
+        pci_detach((struct pci_device *)dev);
+    }
     timers_disarm(dev);
     for (struct device_window *w = dev->windows; w; w = w->next) {
         space_remove(w->placing);
@@ -516,6 +520,9 @@ void device_reset(struct device *dev)
             element_set(dev, r, n, r->kind == REG_TIMER ? (uint64_t)TIMER_OFF : r->reset);
         }
     }
+    if (dev->model->bus == BUS_PCI) {
+        pci_reset((struct pci_device *)dev);
+    }
     if (dev->model->reset) {
         dev->model->reset(dev);
     }
@@ -613,6 +620,9 @@ static bool load_rows(struct device *dev, struct reader *in, uint64_t version, G
             g_set_error(error, LODGE_ERROR, EINVAL, "the state lacks %s", r->name);
             return false;
         }
+    }
+    if (m->bus == BUS_PCI) {
+        pci_restore((struct pci_device *)dev);
     }
     return !m->loaded || m->loaded(dev, error);
 }

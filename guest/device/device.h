@@ -129,6 +129,7 @@ struct device_model {
     size_t size;       /* of the instance; struct device is its first member */
     uint16_t version;  /* of the state stream */
     uint8_t bus;       /* enum bus_kind */
+    bool soldered;     /* only boards make it, whatever its bus */
     uint16_t nregs, nwires, nprops;
     const struct reg *regs;
     const struct wire *wires;
