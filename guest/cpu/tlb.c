@@ -17,7 +17,7 @@
 #include <sys/mman.h>
 
 enum {
-    LOG_SLOTS = 8192,
+    LOG_SLOTS = 65536, /* 256 MiB of pages; memory only where it was used */
     MAX_TABLE_PAGES = 1024, /* 4 MiB */
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
