@@ -64,6 +64,9 @@ struct board *machine_new(const struct machine_config *config, GError **error);
 bool machine_finish(struct board *board, GError **error);
 /* Reset as by the reset button: devices, then vCPUs (paused). */
 void machine_reset(struct board *board);
+/* Out of ACPI S3: as reset, but the guest's memory stays and the power management says that
+ * the machine was asleep.  vCPUs are paused. */
+void machine_wakeup(struct board *board);
 /* Full path of firmware file @name ("bios-256k.bin"); the error names the Debian package. */
 char *machine_firmware(const char *name, GError **error);
 /* -L: a folder that is searched before the usual ones; the latest first. */

@@ -30,6 +30,7 @@ struct chardev {
     size_t (*write)(struct chardev *chr, const void *data, size_t n); /* returns taken */
     void (*accept_input)(struct chardev *chr); /* the device has room again */
     void (*close)(struct chardev *chr);
+    void (*hang_up)(struct chardev *chr); /* sends a client away; NULL: there is none */
     bool open;          /* somebody is at the other end */
     /* Device end; set by the device. */
     void (*receive)(void *peer, const uint8_t *data, size_t n);

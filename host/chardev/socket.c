@@ -195,6 +195,13 @@ static void hung_up(struct stream *stream)
     }
 }
 
+static void send_away(struct chardev *chr)
+{
+    if (chr->open) {
+        hung_up(&self(chr)->stream);
+    }
+}
+
 static gboolean incoming(gint fd, GIOCondition condition, gpointer data)
 {
     struct socket *s = data;
@@ -344,6 +351,7 @@ static struct chardev *socket_open(KeyVal *opts, GError **error)
     struct socket *s = g_new0(struct socket, 1);
     stream_init(&s->stream, "socket", -1, -1);
     s->stream.chr.close = socket_close;
+    s->stream.chr.hang_up = send_away;
     s->stream.hung_up = hung_up;
     s->listener = -1;
     if (!socket_setup(s, opts, error)) {

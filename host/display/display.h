@@ -55,11 +55,14 @@ unsigned display_scancode(const char *qcode_name);
 /* The other way round: for the text of events and logs; NULL if there is none. */
 const char *display_key_name(unsigned scancode);
 
-/* VNC server by -vnc's argument (":0", "127.0.0.1:1,password=on", "unix:/path", "none"). */
+/* VNC server by -vnc's argument (":0", "127.0.0.1:1,password=on", "unix:/path", "none");
+ * with to=N the first free display up to N is taken. */
 bool vnc_start(struct display *d, const char *options, const char *keymap, GError **error);
 void vnc_stop(void);
 /* Of -vnc password=on: nobody gets in before it is set.  At most 8 bytes count.  False:
  * there is no VNC server, or it was started without password=on. */
 bool vnc_set_password(const char *password, GError **error);
+/* Where it listens, "127.0.0.1:5900" or "unix:PATH"; nothing if there is no server. */
+void vnc_address(GString *out);
 /* Text for `info vnc`. */
 void vnc_describe(GString *out);
