@@ -5,6 +5,7 @@
 #include "base/util.h"
 
 #include <cpuid.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <sys/timerfd.h>
 #include <time.h>
@@ -25,6 +26,11 @@ static struct {
     bool wall_follows;
 } clk;
 
+/*
+ * Armed timers, under a lock of their own: a vCPU thread sets its APIC timer without the
+ * machine lock.
+ */
+static pthread_mutex_t heap_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     struct timer **at; /* binary heap by .due */
     unsigned n, room;
@@ -236,19 +242,24 @@ static gboolean on_timerfd(GIOChannel *ch, GIOCondition cond, gpointer unused)
     if (read(heap.fd, &times, sizeof(times)) < 0) {
         return G_SOURCE_CONTINUE; /* set anew between poll() and here */
     }
-    heap.programmed = TIMER_OFF;
     int64_t now = clock_now();
+    pthread_mutex_lock(&heap_lock);
+    heap.programmed = TIMER_OFF;
     while (heap.n && clk.running && heap.at[0]->due <= now) {
         struct timer *t = heap.at[0];
         heap_remove(t);
+        pthread_mutex_unlock(&heap_lock);
         t->fire(t->owner);
+        pthread_mutex_lock(&heap_lock);
     }
     program();
+    pthread_mutex_unlock(&heap_lock);
     return G_SOURCE_CONTINUE;
 }
 
 void timer_arm(struct timer *t, int64_t due)
 {
+    pthread_mutex_lock(&heap_lock);
     if (t->armed) {
         heap_remove(t);
     }
@@ -257,15 +268,18 @@ void timer_arm(struct timer *t, int64_t due)
         heap_insert(t);
     }
     program();
+    pthread_mutex_unlock(&heap_lock);
 }
 
 void timer_disarm(struct timer *t)
 {
+    pthread_mutex_lock(&heap_lock);
     if (t->armed) {
         heap_remove(t);
         program();
     }
     t->due = TIMER_OFF;
+    pthread_mutex_unlock(&heap_lock);
 }
 
 void clock_start(void)
@@ -274,8 +288,10 @@ void clock_start(void)
         clk.offset = clk.stopped_at - host_now();
         clk.tsc_offset = (int64_t)(clk.tsc_stopped_at - __rdtsc());
         clk.running = true;
+        pthread_mutex_lock(&heap_lock);
         heap.programmed = TIMER_OFF;
         program();
+        pthread_mutex_unlock(&heap_lock);
     }
 }
 
@@ -285,7 +301,9 @@ void clock_stop(void)
         clk.stopped_at = clock_now();
         clk.tsc_stopped_at = tsc_now();
         clk.running = false;
+        pthread_mutex_lock(&heap_lock);
         program();
+        pthread_mutex_unlock(&heap_lock);
     }
 }
 

@@ -44,7 +44,9 @@ void clock_wall_follow_guest(void);
  * A timer: .fire runs once in the main loop with the machine lock held, at or soon
  * after .due on the guest clock.  Embedded in its owner; zero-filled is a valid disarmed
  * timer except for .fire and .owner.
- * Thread: arm and disarm with the machine lock held.
+ * Thread: arm and disarm with the machine lock held.  An owner that cannot (the APIC timer)
+ * may do so from one thread of its own, and its .fire must bear being late: to run when the
+ * timer has just been set anew.
  */
 struct timer {
     void (*fire)(void *owner);
