@@ -294,8 +294,9 @@ static bool take_memory(struct state *s)
         in->disp = extend(number(in->bytes + s->at, in->disp_bytes), in->disp_bytes);
         s->at += in->disp_bytes;
     }
-    bool stack = in->base == RSP || in->base == RBP;
-    in->seg = s->seg != SEG_COUNT ? s->seg : stack ? SEG_SS : SEG_DS;
+    if (s->seg == SEG_COUNT && (in->base == RSP || in->base == RBP)) {
+        in->seg = SEG_SS;
+    }
     return true;
 }
 
@@ -374,7 +375,6 @@ static bool take_immediate(struct state *s)
         in->disp = (int64_t)number(at, bytes);
         in->mem = 1;
         in->base = in->index = -1;
-        in->seg = s->seg != SEG_COUNT ? s->seg : SEG_DS;
         break;
     case IMM_16_8:
         in->imm = (int64_t)number(at, 2);
@@ -467,12 +467,14 @@ static enum decode_result take_rest(struct state *s)
         in->mod = in->modrm >> 6;
         in->reg = (uint8_t)(((in->modrm >> 3) & 7) | (in->rex & REX_R) << 1);
     }
+    in->seg = s->seg != SEG_COUNT ? s->seg : SEG_DS;
     in->desc = find_row(s, slot);
     /* 90 is nop or pause; with REX.B it is an exchange like 91 to 97. */
     if (in->opcode == 0x90 && in->map == MAP_1BYTE && (in->rex & REX_B)) {
         in->desc = find_row(s, &slots[ENC_LEGACY][MAP_1BYTE][0x91]);
     }
     in->op = in->desc->op;
+    in->pp = (uint8_t)s->pp;
     if (in->op == OP_INVALID) {
         return DECODE_UD;
     }

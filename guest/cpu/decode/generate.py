@@ -12,7 +12,7 @@ BITS = {'lock': 'LOCKABLE', 'byte': 'BYTE', 'no64': 'NO64', 'only64': 'ONLY64',
         'def64': 'DEF64', 'force64': 'FORCE64', 'cpl0': 'CPL0', 'ends': 'ENDS', 'o16': 'O16',
         'vsib': 'VSIB', 'align': 'ALIGN', 'odd_mem': 'ODD_MEM', 'same': 'DISTINCT',
         'rep': 'REP', 'max4': 'MAX4', 'no_vvvv': 'NO_VVVV', 'mandatory': 'MANDATORY',
-        'bcast': 'BCAST', 'disp_x': 'DISP_X', 'no_mem': 'NO_MEM'}
+        'own': 'OWN', 'no_mem': 'NO_MEM'}
 # letter -> (operand kind, comes from modrm.rm, may be memory)
 KINDS = {'E': ('RM', 1, 1), 'G': ('REG', 0, 0), 'M': ('MEM', 1, 1), 'R': ('RM', 1, 0),
          'Z': ('REG', 0, 0), 'S': ('SREG', 0, 0), 'C': ('CREG', 0, 0), 'D': ('DREG', 0, 0),
@@ -275,7 +275,13 @@ def write_ops(out, rows):
     out.write('    OP_COUNT\n};\n\n/* What an instruction needs the CPU model to offer. */\n'
               'enum cpu_feature {\n    FEATURE_NONE,\n')
     out.writelines(f'    {feats[n]},\n' for n in names)
-    out.write('    FEATURE_COUNT\n};\n')
+    out.write('    FEATURE_COUNT\n};\n\n'
+              '/* What the interpreter lets the host\'s own instruction do. */\n'
+              '#define INSN_NATIVE_OPS(X)')
+    own = {r.name for r in rows if r.bits & {'own', 'odd_mem'} or r.mem_bytes == 'SIZE_HANDLER'}
+    native = {r.name for r in rows if r.cls in ('x87', 'mmx', 'sse', 'avx')} - own
+    out.writelines(f' \\\n    X(OP_{o.upper()})' for o in sorted(native))
+    out.write('\n')
 
 
 def write_table(out, slots, rows):

@@ -121,8 +121,7 @@ enum insn_bits {
     INSN_MAX4 = 1 << 15,      /* operand size 8 means 4 */
     INSN_NO_VVVV = 1 << 16,   /* VEX.vvvv must be 1111 */
     INSN_NO_MEM = 1 << 17,    /* modrm.mod is ignored: always a register */
-    INSN_BCAST = 1 << 18,     /* EVEX.b broadcasts */
-    INSN_DISP_X = 1 << 19,    /* EVEX */
+    INSN_OWN = 1 << 18,       /* a vector or x87 instruction that is not left to the host */
 };
 
 struct insn {
@@ -131,6 +130,7 @@ struct insn {
     uint8_t len;       /* bytes, 1 to 15 */
     uint8_t encoding;  /* enum insn_encoding */
     uint8_t map, opcode;
+    uint8_t pp;        /* mandatory prefix, if the row has one: 0 none, 1 66, 2 F3, 3 F2 */
     uint8_t prefixes;  /* enum insn_prefix */
     uint8_t rex;       /* the REX byte, or its equivalent from VEX/EVEX (W R X B), or 0 */
     uint8_t opsize;    /* 1, 2, 4, 8: operand size in force (byte forms: 1) */
@@ -143,7 +143,7 @@ struct insn {
     uint8_t mem;       /* the instruction has an explicit memory operand (mod != 3, moffs) */
     int8_t base, index; /* registers of the memory operand, -1: none */
     uint8_t scale;     /* 0 to 3: shift */
-    uint8_t seg;       /* enum seg_name of the memory operand, override applied */
+    uint8_t seg;       /* enum seg_name of the memory operand or string source, override applied */
     uint8_t rip_relative; /* disp is from the end of the instruction */
     uint8_t vvvv, vl;  /* VEX/EVEX: register; vector length 0: 128, 1: 256, 2: 512 */
     uint8_t evex_aaa, evex_z, evex_b;
