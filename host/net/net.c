@@ -172,6 +172,9 @@ void netdevs_close(void)
 void net_set_link(struct netdev *net, bool up)
 {
     net->link_up = up;
+    if (net->link_changed) {
+        net->link_changed(net->card);
+    }
     if (up) {
         net->resume(net);
     }

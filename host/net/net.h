@@ -25,12 +25,15 @@ struct netdev {
     /* Card end: false from receive() means no room: the backend keeps the frame and waits
      * for resume(). */
     bool (*receive)(void *card, const void *frame, size_t n);
+    void (*link_changed)(void *card); /* NULL: the card does not care */
     void *card;
     bool link_up;
     uint8_t vnet_hdr_bytes; /* struct virtio_net_hdr in front of each frame, 0: none */
     bool vnet_hdr_offered;  /* the card may set .vnet_hdr_bytes to 10 or 12, by set_offload() */
     /* Which offloads the guest can receive (TUN_F_* bits); NULL: the backend has none. */
     void (*set_offload)(struct netdev *net, unsigned vnet_hdr_bytes, unsigned tun_f);
+    bool sums_good;   /* frames come from this host: nobody needs to check their checksums */
+    bool takes_large; /* TCP segments of up to 64 KiB in one frame may be sent */
     struct net_queue *queue; /* frames that the card had no room for; the core's */
 };
 

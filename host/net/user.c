@@ -506,6 +506,7 @@ static struct netdev *user_open(KeyVal *kv, const char *id, GError **error)
     u->fds = g_ptr_array_new_with_free_func(g_free);
     u->net.send = user_send;
     u->net.close = user_close;
+    u->net.sums_good = u->net.takes_large = true;
     u->slirp = slirp_new(&o.cfg, &callbacks, u);
     if (!u->slirp) {
         g_set_error(error, LODGE_ERROR, EINVAL, "libslirp refuses these options");

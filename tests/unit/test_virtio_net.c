@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "tests/unit/vdriver.h"
+
+#include "host/net/backend.h"
+
+static struct vdriver d;
+static struct netdev *net;
+static uint8_t sent[70000];
+static size_t sent_bytes;
+static unsigned n_sent;
+
+static void wire_send(struct netdev *n, const struct iovec *iov, unsigned niov)
+{
+    (void)n;
+    sent_bytes = 0;
+    for (unsigned i = 0; i < niov; i++) {
+        memcpy(sent + sent_bytes, iov[i].iov_base, iov[i].iov_len);
+        sent_bytes += iov[i].iov_len;
+    }
+    n_sent++;
+}
+
+static struct netdev *find_net(const char *id)
+{
+    return netdev_find(id);
+}
+
+enum { F_CSUM = 1 << 0, F_GUEST_CSUM = 1 << 1, F_TSO4 = 1 << 11, F_MRG = 1 << 15,
+       F_STATUS = 1 << 16, F_CTRL = 7 << 17 | 1 << 20 };
+
+static int plug(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", NULL};
+    if (!machine_lock_held()) {
+        machine_lock();
+    }
+    net = netdev_new("null,id=n0", &error);
+    assert_works(net != NULL, error);
+    net->send = wire_send;
+    net->sums_good = net->takes_large = true;
+    vd_plug(&d, "virtio-net-pci", set);
+    d.board->backends.netdev = find_net;
+    vd_plugged(&d);
+    n_sent = 0;
+    return 0;
+}
+
+static int unplug(void **state)
+{
+    (void)state;
+    vd_unplug(&d);
+    netdevs_close();
+    return 0;
+}
+
+static void make_frame(uint8_t *f, size_t n, const char *to)
+{
+    for (size_t i = 0; i < n; i++) {
+        f[i] = (uint8_t)(i * 7);
+    }
+    memcpy(f, to, 6);
+    be16_put(f + 12, 0x0800);
+}
+
+static uint64_t rx_buffer(uint32_t n)
+{
+    uint64_t at = vd_alloc(&d, n);
+    vd_add(&d, 0, (struct vd_part[]){{at, n, true}, {0}});
+    return at;
+}
+
+static void frames_go_out_without_their_header(void **state)
+{
+    (void)state;
+    vd_start(&d, F_STATUS, 2);
+    assert_int_equal(vd_config(&d, 0, 4), 0xaa005452);
+    assert_int_equal(vd_config(&d, 6, 2), 1);
+    uint64_t head = vd_alloc(&d, 12), body = vd_alloc(&d, 100);
+    memset(vd_at(&d, head), 0, 12);
+    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3");
+    vd_add(&d, 1, (struct vd_part[]){{head, 12}, {body, 60}, {body + 60, 40}, {0}});
+    vd_kick(&d, 1);
+    assert_int_equal(n_sent, 1);
+    assert_int_equal(sent_bytes, 100);
+    assert_memory_equal(sent, vd_at(&d, body), 100);
+    assert_true(vd_used(&d, 1, NULL));
+}
+
+static void checksums_left_to_the_card_are_made(void **state)
+{
+    (void)state;
+    vd_start(&d, F_CSUM, 2);
+    uint64_t at = vd_alloc(&d, 12 + 60);
+    uint8_t *p = vd_at(&d, at);
+    memset(p, 0, 72);
+    make_frame(p + 12, 60, "\x52\x54\0\1\2\3");
+    p[0] = 1;
+    le16_put(p + 6, 34);
+    le16_put(p + 8, 16);
+    be16_put(p + 12 + 34 + 16, 0x1234); /* the driver's sum of the pseudo header */
+    uint32_t want = 0;
+    for (unsigned i = 34; i < 60; i += 2) {
+        want += be16_at(p + 12 + i);
+    }
+    want = (want & 0xffff) + (want >> 16);
+    want = (want & 0xffff) + (want >> 16);
+    vd_add(&d, 1, (struct vd_part[]){{at, 72}, {0}});
+    vd_kick(&d, 1);
+    assert_int_equal(be16_at(sent + 50), (uint16_t)~want);
+    le16_put(p + 8, 60); /* beyond the frame: not sent, the chain comes back */
+    vd_add(&d, 1, (struct vd_part[]){{at, 72}, {0}});
+    vd_kick(&d, 1);
+    assert_int_equal(n_sent, 1);
+    assert_true(vd_used(&d, 1, NULL) && vd_used(&d, 1, NULL));
+}
+
+static void a_frame_fills_one_buffer_or_several(void **state)
+{
+    (void)state;
+    uint8_t f[1000];
+    uint32_t bytes;
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    vd_start(&d, F_MRG | F_GUEST_CSUM, 2);
+    uint64_t a = rx_buffer(512), b = rx_buffer(512), c = rx_buffer(512);
+    net_deliver(net, f, sizeof(f));
+    assert_true(vd_used(&d, 0, &bytes));
+    assert_int_equal(bytes, 512);
+    assert_int_equal(*vd_at(&d, a), 2); /* checksums are good */
+    assert_int_equal(le16_at(vd_at(&d, a + 10)), 2);
+    assert_memory_equal(vd_at(&d, a + 12), f, 500);
+    assert_true(vd_used(&d, 0, &bytes));
+    assert_int_equal(bytes, 500);
+    assert_memory_equal(vd_at(&d, b), f + 500, 500);
+    assert_false(vd_used(&d, 0, &bytes));
+    (void)c;
+}
+
+static void a_frame_waits_until_there_are_enough_buffers(void **state)
+{
+    (void)state;
+    uint8_t f[1000];
+    uint32_t bytes;
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    net_deliver(net, f, sizeof(f)); /* no driver: gone */
+    vd_start(&d, F_MRG, 2);
+    rx_buffer(512);
+    net_deliver(net, f, sizeof(f));
+    assert_false(vd_used(&d, 0, NULL));
+    uint64_t b = rx_buffer(512);
+    vd_kick(&d, 0);
+    assert_true(vd_used(&d, 0, &bytes) && vd_used(&d, 0, &bytes));
+    assert_int_equal(bytes, 500);
+    assert_memory_equal(vd_at(&d, b), f + 500, 500);
+    assert_false(vd_used(&d, 0, NULL));
+}
+
+static void a_frame_that_no_buffer_holds_is_dropped(void **state)
+{
+    (void)state;
+    uint8_t f[1000];
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    vd_start(&d, 0, 2);
+    rx_buffer(512);
+    net_deliver(net, f, sizeof(f));
+    assert_false(vd_used(&d, 0, NULL));
+    net_deliver(net, f, 400);
+    assert_true(vd_used(&d, 0, NULL));
+}
+
+static unsigned control(unsigned class, unsigned command, const void *data, uint32_t n)
+{
+    uint64_t head = vd_alloc(&d, 2), body = vd_alloc(&d, n), ack = vd_alloc(&d, 1);
+    *vd_at(&d, head) = (uint8_t)class;
+    *vd_at(&d, head + 1) = (uint8_t)command;
+    memcpy(vd_at(&d, body), data, n);
+    *vd_at(&d, ack) = 0xee;
+    vd_add(&d, 2, (struct vd_part[]){{head, 2}, {body, n}, {ack, 1, true}, {0}});
+    vd_kick(&d, 2);
+    assert_true(vd_used(&d, 2, NULL));
+    return *vd_at(&d, ack);
+}
+
+static bool gets(const char *to, unsigned vlan)
+{
+    uint8_t f[64];
+    make_frame(f, sizeof(f), to);
+    if (vlan) {
+        be16_put(f + 12, 0x8100);
+        be16_put(f + 14, (uint16_t)vlan);
+    }
+    rx_buffer(512);
+    net_deliver(net, f, sizeof(f));
+    return vd_used(&d, 0, NULL);
+}
+
+static void the_filter_does_what_the_driver_says(void **state)
+{
+    (void)state;
+    static const char all[] = "\xff\xff\xff\xff\xff\xff", own[] = "\x52\x54\0\xaa\xbb\xcc";
+    static const char other[] = "\x52\x54\0\1\2\3", multi[] = "\x33\x33\0\0\0\1";
+    vd_start(&d, F_CTRL, 3);
+    assert_true(gets(other, 0));
+    assert_int_equal(control(0, 0, "\0", 1), 0);
+    assert_false(gets(other, 0));
+    assert_true(gets(own, 0));
+    assert_true(gets(all, 0));
+    assert_false(gets(multi, 0));
+    assert_int_equal(control(1, 0, "\1\0\0\0\x52\x54\0\1\2\3\1\0\0\0\x33\x33\0\0\0\1", 20), 0);
+    assert_true(gets(other, 0));
+    assert_true(gets(multi, 0));
+    assert_int_equal(control(1, 0, "\xff\0\0\0\x52\x54\0\1\2\3\1\0\0\0\x33\x33\0\0\0\1", 20), 1);
+    assert_int_equal(control(0, 5, "\1", 1), 0);
+    assert_false(gets(all, 0));
+    assert_false(gets(own, 5));
+    assert_int_equal(control(2, 0, "\5\0", 2), 0);
+    assert_true(gets(own, 5));
+    assert_int_equal(control(2, 0, "\0\x10", 2), 1);
+    assert_int_equal(control(9, 0, "\0", 1), 1);
+    assert_int_equal(control(0, 9, "\0", 1), 1);
+}
+
+static void nothing_arrives_while_the_machine_stands_still(void **state)
+{
+    (void)state;
+    uint8_t f[64];
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    vd_start(&d, 0, 2);
+    rx_buffer(512);
+    clock_stop();
+    net_deliver(net, f, sizeof(f));
+    assert_false(vd_used(&d, 0, NULL));
+    clock_start();
+    gint64 end = g_get_monotonic_time() + G_USEC_PER_SEC;
+    while (le16_at(vd_at(&d, d.q[0].used + 2)) == 0 && g_get_monotonic_time() < end) {
+        g_main_context_iteration(NULL, FALSE);
+    }
+    assert_true(vd_used(&d, 0, NULL));
+}
+
+static void the_filter_survives_a_migration(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    vd_start(&d, F_CTRL, 3);
+    control(0, 0, "\0", 1);
+    g_autoptr(GBytes) saved = device_save(&d.dev->pci.dev);
+    device_reset(&d.dev->pci.dev);
+    assert_works(device_load(&d.dev->pci.dev, saved, &error), error);
+    assert_false(gets("\x52\x54\0\1\2\3", 0));
+    assert_true(gets("\x52\x54\0\xaa\xbb\xcc", 0));
+}
+
+int main(void)
+{
+#define T(name) cmocka_unit_test_setup_teardown(name, plug, unplug)
+    const struct CMUnitTest tests[] = {
+        T(frames_go_out_without_their_header),
+        T(checksums_left_to_the_card_are_made),
+        T(a_frame_fills_one_buffer_or_several),
+        T(a_frame_waits_until_there_are_enough_buffers),
+        T(a_frame_that_no_buffer_holds_is_dropped),
+        T(the_filter_does_what_the_driver_says),
+        T(nothing_arrives_while_the_machine_stands_still),
+        T(the_filter_survives_a_migration),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
