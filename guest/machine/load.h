@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "base/error.h"
+
+#include <stdint.h>
+
+/*
+ * load - kernels that start without firmware.  Parsing knows nothing of the machine but
+ * where its RAM ends.
+ */
+enum boot_kind { BOOT_LINUX, BOOT_PVH, BOOT_MULTIBOOT };
+enum { BOOT_MODULES = 32 };
+
+struct boot_module {
+    GBytes *bytes;
+    char *text;
+    uint64_t at;
+};
+
+struct direct_boot {
+    enum boot_kind kind;
+    char *path;
+    GBytes *file, *initrd;
+    const uint8_t *data;
+    gsize size;
+    bool elf, text_mode;
+    uint64_t setup_bytes;                   /* Linux: in front of what is loaded */
+    uint64_t load_from, load_at, load_bytes; /* not ELF */
+    uint64_t memory_end;                    /* the kernel needs RAM up to here */
+    uint32_t entry, pvh_entry, initrd_max, text_max;
+    uint64_t initrd_at, initrd_bytes;
+    struct boot_module module[BOOT_MODULES];
+    unsigned n_modules;
+    char *text;
+};
+
+struct boot_request {
+    const char *kernel, *initrd, *append; /* initrd and append may be NULL */
+    uint64_t ram_top; /* RAM from 1 MiB to here is free */
+};
+/* NULL with one line that names the file and what is wrong. */
+struct direct_boot *direct_boot_parse(const struct boot_request *r, GError **error);
+void direct_boot_free(struct direct_boot *d);

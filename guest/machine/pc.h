@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/machine/load.h"
+#include "guest/machine/machine.h"
+#include "guest/machine/tables.h"
+
+/*
+ * What the files of this folder share: the machine behind a board, the parts that "pc" and
+ * "q35" have in common, and the loader for kernels that start without firmware.
+ */
+struct memory_range {
+    uint64_t at, bytes;
+    uint32_t type; /* 1 RAM, 2 reserved: as in E820 */
+};
+enum { Q35_ECAM_BYTES = 256 << 20 };
+#define Q35_ECAM_AT 0xb0000000u
+enum { E820_RAM = 1, E820_RESERVED = 2, E820_MAX = 16 };
+
+struct machine {
+    struct board *board;
+    const struct machine_model *model;
+    struct machine_config config;
+    bool q35, kvm, smm;
+    uint64_t below_4g, above_4g; /* bytes of RAM; below_4g is where it ends, too */
+    uint32_t *apic_ids;          /* of maxcpus vCPUs */
+    struct ram *ram, *bios, *isa_bios;
+    struct region ram_640k, ram_low, ram_high, bios_region, isa_bios_region;
+    struct irq line[24];         /* to PIC and I/O APIC at once */
+    struct irq *pic_in[16], *ioapic_in[24];
+    struct cpu_model *cpu_model;
+    struct memory_range e820[E820_MAX];
+    unsigned n_e820;
+    bool direct_wanted;          /* -kernel without firmware */
+    struct direct_boot *direct;  /* NULL: the firmware boots */
+    struct acpi_tables *acpi;
+    uint64_t tables_at, smbios_at; /* in guest memory, if there is no firmware */
+    GByteArray *smbios, *smbios_anchor;
+    uint8_t uuid[16];
+    bool has_uuid;
+};
+
+struct machine *machine_of(struct board *board);
+/* Text of property @name of -M, or @otherwise. */
+const char *machine_prop(const struct machine *m, const char *name, const char *otherwise);
+bool machine_prop_bool(const struct machine *m, const char *name, bool otherwise, bool *out,
+                       GError **error);
+
+/* ---- machine.c ---- */
+/* Makes device @model at @path from "key", "value" texts that end with NULL. */
+struct device *pc_device(struct machine *m, const char *model, const char *path, GError **error,
+                         ...) G_GNUC_NULL_TERMINATED;
+/* The same in two steps, for wires and backends between them. */
+struct device *pc_device_new(const char *model, GError **error);
+
+/* ---- pc_memory.c ---- */
+/* RAM: below @gap_at if all of it fits there, else split at @split_at. */
+bool pc_memory(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error);
+/* The firmware ROM (-bios, or @file) or flash below 4 GiB, and its end below 1 MiB. */
+bool pc_firmware(struct machine *m, const char *file, GError **error);
+void e820_add(struct machine *m, uint64_t at, uint64_t bytes, uint32_t type);
+
+/* ---- pc_parts.c ---- */
+/* Interrupt controllers, vCPUs with their local APICs. */
+bool pc_cpus(struct machine *m, GError **error);
+/* Clock, timers, serial and parallel ports, keyboard, fw_cfg ... */
+bool pc_isa_devices(struct machine *m, GError **error);
+/* Connects wires "irq0" to "irq15" of @dev to the ISA interrupts. */
+bool pc_connect_isa_irqs(struct machine *m, struct device *dev, GError **error);
+
+/* ---- pc_finish.c ---- */
+/* ACPI, SMBIOS, memory map; the kernel of -kernel, or what the firmware wants to know. */
+bool pc_finish(struct board *board, GError **error);
+/* Direct boot: sets up the chipset as firmware would, and enters the kernel. */
+void pc_direct_boot(struct machine *m);
+
+/* ---- load.c ---- */
+/* Places kernel, tables and initrd in memory and sets the boot processor. */
+void direct_boot_go(struct machine *m);

@@ -1,0 +1,202 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * pc_finish: what is known only when all devices are there: tables, memory map, the boot.
+ */
+#include "base/bytes.h"
+#include "guest/device/acpi_pm.h"
+#include "guest/device/pci.h"
+#include "guest/machine/pc.h"
+
+#include <string.h>
+
+#define FOUR_GB (UINT64_C(1) << 32)
+
+enum { ONE_MB = 0x100000, EBDA_AT = 0x9fc00, BIOS_AREA_AT = 0xf0000, TABLE_SLACK = 0x1000 };
+
+/* ---- tables ---- */
+
+static struct pc_layout layout_of(struct machine *m)
+{
+    struct board *b = m->board;
+    uint64_t top = m->above_4g ? FOUR_GB + m->above_4g : FOUR_GB;
+    struct pc_layout pc = {.q35 = m->q35, .cpus = m->config.cpus, .maxcpus = m->config.maxcpus,
+                           .apic_id = m->apic_ids, .ram_below_4g = m->below_4g,
+                           .ram_above_4g = m->above_4g, .s3 = true, .s4 = true,
+                           .parallel = m->config.parallel[0]};
+    pc.hole64_at = MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1),
+                       UINT64_C(32) << 30);
+    pc.hole64_bytes = UINT64_C(32) << 30;
+    if (m->q35) {
+        pc.ecam_at = Q35_ECAM_AT;
+        pc.ecam_bytes = Q35_ECAM_BYTES;
+    }
+    pc.hpet = board_find(b, "hpet");
+    pc.keyboard = board_find(b, "i8042");
+    pc.fw_cfg = board_part(b, "fw_cfg");
+    pc.floppy = board_find(b, "fdc");
+    for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
+        pc.serial[i] = m->config.serial[i];
+    }
+    return pc;
+}
+
+static bool make_acpi(struct machine *m, GError **error)
+{
+    bool on;
+    if (!machine_prop_bool(m, "acpi", !m->config.no_acpi, &on, error)) {
+        return false;
+    }
+    if (on) {
+        struct pc_layout pc = layout_of(m);
+        m->acpi = acpi_tables_new(&pc);
+    }
+    return true;
+}
+
+/* ---- memory map ---- */
+
+static void map_for_firmware(struct machine *m)
+{
+    e820_add(m, 0, m->below_4g, E820_RAM);
+    e820_add(m, FOUR_GB, m->above_4g, E820_RAM);
+}
+
+/* As firmware would report it; the tables lie at the end of low RAM. */
+static void map_for_kernel(struct machine *m)
+{
+    uint64_t acpi = m->acpi ? m->acpi->tables->len + TABLE_SLACK : 0;
+    uint64_t smbios = m->smbios ? m->smbios->len + TABLE_SLACK : 0;
+    uint64_t top = m->below_4g;
+    m->tables_at = (top - acpi) & PAGE_MASK;
+    m->smbios_at = (m->tables_at - smbios) & PAGE_MASK;
+    e820_add(m, 0, EBDA_AT, E820_RAM);
+    e820_add(m, EBDA_AT, 0xa0000 - EBDA_AT, E820_RESERVED);
+    e820_add(m, BIOS_AREA_AT, ONE_MB - BIOS_AREA_AT, E820_RESERVED);
+    e820_add(m, ONE_MB, m->smbios_at - ONE_MB, E820_RAM);
+    e820_add(m, m->smbios_at, top - m->smbios_at, E820_RESERVED);
+    if (m->q35) {
+        e820_add(m, Q35_ECAM_AT, Q35_ECAM_BYTES, E820_RESERVED);
+    }
+    e820_add(m, 0xfeffc000, 0x4000, E820_RESERVED);
+    e820_add(m, 0xfffc0000, 0x40000, E820_RESERVED);
+    e820_add(m, FOUR_GB, m->above_4g, E820_RAM);
+}
+
+bool pc_finish(struct board *board, GError **error)
+{
+    struct machine *m = board->machine;
+    if (!make_acpi(m, error)) {
+        return false;
+    }
+    if (!m->direct_wanted) {
+        map_for_firmware(m);
+        return true;
+    }
+    map_for_kernel(m);
+    struct boot_request r = {.kernel = m->config.kernel, .initrd = m->config.initrd,
+                             .append = m->config.append, .ram_top = m->smbios_at};
+    m->direct = direct_boot_parse(&r, error);
+    if (m->acpi) {
+        acpi_install(m->acpi, m->tables_at, 0);
+    }
+    return m->direct;
+}
+
+/* ---- what firmware does to the chipset ---- */
+
+static void config(struct machine *m, unsigned devfn, unsigned at, uint32_t value, unsigned bytes)
+{
+    pci_config_write(m->board->pci, 0, devfn, at, value, bytes);
+}
+
+static void steer(struct machine *m, unsigned devfn, unsigned at)
+{
+    static const uint8_t irqs[] = {10, 10, 11, 11};
+    for (unsigned i = 0; i < 4; i++) {
+        config(m, devfn, at + i, irqs[i], 1);
+    }
+}
+
+static void chipset_ready(struct machine *m)
+{
+    unsigned pam = m->q35 ? 0x90 : 0x59;
+    for (unsigned i = 0; i < 7; i++) {
+        config(m, 0, pam + i, i ? 0x33 : 0x30, 1);
+    }
+    if (m->q35) {
+        config(m, 0, 0x64, 0, 4);
+        config(m, 0, 0x60, Q35_ECAM_AT | 1, 4);
+        config(m, 0xf8, 0x40, PM_BASE | 1, 4);
+        config(m, 0xf8, 0x44, 0x80, 1);
+        steer(m, 0xf8, 0x60);
+        steer(m, 0xf8, 0x68);
+    } else {
+        steer(m, 0x08, 0x60);
+        config(m, 0x0b, 0x40, PM_BASE | 1, 4);
+        config(m, 0x0b, 0x80, 1, 1);
+        config(m, 0x0b, 0x90, SMB_BASE | 1, 4);
+        config(m, 0x0b, 0xd2, 9, 1);
+    }
+    space_store(m->board->ports, 0x4d1, 0x0c, 1); /* interrupts 10 and 11 are level-triggered */
+}
+
+/* ---- PCI resources ---- */
+
+struct allocator {
+    struct machine *m;
+    uint64_t memory, memory_end, ports, ports_end;
+};
+
+static bool take(uint64_t *next, uint64_t end, uint64_t size, uint64_t *at)
+{
+    *at = (*next + size - 1) & ~(size - 1);
+    if (*at + size > end || *at < *next) {
+        return false;
+    }
+    *next = *at + size;
+    return true;
+}
+
+/* A BAR that finds no room stays without an address; the guest may know better. */
+static void assign(struct pci_device *pci, void *owner)
+{
+    struct allocator *a = owner;
+    struct machine *m = a->m;
+    if (pci->bus->bridge || pci->config[PCI_HEADER] & 0x7f) {
+        return; /* bridges and what is behind them: Linux numbers the buses itself */
+    }
+    for (unsigned n = 0; n < PCI_BARS; n++) {
+        const struct pci_bar *bar = &pci->bar[n];
+        uint64_t at;
+        if (bar->region && take(bar->io ? &a->ports : &a->memory,
+                                bar->io ? a->ports_end : a->memory_end,
+                                bar->io ? bar->size : MAX(bar->size, PAGE_SIZE), &at)) {
+            config(m, pci->devfn, PCI_BAR0 + 4 * n, (uint32_t)at, 4);
+        }
+    }
+    unsigned slot = pci->devfn >> 3, pin = pci->config[PCI_IRQ_PIN];
+    if (pin) {
+        unsigned line = (slot + pin - 2) & 3;
+        config(m, pci->devfn, PCI_IRQ_LINE, line < 2 ? 10 : 11, 1);
+    }
+    uint16_t command = le16_at(pci->config + PCI_COMMAND);
+    config(m, pci->devfn, PCI_COMMAND, command | PCI_COMMAND_IO | PCI_COMMAND_MEMORY, 2);
+}
+
+static void assign_resources(struct machine *m)
+{
+    struct allocator a = {.m = m, .ports = 0xc000, .ports_end = 0x10000, .memory_end = 0xfec00000};
+    a.memory = MAX(m->below_4g, UINT64_C(0xc0000000));
+    space_begin(m->board->memory);
+    space_begin(m->board->ports);
+    pci_bus_each(m->board->pci, assign, &a);
+    space_commit(m->board->ports);
+    space_commit(m->board->memory);
+}
+
+void pc_direct_boot(struct machine *m)
+{
+    chipset_ready(m);
+    assign_resources(m);
+    direct_boot_go(m);
+}

@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* pc_parts: processors, interrupt controllers and the devices that every PC has. */
+#include "guest/device/i8254.h"
+#include "guest/device/i8259.h"
+#include "guest/device/ioapic.h"
+#include "guest/device/lapic.h"
+#include "guest/machine/pc.h"
+
+#include <stdio.h>
+
+/* ---- interrupts ---- */
+
+/* An ISA interrupt goes to the PIC and to the I/O APIC; the timer's to input 2 of the latter. */
+static void line_set(struct irq *irq, bool level)
+{
+    struct machine *m = irq->owner;
+    if (irq->n < 16 && m->pic_in[irq->n]) {
+        irq_set(m->pic_in[irq->n], level);
+    }
+    irq_set(m->ioapic_in[irq->n == 0 ? 2 : irq->n], level);
+}
+
+static void request_smi(struct board *board)
+{
+    struct vcpu *cpu = vcpu_self();
+    (void)board;
+    vcpu_request(cpu ? cpu : vcpu_at(0), REQ_SMI);
+}
+
+static bool software_chips(struct machine *m, GError **error)
+{
+    struct board *board = m->board;
+    struct device *pic = pc_device_new("i8259", error);
+    if (!pic || !device_connect(pic, "int", WIRE_IRQ, lapic_lint(board, 0), error) ||
+        !device_start(pic, board, "pic", error)) {
+        return false;
+    }
+    struct device *ioapic = pc_device(m, "ioapic", "ioapic", error, NULL);
+    if (!ioapic) {
+        return false;
+    }
+    for (unsigned n = 0; n < 24; n++) {
+        m->pic_in[n & 15] = n < 16 && n != 2 ? i8259_input(pic, n) : m->pic_in[n & 15];
+        m->ioapic_in[n] = ioapic_input(ioapic, n);
+        m->line[n] = (struct irq){.set = line_set, .owner = m, .n = n};
+        board->gsi[n] = &m->line[n];
+        if (n < 16) {
+            board->isa_irq[n] = &m->line[n];
+        }
+    }
+    return true;
+}
+
+/* ---- processors ---- */
+
+static bool add_cpu(struct machine *m, unsigned n, const struct vcpu_board *vb, GError **error)
+{
+    struct board *b = m->board;
+    struct vcpu *cpu = vcpu_new(n, m->apic_ids[n], m->config.engine, m->cpu_model, vb, b->memory,
+                                b->memory_smm, b->ports, error);
+    if (!cpu) {
+        return false;
+    }
+    if (!m->kvm) {
+        return lapic_new(b, cpu, error);
+    }
+    g_autofree char *index = g_strdup_printf("%u", n);
+    return pc_device(m, "kvm-apic", NULL, error, "cpu", index, NULL);
+}
+
+bool pc_cpus(struct machine *m, GError **error)
+{
+    struct board *b = m->board;
+    m->cpu_model =
+        cpu_model_new(m->config.cpu, m->config.engine->name, &m->config.topology, error);
+    if (!m->cpu_model) {
+        return false;
+    }
+    const struct vcpu_board *vb = lapic_vcpu_board(b);
+    if (m->kvm ? !pc_device(m, "kvm-irqchip", "irqchip", error, NULL) : false) {
+        return false;
+    }
+    for (unsigned n = 0; n < m->config.cpus; n++) {
+        if (!add_cpu(m, n, vb, error)) {
+            return false;
+        }
+    }
+    if (!m->kvm) {
+        b->msi = lapic_msi;
+        b->smi = request_smi;
+        return software_chips(m, error);
+    }
+    return true;
+}
+
+/* ---- ISA devices ---- */
+
+bool pc_connect_isa_irqs(struct machine *m, struct device *dev, GError **error)
+{
+    for (unsigned n = 0; n < 16; n++) {
+        g_autofree char *wire = g_strdup_printf("irq%u", n);
+        struct irq *line = m->board->isa_irq[n];
+        if (line && !device_connect(dev, wire, WIRE_IRQ, line, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool on_irq(struct machine *m, const char *model, const char *path, unsigned irq,
+                   GError **error)
+{
+    struct device *dev = pc_device_new(model, error);
+    return dev && device_connect(dev, "irq", WIRE_IRQ, m->board->isa_irq[irq], error) &&
+           device_start(dev, m->board, path, error);
+}
+
+static bool clock_and_timers(struct machine *m, GError **error)
+{
+    struct device *rtc = pc_device_new("mc146818rtc", error);
+    if (!rtc || !device_connect(rtc, "irq", WIRE_IRQ, m->board->isa_irq[8], error) ||
+        (m->config.rtc_base && !device_set(rtc, "base", m->config.rtc_base, error)) ||
+        !device_start(rtc, m->board, "rtc", error)) {
+        return false;
+    }
+    return m->kvm || on_irq(m, "i8254", "pit", 0, error);
+}
+
+static bool serial_ports(struct machine *m, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(m->config.serial); i++) {
+        if (!m->config.serial[i]) {
+            continue;
+        }
+        g_autofree char *index = g_strdup_printf("%u", i);
+        g_autofree char *path = g_strdup_printf("serial%u", i);
+        struct device *dev = pc_device_new("isa-serial", error);
+        if (!dev || !device_set(dev, "index", index, error) ||
+            !device_give(dev, "chardev", m->config.serial[i], error) ||
+            !device_start(dev, m->board, path, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Made where the model exists: these rooms fill as they are written. */
+static bool if_there_is(struct machine *m, const char *model, const char *path, GError **error)
+{
+    return !device_model_find(model) || pc_device(m, model, path, error, NULL);
+}
+
+static bool debug_port(struct machine *m, GError **error)
+{
+    if (!m->config.debugcon) {
+        return true;
+    }
+    struct device *dev = pc_device_new("isa-debugcon", error);
+    return dev && device_give(dev, "chardev", m->config.debugcon, error) &&
+           device_start(dev, m->board, "debugcon", error);
+}
+
+bool pc_isa_devices(struct machine *m, GError **error)
+{
+    bool hpet = false;
+    if (!machine_prop_bool(m, "hpet", !m->config.no_hpet, &hpet, error)) {
+        return false;
+    }
+    return clock_and_timers(m, error) && serial_ports(m, error) && debug_port(m, error) &&
+           if_there_is(m, "i8042", "i8042", error) && if_there_is(m, "fw_cfg", "fw_cfg", error) &&
+           (!hpet || if_there_is(m, "hpet", "hpet", error));
+}
