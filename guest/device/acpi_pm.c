@@ -8,8 +8,14 @@
 #include "guest/device/acpi_pm.h"
 
 enum { TIMER_HZ = 3579545, NS = 1000000000, TOP_BIT = 1 << 23 };
-enum { STS_TIMER = 1 << 0, STS_GLOBAL = 1 << 5, STS_POWER = 1 << 8, STS_SLEEP = 1 << 9,
-       STS_RTC = 1 << 10, STS_WAKE = 1 << 15 };
+enum {
+    STS_TIMER = 1 << 0,
+    STS_GLOBAL = 1 << 5,
+    STS_POWER = 1 << 8,
+    STS_SLEEP = 1 << 9,
+    STS_RTC = 1 << 10,
+    STS_WAKE = 1 << 15
+};
 enum { STS_ALL = STS_TIMER | STS_GLOBAL | STS_POWER | STS_SLEEP | STS_RTC | STS_WAKE };
 enum { EN_ALL = STS_TIMER | STS_GLOBAL | STS_POWER | STS_SLEEP | STS_RTC };
 enum { CNT_SCI = 1 << 0, CNT_GO = 1 << 13, CNT_STORED = 0x1c07 };
@@ -168,10 +174,10 @@ void acpi_pm_init(struct acpi_pm *pm, struct device *dev, unsigned gpe_bytes)
     pm->dev = dev;
     pm->gpe_bytes = gpe_bytes;
     pm->carry = (struct timer){.fire = carry_fired, .owner = pm, .due = TIMER_OFF};
-    pm->fixed = (struct region){
-        .name = "acpi-pm", .size = ACPI_PM_BYTES, .ops = &fixed_ops, .owner = pm};
-    pm->gpe = (struct region){
-        .name = "acpi-gpe", .size = 2 * gpe_bytes, .ops = &gpe_ops, .owner = pm};
+    pm->fixed =
+        (struct region){.name = "acpi-pm", .size = ACPI_PM_BYTES, .ops = &fixed_ops, .owner = pm};
+    pm->gpe =
+        (struct region){.name = "acpi-gpe", .size = 2 * gpe_bytes, .ops = &gpe_ops, .owner = pm};
     the_pm = pm;
     board_add_part(dev->board, "pm", dev);
     dev->board->power_button = press;

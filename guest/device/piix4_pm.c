@@ -23,7 +23,13 @@ struct piix4_pm {
     struct placing *pm_at, *smb_at, *apm_at, *gpe_at;
 };
 
-enum { PMBA_AT = 0x40, DEVACTB_AT = 0x58, PMREGMISC_AT = 0x80, SMBBA_AT = 0x90, SMBHSTCFG_AT = 0xd2 };
+enum {
+    PMBA_AT = 0x40,
+    DEVACTB_AT = 0x58,
+    PMREGMISC_AT = 0x80,
+    SMBBA_AT = 0x90,
+    SMBHSTCFG_AT = 0xd2
+};
 enum { APMC_EN = 1 << 1 /* of byte 3 of DEVACTB */, SMB_START = 0x40, SMB_ERROR = 0x04 };
 enum { GPE_AT = 0xafe0, GPE_LENGTH = 2 };
 enum { ACPI_ENABLE = 0xf1, ACPI_DISABLE = 0xf0 }; /* the tables say so too */

@@ -28,15 +28,18 @@ static void link_add(struct acpi_tables *t, struct link_step step)
 
 static void link_pointer(struct acpi_tables *t, const char *file, unsigned at, unsigned bytes)
 {
-    link_add(t, (struct link_step){.op = LINK_POINTER, .file = file, .from = ACPI_TABLES_FILE,
-                                   .at = at, .bytes = (uint8_t)bytes});
+    link_add(t, (struct link_step){.op = LINK_POINTER,
+                                   .file = file,
+                                   .from = ACPI_TABLES_FILE,
+                                   .at = at,
+                                   .bytes = (uint8_t)bytes});
 }
 
 static void link_checksum(struct acpi_tables *t, const char *file, unsigned at, unsigned start,
                           unsigned length)
 {
-    link_add(t, (struct link_step){.op = LINK_CHECKSUM, .file = file, .at = at, .start = start,
-                                   .length = length});
+    link_add(t, (struct link_step){
+                    .op = LINK_CHECKSUM, .file = file, .at = at, .start = start, .length = length});
 }
 
 /* ---- frames ---- */
@@ -146,7 +149,7 @@ static unsigned fadt(struct acpi_tables *t, const struct pc_layout *pc, unsigned
     put_le(b, 0xfff, 2); /* no C3 */
     put_le(b, 0, 4);
     put_le(b, 0, 4);
-    put_le(b, 0x32, 1); /* century byte in CMOS */
+    put_le(b, 0x32, 1);  /* century byte in CMOS */
     put_le(b, 1 | 2, 2); /* legacy devices, 8042 */
     put_le(b, 0, 1);
     /* WBINVD, C1, no fixed sleep button, RTC wakes S4, reset register, platform clock. */
@@ -295,10 +298,10 @@ struct acpi_tables *acpi_tables_new(const struct pc_layout *pc)
     t->tables = g_byte_array_new();
     t->rsdp = g_byte_array_new();
     t->links = g_array_new(FALSE, FALSE, sizeof(struct link_step));
-    link_add(t, (struct link_step){.op = LINK_ALLOCATE, .file = ACPI_TABLES_FILE, .align = 64,
-                                   .zone = 1});
-    link_add(t, (struct link_step){.op = LINK_ALLOCATE, .file = ACPI_RSDP_FILE, .align = 16,
-                                   .zone = 2});
+    link_add(t, (struct link_step){
+                    .op = LINK_ALLOCATE, .file = ACPI_TABLES_FILE, .align = 64, .zone = 1});
+    link_add(
+        t, (struct link_step){.op = LINK_ALLOCATE, .file = ACPI_RSDP_FILE, .align = 16, .zone = 2});
     unsigned facs_at = facs(t), dsdt_at = dsdt(t, pc);
     unsigned list[4] = {fadt(t, pc, facs_at, dsdt_at), madt(t, pc)}, n = 2;
     if (pc->hpet) {

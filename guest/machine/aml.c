@@ -43,8 +43,8 @@ void aml_int(struct aml *a, uint64_t v)
     static const struct {
         uint64_t max;
         uint8_t op, bytes;
-    } forms[] = {{UINT8_MAX, 0x0a, 1}, {UINT16_MAX, 0x0b, 2}, {UINT32_MAX, 0x0c, 4},
-                 {UINT64_MAX, 0x0e, 8}};
+    } forms[] = {
+        {UINT8_MAX, 0x0a, 1}, {UINT16_MAX, 0x0b, 2}, {UINT32_MAX, 0x0c, 4}, {UINT64_MAX, 0x0e, 8}};
     unsigned i = 0;
     if (v <= 1) {
         aml_op(a, v ? AML_ONE : AML_ZERO);

@@ -12,25 +12,41 @@
 #include "guest/machine/load.h"
 
 #include "base/bytes.h"
+#include "base/util.h"
 #include "guest/machine/pc.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* What lies where below 640 KiB; all of it is free for the kernel once it runs. */
-enum { GDT_AT = 0x500, INFO_AT = 0x1000, MAP_AT = 0x2000, MODULES_AT = 0x3000, PARAMS_AT = 0x10000,
-       TEXT_AT = 0x20000, TEXT_MAX = 0x10000, RSDP_AT = 0xf0000, SMBIOS_AT = 0xf0040 };
+enum {
+    GDT_AT = 0x500,
+    INFO_AT = 0x1000,
+    MAP_AT = 0x2000,
+    MODULES_AT = 0x3000,
+    PARAMS_AT = 0x10000,
+    TEXT_AT = 0x20000,
+    TEXT_MAX = 0x10000,
+    RSDP_AT = 0xf0000,
+    SMBIOS_AT = 0xf0040
+};
 enum { FLAT_CODE = 0x10, FLAT_DATA = 0x18, ONE_MB = 0x100000 };
 
 /* ---- files ---- */
 
 static GBytes *read_file(const char *what, const char *path, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    GMappedFile *map = g_mapped_file_new(path, FALSE, &why);
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        error_set_errno(error, errno, "%s %s", what, path);
+        return NULL;
+    }
+    GMappedFile *map = S_ISREG(st.st_mode) ? g_mapped_file_new_from_fd(fd, FALSE, NULL) : NULL;
     if (!map) {
-        g_set_error(error, LODGE_ERROR, error_errno(why), "%s %s: %s", what, path,
-                    g_strerror(error_errno(why)));
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s %s: not a file that can be mapped", what, path);
         return NULL;
     }
     GBytes *bytes = g_mapped_file_get_bytes(map);
@@ -46,10 +62,24 @@ static bool bad(const struct direct_boot *d, GError **error, const char *why)
 
 /* ---- Linux ---- */
 
-enum { SETUP_SECTS = 0x1f1, SYSSIZE = 0x1f4, BOOT_FLAG = 0x1fe, MAGIC = 0x202, VERSION = 0x206,
-       LOADER = 0x210, LOADFLAGS = 0x211, CODE32 = 0x214, RAMDISK = 0x218, RAMDISK_SIZE = 0x21c,
-       CMDLINE = 0x228, INITRD_MAX = 0x22c, CMDLINE_SIZE = 0x238, PREF_ADDRESS = 0x258,
-       INIT_SIZE = 0x260, HEADER_END = 0x201 };
+enum {
+    SETUP_SECTS = 0x1f1,
+    SYSSIZE = 0x1f4,
+    BOOT_FLAG = 0x1fe,
+    MAGIC = 0x202,
+    VERSION = 0x206,
+    LOADER = 0x210,
+    LOADFLAGS = 0x211,
+    CODE32 = 0x214,
+    RAMDISK = 0x218,
+    RAMDISK_SIZE = 0x21c,
+    CMDLINE = 0x228,
+    INITRD_MAX = 0x22c,
+    CMDLINE_SIZE = 0x238,
+    PREF_ADDRESS = 0x258,
+    INIT_SIZE = 0x260,
+    HEADER_END = 0x201
+};
 enum { PARAM_RSDP = 0x70, PARAM_E820_COUNT = 0x1e8, PARAM_E820 = 0x2d0, PARAM_BYTES = 4096 };
 enum { LOADED_HIGH = 1 };
 
@@ -236,10 +266,21 @@ static void pvh_info(struct machine *m, struct direct_boot *d, uint8_t *ram)
 
 /* ---- multiboot ---- */
 
-enum { MB_MAGIC = 0x1badb002, MB_LOADED = 0x2badb002, MB_SEARCH = 8192, MB_VIDEO = 1 << 2,
-       MB_ADDRESSES = 1 << 16, MB_KNOWN = 0x10007 };
-enum { MBI_MEMORY = 1 << 0, MBI_TEXT = 1 << 2, MBI_MODULES = 1 << 3, MBI_MAP = 1 << 6,
-       MBI_LOADER = 1 << 9 };
+enum {
+    MB_MAGIC = 0x1badb002,
+    MB_LOADED = 0x2badb002,
+    MB_SEARCH = 8192,
+    MB_VIDEO = 1 << 2,
+    MB_ADDRESSES = 1 << 16,
+    MB_KNOWN = 0x10007
+};
+enum {
+    MBI_MEMORY = 1 << 0,
+    MBI_TEXT = 1 << 2,
+    MBI_MODULES = 1 << 3,
+    MBI_MAP = 1 << 6,
+    MBI_LOADER = 1 << 9
+};
 
 static const uint8_t *multiboot_header(const struct direct_boot *d)
 {
@@ -376,7 +417,8 @@ static bool place_initrd(struct direct_boot *d, const char *path, uint64_t top, 
     if (d->initrd_bytes > limit || ((limit - d->initrd_bytes) & PAGE_MASK) < d->memory_end) {
         g_set_error(error, LODGE_ERROR, ENOMEM,
                     "initrd %s: %" PRIu64 " bytes do not fit beside the kernel into %" PRIu64
-                    " MiB of RAM", path, d->initrd_bytes, top >> 20);
+                    " MiB of RAM",
+                    path, d->initrd_bytes, top >> 20);
         return false;
     }
     d->initrd_at = (limit - d->initrd_bytes) & PAGE_MASK;
@@ -431,16 +473,15 @@ static bool parse(struct direct_boot *d, const struct boot_request *r, GError **
     if (!recognize(d, error) || !fits(d, r->ram_top, error)) {
         return false;
     }
-    d->text = d->kind == BOOT_MULTIBOOT ? g_strjoin(" ", r->kernel, append, NULL)
-                                        : g_strdup(append);
+    d->text =
+        d->kind == BOOT_MULTIBOOT ? g_strjoin(" ", r->kernel, append, NULL) : g_strdup(append);
     if (r->initrd && !(d->kind == BOOT_MULTIBOOT ? place_modules(d, r->initrd, r->ram_top, error)
                                                  : place_initrd(d, r->initrd, r->ram_top, error))) {
         return false;
     }
     if (text_bytes(d) > d->text_max) {
-        g_set_error(error, LODGE_ERROR, E2BIG,
-                    "-append: %zu bytes, kernel %s takes at most %u", text_bytes(d), d->path,
-                    d->text_max);
+        g_set_error(error, LODGE_ERROR, E2BIG, "-append: %zu bytes, kernel %s takes at most %u",
+                    text_bytes(d), d->path, d->text_max);
         return false;
     }
     return true;

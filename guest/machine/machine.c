@@ -2,6 +2,7 @@
 #include "guest/machine/machine.h"
 
 #include "base/keyval.h"
+#include "guest/cpu/engine.h"
 #include "guest/machine/pc.h"
 
 #include <stdarg.h>
@@ -46,9 +47,14 @@ static const char *const folders[] = {"/usr/share/seabios", "/usr/share/OVMF", "
 
 static const struct {
     const char *prefix, *package;
-} packages[] = {{"bios", "seabios"},      {"vgabios", "seabios"},    {"OVMF", "ovmf"},
-                {"pxe-", "ipxe-qemu"},    {"efi-", "ipxe-qemu"},     {"linuxboot", "qemu-system-data"},
-                {"multiboot", "qemu-system-data"}, {"pvh", "qemu-system-data"},
+} packages[] = {{"bios", "seabios"},
+                {"vgabios", "seabios"},
+                {"OVMF", "ovmf"},
+                {"pxe-", "ipxe-qemu"},
+                {"efi-", "ipxe-qemu"},
+                {"linuxboot", "qemu-system-data"},
+                {"multiboot", "qemu-system-data"},
+                {"pvh", "qemu-system-data"},
                 {"kvmvapic", "qemu-system-data"}};
 
 void machine_firmware_folder(const char *path)
@@ -84,7 +90,8 @@ char *machine_firmware(const char *name, GError **error)
     }
     if (!hit) {
         g_set_error(error, LODGE_ERROR, ENOENT, "firmware file %s not found%s%s%s", name,
-                    package ? ": apt-get install " : " in the folders of -L and of Debian's packages",
+                    package ? ": apt-get install "
+                            : " in the folders of -L and of Debian's packages",
                     package ? package : "", "");
     }
     return hit;
@@ -126,17 +133,39 @@ static const struct {
     const char *name;
     const char *only; /* a value list; NULL: checked where it is used */
 } props[] = {
-    {"type", NULL},           {"accel", NULL},          {"kernel-firmware", NULL},
-    {"smm", NULL},            {"max-ram-below-4g", NULL}, {"acpi", NULL},
-    {"hpet", NULL},           {"kernel-irqchip", NULL}, {"kernel_irqchip", NULL},
-    {"usb", "off"},           {"vmport", "off,auto"},   {"graphics", "on,off"},
-    {"i8042", "on"},          {"pit", "on"},            {"sata", "on"},
-    {"smbus", NULL},          {"dump-guest-core", "on,off"}, {"mem-merge", "on,off"},
-    {"suppress-vmdesc", "on,off"}, {"memory-backend", NULL}, {"pcspk-audiodev", NULL},
-    {"firmware", NULL},       {"nvdimm", "off"},        {"memory-encryption", ""},
-    {"default-bus-bypass-iommu", "off"}, {"hmat", "off"}, {"append", NULL},
-    {"kernel", NULL},         {"initrd", NULL},         {"smp", NULL},
-    {"boot", NULL},           {"pflash0", NULL},        {"pflash1", NULL},
+    {"type", NULL},
+    {"accel", NULL},
+    {"kernel-firmware", NULL},
+    {"smm", NULL},
+    {"max-ram-below-4g", NULL},
+    {"acpi", NULL},
+    {"hpet", NULL},
+    {"kernel-irqchip", NULL},
+    {"kernel_irqchip", NULL},
+    {"usb", "off"},
+    {"vmport", "off,auto"},
+    {"graphics", "on,off"},
+    {"i8042", "on"},
+    {"pit", "on"},
+    {"sata", "on"},
+    {"smbus", NULL},
+    {"dump-guest-core", "on,off"},
+    {"mem-merge", "on,off"},
+    {"suppress-vmdesc", "on,off"},
+    {"memory-backend", NULL},
+    {"pcspk-audiodev", NULL},
+    {"firmware", NULL},
+    {"nvdimm", "off"},
+    {"memory-encryption", ""},
+    {"default-bus-bypass-iommu", "off"},
+    {"hmat", "off"},
+    {"append", NULL},
+    {"kernel", NULL},
+    {"initrd", NULL},
+    {"smp", NULL},
+    {"boot", NULL},
+    {"pflash0", NULL},
+    {"pflash1", NULL},
 };
 
 static bool prop_allowed(const char *name, const char *value, GError **error)

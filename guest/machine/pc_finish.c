@@ -19,12 +19,17 @@ static struct pc_layout layout_of(struct machine *m)
 {
     struct board *b = m->board;
     uint64_t top = m->above_4g ? FOUR_GB + m->above_4g : FOUR_GB;
-    struct pc_layout pc = {.q35 = m->q35, .cpus = m->config.cpus, .maxcpus = m->config.maxcpus,
-                           .apic_id = m->apic_ids, .ram_below_4g = m->below_4g,
-                           .ram_above_4g = m->above_4g, .s3 = true, .s4 = true,
+    struct pc_layout pc = {.q35 = m->q35,
+                           .cpus = m->config.cpus,
+                           .maxcpus = m->config.maxcpus,
+                           .apic_id = m->apic_ids,
+                           .ram_below_4g = m->below_4g,
+                           .ram_above_4g = m->above_4g,
+                           .s3 = true,
+                           .s4 = true,
                            .parallel = m->config.parallel[0]};
-    pc.hole64_at = MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1),
-                       UINT64_C(32) << 30);
+    pc.hole64_at =
+        MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1), UINT64_C(32) << 30);
     pc.hole64_bytes = UINT64_C(32) << 30;
     if (m->q35) {
         pc.ecam_at = Q35_ECAM_AT;
@@ -93,8 +98,10 @@ bool pc_finish(struct board *board, GError **error)
         return true;
     }
     map_for_kernel(m);
-    struct boot_request r = {.kernel = m->config.kernel, .initrd = m->config.initrd,
-                             .append = m->config.append, .ram_top = m->smbios_at};
+    struct boot_request r = {.kernel = m->config.kernel,
+                             .initrd = m->config.initrd,
+                             .append = m->config.append,
+                             .ram_top = m->smbios_at};
     m->direct = direct_boot_parse(&r, error);
     if (m->acpi) {
         acpi_install(m->acpi, m->tables_at, 0);
@@ -168,9 +175,9 @@ static void assign(struct pci_device *pci, void *owner)
     for (unsigned n = 0; n < PCI_BARS; n++) {
         const struct pci_bar *bar = &pci->bar[n];
         uint64_t at;
-        if (bar->region && take(bar->io ? &a->ports : &a->memory,
-                                bar->io ? a->ports_end : a->memory_end,
-                                bar->io ? bar->size : MAX(bar->size, PAGE_SIZE), &at)) {
+        if (bar->region &&
+            take(bar->io ? &a->ports : &a->memory, bar->io ? a->ports_end : a->memory_end,
+                 bar->io ? bar->size : MAX(bar->size, PAGE_SIZE), &at)) {
             config(m, pci->devfn, PCI_BAR0 + 4 * n, (uint32_t)at, 4);
         }
     }

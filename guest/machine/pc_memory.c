@@ -38,12 +38,12 @@ static bool below_limit(const struct machine *m, uint64_t *gap, uint64_t *split,
 static void place_ram(struct machine *m)
 {
     struct space *s = m->board->memory;
-    m->ram_640k = (struct region){.name = "ram-640k", .size = MIN(m->below_4g, VGA_AT),
-                                  .ram = m->ram};
-    m->ram_low = (struct region){.name = "ram-below-4g", .size = m->below_4g - ONE_MB,
-                                 .ram = m->ram, .ram_at = ONE_MB};
-    m->ram_high = (struct region){.name = "ram-above-4g", .size = m->above_4g, .ram = m->ram,
-                                  .ram_at = m->below_4g};
+    m->ram_640k =
+        (struct region){.name = "ram-640k", .size = MIN(m->below_4g, VGA_AT), .ram = m->ram};
+    m->ram_low = (struct region){
+        .name = "ram-below-4g", .size = m->below_4g - ONE_MB, .ram = m->ram, .ram_at = ONE_MB};
+    m->ram_high = (struct region){
+        .name = "ram-above-4g", .size = m->above_4g, .ram = m->ram, .ram_at = m->below_4g};
     space_begin(s);
     space_place(s, &m->ram_640k, 0, 0);
     space_place(s, &m->ram_low, ONE_MB, 0);
@@ -87,8 +87,8 @@ static bool isa_bios(struct machine *m, const uint8_t *end, uint64_t bytes, GErr
     }
     memcpy(m->isa_bios->host, end - n, n);
     m->isa_bios->read_only = true;
-    m->isa_bios_region = (struct region){.name = "isa-bios", .size = n, .ram = m->isa_bios,
-                                         .read_only = true};
+    m->isa_bios_region =
+        (struct region){.name = "isa-bios", .size = n, .ram = m->isa_bios, .read_only = true};
     space_place(m->board->memory, &m->isa_bios_region, ONE_MB - n, 1);
     return true;
 }
@@ -107,8 +107,7 @@ static bool rom(struct machine *m, const char *path, const char *data, gsize n, 
     }
     memcpy(m->bios->host, data, n);
     m->bios->read_only = true;
-    m->bios_region =
-        (struct region){.name = "bios", .size = n, .ram = m->bios, .read_only = true};
+    m->bios_region = (struct region){.name = "bios", .size = n, .ram = m->bios, .read_only = true};
     space_place(m->board->memory, &m->bios_region, FOUR_GB - n, 0);
     return isa_bios(m, m->bios->host + n, n, error);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* pc_parts: processors, interrupt controllers and the devices that every PC has. */
+#include "guest/cpu/engine.h"
 #include "guest/device/i8254.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
@@ -71,8 +72,7 @@ static bool add_cpu(struct machine *m, unsigned n, const struct vcpu_board *vb, 
 bool pc_cpus(struct machine *m, GError **error)
 {
     struct board *b = m->board;
-    m->cpu_model =
-        cpu_model_new(m->config.cpu, m->config.engine->name, &m->config.topology, error);
+    m->cpu_model = cpu_model_new(m->config.cpu, m->config.engine->name, &m->config.topology, error);
     if (!m->cpu_model) {
         return false;
     }
