@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
+#include "guest/device/pc_ports.h"
 
 enum { MAX_LAPICS = 256, MAX_IDS = 4096 };
 #define LAPIC_BASE 0xfee00000u
@@ -851,13 +852,14 @@ static void board_tpr_write(void *owner, struct vcpu *cpu, uint64_t cr8)
     reg_write(lapic_of(cpu), R_TPR, (uint32_t)cr8 << 4);
 }
 
-/* The coprocessor's error line is IRQ 13; port F0h takes it back. */
 static void board_ferr(void *owner, struct vcpu *cpu)
 {
-    struct board *board = owner;
+    struct device *ports = board_part(owner, "pc-ports");
     (void)cpu;
     machine_lock();
-    irq_set(board->isa_irq[13], true);
+    if (ports) {
+        pc_ports_ferr(ports);
+    }
     machine_unlock();
 }
 

@@ -33,6 +33,7 @@ struct mc146818 {
     struct device dev;
     struct irq *irq;
     const char *base;    /* property: utc, localtime or a date */
+    bool muted;          /* HPET has IRQ 8 */
     uint8_t index;
     uint8_t cmos[CMOS_BYTES];
     int64_t offset;      /* guest's time less the wall clock, nanoseconds */
@@ -209,7 +210,13 @@ static void catch_up(struct mc146818 *s)
 static void settle(struct device *dev)
 {
     struct mc146818 *s = self(dev);
-    irq_set(s->irq, s->cmos[REG_C] & s->cmos[REG_B] & (C_PF | C_AF | C_UF));
+    irq_set(s->irq, !s->muted && (s->cmos[REG_C] & s->cmos[REG_B] & (C_PF | C_AF | C_UF)));
+}
+
+void mc146818_mute(struct device *rtc, bool mute)
+{
+    self(rtc)->muted = mute;
+    settle(rtc);
 }
 
 /* When the next enabled interrupt is due. */
@@ -401,6 +408,7 @@ static const struct reg regs[] = {
     REG_COMPUTED("data", .port = 1, .dir = REG_RW, .on_read = data_read, .on_write = data_write),
     STATE_ARRAY(struct mc146818, cmos, .keep = true),
     STATE(struct mc146818, offset, .keep = true, .help = "nanoseconds ahead of the wall clock"),
+    STATE(struct mc146818, muted),
     STATE(struct mc146818, second_seen),
     STATE(struct mc146818, tick_seen),
     STATE_TIMER(struct mc146818, timer),

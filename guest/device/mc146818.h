@@ -11,3 +11,5 @@
 /* Bytes from 14 on are the firmware's: boards leave sizes and boot order there. */
 void mc146818_set(struct device *rtc, uint8_t index, uint8_t value);
 uint8_t mc146818_get(struct device *rtc, uint8_t index);
+/* HPET's legacy replacement takes IRQ 8 away from the clock. */
+void mc146818_mute(struct device *rtc, bool mute);
