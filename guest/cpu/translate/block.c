@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * block: one block from guest code to host code.
+ */
+#include "guest/cpu/translate/translate.h"
+
+#include "base/log.h"
+#include "guest/memory/ram.h"
+
+static struct stub all_stubs[STUBS];
+static struct tr the_translation; /* the cache lock is held */
+
+struct stub *stub_new(struct tr *t, enum stub_kind kind)
+{
+    struct stub *s = &t->stubs[t->n_stubs < STUBS - 1 ? t->n_stubs++ : STUBS - 1];
+    if (t->n_stubs == STUBS - 1) {
+        t->hot.full = true; /* cannot happen: four to an instruction */
+    }
+    *s = (struct stub){.kind = kind, .insn = (uint8_t)t->at};
+    return s;
+}
+
+struct desc *desc_new(struct tr *t, unsigned insn, bool saved)
+{
+    struct desc *d = cache_meta(sizeof(*d));
+    if (!d) {
+        t->hot.full = true;
+        return NULL;
+    }
+    *d = (struct desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
+                       .guest = t->offset[insn], .len = t->in[insn].len,
+                       .next = NO_NEXT, .saved = saved};
+    return d;
+}
+
+static void point_at(uint8_t *field, const uint8_t *target)
+{
+    if (field) {
+        emit_patch_rel32(field, target);
+    }
+}
+
+static void slow_address(struct code *c, const struct stub *s)
+{
+    if (s->address == ADDRESS_MEM) {
+        emit_lea(c, S0, s->m);
+    } else if (s->address == ADDRESS_CONST) {
+        emit_mov_imm(c, S0, s->value);
+    }
+}
+
+/* An access without an entry, or perhaps across pages: see memory.c. */
+static void write_slow(struct tr *t, const struct stub *s)
+{
+    struct code *c = &t->cold;
+    struct desc *d = desc_new(t, s->insn, s->saved);
+    if (!d) {
+        return;
+    }
+    d->size = s->size;
+    d->write = s->write;
+    d->retry = (uint16_t)(s->retry - t->block->code);
+    if (s->insn + 1u < t->n) {
+        d->next = t->point[s->insn + 2].host;
+    }
+    if (s->back) {
+        point_at(s->odd, c->at);
+        emit_mov32(c, S2, s->reg);
+        emit_and32_imm(c, S2, 4095);
+        emit_cmp32_imm(c, S2, 4096 - s->size);
+        emit_jcc(c, CC_BE, s->back);
+    } else {
+        point_at(s->odd, c->at);
+    }
+    point_at(s->miss, c->at);
+    slow_address(c, s);
+    emit_lea_rip(c, S2, (const uint8_t *)d);
+    emit_jmp(c, thunk_at[THUNK_SLOW]);
+}
+
+static void write_fp(struct tr *t, const struct stub *s)
+{
+    struct desc *d = desc_new(t, s->insn, s->saved);
+    if (d) {
+        d->fp = s->fp;
+        d->retry = (uint16_t)(s->retry - t->block->code);
+        point_at(s->miss, t->cold.at);
+        emit_lea_rip(&t->cold, S2, (const uint8_t *)d);
+        emit_jmp(&t->cold, thunk_at[THUNK_FP]);
+    }
+}
+
+static void write_exit(struct tr *t, const struct stub *s)
+{
+    struct code *c = &t->cold;
+    point_at(s->miss, c->at);
+    if (s->exit) {
+        s->exit->field = s->miss;
+        s->exit->stub = c->at;
+        emit_lea_rip(c, S2, (const uint8_t *)s->exit);
+        emit_jmp(c, thunk_at[THUNK_LINK]);
+        s->exit->dispatch = c->at;
+    }
+    emit_mov_imm(c, S0, s->value);
+    emit_jmp(c, thunk_at[THUNK_JUMP_0 + t->mode]);
+}
+
+void stubs_write(struct tr *t)
+{
+    for (unsigned k = 0; k < t->n_stubs && !t->hot.full && !t->cold.full; k++) {
+        const struct stub *s = &t->stubs[k];
+        switch (s->kind) {
+        case STUB_SLOW:
+            write_slow(t, s);
+            break;
+        case STUB_FP:
+            write_fp(t, s);
+            break;
+        default:
+            write_exit(t, s);
+        }
+    }
+}
+
+static void write_poll(struct tr *t)
+{
+    emit_load(&t->hot, 8, S0, SLOT(poll));
+    emit_load(&t->hot, 4, S0, MEM_BASE(S0, 0));
+    t->block->skip_poll = (uint16_t)(t->hot.at - t->block->code);
+}
+
+static void add_point(struct tr *t, unsigned guest)
+{
+    t->point[t->n_points++] = (struct point){
+        .host = (uint16_t)(t->hot.at - t->block->code),
+        .guest = (uint16_t)(guest | (t->saved ? POINT_SAVED : 0))};
+}
+
+static void write_insn(struct tr *t)
+{
+    const struct insn *i = &t->in[t->at];
+    struct tr before;
+    add_point(t, t->offset[t->at]);
+    before.hot = t->hot;
+    before.saved = t->saved;
+    before.fp = t->fp;
+    before.n_stubs = t->n_stubs;
+    if (!emit_insn(t, i) && !t->hot.full) {
+        t->hot = before.hot;
+        t->saved = before.saved;
+        t->fp = before.fp;
+        t->n_stubs = before.n_stubs;
+        t->done = false;
+        bool ends = t->at + 1 == t->n || i->desc->class == CLASS_BRANCH;
+        insn_interp(t, ends);
+    }
+}
+
+static void write_insns(struct tr *t)
+{
+    write_poll(t);
+    add_point(t, 0); /* the poll's */
+    for (t->at = 0; t->at < t->n && !t->hot.full && !t->done; t->at++) {
+        write_insn(t);
+    }
+    if (!t->done) {
+        t->at = t->n - 1;
+        exit_direct(t, t->code64 ? insn_pc(t, t->n) : (uint32_t)insn_pc(t, t->n));
+    } else {
+        t->n = t->at;
+    }
+}
+
+static bool finish(struct tr *t)
+{
+    struct block *b = t->block;
+    size_t bytes = t->n_points * sizeof(struct point);
+    b->points = cache_meta(bytes);
+    if (t->hot.full || t->cold.full || !b->points) {
+        return false;
+    }
+    memcpy(b->points, t->point, bytes);
+    b->n_points = (uint16_t)t->n_points;
+    b->code_bytes = (uint32_t)(t->hot.at - b->code);
+    b->bytes = t->offset[t->n];
+    b->lines = t->lines;
+    b->valid = true;
+    cache_end_block(&t->hot, &t->cold);
+    cache_add(b);
+    smc_add(b);
+    return true;
+}
+
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
+{
+    struct tr *t = &the_translation;
+    t->b = b;
+    t->cpu = b->cpu;
+    t->stubs = all_stubs;
+    t->n_stubs = t->n_points = 0;
+    t->saved = t->done = false;
+    t->fp = 0;
+    t->mode = (enum tlb_mode)(b->flags & BLOCK_MODE);
+    t->code64 = !(b->flags & BLOCK_32);
+    t->bytes = host;
+    struct block *block = cache_begin(&t->hot, &t->cold) ? cache_meta(sizeof(*block)) : NULL;
+    if (!block) {
+        atomic_store(&cache_full, true);
+        return NULL;
+    }
+    *block = (struct block){.pc = pc, .host = host, .code = t->hot.at, .flags = b->flags};
+    t->block = block;
+    analyse(t);
+    if (!t->n) {
+        return NULL;
+    }
+    write_insns(t);
+    stubs_write(t);
+    if (!finish(t)) {
+        atomic_store(&cache_full, true);
+        return NULL;
+    }
+    b->stats.translated++;
+    b->stats.insns += t->n;
+    return block;
+}

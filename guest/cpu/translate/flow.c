@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * flow: branches, and the ways out of a block.
+ *
+ * A direct jump inside the page leads straight to the next block once that exists.  So does
+ * one out of the page in the kernel, as long as the target's page is global (link.c).  All
+ * other jumps go through the vCPU's jump cache.
+ */
+#include "guest/cpu/translate/translate.h"
+
+enum { LINE = 64 };
+
+/* Room in front of a jump of @head bytes and a rel32, so that the rel32 can be patched
+ * while others run it: it must not lie across cache lines. */
+static void align_field(struct code *c, unsigned head)
+{
+    unsigned at = (unsigned)((uintptr_t)c->at + head) % LINE;
+    if (at > LINE - 4) {
+        emit_nops(c, LINE - at);
+    }
+}
+
+static bool may_link(const struct tr *t, uint64_t pc)
+{
+    return pc >> 12 == t->block->pc >> 12 || t->mode != TLB_USER;
+}
+
+static struct stub *exit_stub(struct tr *t, uint64_t pc)
+{
+    struct stub *s = stub_new(t, STUB_EXIT);
+    s->value = pc;
+    if (may_link(t, pc)) {
+        struct exit *x = cache_meta(sizeof(*x));
+        if (!x) {
+            t->hot.full = true;
+            return s;
+        }
+        *x = (struct exit){.pc = pc, .from = t->block, .next_own = t->block->exits};
+        t->block->exits = x;
+        s->exit = x;
+    }
+    return s;
+}
+
+static void jump_cached(struct tr *t)
+{
+    emit_jmp(&t->hot, thunk_at[THUNK_JUMP_0 + t->mode]);
+}
+
+void exit_direct(struct tr *t, uint64_t pc)
+{
+    if (t->live[t->at + 1] & FLAGS_ARITH) {
+        flags_restore(t);
+    }
+    if (!may_link(t, pc)) {
+        emit_mov_imm(&t->hot, S0, pc);
+        jump_cached(t);
+        return;
+    }
+    struct stub *s = exit_stub(t, pc);
+    align_field(&t->hot, 1);
+    emit_jmp(&t->hot, t->hot.at);
+    s->miss = t->hot.at - 4;
+}
+
+void exit_cond(struct tr *t, unsigned cc, uint64_t pc)
+{
+    flags_restore(t);
+    struct stub *s = exit_stub(t, pc);
+    align_field(&t->hot, 2);
+    emit_jcc(&t->hot, cc, t->hot.at);
+    s->miss = t->hot.at - 4;
+}
+
+void exit_indirect(struct tr *t)
+{
+    flags_restore(t);
+    jump_cached(t);
+}
+
+void insn_interp(struct tr *t, bool ends)
+{
+    struct desc *d = desc_new(t, t->at, t->saved);
+    if (!d) {
+        return;
+    }
+    emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
+    emit_jmp(&t->hot, thunk_at[THUNK_ONE]);
+    if (ends) {
+        t->done = true;
+    } else {
+        d->next = (uint16_t)(t->hot.at - t->block->code);
+    }
+}
+
+/* Stores @value, or S2 if @reg, below the stack pointer, and moves that. */
+static void push_value(struct tr *t, uint64_t value)
+{
+    int bytes = t->code64 ? 8 : 4;
+    struct mem m = memory_near(t, RSP, -bytes, (unsigned)bytes, true);
+    if (!t->code64 || value == (uint64_t)(int64_t)(int32_t)value) {
+        emit_store_imm(&t->hot, (unsigned)bytes, m, (int32_t)value);
+    } else {
+        emit_mov_imm(&t->hot, S2, value);
+        emit_store(&t->hot, 8, m, S2);
+    }
+    stack_move(t, RSP, -bytes);
+}
+
+/* loop, loope, loopne, jcxz: only 8-bit displacements, so over a jump. */
+static void emit_loop(struct tr *t, const struct insn *i, uint64_t target)
+{
+    flags_restore(t);
+    if (i->addrsize == 4) {
+        emit_byte(&t->hot, 0x67);
+    }
+    emit_byte(&t->hot, i->opcode);
+    emit_byte(&t->hot, 0);
+    uint8_t *taken = t->hot.at;
+    uint8_t *over = emit_jmp_short(&t->hot);
+    emit_short_target(&t->hot, taken);
+    exit_direct(t, target);
+    emit_short_target(&t->hot, over);
+}
+
+bool emit_branch(struct tr *t, const struct insn *i)
+{
+    uint64_t target = next_pc(t) + (uint64_t)i->imm;
+    if (i->opsize != (t->code64 ? 8 : 4) || i->addrsize == 2) {
+        return false;
+    }
+    if (!t->code64) {
+        target = (uint32_t)target;
+    }
+    switch (i->op) {
+    case OP_JMP:
+        exit_direct(t, target);
+        t->done = true;
+        return true;
+    case OP_CALL:
+        push_value(t, next_pc(t));
+        exit_direct(t, target);
+        t->done = true;
+        return true;
+    case OP_JCC:
+        exit_cond(t, i->opcode & 15, target);
+        return true;
+    default:
+        emit_loop(t, i, target);
+        return true;
+    }
+}
+
+static bool emit_ret(struct tr *t, const struct insn *i)
+{
+    unsigned bytes = t->code64 ? 8 : 4;
+    struct mem m = memory_near(t, RSP, 0, bytes, false);
+    emit_load(&t->hot, bytes, S0, m);
+    stack_move(t, RSP, (int)bytes + (i->imm_bytes ? (int)i->imm : 0));
+    exit_indirect(t);
+    t->done = true;
+    return true;
+}
+
+bool emit_indirect(struct tr *t, const struct insn *i)
+{
+    unsigned bytes = t->code64 ? 8 : 4;
+    if (i->opsize != bytes) {
+        return false;
+    }
+    if (i->op == OP_RET) {
+        return emit_ret(t, i);
+    }
+    if (i->mem) {
+        struct mem m;
+        if (!memory_operand(t, i, bytes, false, &m)) {
+            return false;
+        }
+        emit_load(&t->hot, bytes, S0, m);
+    } else {
+        load_guest(t, S0, i->rm);
+    }
+    if (i->op == OP_CALL_IND) {
+        emit_store(&t->hot, 8, SLOT(link_pc), S0);
+        push_value(t, next_pc(t));
+        emit_load(&t->hot, 8, S0, SLOT(link_pc));
+    }
+    exit_indirect(t);
+    t->done = true;
+    return true;
+}

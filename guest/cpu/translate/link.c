@@ -1,0 +1,205 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * link: from block to block without C.
+ *
+ * A link inside a page holds as long as both blocks do.  A link to another page is made in
+ * the kernel only, to a global page, after a fresh walk of the page tables: a change of that
+ * mapping is followed by a flush that tells us, on the vCPU that goes first, and whoever
+ * links again afterwards walks the changed tables.
+ */
+#include "guest/cpu/translate/translate.h"
+
+enum { FILTER = 4096 };
+struct bt_cpu *bt_cpus[BT_CPUS];
+
+static struct exit *cross_links;
+static uint64_t cross_pages[FILTER / 64]; /* hashed: pages that cross links lead to */
+
+static unsigned page_hash(uint64_t linear)
+{
+    return (unsigned)(linear >> 12 ^ linear >> 24) % FILTER;
+}
+
+void link_exit(struct exit *x, struct block *to, bool cross)
+{
+    if (x->to) {
+        return;
+    }
+    x->to = to;
+    x->next_in = to->in;
+    to->in = x;
+    if (cross) {
+        unsigned h = page_hash(x->pc);
+        cross_pages[h / 64] |= UINT64_C(1) << h % 64;
+        if (!x->cross) {
+            x->cross = true;
+            x->next_cross = cross_links;
+            cross_links = x;
+        }
+    }
+    /* A loop goes through the poll; forward jumps need not. */
+    bool forward = x->pc > x->from->pc;
+    emit_patch_rel32(x->field, to->code + (forward ? to->skip_poll : 0));
+}
+
+void link_never(struct exit *x)
+{
+    if (!x->to) {
+        emit_patch_rel32(x->field, x->dispatch);
+    }
+}
+
+static void cut(struct exit *x)
+{
+    emit_patch_rel32(x->field, x->stub);
+    struct exit **at = &x->to->in;
+    while (*at != x) {
+        at = &(*at)->next_in;
+    }
+    *at = x->next_in;
+    x->to = NULL;
+}
+
+void unlink_block(struct block *block)
+{
+    while (block->in) {
+        cut(block->in);
+    }
+    for (struct exit *x = block->exits; x; x = x->next_own) {
+        if (x->to) {
+            cut(x);
+        }
+    }
+}
+
+void unlink_cross(uint64_t linear, uint64_t bytes)
+{
+    bool any = !bytes;
+    for (uint64_t at = linear; !any && at < linear + bytes; at += 4096) {
+        unsigned h = page_hash(at);
+        any = cross_pages[h / 64] >> h % 64 & 1;
+    }
+    if (!any) {
+        return;
+    }
+    for (struct exit **at = &cross_links; *at;) {
+        struct exit *x = *at;
+        if (bytes && x->pc - linear >= bytes) {
+            at = &x->next_cross;
+            continue;
+        }
+        if (x->to) {
+            cut(x);
+        }
+        x->cross = false;
+        *at = x->next_cross;
+    }
+    if (!bytes) {
+        memset(cross_pages, 0, sizeof(cross_pages));
+    }
+}
+
+void link_reset(void)
+{
+    cross_links = NULL;
+    memset(cross_pages, 0, sizeof(cross_pages));
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        for (unsigned mode = 0; bt_cpus[k] && mode < TLB_MODES; mode++) {
+            jump_cache_clear(bt_cpus[k], mode);
+        }
+    }
+}
+
+/* ---- jump caches: filled and flushed by their own vCPU, forgotten from by any ---- */
+
+static unsigned jump_slot(uint64_t pc)
+{
+    return (unsigned)(pc & (JUMP_SLOTS - 1));
+}
+
+static void set_key(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t key)
+{
+    __atomic_store_n(&b->jump[mode].key[slot], key, __ATOMIC_RELEASE);
+}
+
+static unsigned log_hash(uint64_t linear)
+{
+    return (unsigned)(linear >> 12) % (64 * 64);
+}
+
+static void drop_logged(struct bt_cpu *b)
+{
+    for (unsigned k = 0; k < b->n_jump_log; k++) {
+        set_key(b, b->jump_log[k] >> JUMP_BITS, b->jump_log[k] & (JUMP_SLOTS - 1), 0);
+    }
+    b->n_jump_log = 0;
+    memset(b->jump_pages, 0, sizeof(b->jump_pages));
+}
+
+void jump_cache_clear(struct bt_cpu *b, unsigned mode)
+{
+    for (unsigned k = 0; k < JUMP_SLOTS; k++) {
+        if (b->jump[mode].key[k]) {
+            set_key(b, mode, k, 0);
+        }
+    }
+}
+
+void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
+{
+    unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
+    if (b->jump_flags[mode] != block->flags) {
+        jump_cache_clear(b, mode);
+        b->jump_flags[mode] = block->flags;
+    }
+    if (!global) {
+        if (b->n_jump_log == JUMP_LOG) {
+            drop_logged(b);
+        }
+        unsigned h = log_hash(block->pc);
+        b->jump_pages[h / 64] |= UINT64_C(1) << h % 64;
+        b->jump_log[b->n_jump_log++] = (uint16_t)(mode << JUMP_BITS | slot);
+    }
+    set_key(b, mode, slot, 0);
+    b->jump[mode].code[slot] = exec_of(block->code);
+    set_key(b, mode, slot, ~block->pc);
+}
+
+static void drop_range(struct bt_cpu *b, uint64_t linear, uint64_t bytes)
+{
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        for (unsigned k = 0; k < JUMP_SLOTS; k++) {
+            uint64_t key = b->jump[mode].key[k];
+            if (key && ~key - linear < bytes) {
+                set_key(b, mode, k, 0);
+            }
+        }
+    }
+}
+
+void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global)
+{
+    if (!bytes) {
+        drop_logged(b);
+        for (unsigned mode = 0; global && mode < TLB_MODES; mode++) {
+            jump_cache_clear(b, mode);
+        }
+    } else if (linear >> 63 || bytes > 4096) {
+        drop_range(b, linear, bytes);
+    } else {
+        unsigned h = log_hash(linear);
+        if (b->jump_pages[h / 64] >> h % 64 & 1) {
+            drop_logged(b);
+        }
+    }
+}
+
+void jump_cache_forget(const struct block *block)
+{
+    unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        if (bt_cpus[k] && bt_cpus[k]->jump[mode].key[slot] == ~block->pc) {
+            set_key(bt_cpus[k], mode, slot, 0);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * stack: push, pop and leave.  The stack pointer moves when nothing can fault any more.
+ */
+#include "guest/cpu/translate/translate.h"
+
+void stack_move(struct tr *t, unsigned from, int by)
+{
+    if (t->code64) {
+        emit_lea(&t->hot, RSP, MEM_BASE(from, by));
+    } else {
+        emit_lea32(&t->hot, RSP, MEM_BASE(from, by));
+    }
+}
+
+static bool emit_push(struct tr *t, const struct insn *i, unsigned bytes)
+{
+    struct code *c = &t->hot;
+    int down = -(int)bytes;
+    struct mem m;
+    if (i->mem) {
+        if (!memory_operand(t, i, bytes, false, &m)) {
+            return false;
+        }
+        emit_load(c, bytes, S0, m);
+        emit_store(c, 8, SLOT(link_pc), S0);
+    }
+    struct mem top = memory_near(t, RSP, down, bytes, true);
+    if (i->imm_bytes) {
+        emit_store_imm(c, bytes, top, (int32_t)i->imm);
+    } else if (i->mem) {
+        emit_load(c, 8, S2, SLOT(link_pc));
+        emit_store(c, bytes, top, S2);
+    } else {
+        unsigned reg = i->desc->operand[0] == OPD_REG ? i->reg : i->rm;
+        if (stolen((int)reg)) {
+            load_guest(t, S2, reg);
+            reg = S2;
+        }
+        emit_store(c, bytes, top, reg);
+    }
+    stack_move(t, RSP, down);
+    return true;
+}
+
+static bool emit_pop(struct tr *t, const struct insn *i, unsigned bytes)
+{
+    struct code *c = &t->hot;
+    unsigned reg = i->desc->operand[0] == OPD_REG ? i->reg : i->rm;
+    if (i->mem || reg == RSP) {
+        return false;
+    }
+    struct mem top = memory_near(t, RSP, 0, bytes, false);
+    emit_load(c, bytes, stolen((int)reg) ? S2 : reg, top);
+    if (stolen((int)reg)) {
+        store_guest(t, reg, S2);
+    }
+    stack_move(t, RSP, (int)bytes);
+    return true;
+}
+
+static bool emit_leave(struct tr *t, unsigned bytes)
+{
+    struct mem top = memory_near(t, RBP, 0, bytes, false);
+    emit_load(&t->hot, bytes, S2, top);
+    stack_move(t, RBP, (int)bytes);
+    emit_mov(&t->hot, RBP, S2);
+    return true;
+}
+
+bool emit_stack(struct tr *t, const struct insn *i)
+{
+    unsigned bytes = t->code64 ? 8 : 4;
+    if (i->opsize != bytes) {
+        return false;
+    }
+    switch (i->op) {
+    case OP_PUSH:
+        return emit_push(t, i, bytes);
+    case OP_POP:
+        return emit_pop(t, i, bytes);
+    case OP_LEAVE:
+        return emit_leave(t, bytes);
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,323 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/cpu/decode/insn.h"
+#include "guest/cpu/interp/step.h"
+#include "guest/cpu/tlb.h"
+#include "guest/cpu/translate/emit_x64.h"
+#include "guest/cpu/translate/encode.h"
+#include "guest/cpu/vcpu.h"
+
+#include <pthread.h>
+
+/*
+ * translate - the parts of the bt engine among themselves.  docs/notes/translator.md tells
+ * how they fit.
+ *
+ * In generated code the guest's RAX to R12 and RSP are in the host registers of the same
+ * name, its flags in the host's flags, its x87 and vector registers in the host's (once
+ * fp_ok says so); R13 to R15 are scratch, the guest's are in .high.  GS is the address of
+ * tlb->table[0][0]; struct bt_cpu lies TLB_HEADER_BYTES below it.
+ */
+enum { S0 = R14, S1 = R15, S2 = R13 };
+
+#define JUMP_BITS 14
+enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_LOG = 4096 };
+
+/* From a guest address to translated code, one for each tlb_mode. */
+struct jump_cache {
+    uint64_t key[JUMP_SLOTS];  /* ~pc; 0: empty */
+    uint64_t code[JUMP_SLOTS];
+};
+
+/* Bits of .fp_ok: state that is in the host's registers and may be used. */
+enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4 };
+
+struct bt_stats {
+    uint64_t slow, one, dispatch, link, fp, poll, fault, translated, insns;
+};
+
+struct bt_cpu {
+    struct bt_cpu *self;
+    struct vcpu *cpu;
+    uint64_t host_rsp;
+    uint64_t high[3];       /* guest R13 to R15 */
+    uint64_t s0, s1;        /* S0 and S1 when .resume is entered */
+    uint64_t resume;
+    const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
+    uint64_t seg_base[SEG_COUNT];
+    uint64_t jump_mask;
+    uint64_t tsc_add;
+    uint64_t temp;
+    uint64_t link_pc;
+    uint16_t fl, fl_saved;  /* LAHF's AH in the high byte, OF in the low one */
+    uint8_t df, intf, ac;   /* RFLAGS.DF, IF, AC: 0 or 1 */
+    uint8_t fp_ok;
+    uint8_t fp_resume;      /* load the state before .resume is entered */
+    uint8_t fp_was;         /* .fp_ok when generated code was left */
+    uint8_t mode;           /* enum tlb_mode of the code that runs */
+    uint32_t mxcsr_default;
+    uint64_t ok;            /* what .poll points to */
+
+    /* C only. */
+    int stop;
+    uint32_t flags;         /* enum block_flag in force */
+    uint32_t jump_flags[TLB_MODES]; /* .flags that the entries of .jump[] were made under */
+    _Atomic bool inside;    /* may hold pointers into the code cache */
+    _Atomic uint64_t turns; /* how often it was seen outside */
+    unsigned generation;    /* of the cache, when last looked */
+    unsigned n_jump_log;
+    uint16_t jump_log[JUMP_LOG]; /* slots of non-global entries: mode << JUMP_BITS | slot */
+    uint64_t jump_pages[64];     /* hashed: pages with entries in the log */
+    struct bt_stats stats;
+
+    struct jump_cache jump[TLB_MODES];
+};
+G_STATIC_ASSERT(sizeof(struct bt_cpu) <= TLB_ENGINE_BYTES);
+#define SLOT(field) MEM_SLOT((int32_t)(offsetof(struct bt_cpu, field) - TLB_HEADER_BYTES))
+#define JUMP_SLOT(mode, field, reg)                                                              \
+    ((struct mem){.base = -1, .index = (reg), .scale = 3, .gs = true,                            \
+                  .disp = (int32_t)(offsetof(struct bt_cpu, jump) +                              \
+                                    (mode) * sizeof(struct jump_cache) +                         \
+                                    offsetof(struct jump_cache, field) - TLB_HEADER_BYTES)})
+
+static inline struct bt_cpu *bt_of(const struct vcpu *cpu)
+{
+    return cpu->priv;
+}
+
+/* ---- blocks ---- */
+
+/* What a block's code depends on beside its bytes. */
+enum block_flag {
+    BLOCK_MODE = 3,      /* enum tlb_mode */
+    BLOCK_32 = 4,        /* 32-bit code with flat segments */
+    BLOCK_TSD = 8,       /* CR4.TSD */
+    BLOCK_CPL0 = 16,
+    BLOCK_INTERP = 32,   /* nothing here can be translated: never a block's */
+};
+
+struct block {
+    uint64_t pc;
+    uint8_t *host;        /* of the first byte of guest code */
+    uint8_t *code;        /* writable view */
+    uint32_t flags;
+    uint64_t lines;       /* 64-byte lines of its page that it was made from */
+    uint16_t bytes;       /* of guest code */
+    uint16_t n_points;
+    uint32_t code_bytes;
+    uint16_t skip_poll;   /* from .code to behind the poll */
+    bool valid;
+    struct block *next_hash, *next_page;
+    struct exit *exits;   /* its own */
+    struct exit *in;      /* links that lead here */
+    struct point *points; /* ascending */
+};
+
+/* Where an instruction begins in host code. */
+struct point {
+    uint16_t host, guest; /* offsets; bit 15 of .guest: flags are in .fl_saved */
+};
+enum { POINT_SAVED = 1 << 15, NO_NEXT = 0xffff };
+
+/* A direct jump out of a block; the jump leads to .stub until it is linked. */
+struct exit {
+    uint64_t pc;
+    struct block *from, *to;
+    struct exit *next_in, *next_own, *next_cross;
+    bool cross;       /* is in the list of links between pages */
+    uint8_t *field;   /* the jump's rel32 */
+    uint8_t *stub, *dispatch; /* asks to be linked; goes through the jump cache */
+};
+
+/* What out-of-line code tells a helper; read-only, in the code cache. */
+struct desc {
+    int32_t block;      /* from this to its struct block */
+    uint16_t guest;     /* offset of the instruction */
+    uint8_t len;
+    uint8_t size;       /* of the access */
+    uint16_t retry, next; /* host offsets in the block; .next NO_NEXT: by r.rip */
+    uint8_t write;
+    uint8_t saved;      /* flags are in .fl_saved */
+    uint8_t fp;         /* FP_* that it needs */
+    uint8_t pad;
+};
+
+/* ---- the code cache: cache.c ---- */
+
+extern pthread_mutex_t cache_lock; /* blocks, links, the code memory */
+extern _Atomic bool cache_full;    /* everybody out: it will be emptied */
+extern unsigned cache_generation; /* how often it was emptied */
+extern uint8_t *cache_start, *cache_end; /* writable view */
+extern ptrdiff_t cache_exec;             /* from it to the executable one */
+
+bool cache_open(uint64_t bytes, GError **error);
+void cache_reset(void); /* with nobody inside; keeps the thunks */
+/* Room for a block: hot and cold code; and metadata, which never fails once begun. */
+bool cache_begin(struct code *hot, struct code *cold);
+void *cache_meta(size_t bytes); /* NULL: full */
+void cache_end_block(const struct code *hot, const struct code *cold);
+struct block *cache_find(const uint8_t *host, uint64_t pc, uint32_t flags);
+void cache_add(struct block *b);
+struct block *cache_block_at(const uint8_t *exec_pc); /* of a host address, or NULL */
+uint64_t cache_used(void);
+
+static inline uint64_t exec_of(const uint8_t *at)
+{
+    return (uint64_t)(at + cache_exec);
+}
+/* .desc and .block of a descriptor as generated code names it (executable view). */
+static inline struct block *desc_block(const struct desc *d)
+{
+    return (struct block *)((uint8_t *)d - cache_exec + d->block);
+}
+
+/* ---- self-modifying code: smc.c ---- */
+
+/* Makes writes to the page of @host known before its bytes are read. */
+void smc_watch(struct bt_cpu *b, uint8_t *host);
+void smc_add(struct block *block);
+void smc_reset(void);
+void smc_written(void *host, uint64_t bytes);
+void block_kill(struct block *block); /* lock held */
+
+/* ---- links: link.c ---- */
+
+/* Lock held.  @cross: the link relies on a global mapping of its target. */
+void link_exit(struct exit *x, struct block *to, bool cross);
+void link_never(struct exit *x); /* by the jump cache from now on */
+void unlink_block(struct block *block);
+/* Links that rely on mappings of [linear, linear + bytes); bytes 0: all. */
+void unlink_cross(uint64_t linear, uint64_t bytes);
+void link_reset(void);
+void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global);
+void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
+void jump_cache_clear(struct bt_cpu *b, unsigned mode);
+void jump_cache_forget(const struct block *block); /* in all vCPUs */
+extern struct bt_cpu *bt_cpus[]; /* by vCPU index; NULL: not this engine's */
+enum { BT_CPUS = 256 };
+
+/* ---- translation ---- */
+
+enum { BLOCK_INSNS = 48 };
+
+struct stub;
+struct tr {
+    struct bt_cpu *b;
+    struct vcpu *cpu;
+    struct code hot, cold;
+    struct block *block;
+    const uint8_t *bytes;   /* guest code from block->pc to the end of the page */
+    unsigned room;
+    unsigned n;
+    bool code64;
+    enum tlb_mode mode;
+    bool saved;             /* the flags are in .fl_saved */
+    uint8_t fp;             /* FP_* known to be loaded */
+    unsigned at;            /* the instruction in hand */
+    bool done;              /* the block's end was written */
+    struct insn in[BLOCK_INSNS];
+    uint32_t live[BLOCK_INSNS + 1]; /* flags needed before instruction i; last: after all */
+    uint16_t offset[BLOCK_INSNS + 1];
+    struct point point[BLOCK_INSNS + 2];
+    unsigned n_points;
+    struct stub *stubs;
+    unsigned n_stubs;
+    uint64_t lines;         /* of the page, looked at */
+};
+enum { STUBS = BLOCK_INSNS * 4 };
+
+/* The block at @pc, whose code bytes are at @host; NULL: no room, or not translatable. */
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host);
+
+/* analyse.c */
+void analyse(struct tr *t);
+static inline uint64_t insn_pc(const struct tr *t, unsigned i)
+{
+    return t->block->pc + t->offset[i];
+}
+static inline uint64_t next_pc(const struct tr *t)
+{
+    return insn_pc(t, t->at + 1);
+}
+
+/* flags.c: the guest's flags around glue that changes them */
+void flags_free(struct tr *t);    /* the host's flags may be changed now */
+void flags_restore(struct tr *t); /* the guest's are in place, if they matter */
+
+/* memory.c */
+/*
+ * Checks an access to the instruction's memory operand and returns the host operand; S2 is
+ * free afterwards.  False: not translatable.
+ */
+bool memory_operand(struct tr *t, const struct insn *i, unsigned size, bool write,
+                    struct mem *out);
+/* The same for the address in S0; the operand is [S0 + S1]. */
+void memory_probe(struct tr *t, unsigned size, bool write);
+/* The same for the address @base + @disp, which the operand then names itself. */
+struct mem memory_near(struct tr *t, unsigned base, int32_t disp, unsigned size, bool write);
+/* S0 = the operand's linear address; S1 is used. */
+void memory_address(struct tr *t, const struct insn *i);
+void load_guest(struct tr *t, unsigned dst, unsigned guest); /* any guest register */
+void store_guest(struct tr *t, unsigned guest, unsigned src);
+static inline bool stolen(int reg)
+{
+    return reg >= R13;
+}
+
+/* Out-of-line code: written when the block's own is complete. */
+enum stub_kind { STUB_SLOW, STUB_FP, STUB_EXIT };
+struct stub {
+    uint8_t kind;
+    uint8_t insn;        /* which, in the block */
+    uint8_t size, write, saved, fp;
+    uint8_t reg;         /* slow: holds the address at .odd */
+    enum { ADDRESS_IN_S0, ADDRESS_MEM, ADDRESS_CONST } address;
+    struct mem m;
+    uint64_t value;      /* the constant address, or an exit's target */
+    uint8_t *miss, *odd; /* rel32 fields: no entry; not aligned (or across pages) */
+    uint8_t *back;       /* from .odd, if the access lies in one page after all */
+    uint8_t *retry;
+    struct exit *exit;
+};
+struct stub *stub_new(struct tr *t, enum stub_kind kind);
+void stubs_write(struct tr *t);
+/* NULL: no room. */
+struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
+
+/* flow.c */
+void exit_direct(struct tr *t, uint64_t pc);      /* jmp */
+void exit_cond(struct tr *t, unsigned cc, uint64_t pc);
+void exit_indirect(struct tr *t);                 /* to S0 */
+void insn_interp(struct tr *t, bool ends);        /* the interpreter does this one */
+bool emit_branch(struct tr *t, const struct insn *i);
+bool emit_indirect(struct tr *t, const struct insn *i);
+
+/* insns.c, stack.c, string.c, system.c: false: the interpreter must do it */
+bool emit_insn(struct tr *t, const struct insn *i);
+bool emit_stack(struct tr *t, const struct insn *i);
+void stack_move(struct tr *t, unsigned from, int by); /* RSP = @from + @by */
+bool emit_string(struct tr *t, const struct insn *i);
+bool emit_system(struct tr *t, const struct insn *i);
+
+
+/* ---- thunks.c: between C and generated code ---- */
+
+enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP,
+             THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2, THUNKS };
+extern uint8_t *thunk_at[THUNKS]; /* writable view */
+void thunks_write(struct code *c);
+
+/* ---- run.c: what the thunks call; true: resume at .resume, false: leave ---- */
+
+bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea);
+bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused);
+bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc);
+bool bt_link(struct bt_cpu *b, struct exit *x, uint64_t unused);
+bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused);
+bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc);
+bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
+
+/* ---- signal.c ---- */
+bool signals_open(GError **error); /* once a process */
+bool signals_thread(GError **error);
