@@ -69,13 +69,18 @@ static unsigned rex_mem(unsigned reg, struct mem m)
     return (reg >> 3) << 2 | (unsigned)(m.index >= 8) << 1 | (unsigned)(m.base >= 8);
 }
 
-/* A register-memory instruction: segment, REX (with @w, or @force for SPL to DIL), opcode. */
-static void op_mem(struct code *c, bool w, bool force, unsigned opcode, unsigned reg, struct mem m)
+static void segment(struct code *c, struct mem m)
 {
-    unsigned rex = rex_mem(reg, m) | (w ? 8 : 0);
     if (m.gs) {
         emit_byte(c, PREFIX_GS);
     }
+}
+
+/* A register-memory instruction: REX (with @w, or @force for SPL to DIL), opcode, operand. */
+static void op_mem_plain(struct code *c, bool w, bool force, unsigned opcode, unsigned reg,
+                         struct mem m)
+{
+    unsigned rex = rex_mem(reg, m) | (w ? 8 : 0);
     if (rex || force) {
         emit_byte(c, REX | rex);
     }
@@ -84,6 +89,12 @@ static void op_mem(struct code *c, bool w, bool force, unsigned opcode, unsigned
     }
     emit_byte(c, opcode & 0xff);
     emit_modrm(c, reg, m);
+}
+
+static void op_mem(struct code *c, bool w, bool force, unsigned opcode, unsigned reg, struct mem m)
+{
+    segment(c, m);
+    op_mem_plain(c, w, force, opcode, reg, m);
 }
 
 /* The same with a register as second operand. */
@@ -149,22 +160,20 @@ void emit_load(struct code *c, unsigned bytes, unsigned dst, struct mem m)
 
 void emit_store(struct code *c, unsigned bytes, struct mem m, unsigned src)
 {
+    segment(c, m);
     if (bytes == 2) {
         emit_byte(c, PREFIX_OPSIZE);
     }
-    if (bytes == 1) {
-        op_mem(c, false, src >= 4, 0x88, src, m);
-    } else {
-        op_mem(c, bytes == 8, false, 0x89, src, m);
-    }
+    op_mem_plain(c, bytes == 8, bytes == 1 && src >= 4, bytes == 1 ? 0x88 : 0x89, src, m);
 }
 
 void emit_store_imm(struct code *c, unsigned bytes, struct mem m, int32_t v)
 {
+    segment(c, m);
     if (bytes == 2) {
         emit_byte(c, PREFIX_OPSIZE);
     }
-    op_mem(c, bytes == 8, false, bytes == 1 ? 0xc6 : 0xc7, 0, m);
+    op_mem_plain(c, bytes == 8, false, bytes == 1 ? 0xc6 : 0xc7, 0, m);
     emit_value(c, (uint64_t)v, bytes == 8 ? 4 : bytes);
 }
 
@@ -202,9 +211,7 @@ static void vex3(struct code *c, unsigned rex, unsigned map, unsigned vvvv, unsi
 
 void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask)
 {
-    if (mask.gs) {
-        emit_byte(c, PREFIX_GS);
-    }
+    segment(c, mask);
     vex3(c, 8 | rex_mem(dst, mask), 2, src, 2);
     emit_byte(c, 0xf5);
     emit_modrm(c, dst, mask);

@@ -108,7 +108,7 @@ static void push_value(struct tr *t, uint64_t value)
 }
 
 /* loop, loope, loopne, jcxz: only 8-bit displacements, so over a jump. */
-static void emit_loop(struct tr *t, const struct insn *i, uint64_t target)
+static void loop_insn(struct tr *t, const struct insn *i, uint64_t target)
 {
     flags_restore(t);
     if (i->addrsize == 4) {
@@ -146,12 +146,12 @@ bool emit_branch(struct tr *t, const struct insn *i)
         exit_cond(t, i->opcode & 15, target);
         return true;
     default:
-        emit_loop(t, i, target);
+        loop_insn(t, i, target);
         return true;
     }
 }
 
-static bool emit_ret(struct tr *t, const struct insn *i)
+static bool ret_insn(struct tr *t, const struct insn *i)
 {
     unsigned bytes = t->code64 ? 8 : 4;
     struct mem m = memory_near(t, RSP, 0, bytes, false);
@@ -169,7 +169,7 @@ bool emit_indirect(struct tr *t, const struct insn *i)
         return false;
     }
     if (i->op == OP_RET) {
-        return emit_ret(t, i);
+        return ret_insn(t, i);
     }
     if (i->mem) {
         struct mem m;

@@ -4,7 +4,7 @@
  */
 #include "guest/cpu/translate/translate.h"
 
-#include "guest/cpu/models.h"
+#include <string.h>
 
 /* Guest registers of one instruction that need a scratch register. */
 struct data_regs {
@@ -26,8 +26,8 @@ static void add_reg(const struct insn *i, struct data_regs *d, unsigned guest, u
         k++;
     }
     d->guest[k] = (uint8_t)guest;
-    d->read |= (uint8_t)((access & MEM_READ) != 0) << k;
-    d->written |= (uint8_t)((access & MEM_WRITE) != 0) << k;
+    d->read |= (uint8_t)(access & MEM_READ ? 1 << k : 0);
+    d->written |= (uint8_t)(access & MEM_WRITE ? 1 << k : 0);
     d->n = k == d->n ? k + 1 : d->n;
 }
 
@@ -231,7 +231,7 @@ static bool feature_offered(const struct tr *t, const struct insn *i)
     }
     uint8_t *k = &known[i->desc->cpuid];
     if (!*k) {
-        *k = !i->desc->cpuid || cpu_model_has(of, cpu_feature_names[i->desc->cpuid]) ? 2 : 1;
+        *k = !i->desc->cpuid || model_offers(of, cpu_feature_names[i->desc->cpuid]) ? 2 : 1;
     }
     return *k == 2;
 }

@@ -23,8 +23,6 @@ struct code_page {
 
 static struct code_page *pages[PAGE_SLOTS];
 
-void cache_remove(struct block *b);
-
 static struct code_page *find_page(uint64_t page)
 {
     struct code_page *p = pages[page % PAGE_SLOTS];
@@ -49,17 +47,7 @@ static void wait_for_others(struct bt_cpu *b)
             sched_yield();
         }
     }
-    for (;;) {
-        atomic_store(&b->inside, true);
-        if (!atomic_load(&cache_full)) {
-            return;
-        }
-        atomic_store(&b->inside, false); /* the cache may be emptied now, or was already */
-        sched_yield();
-        if (b->cpu && atomic_load(&cache_full)) {
-            return; /* outside: the caller leaves for the run loop */
-        }
-    }
+    atomic_store(&b->inside, true);
 }
 
 void smc_watch(struct bt_cpu *b, uint8_t *host)

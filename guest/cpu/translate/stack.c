@@ -13,7 +13,7 @@ void stack_move(struct tr *t, unsigned from, int by)
     }
 }
 
-static bool emit_push(struct tr *t, const struct insn *i, unsigned bytes)
+static bool push_insn(struct tr *t, const struct insn *i, unsigned bytes)
 {
     struct code *c = &t->hot;
     int down = -(int)bytes;
@@ -43,7 +43,7 @@ static bool emit_push(struct tr *t, const struct insn *i, unsigned bytes)
     return true;
 }
 
-static bool emit_pop(struct tr *t, const struct insn *i, unsigned bytes)
+static bool pop_insn(struct tr *t, const struct insn *i, unsigned bytes)
 {
     struct code *c = &t->hot;
     unsigned reg = i->desc->operand[0] == OPD_REG ? i->reg : i->rm;
@@ -59,7 +59,7 @@ static bool emit_pop(struct tr *t, const struct insn *i, unsigned bytes)
     return true;
 }
 
-static bool emit_leave(struct tr *t, unsigned bytes)
+static bool leave_insn(struct tr *t, unsigned bytes)
 {
     struct mem top = memory_near(t, RBP, 0, bytes, false);
     emit_load(&t->hot, bytes, S2, top);
@@ -76,11 +76,11 @@ bool emit_stack(struct tr *t, const struct insn *i)
     }
     switch (i->op) {
     case OP_PUSH:
-        return emit_push(t, i, bytes);
+        return push_insn(t, i, bytes);
     case OP_POP:
-        return emit_pop(t, i, bytes);
+        return pop_insn(t, i, bytes);
     case OP_LEAVE:
-        return emit_leave(t, bytes);
+        return leave_insn(t, bytes);
     default:
         return false;
     }

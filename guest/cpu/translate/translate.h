@@ -159,6 +159,7 @@ void *cache_meta(size_t bytes); /* NULL: full */
 void cache_end_block(const struct code *hot, const struct code *cold);
 struct block *cache_find(const uint8_t *host, uint64_t pc, uint32_t flags);
 void cache_add(struct block *b);
+void cache_remove(struct block *b);
 struct block *cache_block_at(const uint8_t *exec_pc); /* of a host address, or NULL */
 uint64_t cache_used(void);
 
@@ -296,6 +297,7 @@ bool emit_indirect(struct tr *t, const struct insn *i);
 /* insns.c, stack.c, string.c, system.c: false: the interpreter must do it */
 bool emit_insn(struct tr *t, const struct insn *i);
 bool emit_stack(struct tr *t, const struct insn *i);
+bool model_offers(const struct cpu_model *model, const char *feature); /* feature.c */
 void stack_move(struct tr *t, unsigned from, int by); /* RSP = @from + @by */
 bool emit_string(struct tr *t, const struct insn *i);
 bool emit_system(struct tr *t, const struct insn *i);

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdint.h>
+
+/*
+ * bt - what the machine's owner may set before the first vCPU runs: -accel bt,tb-size=.
+ */
+extern uint64_t bt_cache_bytes; /* bound of the translation cache; a multiple of the page size */

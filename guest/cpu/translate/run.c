@@ -1,0 +1,492 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * run: the engine's table, its loop, and the helpers that generated code calls.
+ *
+ * A helper finds the guest's registers in cpu->r.gpr, put there by its thunk; the flags are
+ * in .fl, or in .fl_saved where the code has used the host's.  state_in() completes cpu->r,
+ * state_out() is the way back.
+ */
+#include "guest/cpu/translate/translate.h"
+
+#include "base/log.h"
+#include "guest/cpu/paging.h"
+#include "guest/cpu/translate/bt.h"
+#include "guest/memory/ram.h"
+#include "guest/time/clock.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+#include <sched.h>
+#include <sys/auxv.h>
+
+enum { HWCAP2_FSGSBASE = 2, FL_FLAGS = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF };
+#define POLL_BAD ((const uint64_t *)UINT64_C(0x8000000000000000))
+#define SLOT_FLAGS (FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_AC)
+
+uint64_t bt_cache_bytes = UINT64_C(10) << 20;
+
+/* ---- state ---- */
+
+static void state_in(struct bt_cpu *b, bool saved)
+{
+    struct regs *r = &b->cpu->r;
+    uint16_t fl = saved ? b->fl_saved : b->fl;
+    r->rflags = (r->rflags & ~(uint64_t)SLOT_FLAGS) | (fl >> 8 & FL_FLAGS) |
+                (fl & 1 ? FLAG_OF : 0) | (b->df ? FLAG_DF : 0) | (b->intf ? FLAG_IF : 0) |
+                (b->ac ? FLAG_AC : 0);
+    b->fp_was = b->fp_ok;
+    b->fp_ok = 0;
+}
+
+static bool flat(const struct segment *s)
+{
+    return s->base == 0 && s->limit == UINT32_MAX &&
+           !(s->attr & SEG_UNUSABLE) && (s->attr & (SEG_S | SEG_P)) == (SEG_S | SEG_P);
+}
+
+static bool flat_data(const struct segment *s)
+{
+    return flat(s) && (s->attr & 0xe) == 2; /* writable, expands up */
+}
+
+static bool flat_32(const struct regs *r)
+{
+    return flat(&r->seg[SEG_CS]) && (r->seg[SEG_CS].attr & SEG_DB) &&
+           flat_data(&r->seg[SEG_SS]) && (r->seg[SEG_SS].attr & SEG_DB) &&
+           flat_data(&r->seg[SEG_DS]) && flat_data(&r->seg[SEG_ES]);
+}
+
+/* What only the interpreter does: 16-bit code, traps, breakpoints, alignment checks. */
+static bool only_interp(const struct vcpu *cpu)
+{
+    const struct regs *r = &cpu->r;
+    bool aligned = (r->cr0 & CR0_AM) && (r->rflags & FLAG_AC) && vcpu_cpl(cpu) == 3;
+    return !(r->cr0 & CR0_PE) || (r->rflags & (FLAG_VM | FLAG_TF)) || (r->dr[7] & 0xff) ||
+           cpu->points || cpu->single_step || r->a20_off || aligned || r->in_smm ||
+           (!vcpu_code64(cpu) && !flat_32(r));
+}
+
+static uint32_t flags_of(const struct vcpu *cpu)
+{
+    if (only_interp(cpu)) {
+        return BLOCK_INTERP;
+    }
+    return (uint32_t)tlb_mode(cpu) | (vcpu_code64(cpu) ? 0 : BLOCK_32) |
+           (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) | (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
+}
+
+/* After the interpreter: flags, segments and time may have changed. */
+static void state_out(struct bt_cpu *b)
+{
+    struct regs *r = &b->cpu->r;
+    uint64_t f = r->rflags;
+    b->fl = b->fl_saved = (uint16_t)((f & FL_FLAGS) << 8 | (f & FLAG_OF ? 1 : 0));
+    b->df = f & FLAG_DF ? 1 : 0;
+    b->intf = f & FLAG_IF ? 1 : 0;
+    b->ac = f & FLAG_AC ? 1 : 0;
+    r->rflags &= ~(uint64_t)FLAG_RF;
+    b->seg_base[SEG_FS] = r->seg[SEG_FS].base;
+    b->seg_base[SEG_GS] = r->seg[SEG_GS].base;
+    b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
+    b->flags = flags_of(b->cpu);
+    b->mode = b->flags & BLOCK_MODE;
+}
+
+/* ---- finding the next block ---- */
+
+static uint8_t *code_host(struct vcpu *cpu, uint64_t pc)
+{
+    struct tlb_result res;
+    uint32_t code;
+    if ((uint64_t)((int64_t)(pc << 16) >> 16) != pc ||
+        tlb_fill(cpu, tlb_mode(cpu), pc, ACCESS_FETCH, &res, &code) < 0) {
+        return NULL;
+    }
+    return res.host;
+}
+
+static bool is_global(struct vcpu *cpu, uint64_t pc)
+{
+    struct translation tr;
+    uint32_t code;
+    return vcpu_cpl(cpu) != 3 && paging_walk(cpu, pc, ACCESS_FETCH, true, &tr, &code) == 0 &&
+           tr.global;
+}
+
+/* The block at r.rip, translated if need be and in the jump cache; NULL: none. */
+static struct block *block_at_rip(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    uint64_t pc = cpu->r.rip;
+    uint8_t *host = code_host(cpu, pc);
+    if (!host) {
+        return NULL;
+    }
+    smc_watch(b, host);
+    bool global = is_global(cpu, pc);
+    pthread_mutex_lock(&cache_lock);
+    struct block *block = NULL;
+    if (!atomic_load(&cache_full)) {
+        block = cache_find(host, pc, b->flags);
+        if (!block) {
+            block = translate(b, pc, host);
+        }
+        if (block) {
+            jump_cache_add(b, block, global);
+        }
+    }
+    pthread_mutex_unlock(&cache_lock);
+    return block;
+}
+
+/* One instruction by the interpreter; false: leave generated code. */
+static bool step(struct bt_cpu *b)
+{
+    int stop = interp_step(b->cpu);
+    b->stats.one++;
+    state_out(b);
+    if (stop != STOP_NONE) {
+        b->stop = stop;
+        return false;
+    }
+    return true;
+}
+
+/* Sets .resume to the code for r.rip, stepping over what has none. */
+static struct block *find_code(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    for (;;) {
+        if (!cpu_may_go_on(cpu) || cpu->r.halted || (b->flags & BLOCK_INTERP)) {
+            return NULL;
+        }
+        struct block *block = cpu->r.shadow ? NULL : block_at_rip(b);
+        if (block) {
+            b->resume = exec_of(block->code);
+            b->fp_resume = 0;
+            return block;
+        }
+        if (atomic_load(&cache_full) || !step(b)) {
+            return NULL;
+        }
+    }
+}
+
+/* ---- helpers ---- */
+
+/* Goes on inside the block, with what state_in() found. */
+static bool resume_at(struct bt_cpu *b, const struct block *block, unsigned offset)
+{
+    b->resume = exec_of(block->code + offset);
+    b->fp_ok = b->fp_resume = b->fp_was;
+    return true;
+}
+
+static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
+{
+    const struct block *block = desc_block(d);
+    if (d->next != NO_NEXT && b->cpu->r.rip == block->pc + d->guest + d->len && block->valid &&
+        b->flags == flags && cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
+        return resume_at(b, block, d->next);
+    }
+    return find_code(b) != NULL;
+}
+
+static bool one(struct bt_cpu *b, const struct desc *d)
+{
+    uint32_t flags = b->flags;
+    b->cpu->r.rip = desc_block(d)->pc + d->guest;
+    state_in(b, d->saved);
+    return step(b) && resume_next(b, d, flags);
+}
+
+bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused)
+{
+    (void)unused;
+    return one(b, d);
+}
+
+bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
+{
+    struct tlb_result res;
+    uint32_t code;
+    bool canonical = (uint64_t)((int64_t)(ea << 16) >> 16) == ea;
+    b->stats.slow++;
+    if (canonical && (ea & 4095) + d->size <= 4096 &&
+        tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->write ? ACCESS_WRITE : ACCESS_READ, &res,
+                 &code) == 0 &&
+        res.host && !res.note) {
+        b->s0 = ea;
+        b->s1 = (uint64_t)res.host - ea;
+        b->fp_was = b->fp_ok;
+        return resume_at(b, desc_block(d), d->retry);
+    }
+    return one(b, d);
+}
+
+bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
+{
+    (void)d;
+    b->stats.dispatch++;
+    state_in(b, false);
+    b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)pc : pc;
+    return find_code(b) != NULL;
+}
+
+/* Makes the exit @x lead to @block for good, if that is sound. */
+static void try_link(struct bt_cpu *b, struct exit *x, struct block *block)
+{
+    struct block *from = x->from;
+    bool near = from->pc >> 12 == block->pc >> 12;
+    bool same = (uint64_t)from->host >> 12 == (uint64_t)block->host >> 12;
+    if (!from->valid || !block->valid || block->pc != x->pc || block->flags != from->flags) {
+        return;
+    }
+    if (near && same) {
+        link_exit(x, block, false);
+    } else if (!near && b->mode != TLB_USER && is_global(b->cpu, x->pc)) {
+        link_exit(x, block, true);
+    } else {
+        link_never(x);
+    }
+}
+
+bool bt_link(struct bt_cpu *b, struct exit *exec_x, uint64_t unused)
+{
+    struct exit *x = (struct exit *)((uint8_t *)exec_x - cache_exec);
+    unsigned generation = cache_generation;
+    (void)unused;
+    b->stats.link++;
+    state_in(b, false);
+    b->cpu->r.rip = x->pc;
+    struct block *block = find_code(b);
+    if (block) {
+        pthread_mutex_lock(&cache_lock);
+        if (generation == cache_generation) {
+            try_link(b, x, block);
+        }
+        pthread_mutex_unlock(&cache_lock);
+    }
+    return block != NULL;
+}
+
+static uint8_t fp_allowed(const struct regs *r)
+{
+    uint8_t may = 0;
+    if (r->cr0 & (CR0_TS | CR0_EM)) {
+        return 0;
+    }
+    may |= FP_X87;
+    if (r->cr4 & CR4_OSFXSR) {
+        may |= FP_SSE;
+        if ((r->cr4 & CR4_OSXSAVE) && (r->xcr0 & 6) == 6) {
+            may |= FP_AVX;
+        }
+    }
+    return may;
+}
+
+bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused)
+{
+    uint8_t may = fp_allowed(&b->cpu->r);
+    (void)unused;
+    b->stats.fp++;
+    if (may & d->fp) {
+        b->fp_was = may;
+        return resume_at(b, desc_block(d), d->retry);
+    }
+    return one(b, d);
+}
+
+bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc)
+{
+    b->stats.poll++;
+    state_in(b, saved);
+    b->cpu->r.rip = pc;
+    return false;
+}
+
+bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc)
+{
+    b->stats.fault++;
+    state_in(b, saved);
+    b->cpu->r.rip = pc;
+    return step(b) && find_code(b);
+}
+
+/* ---- the loop ---- */
+
+/* Somebody found the cache full: when all are outside, the first to see it empties it. */
+static void wait_for_room(void)
+{
+    while (atomic_load(&cache_full)) {
+        bool anybody = false;
+        pthread_mutex_lock(&cache_lock);
+        for (unsigned k = 0; k < BT_CPUS; k++) {
+            struct bt_cpu *other = bt_cpus[k];
+            if (other && atomic_load(&other->inside)) {
+                __atomic_store_n(&other->poll, POLL_BAD, __ATOMIC_SEQ_CST);
+                anybody = true;
+            }
+        }
+        if (!anybody && atomic_load(&cache_full)) {
+            cache_reset();
+            atomic_store(&cache_full, false);
+        }
+        pthread_mutex_unlock(&cache_lock);
+        if (anybody) {
+            sched_yield();
+        }
+    }
+}
+
+static void enter(struct bt_cpu *b)
+{
+    (void)b;
+    ((void (*)(void))exec_of(thunk_at[THUNK_ENTER]))();
+}
+
+static bool go_on(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    atomic_store(&b->inside, false);
+    atomic_fetch_add(&b->turns, 1);
+    if (atomic_load(&cache_full)) {
+        wait_for_room();
+    }
+    __atomic_store_n(&b->poll, &b->ok, __ATOMIC_SEQ_CST);
+    if (atomic_load(&cpu->requests)) {
+        int stop = cpu_take_requests(cpu);
+        if (stop != STOP_NONE) {
+            b->stop = stop;
+            return false;
+        }
+    }
+    state_out(b);
+    if (b->flags & BLOCK_INTERP) {
+        return step(b);
+    }
+    if (cpu->r.halted) {
+        b->stop = STOP_HALTED;
+        return false;
+    }
+    atomic_store(&b->inside, true);
+    if (find_code(b)) {
+        enter(b);
+    }
+    return b->stop == STOP_NONE;
+}
+
+static __attribute__((target("fsgsbase"))) void set_gs(struct bt_cpu *b)
+{
+    _writegsbase_u64((uint64_t)b->cpu->tlb->table[0][0]);
+}
+
+static enum stop bt_run(struct vcpu *cpu)
+{
+    struct bt_cpu *b = bt_of(cpu);
+    set_gs(b);
+    b->stop = STOP_NONE;
+    b->fp_ok = 0;
+    while (go_on(b)) {
+    }
+    atomic_store(&b->inside, false);
+    return (enum stop)b->stop;
+}
+
+static void bt_kick(struct vcpu *cpu)
+{
+    struct bt_cpu *b = bt_of(cpu);
+    if (b) {
+        __atomic_store_n(&b->poll, POLL_BAD, __ATOMIC_SEQ_CST);
+    }
+}
+
+static void bt_unmapped(struct vcpu *cpu, uint64_t linear, uint64_t bytes, bool global)
+{
+    struct bt_cpu *b = bt_of(cpu);
+    if (!b) {
+        return;
+    }
+    jump_cache_drop(b, linear, bytes, global);
+    if (global && (!bytes || linear >> 63 || bytes > 4096)) {
+        pthread_mutex_lock(&cache_lock);
+        unlink_cross(linear, bytes);
+        pthread_mutex_unlock(&cache_lock);
+    }
+}
+
+/* ---- coming and going ---- */
+
+static bool bt_probe(GError **error)
+{
+    unsigned a, bx, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &bx, &c, &d) || !(bx & bit_BMI2)) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "bt: this processor lacks BMI2; use -accel interp");
+        return false;
+    }
+    if (!__get_cpuid(1, &a, &bx, &c, &d) || !(c & bit_OSXSAVE)) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "bt: XSAVE is not enabled; use -accel interp");
+        return false;
+    }
+    if (!(getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE)) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "bt: the kernel does not let programs set GS; use -accel interp");
+        return false;
+    }
+    return true;
+}
+
+static bool bt_attach(struct vcpu *cpu, GError **error)
+{
+    static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&once);
+    bool ok = cache_open(bt_cache_bytes, error) && signals_open(error);
+    pthread_mutex_unlock(&once);
+    if (!ok || !signals_thread(error)) {
+        return false;
+    }
+    if (!cpu->tlb) {
+        cpu->tlb = tlb_new(error);
+        if (!cpu->tlb) {
+            return false;
+        }
+    }
+    struct bt_cpu *b = tlb_engine_area(cpu->tlb);
+    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = JUMP_SLOTS - 1,
+                         .mxcsr_default = 0x1f80};
+    cpu->priv = b;
+    ram_code_written = smc_written;
+    pthread_mutex_lock(&cache_lock);
+    bt_cpus[cpu->index] = b;
+    pthread_mutex_unlock(&cache_lock);
+    return true;
+}
+
+static void bt_detach(struct vcpu *cpu)
+{
+    struct bt_cpu *b = bt_of(cpu);
+    const struct bt_stats *s = &b->stats;
+    log_line(LOG_JIT_STATS,
+             "cpu %u: blocks %" G_GUINT64_FORMAT " insns %" G_GUINT64_FORMAT " cache %" G_GUINT64_FORMAT
+             " KiB, emptied %u; exits: slow %" G_GUINT64_FORMAT " interpreted %" G_GUINT64_FORMAT
+             " dispatch %" G_GUINT64_FORMAT " link %" G_GUINT64_FORMAT " fp %" G_GUINT64_FORMAT
+             " poll %" G_GUINT64_FORMAT " fault %" G_GUINT64_FORMAT,
+             cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
+             s->one, s->dispatch, s->link, s->fp, s->poll, s->fault);
+    pthread_mutex_lock(&cache_lock);
+    bt_cpus[cpu->index] = NULL;
+    pthread_mutex_unlock(&cache_lock);
+    cpu->priv = NULL;
+}
+
+const struct cpu_engine engine_bt = {
+    .name = "bt",
+    .about = "x86 to x86 binary translation",
+    .probe = bt_probe,
+    .attach = bt_attach,
+    .detach = bt_detach,
+    .run = bt_run,
+    .kick = bt_kick,
+    .unmapped = bt_unmapped,
+};
