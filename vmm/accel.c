@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "guest/cpu/engine.h"
+#include "vmm/build.h"
+#include "vmm/vm.h"
+
+#include <string.h>
+
+/* The engine that takes over where KVM is no help. */
+static const struct cpu_engine *software(void)
+{
+    const struct cpu_engine *bt = cpu_engine_find("bt");
+    return bt && (!bt->probe || bt->probe(NULL)) ? bt : cpu_engine_find("interp");
+}
+
+static bool usable(const struct cpu_engine *engine, GError **error)
+{
+    return !engine->probe || engine->probe(error);
+}
+
+/* Without a word from the user, and -enable-kvm: KVM, else software and why. */
+static const struct cpu_engine *choose(void)
+{
+    g_autoptr(GError) why = NULL;
+    const struct cpu_engine *kvm = cpu_engine_find("kvm"), *other = software();
+    if (kvm && usable(kvm, &why)) {
+        return kvm;
+    }
+    vm_report("%s; %s runs the guest", why ? why->message : "this build has no kvm",
+              other ? other->name : "nothing");
+    return other;
+}
+
+static const struct cpu_engine *from_list(const char *list, GError **error)
+{
+    g_auto(GStrv) names = g_strsplit(list, ":", -1);
+    for (unsigned i = 0; names[i]; i++) {
+        g_autoptr(GError) why = NULL;
+        const struct cpu_engine *engine = cpu_engine_find(names[i]);
+        if (!engine) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "no accelerator \"%s\"; -accel help lists them",
+                        names[i]);
+            return NULL;
+        }
+        if (usable(engine, &why)) {
+            return engine;
+        }
+        if (!names[i + 1]) {
+            g_set_error(error, LODGE_ERROR, ENOTSUP, "%s (-accel kvm:bt runs without it)", why->message);
+            return NULL;
+        }
+        vm_report("%s; trying %s", why->message, names[i + 1]);
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL, "-accel needs a name");
+    return NULL;
+}
+
+const struct cpu_engine *build_engine(const struct vm_options *o, GError **error)
+{
+    if (o->accel && *o->accel && !o->enable_kvm) {
+        return from_list(o->accel, error);
+    }
+    const struct cpu_engine *engine = choose();
+    if (!engine) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "no CPU engine works here");
+    }
+    return engine;
+}

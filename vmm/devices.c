@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "guest/device/pci.h"
+#include "vmm/build.h"
+#include "vmm/vm.h"
+
+#include <string.h>
+
+/* devices - -device, -global, and what `-device help` says */
+
+static const char *const bus_names[] = {
+    [BUS_BOARD] = NULL, [BUS_ISA] = "ISA", [BUS_PCI] = "PCI", [BUS_VIRTIO] = "virtio-bus",
+    [BUS_IDE] = "IDE",  [BUS_OTHER] = "other",
+};
+
+void vm_list_devices(GString *out)
+{
+    for (unsigned i = 0; i < n_device_models; i++) {
+        const struct device_model *m = device_models[i];
+        if (m->bus != BUS_BOARD) {
+            g_string_append_printf(out, "name \"%s\", bus %s%s%s%s, desc \"%s\"\n", m->name,
+                                   bus_names[m->bus], m->alias ? ", alias \"" : "",
+                                   m->alias ? m->alias : "", m->alias ? "\"" : "",
+                                   m->about ? m->about : "");
+        }
+    }
+}
+
+static const struct device_model *model_for_user(const char *name, GError **error)
+{
+    const struct device_model *m = device_model_find(name);
+    if (!m) {
+        g_set_error(error, LODGE_ERROR, ENOENT,
+                    "'%s' is not a valid device model name; -device help lists them", name);
+    } else if (m->bus == BUS_BOARD) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "device %s is soldered to boards", name);
+    } else {
+        return m;
+    }
+    return NULL;
+}
+
+bool vm_list_device_properties(const char *name, GString *out, GError **error)
+{
+    static const char *const kinds[] = {
+        [PROP_BOOL] = "bool",     [PROP_U8] = "uint8",      [PROP_U16] = "uint16",
+        [PROP_U32] = "uint32",    [PROP_U64] = "uint64",    [PROP_STRING] = "str",
+        [PROP_MAC] = "str",       [PROP_DRIVE] = "str",     [PROP_NETDEV] = "str",
+        [PROP_CHARDEV] = "str",   [PROP_RNG] = "link",
+    };
+    const struct device_model *m = model_for_user(name, error);
+    if (!m) {
+        return false;
+    }
+    g_string_append_printf(out, "%s options:\n", m->name);
+    for (unsigned i = 0; i < m->nprops; i++) {
+        const struct prop *p = &m->props[i];
+        g_string_append_printf(out, "  %s=<%s>%s%s\n", p->name, kinds[p->kind], p->help ? " - " : "",
+                               p->help ? p->help : "");
+    }
+    return true;
+}
+
+/* ---- -global ---- */
+
+struct global {
+    char *model, *prop, *value;
+};
+static GArray *globals;
+
+static bool add_global(const struct option_use *use, void *owner, GError **error)
+{
+    struct global g = {0};
+    const char *eq = strchr(use->text, '='), *dot = strchr(use->text, '.');
+    (void)owner;
+    if (eq && dot && dot < eq) {
+        g.model = g_strndup(use->text, (size_t)(dot - use->text));
+        g.prop = g_strndup(dot + 1, (size_t)(eq - dot - 1));
+        g.value = g_strdup(eq + 1);
+    } else {
+        g_autoptr(KeyVal) kv = keyval_parse(use->text, NULL, error);
+        g.model = kv ? g_strdup(keyval_get(kv, "driver")) : NULL;
+        g.prop = kv ? g_strdup(keyval_get(kv, "property")) : NULL;
+        g.value = kv ? g_strdup(keyval_get(kv, "value")) : NULL;
+    }
+    if (!g.model || !g.prop || !g.value) {
+        g_clear_error(error);
+        g_set_error(error, LODGE_ERROR, EINVAL, "-global %s: want MODEL.PROPERTY=VALUE", use->text);
+        return false;
+    }
+    globals = globals ? globals : g_array_new(FALSE, FALSE, sizeof(struct global));
+    g_array_append_val(globals, g);
+    return true;
+}
+
+static bool apply_globals(struct device *dev, GError **error)
+{
+    for (unsigned i = 0; globals && i < globals->len; i++) {
+        struct global *g = &g_array_index(globals, struct global, i);
+        if (device_model_find(g->model) == dev->model &&
+            !device_set(dev, g->prop, g->value, error)) {
+            g_prefix_error(error, "-global %s.%s=%s: ", g->model, g->prop, g->value);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool build_globals(struct vm_options *o, GError **error)
+{
+    return vm_options_each(o, (const char *const[]){"global", NULL}, add_global, NULL, error);
+}
+
+/* ---- -device ---- */
+
+static bool set_all(struct device *dev, KeyVal *kv, GError **error)
+{
+    if (!apply_globals(dev, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < keyval_count(kv); i++) {
+        const char *key = keyval_key(kv, i);
+        if (!g_str_equal(key, "driver") && !device_set(dev, key, keyval_value(kv, i), error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+bool vm_device_add(KeyVal *kv, GError **error)
+{
+    const char *name = keyval_get(kv, "driver"), *id = keyval_get(kv, "id");
+    const struct device_model *m = model_for_user(name ? name : "", error);
+    if (!m) {
+        return false;
+    }
+    if (id && board_find(vm_board(), id)) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "Duplicate device ID '%s'", id);
+        return false;
+    }
+    struct device *dev = device_new(m);
+    if (!set_all(dev, kv, error)) {
+        device_free(dev);
+        return false;
+    }
+    return device_start(dev, vm_board(), NULL, error);
+}
+
+bool vm_device_remove(const char *id, GError **error)
+{
+    struct device *dev = board_find(vm_board(), id);
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENOENT, "Device '%s' not found", id);
+        return false;
+    }
+    g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus of device '%s' does not support hotplugging", id);
+    return false;
+}

@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/json.h"
+#include "host/image/image.h"
+#include "vmm/build.h"
+#include "vmm/options.h"
+#include "vmm/vm.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * drives - from -drive, -hda and its like, and -blockdev to images
+ *
+ * A drive has a place (interface and index) where the board finds it; a node of -blockdev
+ * has only a name, by which a -device asks for it.
+ */
+enum { PLACES_MAX = 32 };
+
+struct interface {
+    const char *name;
+    unsigned places;     /* how many the board has room for */
+    bool holds_cd;
+    const char *refused; /* why not */
+};
+
+static const struct interface interfaces[] = {
+    {"ide", 4, true, NULL},
+    {"floppy", 2, false, NULL},
+    {"pflash", 2, false, NULL},
+    {"virtio", PLACES_MAX, false, NULL},
+    {"none", PLACES_MAX, true, NULL},
+    {"scsi", 0, true, "there is no SCSI controller"},
+    {"sd", 0, false, "there are no SD cards"},
+    {"mtd", 0, false, "there is no flash but pflash"},
+    {"xen", 0, false, "there is no Xen"},
+};
+enum { IF_IDE, IF_FLOPPY, IF_PFLASH, IF_VIRTIO, IF_NONE };
+
+static struct image *placed[IF_NONE][PLACES_MAX];
+static unsigned unnamed; /* if=none drives without an id so far */
+
+struct drive {
+    const struct interface *iface;
+    bool cd;
+    int index; /* -1: the next free one */
+    const char *serial;
+    struct image_options image;
+};
+
+static bool bad(GError **error, const char *key, const char *value)
+{
+    g_set_error(error, LODGE_ERROR, EINVAL, "no %s=%s", key, value);
+    return false;
+}
+
+static const struct {
+    const char *name;
+    bool direct, no_flush, writethrough;
+} cache_modes[] = {
+    {"writeback", false, false, false},  {"none", true, false, false},
+    {"writethrough", false, false, true}, {"directsync", true, false, true},
+    {"unsafe", false, true, false},
+};
+
+static bool take_cache(KeyVal *kv, struct image_options *image, GError **error)
+{
+    const char *mode = keyval_get(kv, "cache");
+    bool found = !mode, writeback = true;
+    for (unsigned i = 0; mode && i < G_N_ELEMENTS(cache_modes); i++) {
+        if (g_str_equal(cache_modes[i].name, mode)) {
+            image->direct = cache_modes[i].direct;
+            image->no_flush = cache_modes[i].no_flush;
+            image->writethrough = cache_modes[i].writethrough;
+            found = true;
+        }
+    }
+    if (!found) {
+        return bad(error, "cache", mode);
+    }
+    if (!keyval_bool(kv, "cache.direct", &image->direct, error) ||
+        !keyval_bool(kv, "cache.no-flush", &image->no_flush, error) ||
+        !keyval_bool(kv, "cache.writeback", &writeback, error)) {
+        return false;
+    }
+    image->writethrough |= !writeback;
+    return true;
+}
+
+static bool take_on_error(KeyVal *kv, const char *key, enum image_on_error *out, GError **error)
+{
+    static const char *const names[] = {[IMAGE_ON_ERROR_REPORT] = "report",
+                                        [IMAGE_ON_ERROR_IGNORE] = "ignore",
+                                        [IMAGE_ON_ERROR_STOP] = "stop",
+                                        [IMAGE_ON_ERROR_ENOSPC] = "enospc"};
+    const char *value = keyval_get(kv, key);
+    for (unsigned i = IMAGE_ON_ERROR_REPORT; value && i < G_N_ELEMENTS(names); i++) {
+        if (g_str_equal(names[i], value)) {
+            *out = i;
+            return true;
+        }
+    }
+    return !value || bad(error, key, value);
+}
+
+/* Keys that -drive and -blockdev share. */
+static bool take_image_keys(KeyVal *kv, struct image_options *image, GError **error)
+{
+    const char *discard = keyval_get(kv, "discard"), *zeroes = keyval_get(kv, "detect-zeroes");
+    const char *locking = keyval_get(kv, "file.locking");
+    locking = locking ? locking : keyval_get(kv, "locking");
+    image->aio = keyval_get(kv, "aio");
+    image->discard = discard && (g_str_equal(discard, "unmap") || g_str_equal(discard, "on"));
+    image->lock_off = locking && g_str_equal(locking, "off");
+    if (zeroes && !g_str_equal(zeroes, "off")) {
+        return bad(error, "detect-zeroes", zeroes);
+    }
+    return keyval_bool(kv, "readonly", &image->read_only, error) &&
+           keyval_bool(kv, "read-only", &image->read_only, error) &&
+           keyval_bool(kv, "snapshot", &image->snapshot, error) && take_cache(kv, image, error) &&
+           take_on_error(kv, "rerror", &image->on_read_error, error) &&
+           take_on_error(kv, "werror", &image->on_write_error, error);
+}
+
+static bool take_place(KeyVal *kv, struct drive *d, GError **error)
+{
+    const char *iface = keyval_get(kv, "if"), *media = keyval_get(kv, "media");
+    unsigned index = UINT_MAX, bus = 0, unit = UINT_MAX, on_bus = 2;
+    for (unsigned i = 0; i < G_N_ELEMENTS(interfaces); i++) {
+        if (g_str_equal(interfaces[i].name, iface ? iface : "ide")) {
+            d->iface = &interfaces[i];
+        }
+    }
+    if (!d->iface) {
+        return bad(error, "if", iface);
+    }
+    if (d->iface->refused) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "if=%s: %s", iface, d->iface->refused);
+        return false;
+    }
+    if (media && !g_str_equal(media, "disk") && !g_str_equal(media, "cdrom")) {
+        return bad(error, "media", media);
+    }
+    d->cd = media && *media == 'c';
+    if (d->cd && !d->iface->holds_cd) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "if=%s cannot hold a CD-ROM", iface);
+        return false;
+    }
+    if (!keyval_unsigned(kv, "index", 1000, &index, error) ||
+        !keyval_unsigned(kv, "bus", 100, &bus, error) ||
+        !keyval_unsigned(kv, "unit", 100, &unit, error)) {
+        return false;
+    }
+    if (keyval_get(kv, "bus") || unit != UINT_MAX) {
+        index = bus * on_bus + (unit == UINT_MAX ? 0 : unit);
+    }
+    d->index = index == UINT_MAX ? -1 : (int)index;
+    return true;
+}
+
+static bool settle_place(struct drive *d, GError **error)
+{
+    unsigned kind = (unsigned)(d->iface - interfaces);
+    if (kind == IF_NONE) {
+        d->index = d->image.id ? 0 : (int)unnamed++;
+        return true;
+    }
+    for (int i = 0; d->index < 0 && i < (int)d->iface->places; i++) {
+        if (!placed[kind][i]) {
+            d->index = i;
+        }
+    }
+    if (d->index < 0 || d->index >= (int)d->iface->places) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "if=%s has %u places, 0 to %u", d->iface->name,
+                    d->iface->places, d->iface->places - 1);
+        return false;
+    }
+    if (placed[kind][d->index]) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "drive with bus=%d, unit=%d (index=%d) exists",
+                    d->index / 2, d->index % 2, d->index);
+        return false;
+    }
+    return true;
+}
+
+static char *default_id(const struct drive *d)
+{
+    if (d->iface == &interfaces[IF_IDE]) {
+        return g_strdup_printf("ide%d-%s%d", d->index / 2, d->cd ? "cd" : "hd", d->index % 2);
+    }
+    return g_strdup_printf("%s%d", d->iface->name, d->index);
+}
+
+static bool make_drive(struct drive *d, GError **error)
+{
+    g_autofree char *id = d->image.id ? g_strdup(d->image.id) : default_id(d);
+    bool has_file = d->image.file && *d->image.file;
+    d->image.id = id;
+    d->image.read_only |= d->cd;
+    if (image_find(id)) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "drive id \"%s\" is taken", id);
+        return false;
+    }
+    if (!has_file && !d->cd && d->iface != &interfaces[IF_FLOPPY]) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "it needs file=");
+        return false;
+    }
+    Image *img = has_file ? image_open(&d->image, error) : image_new_empty(id);
+    if (!img) {
+        return false;
+    }
+    if (d->iface != &interfaces[IF_NONE]) {
+        placed[d->iface - interfaces][d->index] = img;
+    }
+    if (d->iface == &interfaces[IF_IDE]) {
+        build_ide_is_cd((unsigned)d->index, d->cd);
+    }
+    if (d->iface == &interfaces[IF_VIRTIO]) {
+        g_autofree char *serial = d->serial ? g_strdup_printf(",serial=%s", d->serial) : g_strdup("");
+        g_autofree char *text = g_strdup_printf("virtio-blk-pci,drive=%s%s", id, serial);
+        build_add_device(text);
+    }
+    return true;
+}
+
+bool vm_drive_add(KeyVal *kv, GError **error)
+{
+    struct drive d = {.index = -1};
+    d.image.id = keyval_get(kv, "id");
+    d.image.file = keyval_get(kv, "file");
+    d.image.format = keyval_get(kv, "format");
+    d.image.node_name = keyval_get(kv, "node-name");
+    d.image.snapshot = vm_options()->snapshot;
+    if (!d.image.file) {
+        d.image.file = keyval_get(kv, "file.filename");
+        d.image.format = d.image.format ? d.image.format : keyval_get(kv, "driver");
+        keyval_get(kv, "file.driver");
+    }
+    d.serial = keyval_get(kv, "serial");
+    return take_place(kv, &d, error) && take_image_keys(kv, &d.image, error) &&
+           keyval_done(kv, error) && settle_place(&d, error) && make_drive(&d, error);
+}
+
+struct image *build_placed(const char *iface, unsigned index)
+{
+    for (unsigned kind = 0; kind < IF_NONE; kind++) {
+        if (g_str_equal(interfaces[kind].name, iface)) {
+            return placed[kind][index];
+        }
+    }
+    return NULL;
+}
+
+/* ---- -blockdev ---- */
+
+/* A node of a protocol driver: opened when somebody uses it as it is. */
+struct node {
+    char *filename;
+    bool read_only, lock_off, direct, no_flush, discard;
+};
+
+static GHashTable *nodes; /* name -> struct node * */
+
+static struct node *node_find(const char *name)
+{
+    return nodes && name ? g_hash_table_lookup(nodes, name) : NULL;
+}
+
+static bool is_protocol(const char *driver)
+{
+    static const char *const names[] = {"file", "host_device", "host_cdrom", NULL};
+    return g_strv_contains(names, driver);
+}
+
+static bool node_taken(const char *name)
+{
+    return node_find(name) || image_find(name);
+}
+
+static bool add_protocol(const char *name, const char *filename, const struct image_options *image,
+                         GError **error)
+{
+    if (!filename) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "it needs filename=");
+        return false;
+    }
+    if (access(filename, R_OK) < 0) {
+        error_set_errno(error, errno, "Could not open '%s'", filename);
+        return false;
+    }
+    struct node *n = g_new0(struct node, 1);
+    *n = (struct node){g_strdup(filename), image->read_only, image->lock_off, image->direct,
+                       image->no_flush,    image->discard};
+    nodes = nodes ? nodes : g_hash_table_new(g_str_hash, g_str_equal);
+    g_hash_table_insert(nodes, g_strdup(name), n);
+    return true;
+}
+
+bool vm_blockdev_add(KeyVal *kv, GError **error)
+{
+    struct image_options image = {0};
+    bool automatic, share;
+    const char *driver = keyval_get(kv, "driver"), *name = keyval_get(kv, "node-name");
+    const char *file = keyval_get(kv, "file"), *filename = keyval_get(kv, "filename");
+    const char *nested = keyval_get(kv, "file.filename"), *nested_driver = keyval_get(kv, "file.driver");
+    if (!driver || !name || !*name) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "it needs %s=", driver ? "node-name" : "driver");
+        return false;
+    }
+    if (node_taken(name)) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "node \"%s\" exists", name);
+        return false;
+    }
+    if (!take_image_keys(kv, &image, error) ||
+        !keyval_bool(kv, "auto-read-only", &automatic, error) ||
+        !keyval_bool(kv, "force-share", &share, error) || !keyval_done(kv, error)) {
+        return false;
+    }
+    if (is_protocol(driver)) {
+        return add_protocol(name, filename, &image, error);
+    }
+    struct node *below = node_find(file);
+    if ((file && !below) || (!file && !nested) || (nested_driver && !is_protocol(nested_driver))) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "file=%s: no such node of a file driver",
+                    file ? file : "");
+        return false;
+    }
+    image.id = image.node_name = name;
+    image.file = below ? below->filename : nested;
+    image.format = driver;
+    if (below) {
+        image.lock_off |= below->lock_off;
+        image.direct |= below->direct;
+        image.no_flush |= below->no_flush;
+        image.discard |= below->discard;
+    }
+    return image_open(&image, error) != NULL;
+}
+
+/* -device drive=: a drive's id or a node's name. */
+struct image *vm_drive(const char *id)
+{
+    Image *img = image_find(id);
+    struct node *n = node_find(id);
+    if (img || !n) {
+        return img;
+    }
+    struct image_options image = {.id = id,
+                                  .node_name = id,
+                                  .file = n->filename,
+                                  .format = "raw",
+                                  .read_only = n->read_only,
+                                  .lock_off = n->lock_off,
+                                  .direct = n->direct,
+                                  .no_flush = n->no_flush,
+                                  .discard = n->discard};
+    return image_open(&image, NULL);
+}

@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmm/monitor/hmp.h"
+
+#include "base/keyval.h"
+#include "guest/cpu/engine.h"
+#include "guest/cpu/regs.h"
+#include "guest/device/pci.h"
+#include "host/chardev/chardev.h"
+#include "host/display/display.h"
+#include "host/image/image.h"
+#include "host/net/net.h"
+#include "vmm/options.h"
+#include "vmm/vm.h"
+
+#include <string.h>
+
+/* The human monitor's commands; each prints to @out. */
+
+#define ARGS const struct hmp_args *args, GString *out, GError **error
+#define UNUSED (void)args, (void)out, (void)error
+
+static unsigned chosen_cpu;
+
+struct vcpu *hmp_cpu(void)
+{
+    return vcpu_at(chosen_cpu);
+}
+
+/* ---- info ---- */
+
+static bool info_version(ARGS)
+{
+    UNUSED;
+    g_string_append_printf(out, "%s\n", vm_version);
+    return true;
+}
+
+static bool info_status(ARGS)
+{
+    UNUSED;
+    g_string_append_printf(out, "VM status: %s%s%s%s\n", vm_running() ? "running" : "paused",
+                           vm_running() || vm_state() == VM_PAUSED ? "" : " (",
+                           vm_running() || vm_state() == VM_PAUSED ? "" : vm_states[vm_state()],
+                           vm_running() || vm_state() == VM_PAUSED ? "" : ")");
+    return true;
+}
+
+static bool info_name(ARGS)
+{
+    UNUSED;
+    const char *name = vm_options()->machine.name;
+    g_string_append_printf(out, "%s%s", name ? name : "", name ? "\n" : "");
+    return true;
+}
+
+static bool info_uuid(ARGS)
+{
+    UNUSED;
+    const char *uuid = vm_options()->machine.uuid;
+    g_string_append_printf(out, "%s\n", uuid ? uuid : "00000000-0000-0000-0000-000000000000");
+    return true;
+}
+
+static bool info_kvm(ARGS)
+{
+    UNUSED;
+    g_string_append_printf(out, "kvm support: %s\n",
+                           g_str_equal(vm_options()->machine.engine->name, "kvm") ? "enabled"
+                                                                                  : "disabled");
+    return true;
+}
+
+/* With the vCPUs paused for the while, since their registers are only then in .r. */
+static void with_paused_cpus(void (*look)(GString *out), GString *out)
+{
+    bool ran = vm_running();
+    if (ran) {
+        vcpus_pause();
+    }
+    look(out);
+    if (ran) {
+        vcpus_resume();
+    }
+}
+
+static void look_cpus(GString *out)
+{
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        const struct vcpu *cpu = vcpu_at(i);
+        g_string_append_printf(out, "%c CPU #%u: pc=0x%016" G_GINT64_MODIFIER "x%s\n",
+                               i == chosen_cpu ? '*' : ' ', i, cpu->r.rip,
+                               cpu->r.halted ? " (halted)" : "");
+    }
+}
+
+static bool info_cpus(ARGS)
+{
+    UNUSED;
+    with_paused_cpus(look_cpus, out);
+    return true;
+}
+
+static void look_registers(GString *out)
+{
+    static const char *const titles[] = {"general", "segments", "control", "debug",
+                                         "clock",   "MSRs",     "hidden",  "vectors"};
+    const struct vcpu *cpu = hmp_cpu();
+    unsigned group = UINT_MAX, column = 0;
+    g_string_append_printf(out, "CPU#%u", cpu->index);
+    for (unsigned i = 0; i < n_cpu_regs && cpu_regs[i].group != REGS_HIDDEN; i++) {
+        const struct cpu_reg *r = &cpu_regs[i];
+        uint64_t v = 0;
+        if (r->bytes > 8) {
+            continue;
+        }
+        if (r->group != group) {
+            group = r->group;
+            column = 0;
+            g_string_append_printf(out, "\n%s:", titles[group]);
+        }
+        memcpy(&v, (const char *)&cpu->r + r->at, r->bytes);
+        g_string_append_printf(out, "%s%s=%0*" G_GINT64_MODIFIER "x", column++ % 4 ? " " : "\n  ",
+                               r->name, r->bytes * 2, v);
+    }
+    g_string_append_c(out, '\n');
+}
+
+static bool info_registers(ARGS)
+{
+    UNUSED;
+    with_paused_cpus(look_registers, out);
+    return true;
+}
+
+static bool info_mtree(ARGS)
+{
+    UNUSED;
+    g_string_append(out, "memory\n");
+    space_describe(vm_board()->memory, out);
+    g_string_append(out, "I/O ports\n");
+    space_describe(vm_board()->ports, out);
+    return true;
+}
+
+static bool info_ramblock(ARGS)
+{
+    UNUSED;
+    for (unsigned i = 0; ram_at(i); i++) {
+        g_string_append_printf(out, "%-24s %#14" G_GINT64_MODIFIER "x bytes%s\n", ram_at(i)->name,
+                               ram_at(i)->size, ram_at(i)->read_only ? ", read-only" : "");
+    }
+    return true;
+}
+
+static void pci_function(const struct pci_device *pci, unsigned bus, GString *out)
+{
+    const uint8_t *c = pci->config;
+    g_string_append_printf(out, "  Bus %2u, device %3u, function %u:\n    %s: PCI device %02x%02x:%02x%02x\n",
+                           bus, pci->devfn >> 3, pci->devfn & 7, pci->dev.model->name, c[1], c[0],
+                           c[3], c[2]);
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        if (pci->bar[i].region) {
+            uint32_t low = (uint32_t)c[16 + i * 4] | (uint32_t)c[17 + i * 4] << 8 |
+                           (uint32_t)c[18 + i * 4] << 16 | (uint32_t)c[19 + i * 4] << 24;
+            g_string_append_printf(out, "      BAR%u: %s at 0x%08x, %#" G_GINT64_MODIFIER "x bytes\n",
+                                   i, pci->bar[i].io ? "I/O" : "memory",
+                                   low & (pci->bar[i].io ? ~3u : ~15u), pci->bar[i].size);
+        }
+    }
+    g_string_append_printf(out, "      id \"%s\"\n", pci->dev.id ? pci->dev.id : "");
+}
+
+static void pci_bus(const struct pci_bus *bus, GString *out)
+{
+    for (; bus; bus = bus->sibling) {
+        for (unsigned i = 0; i < G_N_ELEMENTS(bus->function); i++) {
+            if (bus->function[i]) {
+                pci_function(bus->function[i], bus->number, out);
+            }
+        }
+        pci_bus(bus->child, out);
+    }
+}
+
+static bool info_pci(ARGS)
+{
+    UNUSED;
+    pci_bus(vm_board()->pci, out);
+    return true;
+}
+
+static bool info_qtree(ARGS)
+{
+    UNUSED;
+    for (const struct device *d = vm_board()->devices; d; d = d->next) {
+        g_string_append_printf(out, "dev: %s, path \"%s\", id \"%s\"\n", d->model->name, d->path,
+                               d->id ? d->id : "");
+    }
+    return true;
+}
+
+static bool info_device(ARGS)
+{
+    struct device *d = board_find(vm_board(), args->at[0]);
+    if (!d) {
+        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", args->at[0]);
+        return false;
+    }
+    device_describe(d, out);
+    return true;
+}
+
+static void one_image(Image *img, void *owner)
+{
+    GString *out = owner;
+    if (image_inserted(img)) {
+        g_string_append_printf(out, "%s: %s (%s%s)\n", image_id(img), image_file(img),
+                               image_format_name(img), image_read_only(img) ? ", read-only" : "");
+    } else {
+        g_string_append_printf(out, "%s: [not inserted]\n", image_id(img));
+    }
+}
+
+static bool info_block(ARGS)
+{
+    UNUSED;
+    image_each(one_image, out);
+    return true;
+}
+
+static void one_image_stats(Image *img, void *owner)
+{
+    struct image_stats s = image_stats(img);
+    g_string_append_printf(owner,
+                           "%s: rd_bytes=%" G_GUINT64_FORMAT " wr_bytes=%" G_GUINT64_FORMAT
+                           " rd_operations=%" G_GUINT64_FORMAT " wr_operations=%" G_GUINT64_FORMAT
+                           " flush_operations=%" G_GUINT64_FORMAT "\n",
+                           image_id(img), s.rd_bytes, s.wr_bytes, s.rd_ops, s.wr_ops, s.flush_ops);
+}
+
+static bool info_blockstats(ARGS)
+{
+    UNUSED;
+    image_each(one_image_stats, out);
+    return true;
+}
+
+static void one_netdev(struct netdev *net, void *owner)
+{
+    g_string_append_printf(owner, "%s: type=%s,%s%s\n", net->id, net->kind,
+                           net->about ? net->about : "", net->link_up ? "" : " (link down)");
+}
+
+static bool info_network(ARGS)
+{
+    UNUSED;
+    netdev_each(one_netdev, out);
+    return true;
+}
+
+static void one_chardev(struct chardev *chr, void *owner)
+{
+    g_string_append_printf(owner, "%s: filename=%s%s\n", chr->id, chr->open ? "" : "disconnected:",
+                           chr->about);
+}
+
+static bool info_chardev(ARGS)
+{
+    UNUSED;
+    chardev_each(one_chardev, out);
+    return true;
+}
+
+static bool info_roms(ARGS)
+{
+    UNUSED;
+    for (unsigned i = 0; ram_at(i); i++) {
+        if (ram_at(i)->read_only) {
+            g_string_append_printf(out, "%s, %#" G_GINT64_MODIFIER "x bytes\n", ram_at(i)->name,
+                                   ram_at(i)->size);
+        }
+    }
+    return true;
+}
+
+const struct hmp_command hmp_infos[] = {
+    {"block", "", 0, 0, "drives", info_block},
+    {"blockstats", "", 0, 0, "counters of drives", info_blockstats},
+    {"chardev", "", 0, 0, "character devices", info_chardev},
+    {"cpus", "", 0, 0, "CPUs", info_cpus},
+    {"device", "ID", 1, 1, "registers of a device", info_device},
+    {"kvm", "", 0, 0, "whether KVM runs the guest", info_kvm},
+    {"mtree", "", 0, 0, "what answers at which address", info_mtree},
+    {"name", "", 0, 0, "name of the guest", info_name},
+    {"network", "", 0, 0, "network backends", info_network},
+    {"pci", "", 0, 0, "PCI functions", info_pci},
+    {"qtree", "", 0, 0, "devices", info_qtree},
+    {"ramblock", "", 0, 0, "blocks of guest memory", info_ramblock},
+    {"registers", "", 0, 0, "registers of the CPU", info_registers},
+    {"roms", "", 0, 0, "read-only memory", info_roms},
+    {"status", "", 0, 0, "run state", info_status},
+    {"uuid", "", 0, 0, "UUID of the machine", info_uuid},
+    {"version", "", 0, 0, "version", info_version},
+};
+const unsigned n_hmp_infos = G_N_ELEMENTS(hmp_infos);
+
+static bool do_info(ARGS)
+{
+    if (args->n == 0) {
+        hmp_list(hmp_infos, n_hmp_infos, out, "info ");
+        return true;
+    }
+    const struct hmp_command *c = hmp_find(hmp_infos, n_hmp_infos, args->at[0]);
+    struct hmp_args rest = {args->at + 1, args->n - 1};
+    if (!c || rest.n < c->min || rest.n > c->max) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "info %s: %s%s", args->at[0],
+                    c ? "usage: " : "no such thing", c ? c->args : "");
+        return false;
+    }
+    return c->run(&rest, out, error);
+}
+
+/* ---- commands ---- */
+
+static bool do_help(ARGS)
+{
+    const struct hmp_command *c = args->n ? hmp_find(hmp_commands, n_hmp_commands, args->at[0]) : NULL;
+    if (args->n && !c) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "unknown command: '%s'", args->at[0]);
+        return false;
+    }
+    hmp_list(c ? c : hmp_commands, c ? 1 : n_hmp_commands, out, "");
+    return true;
+}
+
+static bool do_stop(ARGS)
+{
+    UNUSED;
+    if (vm_running()) {
+        vm_stop(VM_PAUSED);
+    }
+    return true;
+}
+
+static bool do_cont(ARGS)
+{
+    UNUSED;
+    return vm_cont(error);
+}
+
+static bool do_quit(ARGS)
+{
+    UNUSED;
+    vm_request_shutdown(CAUSE_HOST);
+    return true;
+}
+
+static bool do_reset(ARGS)
+{
+    UNUSED;
+    vm_request_reset(CAUSE_HOST);
+    return true;
+}
+
+static bool do_powerdown(ARGS)
+{
+    UNUSED;
+    vm_power_button();
+    return true;
+}
+
+static bool do_wakeup(ARGS)
+{
+    UNUSED;
+    return vm_wakeup(error);
+}
+
+static bool do_nmi(ARGS)
+{
+    UNUSED;
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        vcpu_request(vcpu_at(i), REQ_NMI);
+    }
+    return true;
+}
+
+static bool do_cpu(ARGS)
+{
+    uint64_t n;
+    (void)out;
+    if (!text_u64(args->at[0], &n) || n >= vcpu_count()) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "no CPU %s", args->at[0]);
+        return false;
+    }
+    chosen_cpu = (unsigned)n;
+    return true;
+}
+
+const struct hmp_command hmp_commands[] = {
+    {"help|?", "[COMMAND]", 0, 1, "this list", do_help},
+    {"info", "[WHAT]", 0, 3, "show something", do_info},
+    {"stop|s", "", 0, 0, "stop the CPUs", do_stop},
+    {"cont|c", "", 0, 0, "let them run", do_cont},
+    {"quit|q", "", 0, 0, "end the process", do_quit},
+    {"system_reset", "", 0, 0, "the reset button", do_reset},
+    {"system_powerdown", "", 0, 0, "the power button", do_powerdown},
+    {"system_wakeup", "", 0, 0, "wake from S3", do_wakeup},
+    {"nmi", "", 0, 0, "an NMI for every CPU", do_nmi},
+    {"cpu", "N", 1, 1, "choose the CPU of the other commands", do_cpu},
+};
+const unsigned n_hmp_commands = G_N_ELEMENTS(hmp_commands);

@@ -1,0 +1,477 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmm/vm.h"
+
+#include "base/lock.h"
+#include "base/log.h"
+#include "guest/cpu/engine.h"
+#include "host/chardev/chardev.h"
+#include "host/display/display.h"
+#include "host/image/image.h"
+#include "host/net/net.h"
+#include "vmm/monitor/monitor.h"
+#include "vmm/options.h"
+
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+/*
+ * vm - the machine's life: run, stop, reset, shut down, and the events that say so.
+ *
+ * Requests come from vCPU threads, devices, monitors and signals; they set a bit and wake the
+ * main loop, which alone changes the state.
+ */
+const char *const vm_states[VM_STATES] = {
+    [VM_PRELAUNCH] = "prelaunch",   [VM_RUNNING] = "running",
+    [VM_PAUSED] = "paused",         [VM_DEBUG] = "debug",
+    [VM_SUSPENDED] = "suspended",   [VM_SHUTDOWN] = "shutdown",
+    [VM_INTERNAL_ERROR] = "internal-error", [VM_PANICKED] = "guest-panicked",
+    [VM_INMIGRATE] = "inmigrate",   [VM_POSTMIGRATE] = "postmigrate",
+};
+
+enum wish {
+    WISH_RESET = 1 << 0,
+    WISH_SHUTDOWN = 1 << 1,
+    WISH_EXIT = 1 << 2,
+    WISH_SUSPEND = 1 << 3,
+    WISH_WAKEUP = 1 << 4,
+    WISH_PANIC = 1 << 5,
+    WISH_DEBUG = 1 << 6,
+    WISH_BROKEN = 1 << 7,
+};
+
+static struct {
+    struct vm_options *options;
+    struct board *board;
+    GMainLoop *loop;
+    enum vm_state state;
+    GSource *waker;
+    _Atomic unsigned wishes;
+    _Atomic int cause; /* enum vm_cause of the last request */
+    int exit_code;
+    struct vcpu *stopped_cpu; /* of WISH_DEBUG and WISH_BROKEN */
+} vm;
+
+bool (*vm_debug_stop)(struct vcpu *cpu);
+void (*vm_event_sink)(const char *name, json_t *data);
+
+/* ---- events and reports ---- */
+
+void vm_report(const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    if (vm.options && vm.options->timestamps) {
+        g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+        g_autofree char *stamp = g_date_time_format_iso8601(now);
+        fprintf(stderr, "%s ", stamp);
+    }
+    fprintf(stderr, "lodge-vm: %s\n", text);
+}
+
+void vm_event(const char *name, json_t *data)
+{
+    if (vm_event_sink) {
+        vm_event_sink(name, data);
+    } else {
+        json_decref(data);
+    }
+}
+
+static const char *cause_name(void)
+{
+    static const char *const names[] = {[CAUSE_GUEST] = "guest-shutdown",
+                                        [CAUSE_HOST] = "host-qmp-quit",
+                                        [CAUSE_HOST_UI] = "host-ui",
+                                        [CAUSE_SIGNAL] = "host-signal",
+                                        [CAUSE_PANIC] = "guest-panic"};
+    return names[atomic_load(&vm.cause)];
+}
+
+static void event_with_cause(const char *name, const char *reason)
+{
+    bool guest = atomic_load(&vm.cause) == CAUSE_GUEST || atomic_load(&vm.cause) == CAUSE_PANIC;
+    vm_event(name, json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
+}
+
+/* ---- state ---- */
+
+struct board *vm_board(void)
+{
+    return vm.board;
+}
+
+const struct vm_options *vm_options(void)
+{
+    return vm.options;
+}
+
+enum vm_state vm_state(void)
+{
+    return vm.state;
+}
+
+bool vm_running(void)
+{
+    return vm.state == VM_RUNNING;
+}
+
+void vm_stop(enum vm_state why)
+{
+    bool ran = vm_running();
+    if (ran) {
+        vcpus_pause();
+        clock_stop();
+        image_drain_all();
+    }
+    vm.state = why;
+    if (ran) {
+        vm_event("STOP", NULL);
+    }
+}
+
+bool vm_cont(GError **error)
+{
+    if (vm_running()) {
+        return true;
+    }
+    if (vm.state == VM_INMIGRATE) {
+        g_set_error(error, LODGE_ERROR, EBUSY, "the incoming state is not here yet");
+        return false;
+    }
+    if (vm.state == VM_SHUTDOWN || vm.state == VM_INTERNAL_ERROR || vm.state == VM_PANICKED) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Resetting the Virtual Machine is required");
+        return false;
+    }
+    if (vm.state == VM_SUSPENDED) {
+        return true; /* what runs is the guest's sleep: system_wakeup ends it */
+    }
+    vm.state = VM_RUNNING;
+    clock_start();
+    vcpus_resume();
+    vm_event("RESUME", NULL);
+    return true;
+}
+
+/* ---- requests; any thread ---- */
+
+static void wish(enum wish what)
+{
+    atomic_fetch_or(&vm.wishes, what);
+    if (vm.waker) {
+        g_source_set_ready_time(vm.waker, 0);
+    }
+}
+
+void vm_request_reset(enum vm_cause cause)
+{
+    atomic_store(&vm.cause, cause);
+    wish(WISH_RESET);
+}
+
+void vm_request_shutdown(enum vm_cause cause)
+{
+    atomic_store(&vm.cause, cause);
+    wish(WISH_SHUTDOWN);
+}
+
+void vm_request_exit(int code)
+{
+    vm.exit_code = code;
+    wish(WISH_EXIT);
+}
+
+static void quit_by_key(void)
+{
+    atomic_store(&vm.cause, CAUSE_HOST_UI);
+    vm_request_exit(0);
+}
+
+static void board_request(struct board *board, enum board_event event, int code)
+{
+    (void)board;
+    switch (event) {
+    case BOARD_RESET:
+        vm_request_reset(CAUSE_GUEST);
+        break;
+    case BOARD_SHUTDOWN:
+        vm_request_shutdown(CAUSE_GUEST);
+        break;
+    case BOARD_SUSPEND:
+        wish(WISH_SUSPEND);
+        break;
+    case BOARD_EXIT:
+        vm_request_exit(code);
+        break;
+    case BOARD_PANIC:
+        wish(WISH_PANIC);
+        break;
+    case BOARD_WAKEUP:
+        wish(WISH_WAKEUP);
+        break;
+    }
+}
+
+/* In the vCPU's thread, machine lock held. */
+static void cpu_stopped(void *owner, struct vcpu *cpu, int stop)
+{
+    (void)owner;
+    if (stop == STOP_RESET) {
+        vm_request_reset(CAUSE_GUEST);
+    } else {
+        vm.stopped_cpu = cpu;
+        wish(stop == STOP_DEBUG ? WISH_DEBUG : WISH_BROKEN);
+    }
+}
+
+void vm_power_button(void)
+{
+    if (vm.board->power_button) {
+        vm.board->power_button(vm.board);
+    }
+    vm_event("POWERDOWN", NULL);
+}
+
+bool vm_wakeup(GError **error)
+{
+    if (vm.state != VM_SUSPENDED) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Unable to wake up: guest is not in suspended state");
+        return false;
+    }
+    wish(WISH_WAKEUP);
+    return true;
+}
+
+/* ---- granting them; the main loop ---- */
+
+static void reset(void)
+{
+    bool run = vm_running() || vm.state == VM_SUSPENDED;
+    if (vm.options->on_reboot == REBOOT_SHUTDOWN && atomic_load(&vm.cause) == CAUSE_GUEST) {
+        vm_request_shutdown(CAUSE_GUEST);
+        return;
+    }
+    if (vm_running()) {
+        vcpus_pause();
+    }
+    image_drain_all();
+    machine_reset(vm.board);
+    event_with_cause("RESET", atomic_load(&vm.cause) == CAUSE_GUEST ? "guest-reset"
+                                                                    : "host-qmp-system-reset");
+    if (run) {
+        vm.state = VM_RUNNING;
+        clock_start();
+        vcpus_resume();
+    } else if (vm.state != VM_PRELAUNCH && vm.state != VM_INMIGRATE) {
+        vm.state = VM_PAUSED;
+    }
+}
+
+static void end(int code)
+{
+    vm.exit_code = code;
+    g_main_loop_quit(vm.loop);
+}
+
+static void shut_down(void)
+{
+    event_with_cause("SHUTDOWN", cause_name());
+    if (vm.options->on_shutdown == SHUTDOWN_PAUSE && atomic_load(&vm.cause) != CAUSE_SIGNAL &&
+        atomic_load(&vm.cause) != CAUSE_HOST) {
+        vm_stop(VM_SHUTDOWN);
+    } else {
+        end(0);
+    }
+}
+
+static void suspend(void)
+{
+    if (vm_running()) {
+        vcpus_pause();
+        vm.state = VM_SUSPENDED;
+        vm_event("SUSPEND", NULL);
+    }
+}
+
+/* From S3 a PC comes back through its reset vector; memory is as it was. */
+static void wake(void)
+{
+    if (vm.state == VM_SUSPENDED) {
+        machine_reset(vm.board);
+        vm.state = VM_RUNNING;
+        vcpus_resume();
+        vm_event("WAKEUP", NULL);
+    }
+}
+
+static void panicked(void)
+{
+    static const char *const actions[] = {[PANIC_PAUSE] = "pause",
+                                          [PANIC_SHUTDOWN] = "poweroff",
+                                          [PANIC_EXIT_FAILURE] = "poweroff",
+                                          [PANIC_NONE] = "run"};
+    enum action_panic action = vm.options->on_panic;
+    vm_event("GUEST_PANICKED", json_pack("{s:s}", "action", actions[action]));
+    if (action == PANIC_PAUSE) {
+        vm_stop(VM_PANICKED);
+    } else if (action != PANIC_NONE) {
+        atomic_store(&vm.cause, CAUSE_PANIC);
+        event_with_cause("SHUTDOWN", "guest-panic");
+        end(action == PANIC_EXIT_FAILURE);
+    }
+}
+
+static void broken(void)
+{
+    struct vcpu *cpu = vm.stopped_cpu;
+    vm_stop(VM_INTERNAL_ERROR);
+    vm_report("CPU %u cannot go on at %#" G_GINT64_MODIFIER "x: %s", cpu->index, cpu->r.rip,
+              cpu->error ? cpu->error->message : "no reason given");
+    g_clear_error(&cpu->error);
+}
+
+static void debugged(void)
+{
+    vm_stop(VM_DEBUG);
+    if (!vm_debug_stop || !vm_debug_stop(vm.stopped_cpu)) {
+        vm_cont(NULL); /* the debugger has gone meanwhile */
+    }
+}
+
+static gboolean grant(gpointer unused)
+{
+    static const struct {
+        enum wish what;
+        void (*run)(void);
+    } rows[] = {
+        {WISH_BROKEN, broken}, {WISH_PANIC, panicked}, {WISH_DEBUG, debugged},
+        {WISH_SUSPEND, suspend}, {WISH_WAKEUP, wake},  {WISH_RESET, reset},
+        {WISH_SHUTDOWN, shut_down},
+    };
+    (void)unused;
+    g_source_set_ready_time(vm.waker, -1);
+    unsigned wishes = atomic_exchange(&vm.wishes, 0);
+    if (wishes & WISH_EXIT) {
+        g_main_loop_quit(vm.loop);
+        return G_SOURCE_CONTINUE;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        if (wishes & rows[i].what) {
+            rows[i].run();
+        }
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+/* ---- start and end ---- */
+
+static gboolean waker_dispatch(GSource *source, GSourceFunc callback, gpointer data)
+{
+    (void)source;
+    return callback(data);
+}
+
+static void make_waker(void)
+{
+    static GSourceFuncs funcs = {.dispatch = waker_dispatch};
+    vm.waker = g_source_new(&funcs, sizeof(GSource));
+    g_source_set_callback(vm.waker, grant, NULL, NULL);
+    g_source_set_priority(vm.waker, G_PRIORITY_HIGH);
+    g_source_attach(vm.waker, NULL);
+}
+
+static gboolean signalled(gpointer unused)
+{
+    (void)unused;
+    vm_request_shutdown(CAUSE_SIGNAL);
+    return G_SOURCE_CONTINUE;
+}
+
+static void waiting(const char *about)
+{
+    vm_report("waiting for a connection on %s", about);
+}
+
+static bool start(GError **error)
+{
+    struct vm_options *o = vm.options;
+    o->machine.request = board_request;
+    vm.state = VM_PRELAUNCH;
+    if (!vm_build(o, error)) {
+        return false;
+    }
+    machine_reset(vm.board);
+    chardevs_start();
+    return o->paused || vm_cont(error);
+}
+
+void vm_set_board(struct board *board)
+{
+    vm.board = board;
+}
+
+void vm_set_state(enum vm_state state)
+{
+    vm.state = state;
+}
+
+/* Also after a failed start: whatever was made is given back. */
+static void finish(void)
+{
+    if (vm_running()) {
+        vcpus_pause();
+        clock_stop();
+    }
+    g_autoptr(GError) error = NULL;
+    if (vm.board) {
+        image_drain_all();
+        if (!image_flush_all(&error)) {
+            vm_report("%s", error->message);
+        }
+        vcpus_exit();
+    }
+    monitors_close();
+    netdevs_close();
+    chardevs_close();
+    if (vm.options && vm.options->pidfile) {
+        unlink(vm.options->pidfile);
+    }
+}
+
+int vm_main(int argc, char **argv)
+{
+    g_autoptr(GError) error = NULL;
+    vm.options = vm_options_parse(argc, argv, &error);
+    if (vm.options && vm.options->answer) {
+        fputs(vm.options->answer, stdout);
+        return 0;
+    }
+    if (!vm.options) {
+        vm_report("%s", error->message);
+        return 1;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    machine_lock();
+    lock_main_context();
+    vm.loop = g_main_loop_new(NULL, FALSE);
+    make_waker();
+    g_unix_signal_add(SIGINT, signalled, NULL);
+    g_unix_signal_add(SIGTERM, signalled, NULL);
+    g_unix_signal_add(SIGHUP, signalled, NULL);
+    chardev_quit = quit_by_key;
+    chardev_waiting = waiting;
+    vcpus_on_stop(cpu_stopped, NULL);
+    if (start(&error)) {
+        g_main_loop_run(vm.loop);
+    } else {
+        vm.exit_code = 1;
+    }
+    finish();
+    if (error) {
+        vm_report("%s", error->message);
+    }
+    return vm.exit_code;
+}
