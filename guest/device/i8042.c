@@ -285,6 +285,10 @@ static bool start(struct device *dev, GError **error)
     struct i8042 *s = self(dev);
     struct display *d = dev->board->display;
     (void)error;
+    if (!s->irq_key && !s->irq_aux) { /* not wired by the board: where every PC has them */
+        s->irq_key = device_irq(dev, dev->board->isa_irq[1]);
+        s->irq_aux = device_irq(dev, dev->board->isa_irq[12]);
+    }
     device_window_init(&s->window[0], dev, 0, "i8042-data", 1);
     device_window_init(&s->window[1], dev, 1, "i8042-cmd", 1);
     device_place(&s->window[0], dev->board->ports, 0x60, 0);

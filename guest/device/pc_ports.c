@@ -63,6 +63,9 @@ static bool start(struct device *dev, GError **error)
 {
     struct pc_ports *s = self(dev);
     (void)error;
+    if (!s->irq13) {
+        s->irq13 = device_irq(dev, dev->board->isa_irq[13]);
+    }
     device_window_init(&s->window[0], dev, 0, "port92", 1);
     device_window_init(&s->window[1], dev, 1, "ferr", 1);
     device_place(&s->window[0], dev->board->ports, 0x92, 0);

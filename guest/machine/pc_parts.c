@@ -167,6 +167,7 @@ bool pc_isa_devices(struct machine *m, GError **error)
         return false;
     }
     return clock_and_timers(m, error) && serial_ports(m, error) && debug_port(m, error) &&
+           if_there_is(m, "port92", "port92", error) && if_there_is(m, "i8257", "dma", error) &&
            if_there_is(m, "i8042", "i8042", error) && if_there_is(m, "fw_cfg", "fw_cfg", error) &&
            (!hpet || if_there_is(m, "hpet", "hpet", error));
 }
