@@ -314,6 +314,7 @@ void machine_reset(struct board *board)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         vcpu_reset(vcpu_at(i), false);
     }
+    firmware_boot_order(m);
     if (m->direct) {
         pc_direct_boot(m);
     }

@@ -37,7 +37,7 @@ struct machine {
     uint64_t tables_at, smbios_at; /* in guest memory, if there is no firmware */
     GByteArray *smbios, *smbios_anchor;
     uint8_t uuid[16];
-    bool has_uuid;
+    bool has_uuid, booted;
 };
 
 struct machine *machine_of(struct board *board);
@@ -73,6 +73,12 @@ bool pc_connect_isa_irqs(struct machine *m, struct device *dev, GError **error);
 bool pc_finish(struct board *board, GError **error);
 /* Direct boot: sets up the chipset as firmware would, and enters the kernel. */
 void pc_direct_boot(struct machine *m);
+
+/* ---- firmware.c ---- */
+/* fw_cfg and CMOS. */
+bool firmware_prepare(struct machine *m, GError **error);
+/* -boot once= counts until the first reset after the start. */
+void firmware_boot_order(struct machine *m);
 
 /* ---- load.c ---- */
 /* Places kernel, tables and initrd in memory and sets the boot processor. */

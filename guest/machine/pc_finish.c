@@ -58,6 +58,53 @@ static bool make_acpi(struct machine *m, GError **error)
     return true;
 }
 
+/* "123e4567-e89b-12d3-a456-426614174000" */
+static bool parse_uuid(struct machine *m, GError **error)
+{
+    const char *t = m->config.uuid;
+    unsigned n = 0;
+    for (; t && *t && n < 32; t++) {
+        int digit = g_ascii_xdigit_value(*t);
+        if (*t == '-') {
+            continue;
+        }
+        if (digit < 0) {
+            break;
+        }
+        m->uuid[n / 2] = (uint8_t)(m->uuid[n / 2] << 4 | digit);
+        n++;
+    }
+    m->has_uuid = t;
+    if (t && (n != 32 || *t)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "-uuid %s is no UUID", m->config.uuid);
+        return false;
+    }
+    return true;
+}
+
+static bool make_smbios(struct machine *m, GError **error)
+{
+    const struct cpu_topology *t = &m->config.topology;
+    unsigned cores = MAX(t->cores, 1) * MAX(t->dies, 1), threads = MAX(t->threads, 1);
+    if (!parse_uuid(m, error)) {
+        return false;
+    }
+    struct smbios_config c = {
+        .product = m->model->about,
+        .version = m->config.machine,
+        .uuid = m->has_uuid ? m->uuid : NULL,
+        .cpu_brand = m->cpu_model->brand,
+        .ram_bytes = m->config.ram_bytes,
+        .ram_below_4g = m->below_4g,
+        .ram_above_4g = m->above_4g,
+        .cores_per_socket = cores,
+        .threads_per_core = threads,
+        .sockets = (m->config.cpus + cores * threads - 1) / (cores * threads),
+        .options = m->config.smbios,
+    };
+    return smbios_new(&c, &m->smbios, &m->smbios_anchor, error);
+}
+
 /* ---- memory map ---- */
 
 static void map_for_firmware(struct machine *m)
@@ -90,12 +137,12 @@ static void map_for_kernel(struct machine *m)
 bool pc_finish(struct board *board, GError **error)
 {
     struct machine *m = board->machine;
-    if (!make_acpi(m, error)) {
+    if (!make_acpi(m, error) || !make_smbios(m, error)) {
         return false;
     }
     if (!m->direct_wanted) {
         map_for_firmware(m);
-        return true;
+        return firmware_prepare(m, error);
     }
     map_for_kernel(m);
     struct boot_request r = {.kernel = m->config.kernel,
@@ -103,10 +150,14 @@ bool pc_finish(struct board *board, GError **error)
                              .append = m->config.append,
                              .ram_top = m->smbios_at};
     m->direct = direct_boot_parse(&r, error);
+    if (!m->direct || !firmware_prepare(m, error)) {
+        return false;
+    }
     if (m->acpi) {
         acpi_install(m->acpi, m->tables_at, 0);
     }
-    return m->direct;
+    smbios_install(m->smbios_anchor, m->smbios_at);
+    return true;
 }
 
 /* ---- what firmware does to the chipset ---- */

@@ -51,8 +51,8 @@ void acpi_install(struct acpi_tables *t, uint64_t tables_at, uint64_t rsdp_at);
 GBytes *acpi_table_from_option(const char *option, GError **error);
 
 /*
- * SMBIOS: the structures and the entry point (version 2.8 for 32 bits; 3.0 if there is more
- * than fits).  @options: -smbios arguments, checked here.
+ * SMBIOS: the structures and the entry point of version 2.8.  @options: -smbios arguments,
+ * checked here.
  */
 struct smbios_config {
     const char *product;  /* "Standard PC (i440FX + PIIX, 1996)" */
@@ -60,7 +60,7 @@ struct smbios_config {
     const uint8_t *uuid;  /* 16 bytes, or NULL */
     const char *cpu_brand;
     uint64_t ram_bytes, ram_below_4g, ram_above_4g;
-    unsigned sockets, cores_per_socket, threads_per_core, cpus;
+    unsigned sockets, cores_per_socket, threads_per_core;
     GPtrArray *options;
 };
 bool smbios_new(const struct smbios_config *config, GByteArray **tables, GByteArray **anchor,
