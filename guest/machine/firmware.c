@@ -17,9 +17,18 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { CMOS_FLOPPY = 0x10, CMOS_EQUIPMENT = 0x14, CMOS_BASE = 0x15, CMOS_EXTENDED = 0x17,
-       CMOS_EXTENDED2 = 0x30, CMOS_ABOVE_16M = 0x34, CMOS_BOOT3 = 0x38, CMOS_BOOT12 = 0x3d,
-       CMOS_ABOVE_4G = 0x5b, CMOS_CPUS = 0x5f };
+enum {
+    CMOS_FLOPPY = 0x10,
+    CMOS_EQUIPMENT = 0x14,
+    CMOS_BASE = 0x15,
+    CMOS_EXTENDED = 0x17,
+    CMOS_EXTENDED2 = 0x30,
+    CMOS_ABOVE_16M = 0x34,
+    CMOS_BOOT3 = 0x38,
+    CMOS_BOOT12 = 0x3d,
+    CMOS_ABOVE_4G = 0x5b,
+    CMOS_CPUS = 0x5f
+};
 enum { ONE_MB = 0x100000, BOOT_SPLASH_MAX = 65535 };
 
 /* ---- CMOS ---- */
@@ -297,6 +306,6 @@ bool firmware_prepare(struct machine *m, GError **error)
             return false;
         }
     }
-    return add_memory_map(m, fw, error) && add_tables(m, fw, error) &&
-           add_settings(m, fw, error) && add_boot_order(m, fw, error);
+    return add_memory_map(m, fw, error) && add_tables(m, fw, error) && add_settings(m, fw, error) &&
+           add_boot_order(m, fw, error);
 }

@@ -31,7 +31,7 @@ static bool build(struct board *board, const struct machine_config *config, GErr
     return pc_memory(m, 0xe0000000, 0xc0000000, error) &&
            (m->direct_wanted || pc_firmware(m, "bios-256k.bin", error)) && pc_cpus(m, error) &&
            pc_device(m, "i440FX", "i440fx", error, "addr", "0", NULL) && southbridge(m, error) &&
-           pc_isa_devices(m, error);
+           pc_isa_devices(m, error) && pc_screen(m, "2", error);
 }
 
 const struct machine_model machine_pc = {

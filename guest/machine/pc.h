@@ -65,6 +65,8 @@ void e820_add(struct machine *m, uint64_t at, uint64_t bytes, uint32_t type);
 bool pc_cpus(struct machine *m, GError **error);
 /* Clock, timers, serial and parallel ports, keyboard, fw_cfg ... */
 bool pc_isa_devices(struct machine *m, GError **error);
+/* The screen of -vga, in slot @addr. */
+bool pc_screen(struct machine *m, const char *addr, GError **error);
 /* Connects wires "irq0" to "irq15" of @dev to the ISA interrupts. */
 bool pc_connect_isa_irqs(struct machine *m, struct device *dev, GError **error);
 

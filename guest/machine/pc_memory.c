@@ -2,6 +2,7 @@
 /* pc_memory: RAM around the holes of a PC, and the firmware at their ends. */
 #include "base/keyval.h"
 #include "guest/machine/pc.h"
+#include "host/image/image.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -112,8 +113,40 @@ static bool rom(struct machine *m, const char *path, const char *data, gsize n, 
     return isa_bios(m, m->bios->host + n, n, error);
 }
 
+/* The code ends at 4 GiB, the variables lie in front of it: where firmware looks for them. */
+static bool flash(struct machine *m, GError **error)
+{
+    uint64_t end = FOUR_GB;
+    for (unsigned i = 0; i < G_N_ELEMENTS(m->config.pflash) && m->config.pflash[i]; i++) {
+        Image *img = m->config.pflash[i];
+        g_autofree char *base = g_strdup_printf("%" PRIu64, end - image_size(img));
+        g_autofree char *path = g_strdup_printf("system.flash%u", i);
+        struct device *dev = pc_device_new("cfi.pflash01", error);
+        if (!dev || !device_set(dev, "base", base, error) ||
+            !device_give(dev, "drive", img, error) || !device_start(dev, m->board, path, error)) {
+            return false;
+        }
+        end -= image_size(img);
+    }
+    uint8_t tail[ISA_BIOS_BYTES];
+    uint64_t size = image_size(m->config.pflash[0]), n = MIN(size, sizeof(tail));
+    int r = image_read(m->config.pflash[0], size - n, tail, n);
+    if (r < 0) {
+        error_set_errno(error, -r, "pflash %s", image_file(m->config.pflash[0]));
+        return false;
+    }
+    return isa_bios(m, tail + n, n, error);
+}
+
 bool pc_firmware(struct machine *m, const char *file, GError **error)
 {
+    if (m->config.pflash[0]) {
+        return flash(m, error);
+    }
+    if (m->config.pflash[1]) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "pflash unit 1 without unit 0");
+        return false;
+    }
     g_autofree char *path = machine_firmware(m->config.bios ? m->config.bios : file, error);
     g_autofree char *data = NULL;
     g_autoptr(GError) why = NULL;

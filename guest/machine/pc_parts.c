@@ -144,10 +144,25 @@ static bool serial_ports(struct machine *m, GError **error)
     return true;
 }
 
-/* Made where the model exists: these rooms fill as they are written. */
-static bool if_there_is(struct machine *m, const char *model, const char *path, GError **error)
+static bool keyboard(struct machine *m, GError **error)
 {
-    return !device_model_find(model) || pc_device(m, model, path, error, NULL);
+    struct device *dev = pc_device_new("i8042", error);
+    return dev && device_connect(dev, "irq", WIRE_IRQ, m->board->isa_irq[1], error) &&
+           device_connect(dev, "irq-mouse", WIRE_IRQ, m->board->isa_irq[12], error) &&
+           device_start(dev, m->board, "i8042", error);
+}
+
+bool pc_screen(struct machine *m, const char *addr, GError **error)
+{
+    const char *vga = m->config.vga ? m->config.vga : "none";
+    if (g_str_equal(vga, "none")) {
+        return true;
+    }
+    if (!g_str_equal(vga, "std")) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "-vga %s is not supported: std and none are", vga);
+        return false;
+    }
+    return pc_device(m, "VGA", "vga", error, "addr", addr, NULL);
 }
 
 static bool debug_port(struct machine *m, GError **error)
@@ -167,7 +182,8 @@ bool pc_isa_devices(struct machine *m, GError **error)
         return false;
     }
     return clock_and_timers(m, error) && serial_ports(m, error) && debug_port(m, error) &&
-           if_there_is(m, "port92", "port92", error) && if_there_is(m, "i8257", "dma", error) &&
-           if_there_is(m, "i8042", "i8042", error) && if_there_is(m, "fw_cfg", "fw_cfg", error) &&
-           (!hpet || if_there_is(m, "hpet", "hpet", error));
+           keyboard(m, error) && pc_device(m, "fw_cfg", "fw_cfg", error, NULL) &&
+           pc_device(m, "i8257", "dma", error, NULL) &&
+           pc_device(m, "port92", "port92", error, NULL) &&
+           (!hpet || pc_device(m, "hpet", "hpet", error, NULL));
 }

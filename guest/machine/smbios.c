@@ -13,9 +13,19 @@
 #include <string.h>
 
 enum { ANCHOR_BYTES = 31, TEXTS = 8, NO_HANDLE = 0xfffe };
-enum { H_BIOS = 0, H_SYSTEM = 0x100, H_BASEBOARD = 0x200, H_CHASSIS = 0x300, H_CPU = 0x400,
-       H_OEM = 0xe00, H_ARRAY = 0x1000, H_MODULE = 0x1100, H_MAPPED = 0x1300, H_BOOT = 0x2000,
-       H_END = 0x7f00 };
+enum {
+    H_BIOS = 0,
+    H_SYSTEM = 0x100,
+    H_BASEBOARD = 0x200,
+    H_CHASSIS = 0x300,
+    H_CPU = 0x400,
+    H_OEM = 0xe00,
+    H_ARRAY = 0x1000,
+    H_MODULE = 0x1100,
+    H_MAPPED = 0x1300,
+    H_BOOT = 0x2000,
+    H_END = 0x7f00
+};
 
 /* One structure being written: the formatted part, then its texts by number. */
 struct smb {
@@ -66,21 +76,44 @@ static const struct {
     uint8_t type;
     const char *key, *otherwise;
 } fields[] = {
-    {0, "vendor", "Lodge"},       {0, "version", "1.0"},      {0, "date", "01/01/2026"},
-    {0, "release", NULL},         {0, "uefi", NULL},
-    {1, "manufacturer", "Lodge"}, {1, "product", NULL},       {1, "version", NULL},
-    {1, "serial", NULL},          {1, "uuid", NULL},          {1, "sku", NULL},
+    {0, "vendor", "Lodge"},
+    {0, "version", "1.0"},
+    {0, "date", "01/01/2026"},
+    {0, "release", NULL},
+    {0, "uefi", NULL},
+    {1, "manufacturer", "Lodge"},
+    {1, "product", NULL},
+    {1, "version", NULL},
+    {1, "serial", NULL},
+    {1, "uuid", NULL},
+    {1, "sku", NULL},
     {1, "family", NULL},
-    {2, "manufacturer", NULL},    {2, "product", NULL},       {2, "version", NULL},
-    {2, "serial", NULL},          {2, "asset", NULL},         {2, "location", NULL},
-    {3, "manufacturer", "Lodge"}, {3, "version", NULL},       {3, "serial", NULL},
-    {3, "asset", NULL},           {3, "sku", NULL},
-    {4, "sock_pfx", "CPU "},      {4, "manufacturer", "Lodge"}, {4, "version", NULL},
-    {4, "serial", NULL},          {4, "asset", NULL},         {4, "part", NULL},
-    {4, "max-speed", "2000"},     {4, "current-speed", "2000"},
+    {2, "manufacturer", NULL},
+    {2, "product", NULL},
+    {2, "version", NULL},
+    {2, "serial", NULL},
+    {2, "asset", NULL},
+    {2, "location", NULL},
+    {3, "manufacturer", "Lodge"},
+    {3, "version", NULL},
+    {3, "serial", NULL},
+    {3, "asset", NULL},
+    {3, "sku", NULL},
+    {4, "sock_pfx", "CPU "},
+    {4, "manufacturer", "Lodge"},
+    {4, "version", NULL},
+    {4, "serial", NULL},
+    {4, "asset", NULL},
+    {4, "part", NULL},
+    {4, "max-speed", "2000"},
+    {4, "current-speed", "2000"},
     {11, "value", NULL},
-    {17, "loc_pfx", "DIMM "},     {17, "bank", NULL},         {17, "manufacturer", "Lodge"},
-    {17, "serial", NULL},         {17, "asset", NULL},        {17, "part", NULL},
+    {17, "loc_pfx", "DIMM "},
+    {17, "bank", NULL},
+    {17, "manufacturer", "Lodge"},
+    {17, "serial", NULL},
+    {17, "asset", NULL},
+    {17, "part", NULL},
     {17, "speed", NULL},
 };
 
@@ -240,8 +273,8 @@ static void processor(struct smb *s, const struct said *w, const struct smbios_c
     snprintf(socket, sizeof(socket), "%.48s%u", field(w, 4, "sock_pfx"), n);
     begin(s, 4, (uint16_t)(H_CPU + n));
     text(s, socket);
-    num(s, 3, 1);  /* central processor */
-    num(s, 1, 1);  /* family "other": see family 2 */
+    num(s, 3, 1); /* central processor */
+    num(s, 1, 1); /* family "other": see family 2 */
     text(s, field(w, 4, "manufacturer"));
     num(s, 0, 8);
     text(s, version ? version : c->cpu_brand);
