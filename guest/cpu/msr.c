@@ -28,7 +28,7 @@ struct msr {
     uint32_t first, n;   /* numbers */
     uint16_t field;      /* offsetof() in struct regs; .n of them in a row */
     uint8_t kind;        /* enum msr_kind */
-    uint8_t needs;       /* enum cpu_feature */
+    uint8_t needs;       /* enum cpuid_feature */
     uint64_t settable;   /* other bits set in a write: #GP */
     uint64_t value;      /* MSR_DROP, MSR_READ_ONLY */
     bool (*read)(struct vcpu *cpu, uint32_t msr, uint64_t *v);

@@ -217,6 +217,7 @@ struct vcpu {
     struct interp *interp;      /* the interpreter's caches: interp/run.c */
     void *unwind;               /* jmp_buf of whoever executes guest code: cpu_raise() */
     struct cpu_event raised;    /* what cpu_raise() brought there */
+    uint64_t raised_at;         /* the interpreter's: address of the instruction in hand */
     struct space *memory;       /* .memory_normal, or .memory_smm while in SMM */
     struct space *ports;
 

@@ -16,7 +16,7 @@ static G_NORETURN void gp(struct vcpu *cpu)
     cpu_raise_code(cpu, VEC_GP, 0);
 }
 
-static bool offers(const struct vcpu *cpu, enum cpu_feature f)
+static bool offers(const struct vcpu *cpu, enum cpuid_feature f)
 {
     return !cpu->model || cpu->model->offers[f];
 }
@@ -99,7 +99,7 @@ static uint64_t cr4_known(const struct vcpu *cpu)
         {CR4_OSXSAVE, FEAT_XSAVE}, {CR4_SMEP, FEAT_SMEP}, {CR4_SMAP, FEAT_SMAP}};
     uint64_t known = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        known |= offers(cpu, (enum cpu_feature)rows[i].feature) ? rows[i].bit : 0;
+        known |= offers(cpu, (enum cpuid_feature)rows[i].feature) ? rows[i].bit : 0;
     }
     return known;
 }
