@@ -76,7 +76,6 @@ enum ata_phase {
     ATA_PACKET_OUT, /* the packet itself */
     ATA_PACKET_IN,  /* an answer to a packet, in pieces of the byte count limit */
     ATA_PACKET_READ, /* sectors of a CD */
-    ATA_PACKET_DATA, /* parameters of a packet command */
 };
 
 struct ata_task {
@@ -87,6 +86,7 @@ struct ata_task {
 /* Under way: an image request and the memory it goes to. */
 struct ata_transfer {
     struct image_request io;
+    void (*then)(struct ata_drive *d, int result);
     struct iovec iov[ATA_PARTS];
     unsigned niov;
     uint32_t bytes;
@@ -97,7 +97,7 @@ struct ata_drive {
     struct ata_port *port;
     unsigned at; /* unit on its port */
     bool cd;
-    uint64_t sectors;     /* of ATA_SECTOR; a CD's are 2048, see atapi.c */
+    uint64_t sectors;     /* of ATA_SECTOR, also a CD's */
     struct ata_transfer transfer;
     bool busy;            /* .transfer is under way */
     /* Properties. */
@@ -111,19 +111,31 @@ struct ata_drive {
     struct ata_task task;
     uint16_t now_heads, now_track_sectors; /* INITIALIZE DEVICE PARAMETERS */
     uint16_t mdma, udma;                   /* selected modes, as IDENTIFY shows them */
-    uint8_t multiple, write_cache, reset_pending, standby;
+    uint8_t multiple, write_cache, standby;
     uint8_t phase;
     uint8_t lba48, dma, dma_write, flush_after, packet_dma;
     uint64_t lba;                    /* the next sector of the command */
-    uint32_t left;                   /* sectors (packets: bytes) not yet moved */
+    uint32_t left;                   /* sectors not yet moved */
     uint32_t buf_at, buf_end, filled; /* DRQ block in .buf; valid bytes of .buf */
     uint32_t limit;                  /* packets: bytes of one DRQ block */
     uint8_t buf[ATA_BUFFER];
     uint8_t packet[16];
-    uint8_t sense_key, asc, ascq, tray_open, locked, media_event, unit_attention, seen_medium;
+    uint8_t sense_key, asc, ascq, tray_open, locked, media_event, unit_attention;
 };
 
 /* ---- for controllers ---- */
+
+/* A list of pieces of guest memory, read as a command goes on. */
+struct ata_list {
+    struct space *space;
+    uint64_t at;    /* what is left of the current piece */
+    uint32_t bytes;
+    /* The next piece; false at the end of the list or if it cannot be read. */
+    bool (*fetch)(struct ata_list *list);
+};
+/* ata_port_ops.next for such a list. */
+uint32_t ata_list_next(struct ata_list *list, uint32_t bytes, bool to_guest, struct iovec *iov,
+                       unsigned *n);
 /* Executes @command with the registers in .task. */
 void ata_command(struct ata_drive *d, uint8_t command);
 /* Power-on and software reset: stops what is under way, leaves the signature. */
@@ -139,22 +151,25 @@ void ata_data_write(struct ata_drive *d, uint32_t value, unsigned bytes);
 void ata_block_moved(struct ata_drive *d);
 static inline bool ata_phase_is_out(const struct ata_drive *d)
 {
-    return d->phase == ATA_PIO_OUT || d->phase == ATA_PACKET_OUT || d->phase == ATA_PACKET_DATA;
+    return d->phase == ATA_PIO_OUT || d->phase == ATA_PACKET_OUT;
 }
 
 /* ---- between ata.c and atapi.c ---- */
-void ata_identify(struct ata_drive *d);
 void ata_end(struct ata_drive *d); /* success */
 void ata_abort(struct ata_drive *d, uint8_t error);
 /* Shows [@from, @to) of .buf as a DRQ block. */
 void ata_show_block(struct ata_drive *d, enum ata_phase phase, uint32_t from, uint32_t to);
-/* Fills .buf from the image, then calls @then. */
-void ata_fill_buffer(struct ata_drive *d, uint64_t offset, uint32_t bytes,
-                     void (*then)(struct image_request *io, int result));
-bool ata_start_io(struct ata_drive *d, enum image_op op, uint64_t offset, uint32_t bytes,
-                  void (*then)(struct image_request *io, int result));
+/* Starts a request on what .transfer names; @then is called from the main loop. */
+typedef void ata_then_fn(struct ata_drive *d, int result);
+void ata_start_io(struct ata_drive *d, enum image_op op, uint64_t offset, uint32_t bytes,
+                  ata_then_fn *then);
+/* The same with the first @bytes of .buf. */
+void ata_buffer_io(struct ata_drive *d, enum image_op op, uint64_t offset, uint32_t bytes,
+                   ata_then_fn *then);
 /* The next piece of DMA memory into .transfer, at most @bytes; 0: none. */
 uint32_t ata_next_memory(struct ata_drive *d, uint32_t bytes, bool to_guest);
+/* The same in whole sectors. */
+uint32_t ata_next_sectors(struct ata_drive *d, uint32_t bytes, bool to_guest);
 void ata_note_written(const struct ata_drive *d, uint32_t bytes);
 void atapi_identify(struct ata_drive *d, uint8_t *id);
 void atapi_reset(struct ata_drive *d);
@@ -162,3 +177,35 @@ void atapi_packet(struct ata_drive *d);     /* .packet is complete */
 void atapi_block_moved(struct ata_drive *d);
 void atapi_dma(struct ata_drive *d);
 void atapi_medium_changed(void *owner);
+void ata_put_text(uint8_t *id, unsigned word, unsigned words, const char *text);
+
+/* ---- for ide-hd and ide-cd ---- */
+bool ata_drive_start(struct ata_drive *d, bool cd, GError **error);
+void ata_drive_stop(struct device *dev);
+void ata_drive_reset(struct device *dev);
+bool ata_drive_loaded(struct device *dev, GError **error);
+
+#define ATA_S(field, ...) STATE(struct ata_drive, field, __VA_ARGS__)
+#define ATA_STATE                                                                                  \
+    ATA_S(task.feature), ATA_S(task.count), ATA_S(task.low), ATA_S(task.mid), ATA_S(task.high),    \
+        ATA_S(task.device), ATA_S(task.status), ATA_S(task.error), ATA_S(task.command),            \
+        ATA_S(task.hob_feature), ATA_S(task.hob_count), ATA_S(task.hob_low), ATA_S(task.hob_mid),  \
+        ATA_S(task.hob_high), ATA_S(now_heads), ATA_S(now_track_sectors), ATA_S(mdma),             \
+        ATA_S(udma), ATA_S(multiple), ATA_S(write_cache), ATA_S(standby), ATA_S(phase),            \
+        ATA_S(lba48), ATA_S(dma), ATA_S(dma_write), ATA_S(flush_after), ATA_S(packet_dma),         \
+        ATA_S(lba), ATA_S(left), ATA_S(buf_at), ATA_S(buf_end), ATA_S(filled), ATA_S(limit),       \
+        STATE_ARRAY(struct ata_drive, buf), STATE_ARRAY(struct ata_drive, packet),                 \
+        ATA_S(sense_key), ATA_S(asc), ATA_S(ascq), ATA_S(tray_open, .keep = true),                 \
+        ATA_S(locked), ATA_S(media_event), ATA_S(unit_attention)
+
+#define ATA_P(field) offsetof(struct ata_drive, field)
+#define ATA_PROPS                                                                                  \
+    {"drive", PROP_DRIVE, ATA_P(drive)}, {"bus", PROP_STRING, ATA_P(bus)},                         \
+        {"unit", PROP_U32, ATA_P(unit), UINT32_MAX}, {"serial", PROP_STRING, ATA_P(serial)},       \
+        {"model", PROP_STRING, ATA_P(model_name)}, {"ver", PROP_STRING, ATA_P(version)},           \
+        {"wwn", PROP_U64, ATA_P(wwn)}, {"bootindex", PROP_U32, ATA_P(bootindex), UINT32_MAX},      \
+        {"logical_block_size", PROP_U32, ATA_P(logical_block), ATA_SECTOR},                        \
+        {"physical_block_size", PROP_U32, ATA_P(physical_block), ATA_SECTOR},                      \
+        {"rotation_rate", PROP_U32, ATA_P(rotation_rate)},                                         \
+        {"share-rw", PROP_BOOL, ATA_P(share_rw)}, {"cyls", PROP_U32, ATA_P(cylinders)},            \
+        {"heads", PROP_U32, ATA_P(heads)}, {"secs", PROP_U32, ATA_P(track_sectors)}
