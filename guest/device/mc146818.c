@@ -409,8 +409,8 @@ static const struct reg regs[] = {
     STATE_ARRAY(struct mc146818, cmos, .keep = true),
     STATE(struct mc146818, offset, .keep = true, .help = "nanoseconds ahead of the wall clock"),
     STATE(struct mc146818, muted),
-    STATE(struct mc146818, second_seen),
-    STATE(struct mc146818, tick_seen),
+    STATE(struct mc146818, second_seen, .keep = true),
+    STATE(struct mc146818, tick_seen, .keep = true),
     STATE_TIMER(struct mc146818, timer),
 };
 

@@ -313,3 +313,22 @@ void clock_set(int64_t ns)
     clk.stopped_at = ns;
     clk.tsc_stopped_at = (uint64_t)((unsigned __int128)(uint64_t)ns * tsc_hz() / 1000000000u);
 }
+
+void clock_advance(int64_t ns)
+{
+    int64_t end = clk.stopped_at + ns;
+    for (;;) {
+        pthread_mutex_lock(&heap_lock);
+        struct timer *t = heap.n && heap.at[0]->due <= end ? heap.at[0] : NULL;
+        if (t) {
+            clock_set(MAX(t->due, clk.stopped_at));
+            heap_remove(t);
+        }
+        pthread_mutex_unlock(&heap_lock);
+        if (!t) {
+            break;
+        }
+        t->fire(t->owner);
+    }
+    clock_set(end);
+}

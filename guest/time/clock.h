@@ -25,6 +25,9 @@ bool clock_running(void);
 /* Sets a stopped clock, for loading a state. */
 void clock_set(int64_t ns);
 
+/* Lets a stopped clock go on by @ns, firing what becomes due at its time: for tests. */
+void clock_advance(int64_t ns);
+
 /* Host time stamp counter frequency in Hz, measured once at start (or read from CPUID). */
 uint64_t tsc_hz(void);
 /* What a guest without a TSC offset of its own reads: host TSC less the time stopped. */
