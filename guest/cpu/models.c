@@ -5,6 +5,7 @@
  */
 #include "guest/cpu/models.h"
 
+#include "guest/cpu/decode/insn.h"
 #include "guest/time/clock.h"
 
 #include <cpuid.h>
@@ -388,6 +389,10 @@ static void derive(struct cpu_model *m, const struct request *q)
         m->offers[f] = word_has(m->words, f);
     }
     m->offers[FEAT_NONE] = 1;
+    m->insn_offers[FEATURE_NONE] = 1;
+    for (unsigned f = FEATURE_NONE + 1; f < FEATURE_COUNT; f++) {
+        m->insn_offers[f] = cpu_model_has(m, cpu_feature_names[f]);
+    }
     m->xcr0_mask = m->offers[FEAT_AVX] ? 7 : 3;
     if (m->offers[FEAT_AVX512F]) {
         m->xcr0_mask |= 0xe0;

@@ -25,7 +25,7 @@ enum cpuid_word {
 };
 
 /* FEAT_SSE42 ...: a number for each row of features.def; FEAT_NONE is 0 and always offered. */
-enum cpu_feature {
+enum cpuid_feature {
     FEAT_NONE,
 #define FEATURE(symbol, word, bit, names) FEAT_##symbol,
 #include "guest/cpu/features.def"
@@ -48,6 +48,7 @@ struct cpu_model {
     uint32_t family, model, stepping;
     uint32_t words[CPUID_WORDS];
     uint8_t offers[FEAT_COUNT]; /* the same, one byte a feature: for engines */
+    uint8_t insn_offers[256];   /* the same by the instruction table's .cpuid */
     uint32_t xcr0_mask;   /* states that XSETBV may switch on */
     unsigned phys_bits;
     struct cpu_topology topology;

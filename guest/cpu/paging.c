@@ -68,7 +68,7 @@ static unsigned phys_bits(const struct vcpu *cpu)
     return cpu->model && cpu->model->phys_bits ? cpu->model->phys_bits : 40;
 }
 
-static bool offers(const struct vcpu *cpu, enum cpu_feature feature)
+static bool offers(const struct vcpu *cpu, enum cpuid_feature feature)
 {
     return !cpu->model || cpu->model->offers[feature];
 }

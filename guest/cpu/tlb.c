@@ -30,7 +30,7 @@ G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
 /* Pages without a direct path: device registers, pages with flags; and fetches. */
 struct side {
     uint64_t key; /* linear page | mode << 2 | kind; 0 is no key, see side_key() */
-    uint32_t turn;
+    uint32_t turn; /* another than the TLB's: stale */
     bool io, note;
     uint8_t *host; /* of the page */
     uint64_t gpa;
@@ -39,7 +39,6 @@ struct side {
 struct tlb_log {
     uint64_t *slot[2]; /* filled slots, numbered through all tables; [1]: global pages */
     unsigned n[2];
-    uint32_t turn;     /* entries of .side with another one are stale */
     bool huge;         /* 1 GiB pages were filled: INVLPG flushes all */
     uint64_t large[LARGE_BITS / 64]; /* hashed: 2 MiB of addresses mapped by large pages */
     uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
@@ -63,7 +62,7 @@ struct tlb *tlb_new(GError **error)
     t->log = g_new0(struct tlb_log, 1);
     t->log->slot[0] = g_new(uint64_t, LOG_SLOTS);
     t->log->slot[1] = g_new(uint64_t, LOG_SLOTS);
-    t->log->turn = 1;
+    t->turn = 1;
     return t;
 }
 
@@ -82,9 +81,9 @@ void tlb_free(struct tlb *t)
 
 static void drop_side(struct tlb *t)
 {
-    if (++t->log->turn == 0) { /* after 2^32 flushes */
+    if (++t->turn == 0) { /* after 2^32 flushes */
         memset(t->log->side, 0, sizeof(t->log->side));
-        t->log->turn = 1;
+        t->turn = 1;
     }
 }
 
@@ -300,7 +299,7 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
     uint64_t key = side_key(mode, linear, want);
     struct translation tr;
     uint8_t flags;
-    if (side->key == key && side->turn == t->log->turn) {
+    if (side->key == key && side->turn == t->turn) {
         side_answer(side, linear, out);
         return 0;
     }
@@ -324,7 +323,7 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
     }
     if (!direct && !fresh.note) { /* with .note: the flags may be gone at the next write */
         fresh.key = key;
-        fresh.turn = t->log->turn;
+        fresh.turn = t->turn;
         *side = fresh;
     }
     side_answer(&fresh, linear, out);

@@ -49,6 +49,7 @@ struct tlb {
     struct tlb_log *log;
     uint64_t pages_touched; /* table pages that hold memory: bounded, see tlb.c */
     uint64_t fills, flushes, full_flushes; /* for statistics */
+    uint32_t turn;          /* moves whenever translations are dropped */
 };
 
 static inline void *tlb_engine_area(const struct tlb *t)

@@ -214,8 +214,10 @@ struct vcpu {
     _Atomic uint32_t requests;
     struct tlb *tlb;            /* interp and bt: guest/cpu/tlb.h */
     uint64_t next_rip;          /* where the instruction in hand continues: interp/interp.h */
+    struct interp *interp;      /* the interpreter's caches: interp/run.c */
     void *unwind;               /* jmp_buf of whoever executes guest code: cpu_raise() */
     struct cpu_event raised;    /* what cpu_raise() brought there */
+    uint64_t raised_at;         /* the interpreter's: address of the instruction in hand */
     struct space *memory;       /* .memory_normal, or .memory_smm while in SMM */
     struct space *ports;
 
@@ -232,6 +234,7 @@ struct vcpu {
     struct gdb_points *points;  /* breakpoints and watchpoints, guest/cpu/debug.h; NULL: none */
     uint64_t traps;             /* DR6 bits for a #DB after the instruction in hand */
     uint64_t watch_hit;         /* with .watched: the debugger's watchpoint that was hit */
+    uint64_t stopped_at;        /* 1 + address of the debugger's breakpoint that ended run() */
     bool watched;
     bool single_step;           /* the debugger wants STOP_DEBUG after one instruction */
 

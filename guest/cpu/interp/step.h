@@ -43,6 +43,8 @@ int cpu_deliver_raised(struct vcpu *cpu);
  * still be set: cpu_may_go_on() tells without looking closer); STOP_HALTED; STOP_KICKED.
  */
 int cpu_take_requests(struct vcpu *cpu);
+/* Delivers the event that r.event_pending tells of: at the start of run(). */
+int cpu_finish_event(struct vcpu *cpu);
 /* Is all that is requested a maskable interrupt (or NMI, SMI) that has to wait? */
 static inline bool cpu_may_go_on(const struct vcpu *cpu)
 {

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Runs a bare-metal program on every CPU engine and compares what it writes with the
+ * expected text.  Usage: harness program.bin expected.txt [engine ...]
+ *
+ * The machine: 16 MiB of RAM; the program at 0x10000, entered in real mode at 1000:0000
+ * with interrupts off.  Ports: 0xe9 writes a character; 0xf4 ends; 0xf0 requests the
+ * interrupt with the written vector, 0xf1 an NMI, 0xf2 an SMI; 0xf5 reads 0x5a.
+ */
+#include "base/error.h"
+#include "base/lock.h"
+#include "guest/cpu/engine.h"
+#include "guest/cpu/models.h"
+#include "guest/cpu/vcpu.h"
+#include "guest/time/clock.h"
+
+#include <glib.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { RAM_BYTES = 16 << 20, LOAD_AT = 0x10000, SECONDS = 20 };
+
+static GString *output;
+static bool ended;
+static int pending_vector = -1;
+static struct vcpu *vcpu;
+
+static uint64_t port_read(void *owner, uint64_t at, unsigned bytes)
+{
+    (void)owner, (void)at, (void)bytes;
+    return at == 5 ? 0x5a : 0xff;
+}
+
+static void port_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
+{
+    (void)owner, (void)bytes;
+    switch (at) {
+    case 0:
+        pending_vector = (int)(value & 0xff);
+        vcpu_request(vcpu, REQ_INTR);
+        break;
+    case 1:
+        vcpu_request(vcpu, REQ_NMI);
+        break;
+    case 2:
+        vcpu_request(vcpu, REQ_SMI);
+        break;
+    case 4:
+        ended = true;
+        vcpu_request(vcpu, REQ_EXIT);
+        break;
+    }
+}
+
+static void char_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
+{
+    (void)owner, (void)at, (void)bytes;
+    g_string_append_c(output, (char)value);
+}
+
+static const struct region_ops port_ops = {.read = port_read, .write = port_write, .lockless = true};
+static const struct region_ops char_ops = {.write = char_write, .lockless = true};
+
+static int acknowledge(void *owner, struct vcpu *cpu)
+{
+    int vector = pending_vector;
+    (void)owner, (void)cpu;
+    pending_vector = -1;
+    return vector;
+}
+
+static bool interrupt_pending(void *owner, struct vcpu *cpu)
+{
+    (void)owner;
+    if (pending_vector < 0) {
+        vcpu_unrequest(cpu, REQ_INTR);
+    }
+    return pending_vector >= 0;
+}
+
+static const struct vcpu_board board = {.acknowledge = acknowledge,
+                                        .interrupt_pending = interrupt_pending};
+
+static void on_stop(void *owner, struct vcpu *cpu, int stop)
+{
+    static const char *const names[] = {"kicked", "halted", "shutdown", "debug", "broken"};
+    (void)owner;
+    g_string_append_printf(output, "%s\n", names[stop]);
+    if (cpu->error) {
+        g_string_append_printf(output, "%s\n", cpu->error->message);
+    }
+    ended = true;
+}
+
+static void start_state(struct regs *r)
+{
+    for (unsigned i = 0; i < SEG_COUNT; i++) {
+        r->seg[i].selector = LOAD_AT >> 4;
+        r->seg[i].base = LOAD_AT;
+    }
+    r->seg[SEG_SS].selector = 0;
+    r->seg[SEG_SS].base = 0;
+    r->gpr[RSP] = 0x7000;
+    r->rip = 0;
+    r->idt.limit = 0x3ff;
+}
+
+/* In a child process of its own: an engine that crashes must not take the others along. */
+static int run(const char *program, const char *expected, const struct cpu_engine *engine)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *code = NULL, *want = NULL;
+    gsize n;
+    if (!g_file_get_contents(program, &code, &n, &error) ||
+        !g_file_get_contents(expected, &want, NULL, &error)) {
+        fprintf(stderr, "%s\n", error->message);
+        return 1;
+    }
+    struct space *memory = space_new("memory", UINT64_C(1) << 40);
+    struct space *ports = space_new("ports", 1 << 16);
+    struct ram *ram = ram_new("ram", RAM_BYTES, NULL, &error);
+    struct region r = {.name = "ram", .size = RAM_BYTES, .ram = ram};
+    struct region io = {.name = "ports", .size = 8, .ops = &port_ops};
+    struct region text = {.name = "text", .size = 1, .ops = &char_ops};
+    space_place(memory, &r, 0, 0);
+    space_place(ports, &io, 0xf0, 0);
+    space_place(ports, &text, 0xe9, 0);
+    memcpy(ram->host + LOAD_AT, code, n);
+    struct cpu_topology topology = {1, 1, 1, 1};
+    struct cpu_model *model = cpu_model_new("max", engine->name, &topology, &error);
+    vcpu = model ? vcpu_new(0, 0, engine, model, &board, memory, NULL, ports, &error) : NULL;
+    if (!vcpu) {
+        fprintf(stderr, "%s\n", error->message);
+        return 1;
+    }
+    output = g_string_new(NULL);
+    start_state(&vcpu->r);
+    vcpus_on_stop(on_stop, NULL);
+    clock_start();
+    gint64 deadline = g_get_monotonic_time() + SECONDS * G_USEC_PER_SEC;
+    vcpus_resume();
+    while (!ended && g_get_monotonic_time() < deadline) {
+        g_usleep(1000);
+    }
+    vcpus_pause();
+    if (!ended) {
+        g_string_append_printf(output, "timeout at %04x:%lx\n", vcpu->r.seg[SEG_CS].selector,
+                               (unsigned long)vcpu->r.rip);
+    }
+    if (strcmp(output->str, want)) {
+        printf("%s on %s: wrote\n%s-- but expected\n%s--\n", program, engine->name, output->str,
+               want);
+        return 1;
+    }
+    printf("%s on %s: ok\n", program, engine->name);
+    return 0;
+}
+
+static bool chosen(const char *name, char **names, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (!strcmp(names[i], name)) {
+            return true;
+        }
+    }
+    return n == 0 && strcmp(name, "kvm");
+}
+
+int main(int argc, char **argv)
+{
+    int failed = 0;
+    if (argc < 3) {
+        fprintf(stderr, "usage: harness program.bin expected.txt [engine ...]\n");
+        return 2;
+    }
+    for (unsigned e = 0; e < n_cpu_engines; e++) {
+        const struct cpu_engine *engine = cpu_engines[e];
+        if (!chosen(engine->name, argv + 3, argc - 3)) {
+            continue;
+        }
+        fflush(stdout);
+        pid_t pid = fork();
+        if (pid == 0) {
+            int rc = run(argv[1], argv[2], engine);
+            fflush(stdout);
+            _exit(rc);
+        }
+        int status;
+        waitpid(pid, &status, 0);
+        if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+            printf("%s on %s: failed (status %#x)\n", argv[1], engine->name, status);
+            failed++;
+        }
+    }
+    return failed != 0;
+}
