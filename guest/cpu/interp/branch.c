@@ -129,32 +129,32 @@ static void do_popa(struct vcpu *cpu, const struct insn *i)
     stack_set(cpu, cpu->r.gpr[RSP] + 8 * bytes);
 }
 
-/* Levels above 0 copy frame pointers of enclosing procedures. */
+/*
+ * Levels above 0 copy frame pointers of enclosing procedures.  They may lie where the new
+ * ones are pushed, so after all is probed it goes push by push.
+ */
 static void do_enter(struct vcpu *cpu, const struct insn *i)
 {
-    unsigned bytes = i->opsize, level = i->imm2 & 31, frames = level ? level : 0;
-    uint64_t mask = size_mask(stack_bytes(cpu));
+    unsigned bytes = i->opsize, level = i->imm2 & 31;
+    uint64_t mask = size_mask(stack_bytes(cpu)), from[32] = {0}, to[33];
     uint64_t frame = cpu->r.gpr[RSP] - bytes, bp = cpu->r.gpr[RBP];
-    uint64_t values[32];
-    for (unsigned n = 1; n < frames; n++) {
-        uint64_t at = (bp - (uint64_t)n * bytes) & mask;
-        values[n] = mem_load(cpu, seg_linear(cpu, SEG_SS, at, bytes, false), bytes);
+    for (unsigned n = 1; n < level; n++) {
+        from[n] = seg_linear(cpu, SEG_SS, (bp - (uint64_t)n * bytes) & mask, bytes, false);
+        mem_probe(cpu, from[n], bytes, false);
     }
-    if (frames) {
-        values[frames] = frame;
+    for (unsigned n = 0; n <= level; n++) {
+        to[n] = stack_linear(cpu, -(int64_t)((n + 1) * bytes), bytes, true);
+        mem_probe(cpu, to[n], bytes, true);
     }
-    values[0] = bp;
-    uint64_t linear[33];
-    for (unsigned n = 0; n <= frames; n++) {
-        linear[n] = stack_linear(cpu, -(int64_t)((n + 1) * bytes), bytes, true);
-        mem_probe(cpu, linear[n], bytes, true);
-    }
-    uint64_t sp = cpu->r.gpr[RSP] - (frames + 1) * bytes - (uint64_t)i->imm;
+    uint64_t sp = cpu->r.gpr[RSP] - (level + 1) * bytes - (uint64_t)i->imm;
     /* The processor looks whether the new top of the stack can be written. */
-    uint64_t top = seg_linear(cpu, SEG_SS, sp & mask, bytes, true);
-    mem_probe(cpu, top, bytes, true);
-    for (unsigned n = 0; n <= frames; n++) {
-        mem_store(cpu, linear[n], values[n], bytes);
+    mem_probe(cpu, seg_linear(cpu, SEG_SS, sp & mask, bytes, true), bytes, true);
+    mem_store(cpu, to[0], bp, bytes);
+    for (unsigned n = 1; n < level; n++) {
+        mem_store(cpu, to[n], mem_load(cpu, from[n], bytes), bytes);
+    }
+    if (level) {
+        mem_store(cpu, to[level], frame, bytes);
     }
     reg_write(cpu, i, RBP, bytes, frame);
     stack_set(cpu, sp);

@@ -278,7 +278,10 @@ static void count_bits(struct vcpu *cpu, const struct insn *i, alu2_fn *fn)
     uint32_t f = alu_pack(cpu->r.rflags);
     uint64_t source = operand_load(cpu, i, 1);
     uint64_t old = reg_read(cpu, i, i->reg, i->opsize);
-    reg_write(cpu, i, i->reg, i->opsize, fn(old, source, i->opsize, &f));
+    uint64_t v = fn(old, source, i->opsize, &f);
+    if (source || (i->op != OP_BSF && i->op != OP_BSR)) { /* else not even the upper half */
+        reg_write(cpu, i, i->reg, i->opsize, v);
+    }
     cpu->r.rflags = alu_unpack(cpu->r.rflags, f);
 }
 
