@@ -39,6 +39,8 @@ static void load(const struct test_case *c, ucontext_t *uc)
     memcpy((void *)(uintptr_t)TEST_AT, c->code, 16);
     memcpy((void *)(uintptr_t)TEST_MIDDLE, s->memory, TEST_MIDDLE_BYTES);
     memcpy((void *)(uintptr_t)TEST_TAIL, s->memory + TEST_MIDDLE_BYTES, TEST_TAIL_BYTES);
+    /* For 32-bit code; 64-bit code does not look at them. */
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(0x2b));
 }
 
 static void save(struct test_case *c, const ucontext_t *uc)
@@ -100,8 +102,6 @@ static void child(void)
     for (unsigned n = 0; n < sizeof(signals) / sizeof(signals[0]); n++) {
         sigaction(signals[n], &action, NULL);
     }
-    /* For 32-bit code; 64-bit code does not look at them. */
-    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(0x2b));
     raise(SIGUSR1);
     _exit(3);
 }

@@ -100,6 +100,20 @@ static void do_pop(struct vcpu *cpu, const struct insn *i)
     cpu->r.gpr[RSP] = after;
 }
 
+static void do_push_sreg(struct vcpu *cpu, const struct insn *i)
+{
+    stack_push(cpu, cpu->r.seg[i->reg].selector, i->opsize);
+}
+
+static void do_pop_sreg(struct vcpu *cpu, const struct insn *i)
+{
+    uint64_t v = mem_load(cpu, stack_linear(cpu, 0, i->opsize, false), i->opsize);
+    uint64_t before = cpu->r.gpr[RSP];
+    unsigned wide = stack_bytes(cpu); /* pop ss may change it */
+    cpu_load_segment(cpu, (enum seg_name)i->reg, (uint16_t)v);
+    reg_write(cpu, i, RSP, wide, before + i->opsize);
+}
+
 static void do_pusha(struct vcpu *cpu, const struct insn *i)
 {
     unsigned bytes = i->opsize;
@@ -185,6 +199,7 @@ static const struct interp_row interp_branch_rows[] = {
     {OP_JMP, do_jmp}, {OP_JCC, do_jcc}, {OP_CALL, do_call}, {OP_JMP_IND, do_jmp_ind},
     {OP_CALL_IND, do_call_ind}, {OP_RET, do_ret}, {OP_LOOP, do_loop}, {OP_LOOPE, do_loop},
     {OP_LOOPNE, do_loop}, {OP_JCXZ, do_loop},
+    {OP_PUSH_SREG, do_push_sreg}, {OP_POP_SREG, do_pop_sreg},
     {OP_PUSH, do_push}, {OP_POP, do_pop}, {OP_PUSHA, do_pusha}, {OP_POPA, do_popa},
     {OP_ENTER, do_enter}, {OP_LEAVE, do_leave}, {OP_PUSHF, do_pushf}, {OP_POPF, do_popf},
 };

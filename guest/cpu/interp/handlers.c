@@ -9,9 +9,6 @@
 
 #include "guest/cpu/models.h"
 
-#pragma weak interp_vector
-#pragma weak interp_x87
-#pragma weak interp_native
 interp_fn *interp_handlers[OP_COUNT];
 
 static const struct interp_table *const tables[] = {

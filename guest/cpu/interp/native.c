@@ -125,18 +125,22 @@ static void on_sigfpe(int number, siginfo_t *info, void *context)
     signal(SIGFPE, SIG_DFL); /* not ours: the instruction runs again and ends the process */
 }
 
-static void install_handler(void)
+void native_catch_signals(void)
 {
     struct sigaction action = {.sa_sigaction = on_sigfpe, .sa_flags = SA_SIGINFO | SA_NODEFER};
     sigemptyset(&action.sa_mask);
-    sigaction(SIGFPE, &action, &before);
+    struct sigaction old;
+    sigaction(SIGFPE, &action, &old);
+    if (old.sa_sigaction != on_sigfpe) {
+        before = old;
+    }
 }
 
 /* NULL if there is no memory. */
 static struct stubs *stubs_new(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, install_handler);
+    pthread_once(&once, native_catch_signals);
     struct stubs *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                            -1, 0);
     if (s == MAP_FAILED) {
