@@ -32,7 +32,7 @@ void interp_handlers_init(void)
         interp_handlers[op] = do_unknown;
     }
     for (unsigned t = 0; t < G_N_ELEMENTS(tables); t++) {
-        for (unsigned i = 0; tables[t] && i < tables[t]->n; i++) {
+        for (unsigned i = 0; i < tables[t]->n; i++) {
             interp_handlers[tables[t]->rows[i].op] = tables[t]->rows[i].fn;
         }
     }
