@@ -2,9 +2,12 @@
 /*
  * The screen as a file: PPM (Netpbm, "ppm - Netpbm color image format") or PNG by libpng.
  */
+#include "base/util.h"
 #include "host/display/display.h"
 
+#include <fcntl.h>
 #include <png.h>
+#include <stdio.h>
 #include <string.h>
 
 /* Three bytes a pixel, rows without gaps. */
@@ -43,6 +46,29 @@ static GByteArray *to_png(const struct display *d, const uint8_t *rgb)
     return out;
 }
 
+/* Written beside and renamed: nobody finds half a picture. */
+static bool save(const char *path, const GByteArray *data, GError **error)
+{
+    g_autofree char *name = g_strdup_printf("%s.XXXXXX", path);
+    autofd int fd = g_mkstemp_full(name, O_WRONLY | O_CLOEXEC, 0644);
+    size_t done = 0;
+    while (fd >= 0 && done < data->len) {
+        ssize_t n = write(fd, data->data + done, data->len - done);
+        if (n < 0 && errno != EINTR) {
+            break;
+        }
+        done += n > 0 ? (size_t)n : 0;
+    }
+    if (fd < 0 || done < data->len || rename(name, path) < 0) {
+        error_set_errno(error, errno, "%s", path);
+        if (fd >= 0) {
+            unlink(name);
+        }
+        return false;
+    }
+    return true;
+}
+
 bool display_dump(struct display *d, const char *path, const char *format, GError **error)
 {
     bool png = format && g_str_equal(format, "png");
@@ -59,14 +85,9 @@ bool display_dump(struct display *d, const char *path, const char *format, GErro
     }
     g_autofree uint8_t *rgb = rgb_of(d);
     g_autoptr(GByteArray) out = rgb ? png ? to_png(d, rgb) : to_ppm(d, rgb) : NULL;
-    g_autoptr(GError) own = NULL;
     if (!out || !out->len) {
         g_set_error(error, LODGE_ERROR, ENOMEM, "%s: no memory for the picture", path);
         return false;
     }
-    if (!g_file_set_contents(path, (const char *)out->data, (gssize)out->len, &own)) {
-        g_set_error(error, LODGE_ERROR, error_errno(own), "%s", own->message);
-        return false;
-    }
-    return true;
+    return save(path, out, error);
 }
