@@ -454,7 +454,7 @@ static void *stall(void *arg)
     c->failed |= greet(c, NULL) != 0;
     init(c);
     put(c, "\4\1", 2);
-    g_usleep(300000);
+    g_usleep(1500000);
     hang_up(c);
     return NULL;
 }
@@ -479,7 +479,7 @@ static void a_stalled_client_does_not_stop_the_machine(void **state)
     guint id = g_timeout_add(5, tick, NULL);
     with_client(stall, &c);
     g_source_remove(id);
-    assert_true(longest < 150000);
+    assert_true(longest < G_USEC_PER_SEC); /* libvncserver waits for longer */
 }
 
 static void wrong_options_are_refused_by_name(void **state)
