@@ -119,7 +119,9 @@ static void publish(struct space *s)
     }
     s->turn++;
     atomic_thread_fence(memory_order_seq_cst);
-    memcpy(s->spans, s->work, s->work_n * sizeof(*s->work));
+    if (s->work_n) {
+        memcpy(s->spans, s->work, s->work_n * sizeof(*s->work));
+    }
     s->n = s->work_n;
     atomic_thread_fence(memory_order_seq_cst);
     s->turn++;
@@ -280,7 +282,9 @@ struct span space_find(struct space *s, uint64_t at)
 unsigned space_spans(struct space *s, struct span *out, unsigned room)
 {
     unsigned n = s->n;
-    memcpy(out, s->spans, MIN(n, room) * sizeof(*out));
+    if (n) {
+        memcpy(out, s->spans, MIN(n, room) * sizeof(*out));
+    }
     return n;
 }
 
