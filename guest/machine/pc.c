@@ -21,17 +21,10 @@ static bool southbridge(struct machine *m, GError **error)
 static bool build(struct board *board, const struct machine_config *config, GError **error)
 {
     struct machine *m = machine_of(board);
-    bool through_firmware;
     (void)config;
-    if (!machine_prop_bool(m, "smm", false, &m->smm, error) ||
-        !machine_prop_bool(m, "kernel-firmware", false, &through_firmware, error)) {
-        return false;
-    }
-    m->direct_wanted = m->config.kernel && !through_firmware;
-    return pc_memory(m, 0xe0000000, 0xc0000000, error) &&
-           (m->direct_wanted || pc_firmware(m, "bios-256k.bin", error)) && pc_cpus(m, error) &&
+    return pc_begin(m, 0xe0000000, 0xc0000000, error) &&
            pc_device(m, "i440FX", "i440fx", error, "addr", "0", NULL) && southbridge(m, error) &&
-           pc_isa_devices(m, error) && pc_screen(m, "2", error);
+           pc_isa_devices(m, error) && pc_screen(m, "2", error) && pc_drives(m, error);
 }
 
 const struct machine_model machine_pc = {

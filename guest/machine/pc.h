@@ -61,6 +61,10 @@ bool pc_firmware(struct machine *m, const char *file, GError **error);
 void e820_add(struct machine *m, uint64_t at, uint64_t bytes, uint32_t type);
 
 /* ---- pc_parts.c ---- */
+/* What comes first on every PC: options, RAM, firmware, processors. */
+bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error);
+/* IDE or AHCI with the drives of -hda and so on, floppies. */
+bool pc_drives(struct machine *m, GError **error);
 /* Interrupt controllers, vCPUs with their local APICs. */
 bool pc_cpus(struct machine *m, GError **error);
 /* Clock, timers, serial and parallel ports, keyboard, fw_cfg ... */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* pc_parts: processors, interrupt controllers and the devices that every PC has. */
 #include "guest/cpu/engine.h"
+#include "guest/device/ata.h"
 #include "guest/device/i8254.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
@@ -91,6 +92,62 @@ bool pc_cpus(struct machine *m, GError **error)
         return software_chips(m, error);
     }
     return true;
+}
+
+bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error)
+{
+    bool through_firmware;
+    if (!machine_prop_bool(m, "smm", false, &m->smm, error) ||
+        !machine_prop_bool(m, "kernel-firmware", false, &through_firmware, error)) {
+        return false;
+    }
+    m->direct_wanted = m->config.kernel && !through_firmware;
+    return pc_memory(m, gap_at, split_at, error) &&
+           (m->direct_wanted || pc_firmware(m, "bios-256k.bin", error)) && pc_cpus(m, error);
+}
+
+/* ---- drives ---- */
+
+/* -hda to -hdd, -cdrom: two units on each of two channels, or a port each. */
+static bool attach_drives(struct machine *m, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(m->config.ide); i++) {
+        char bus[8];
+        if (!m->config.ide[i]) {
+            continue;
+        }
+        snprintf(bus, sizeof(bus), "ide.%u", m->q35 ? i : i / 2);
+        if (!ata_attach(m->board, bus, m->q35 ? 0 : i % 2, m->config.ide[i], m->config.ide_is_cd[i],
+                        error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool floppies(struct machine *m, GError **error)
+{
+    static const char *const drives[] = {"driveA", "driveB"};
+    if (!m->config.floppy[0] && !m->config.floppy[1]) {
+        return true;
+    }
+    struct device *dev = pc_device_new("isa-fdc", error);
+    for (unsigned i = 0; dev && i < 2; i++) {
+        if (m->config.floppy[i] && !device_give(dev, drives[i], m->config.floppy[i], error)) {
+            return false;
+        }
+    }
+    return dev && device_start(dev, m->board, "fdc", error);
+}
+
+bool pc_drives(struct machine *m, GError **error)
+{
+    bool controller = m->q35 ? device_model_find("ich9-ahci") != NULL : true;
+    if (controller && !pc_device(m, m->q35 ? "ich9-ahci" : "piix3-ide", "ide", error, "addr",
+                                 m->q35 ? "1f.2" : "1.1", NULL)) {
+        return false;
+    }
+    return attach_drives(m, error) && floppies(m, error);
 }
 
 /* ---- ISA devices ---- */
