@@ -300,7 +300,7 @@ static void suspend(void)
 static void wake(void)
 {
     if (vm.state == VM_SUSPENDED) {
-        machine_reset(vm.board);
+        machine_wake(vm.board);
         vm.state = VM_RUNNING;
         vcpus_resume();
         vm_event("WAKEUP", NULL);

@@ -27,8 +27,14 @@ struct ich9_lpc {
     struct placing *apm_at, *fixed_at, *gpe_at, *smi_at, *tco_at, *rcba_at;
 };
 
-enum { PMBASE_AT = 0x40, ACPI_CNTL_AT = 0x44, ROUTE_AD = 0x60, ROUTE_EH = 0x68, RCBA_AT = 0xf0,
-       GEN_PMCON1_AT = 0xa0 };
+enum {
+    PMBASE_AT = 0x40,
+    ACPI_CNTL_AT = 0x44,
+    ROUTE_AD = 0x60,
+    ROUTE_EH = 0x68,
+    RCBA_AT = 0xf0,
+    GEN_PMCON1_AT = 0xa0
+};
 enum { ACPI_ON = 0x80, GPE_AT = 0x20, SMI_AT = 0x30, TCO_AT = 0x60, GPE_LENGTH = 8 };
 enum { SMI_GLOBAL = 1 << 0, SMI_APM = 1 << 5, SMI_STS_APM = 1 << 5 };
 enum { ACPI_ENABLE = 2, ACPI_DISABLE = 3 };
@@ -163,8 +169,7 @@ static void rcba_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
     memcpy(s->rcba + at, &value, bytes);
 }
 
-static const struct region_ops rcba_ops = {
-    .read = rcba_read, .write = rcba_write, .max_bytes = 4};
+static const struct region_ops rcba_ops = {.read = rcba_read, .write = rcba_write, .max_bytes = 4};
 
 /* ---- life ---- */
 
@@ -209,8 +214,8 @@ static void make_windows(struct ich9_lpc *s, struct device *dev)
 {
     struct space *ports = dev->board->ports;
     s->apm = (struct region){.name = "apm", .size = 2, .ops = &apm_ops, .owner = s};
-    s->rcba_region = (struct region){
-        .name = "rcba", .size = sizeof(s->rcba), .ops = &rcba_ops, .owner = s};
+    s->rcba_region =
+        (struct region){.name = "rcba", .size = sizeof(s->rcba), .ops = &rcba_ops, .owner = s};
     device_window_init(&s->smi, dev, 1, "smi", 8);
     device_window_init(&s->tco_window, dev, 2, "tco", sizeof(s->tco));
     s->apm_at = space_place(ports, &s->apm, 0xb2, 1);
@@ -278,10 +283,19 @@ static const struct prop props[] = {
     PCI_PROPS(struct ich9_lpc, pci),
     {"smm", PROP_BOOL, offsetof(struct ich9_lpc, prop_smm), 1, .help = "SMIs are delivered"},
 };
-#define GSI_WIRE(n) {"gsi" #n, WIRE_IRQ, offsetof(struct ich9_lpc, gsi[n])}
+#define GSI_WIRE(n)                                                                                \
+    {                                                                                              \
+        "gsi" #n, WIRE_IRQ, offsetof(struct ich9_lpc, gsi[n])                                      \
+    }
 static const struct wire wires[] = {
     PIRQ_WIRES(struct ich9_lpc, pirq),
-    GSI_WIRE(0), GSI_WIRE(1), GSI_WIRE(2), GSI_WIRE(3), GSI_WIRE(4), GSI_WIRE(5), GSI_WIRE(6),
+    GSI_WIRE(0),
+    GSI_WIRE(1),
+    GSI_WIRE(2),
+    GSI_WIRE(3),
+    GSI_WIRE(4),
+    GSI_WIRE(5),
+    GSI_WIRE(6),
     GSI_WIRE(7),
     {"sci", WIRE_IRQ, offsetof(struct ich9_lpc, pm.sci)},
 };

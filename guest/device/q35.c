@@ -18,8 +18,14 @@ struct q35 {
 };
 
 enum { EXT_TSEG_AT = 0x50, PCIEXBAR_AT = 0x60, PAM_AT = 0x90, SMRAM_AT = 0x9d, ESMRAMC_AT = 0x9e };
-enum { SMRAM_RESET = 0x02, SMRAM_WRITABLE = 0x7f & ~0x07, ESMRAMC_RESET = 0x38,
-       ESMRAMC_WRITABLE = 0x87, TSEG_ENABLE = 1, EXT_TSEG_MB = 16 };
+enum {
+    SMRAM_RESET = 0x02,
+    SMRAM_WRITABLE = 0x7f & ~0x07,
+    ESMRAMC_RESET = 0x38,
+    ESMRAMC_WRITABLE = 0x87,
+    TSEG_ENABLE = 1,
+    EXT_TSEG_MB = 16
+};
 enum { ECAM_MAX = 256 << 20 };
 
 static struct q35 *self(struct device *dev)
@@ -43,8 +49,7 @@ static void ecam_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
                      (unsigned)(at & 0xfff), (uint32_t)value, bytes);
 }
 
-static const struct region_ops ecam_ops = {
-    .read = ecam_read, .write = ecam_write, .max_bytes = 4};
+static const struct region_ops ecam_ops = {.read = ecam_read, .write = ecam_write, .max_bytes = 4};
 
 static void show_ecam(struct q35 *s)
 {

@@ -3,6 +3,8 @@
 
 #include "base/keyval.h"
 #include "guest/cpu/engine.h"
+#include "guest/device/acpi_pm.h"
+#include "guest/device/mc146818.h"
 #include "guest/machine/pc.h"
 
 #include <stdarg.h>
@@ -303,9 +305,8 @@ bool machine_finish(struct board *board, GError **error)
     return !m->model->finish || m->model->finish(board, error);
 }
 
-void machine_reset(struct board *board)
+static void reset_all(struct board *board)
 {
-    struct machine *m = board->machine;
     space_begin(board->memory);
     space_begin(board->ports);
     board_reset(board);
@@ -314,8 +315,33 @@ void machine_reset(struct board *board)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         vcpu_reset(vcpu_at(i), false);
     }
+}
+
+void machine_reset(struct board *board)
+{
+    struct machine *m = board->machine;
+    reset_all(board);
     firmware_boot_order(m);
     if (m->direct) {
         pc_direct_boot(m);
+    }
+}
+
+enum { CMOS_SHUTDOWN = 0x0f, SHUTDOWN_S3 = 0xfe };
+
+void machine_wake(struct board *board)
+{
+    struct machine *m = board->machine;
+    struct device *rtc = board_part(board, "rtc");
+    struct acpi_pm *pm = acpi_pm_of(board);
+    reset_all(board);
+    if (rtc) {
+        mc146818_set(rtc, CMOS_SHUTDOWN, SHUTDOWN_S3);
+    }
+    if (m->direct) {
+        pc_direct_wake(m);
+    }
+    if (pm) {
+        acpi_pm_wake(pm);
     }
 }

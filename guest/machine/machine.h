@@ -67,6 +67,9 @@ void machine_reset(struct board *board);
 /* Out of ACPI S3: as reset, but the guest's memory stays and the power management says that
  * the machine was asleep.  vCPUs are paused. */
 void machine_wakeup(struct board *board);
+/* The guest wakes from S3: devices and vCPUs are reset, memory is kept, and the guest goes on
+ * where it told the firmware to (or where its FACS says, if there is none). */
+void machine_wake(struct board *board);
 /* Full path of firmware file @name ("bios-256k.bin"); the error names the Debian package. */
 char *machine_firmware(const char *name, GError **error);
 /* -L: a folder that is searched before the usual ones; the latest first. */

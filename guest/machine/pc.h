@@ -79,6 +79,8 @@ bool pc_connect_isa_irqs(struct machine *m, struct device *dev, GError **error);
 bool pc_finish(struct board *board, GError **error);
 /* Direct boot: sets up the chipset as firmware would, and enters the kernel. */
 void pc_direct_boot(struct machine *m);
+/* The same after S3, at the guest's own waking vector. */
+void pc_direct_wake(struct machine *m);
 
 /* ---- firmware.c ---- */
 /* fw_cfg and CMOS. */

@@ -258,3 +258,18 @@ void pc_direct_boot(struct machine *m)
     assign_resources(m);
     direct_boot_go(m);
 }
+
+/* Spec: ACPI 6.3, "Firmware ACPI Control Structure (FACS)": a real-mode address. */
+enum { FACS_VECTOR = 12 };
+
+void pc_direct_wake(struct machine *m)
+{
+    struct vcpu *cpu = vcpu_at(0);
+    uint32_t vector = m->acpi ? le32_at(m->ram->host + m->tables_at + FACS_VECTOR) : 0;
+    chipset_ready(m);
+    assign_resources(m);
+    cpu->r.seg[SEG_CS].selector = (uint16_t)(vector >> 4 & 0xffff);
+    cpu->r.seg[SEG_CS].base = vector & 0xffff0;
+    cpu->r.rip = vector & 15;
+    vcpu_loaded(cpu);
+}
