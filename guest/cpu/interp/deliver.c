@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "guest/cpu/debug.h"
 #include "guest/cpu/interp/system.h"
+#include "guest/cpu/paging.h"
 
 #include <inttypes.h>
 #include <setjmp.h>
@@ -459,6 +460,16 @@ static const char *const kind_names[] = {
     [EVENT_EXCEPTION] = "exception", [EVENT_SOFT] = "int", [EVENT_SOFT_EXCEPTION] = "int3/into",
     [EVENT_EXTERNAL] = "interrupt", [EVENT_NMI] = "nmi"};
 
+/* An invalid instruction: which one. */
+static void log_undefined(struct vcpu *cpu)
+{
+    uint8_t b[8] = {0};
+    uint64_t linear = cpu->r.rip + (vcpu_code64(cpu) ? 0 : cpu->r.seg[SEG_CS].base);
+    paging_peek(cpu, linear, b, sizeof(b));
+    log_line(LOG_INT, "CPU %u #UD: %02x %02x %02x %02x %02x %02x %02x %02x", cpu->index, b[0], b[1],
+             b[2], b[3], b[4], b[5], b[6], b[7]);
+}
+
 /* True if it went through; else cpu->raised is what came in between. */
 static bool attempt(struct vcpu *cpu, const struct cpu_event *ev, uint64_t next_rip)
 {
@@ -474,6 +485,9 @@ static bool attempt(struct vcpu *cpu, const struct cpu_event *ev, uint64_t next_
                  cpu->index, kind_names[ev->kind], ev->vector, ev->code, ev->cr2,
                  cpu->r.seg[SEG_CS].selector, cpu->r.rip, cpu->r.gpr[RSP], cpu->r.rflags,
                  vcpu_cpl(cpu));
+        if (ev->kind == EVENT_EXCEPTION && ev->vector == VEC_UD) {
+            log_undefined(cpu);
+        }
     }
     if (ev->kind == EVENT_EXCEPTION && ev->vector == VEC_PF) {
         cpu->r.cr2 = ev->cr2;
