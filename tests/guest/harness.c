@@ -6,9 +6,11 @@
  * The machine: 16 MiB of RAM; the program at 0x10000, entered in real mode at 1000:0000
  * with interrupts off.  Ports: 0xe9 writes a character; 0xf4 ends; 0xf0 requests the
  * interrupt with the written vector, 0xf1 an NMI, 0xf2 an SMI; 0xf5 reads 0x5a.
+ * LODGE_LOG=int in the environment shows what is delivered.
  */
 #include "base/error.h"
 #include "base/lock.h"
+#include "base/log.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
 #include "guest/cpu/vcpu.h"
@@ -141,6 +143,9 @@ static int run(const char *program, const char *expected, const struct cpu_engin
     start_state(&vcpu->r);
     vcpus_on_stop(on_stop, NULL);
     clock_start();
+    if (g_getenv("LODGE_LOG")) {
+        log_enable(g_getenv("LODGE_LOG"), NULL);
+    }
     gint64 deadline = g_get_monotonic_time() + SECONDS * G_USEC_PER_SEC;
     vcpus_resume();
     while (!ended && g_get_monotonic_time() < deadline) {
