@@ -16,8 +16,8 @@ enum {
     TEST_AT = TEST_CODE + 0x800, /* the instruction */
     TEST_DATA = 0x10001000,     /* two pages; what follows is not mapped */
     TEST_DATA_END = 0x10003000,
-    TEST_MIDDLE = TEST_DATA + 0x1000 - 0x100, /* compared: around the page boundary ... */
-    TEST_MIDDLE_BYTES = 0x200,
+    TEST_MIDDLE = TEST_DATA + 0x1000 - 0x300, /* compared: around the page boundary ... */
+    TEST_MIDDLE_BYTES = 0x800,
     TEST_TAIL = TEST_DATA_END - 0x100, /* ... and before the end */
     TEST_TAIL_BYTES = 0x100,
     TEST_MEMORY = TEST_MIDDLE_BYTES + TEST_TAIL_BYTES,

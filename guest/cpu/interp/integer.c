@@ -670,8 +670,9 @@ static void do_cmpxchg(struct vcpu *cpu, const struct insn *i)
         was = compare_exchange(cpu, linear, bytes, expect, replace);
     } else {
         was = reg_read(cpu, i, i->rm, bytes);
-        /* The destination is written in any case: its upper half is cleared. */
-        reg_write(cpu, i, i->rm, bytes, was == expect ? replace : was);
+        if (was == expect) {
+            reg_write(cpu, i, i->rm, bytes, replace);
+        }
     }
     if (was != expect) {
         reg_write(cpu, i, RAX, bytes, was);

@@ -225,7 +225,7 @@ static uint8_t new_modrm(const struct insn *i, unsigned *r, unsigned *b)
 
 static void put_vex(struct text *t, const struct insn *i, unsigned r, unsigned b)
 {
-    bool general = general_reg(i) || general_rm(i) ||
+    bool general = general_reg(i) || general_rm(i) || i->desc->regs_read ||
                    (i->mem && (is_general(i->desc->operand[0]) || is_general(i->desc->operand[1]) ||
                                is_general(i->desc->operand[2])));
     /* A general register makes W the operand size, which counts in 64-bit mode only. */
@@ -574,7 +574,9 @@ void native_execute(struct vcpu *cpu, const struct insn *i)
 {
     uint8_t scratch[64] __attribute__((aligned(64)));
     bool x87 = i->desc->class == CLASS_X87;
-    bool with_x87 = x87 || i->desc->class == CLASS_MMX;
+    /* From memory these two use no MMX register. */
+    bool from_memory = i->mem && (i->op == OP_CVTPI2PS || i->op == OP_CVTPI2PD);
+    bool with_x87 = x87 || (i->desc->class == CLASS_MMX && !from_memory);
     if (!stubs && !(stubs = stubs_new())) {
         cpu_raise(cpu, VEC_UD); /* no memory: the host cannot go on for long */
     }

@@ -41,6 +41,8 @@ void xstate_init(struct vcpu *cpu, uint64_t parts);
 /* Raises #MF (or tells the board: IRQ 13) if an unmasked x87 error is pending. */
 void fpu_check_pending(struct vcpu *cpu);
 
+/* Moves the top of the x87 stack: the area holds registers in stack order, so all move. */
+void fpu_set_top(struct vcpu *cpu, unsigned top);
 /* Takes SIGFPE, as the first native_execute() does; for who has set another handler since. */
 void native_catch_signals(void);
 /* Executes a vector, MMX or x87 instruction by the host's own. */

@@ -244,6 +244,17 @@ static void restore_part(struct vcpu *cpu, const struct insn *i, const uint8_t *
     }
 }
 
+static void clear_lower(struct vcpu *cpu, uint64_t parts)
+{
+    xstate_own(cpu, parts);
+    if (parts & XSTATE_SSE) {
+        memset(cpu->r.xsave + XSAVE_XMM, 0, 128);
+    }
+    if (parts & XSTATE_AVX) {
+        memset(cpu->r.xsave + XSAVE_YMM, 0, 128);
+    }
+}
+
 static void do_xrstor(struct vcpu *cpu, const struct insn *i)
 {
     uint8_t area[4096];
@@ -265,7 +276,11 @@ static void do_xrstor(struct vcpu *cpu, const struct insn *i)
         cpu_raise_code(cpu, VEC_GP, 0);
     }
     /* Everything read and checked. */
-    uint64_t bv = (xstate_bv(cpu) & ~parts) | load;
+    uint64_t clear = parts & ~load;
+    if (!vcpu_code64(cpu)) { /* the upper eight vector registers stay */
+        clear_lower(cpu, clear & (XSTATE_SSE | XSTATE_AVX));
+        clear &= ~(uint64_t)(XSTATE_SSE | XSTATE_AVX);
+    }
     if (!has_mxcsr && (h.packed & COMPACTED) && (parts & XSTATE_SSE)) {
         has_mxcsr = true;
         mxcsr = MXCSR_DEFAULT;
@@ -282,6 +297,7 @@ static void do_xrstor(struct vcpu *cpu, const struct insn *i)
     if (has_mxcsr) {
         set_mxcsr(cpu, mxcsr);
     }
+    uint64_t bv = xstate_bv(cpu) & ~clear;
     memcpy(cpu->r.xsave + XSAVE_BV, &bv, 8);
 }
 
@@ -394,19 +410,6 @@ static void do_maskmovdqu(struct vcpu *cpu, const struct insn *i)
     masked_bytes(cpu, i, data.b, mask.b, 16);
 }
 
-/* What every MMX instruction does to the x87 state: TOP 0, all registers in use. */
-static void enter_mmx(struct vcpu *cpu)
-{
-    uint8_t turned[128], *st = cpu->r.xsave + XSAVE_ST;
-    unsigned fsw = fpu_word(cpu, XSAVE_FSW), top = fsw >> 11 & 7;
-    for (unsigned n = 0; n < 8; n++) {
-        memcpy(turned + 16 * n, st + 16 * ((n - top) & 7), 16);
-    }
-    memcpy(st, turned, sizeof(turned));
-    fpu_set_word(cpu, XSAVE_FSW, (uint16_t)(fsw & ~0x3800u));
-    cpu->r.xsave[XSAVE_FTW] = 0xff;
-}
-
 static void do_maskmovq(struct vcpu *cpu, const struct insn *i)
 {
     uint8_t data[8], mask[8];
@@ -415,7 +418,8 @@ static void do_maskmovq(struct vcpu *cpu, const struct insn *i)
     memcpy(data, cpu->r.xsave + XSAVE_ST + 16 * ((i->reg - top) & 7), 8);
     memcpy(mask, cpu->r.xsave + XSAVE_ST + 16 * ((i->rm - top) & 7), 8);
     masked_bytes(cpu, i, data, mask, 8);
-    enter_mmx(cpu);
+    fpu_set_top(cpu, 0); /* as every MMX instruction does */
+    cpu->r.xsave[XSAVE_FTW] = 0xff;
 }
 
 /* ---- gathers ---- */

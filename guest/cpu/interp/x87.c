@@ -15,6 +15,17 @@ static unsigned top_of(const struct vcpu *cpu)
     return fpu_word(cpu, XSAVE_FSW) >> FSW_TOP_SHIFT & 7;
 }
 
+void fpu_set_top(struct vcpu *cpu, unsigned top)
+{
+    uint8_t turned[128], *st = cpu->r.xsave + XSAVE_ST;
+    unsigned old = top_of(cpu), fsw = fpu_word(cpu, XSAVE_FSW);
+    for (unsigned n = 0; n < 8; n++) {
+        memcpy(turned + 16 * n, st + 16 * ((n + top - old) & 7), 16);
+    }
+    memcpy(st, turned, sizeof(turned));
+    fpu_set_word(cpu, XSAVE_FSW, (uint16_t)((fsw & ~0x3800u) | top << FSW_TOP_SHIFT));
+}
+
 /* ES and B say whether an unmasked exception is pending. */
 static void summarize(struct vcpu *cpu)
 {
@@ -159,12 +170,20 @@ static void do_fnstenv(struct vcpu *cpu, const struct insn *i)
     summarize(cpu);
 }
 
+static void initialize(struct vcpu *cpu)
+{
+    fpu_set_top(cpu, 0); /* the registers keep their contents */
+    memset(cpu->r.xsave, 0, XSAVE_MXCSR);
+    fpu_set_word(cpu, XSAVE_FCW, FCW_DEFAULT);
+}
+
 static void do_fldenv(struct vcpu *cpu, const struct insn *i)
 {
     uint8_t image[28];
     unsigned bytes = environment_bytes(i);
     fpu_check_pending(cpu);
     mem_read(cpu, interp_linear(cpu, i, bytes, false), image, bytes);
+    fpu_set_top(cpu, get_word(image, i->opsize == 2 ? 2 : 4, 1) >> FSW_TOP_SHIFT & 7);
     take_environment(cpu, i, image);
 }
 
@@ -179,7 +198,7 @@ static void do_fnsave(struct vcpu *cpu, const struct insn *i)
         memcpy(image + head + 10 * n, cpu->r.xsave + XSAVE_ST + 16 * n, 10);
     }
     mem_write(cpu, linear, image, head + 80);
-    xstate_init(cpu, XSTATE_X87);
+    initialize(cpu);
 }
 
 static void do_frstor(struct vcpu *cpu, const struct insn *i)
@@ -202,8 +221,7 @@ static void do_fninit(struct vcpu *cpu, const struct insn *i)
 {
     (void)i;
     xstate_own(cpu, XSTATE_X87);
-    memset(cpu->r.xsave, 0, XSAVE_MXCSR); /* the registers keep their contents */
-    fpu_set_word(cpu, XSAVE_FCW, FCW_DEFAULT);
+    initialize(cpu);
 }
 
 static void do_fnclex(struct vcpu *cpu, const struct insn *i)
