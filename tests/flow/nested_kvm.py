@@ -88,6 +88,7 @@ def self_test():
 TESTS = {
     "kvm-pc": lambda: boots("-accel kvm -M pc"),
     "kvm-q35-smp": lambda: boots("-accel kvm -M q35 -smp 2"),
+    "kvm-pc-smp": lambda: boots("-accel kvm -M pc -smp 2"),
     "kvm-shadow-paging": lambda: boots("-accel kvm -M pc", "npt=0"),
 }
 
