@@ -70,7 +70,7 @@ static void cmos_boot_order(struct device *rtc, const char *order)
 static void cmos_floppies(struct machine *m, struct device *rtc)
 {
     unsigned n = 0, kinds = 0;
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < 2 && board_find(m->board, "fdc"); i++) {
         if (m->config.floppy[i]) {
             kinds |= 5u << (i ? 0 : 4); /* 2.88 MB: takes all smaller ones */
             n++;

@@ -7,6 +7,7 @@
 #include "guest/device/ioapic.h"
 #include "guest/device/lapic.h"
 #include "guest/machine/pc.h"
+#include "host/image/image.h"
 
 #include <stdio.h>
 
@@ -128,7 +129,11 @@ static bool attach_drives(struct machine *m, GError **error)
 static bool floppies(struct machine *m, GError **error)
 {
     static const char *const drives[] = {"driveA", "driveB"};
-    if (!m->config.floppy[0] && !m->config.floppy[1]) {
+    bool any = false;
+    for (unsigned i = 0; i < 2; i++) {
+        any |= m->config.floppy[i] && (image_inserted(m->config.floppy[i]) || !m->q35);
+    }
+    if (!any || (!device_model_find("isa-fdc") && !image_inserted(m->config.floppy[0]))) {
         return true;
     }
     struct device *dev = pc_device_new("isa-fdc", error);
