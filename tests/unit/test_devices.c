@@ -72,6 +72,7 @@ static struct subject subject_new(const struct device_model *m)
     struct subject s = {.rig = rig_new()};
     s.dev = rig_device(s.rig, m->name);
     special_properties(s.dev);
+    s.rig->bus.express = g_str_equal(m->name, "pcie-root-port"); /* refuses any other bus */
     rig_start(s.rig, s.dev);
     if (m->bus == BUS_PCI) {
         map_bars(&s);
