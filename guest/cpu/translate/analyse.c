@@ -81,7 +81,8 @@ static bool ends_block(const struct insn *i)
 {
     switch (i->desc->class) {
     case CLASS_SYSTEM:
-        return i->op != OP_RDTSC && i->op != OP_CPUID && i->op != OP_CLI && i->op != OP_RDMSR &&
+        return i->op != OP_RDTSC && i->op != OP_CPUID && i->op != OP_CLI && i->op != OP_STI &&
+               i->op != OP_RDMSR && i->op != OP_SWAPGS &&
                i->op != OP_RDTSCP;
     case CLASS_FAR:
         return true;

@@ -102,7 +102,7 @@ static void write_exit(struct tr *t, const struct stub *s)
         s->exit->dispatch = c->at;
     }
     emit_mov_imm(c, S0, s->value);
-    emit_jmp(c, thunk_at[THUNK_JUMP_0 + t->mode]);
+    emit_jmp(c, thunk_at[THUNK_JUMP_0 + (s->flags & BLOCK_MODE)]);
 }
 
 void stubs_write(struct tr *t)
@@ -210,6 +210,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
     }
     *block = (struct block){.pc = pc, .host = host, .code = t->hot.at, .flags = b->flags};
     t->block = block;
+    t->exit_flags = b->flags;
     analyse(t);
     if (!t->n) {
         return NULL;

@@ -438,6 +438,21 @@ void emit_sub(struct code *c, unsigned dst, unsigned src)
     op_reg(c, true, 0x29, src, dst);
 }
 
+void emit_or(struct code *c, unsigned dst, unsigned src)
+{
+    op_reg(c, true, 0x09, src, dst);
+}
+
+void emit_neg32(struct code *c, unsigned reg)
+{
+    op_reg(c, false, 0xf7, 3, reg);
+}
+
+void emit_cmov(struct code *c, unsigned cc, unsigned dst, unsigned src)
+{
+    op_reg(c, true, 0x0f40 | cc, dst, src);
+}
+
 void emit_cmp_mem(struct code *c, unsigned a, struct mem m)
 {
     op_mem(c, true, false, 0x3b, a, m);

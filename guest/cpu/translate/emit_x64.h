@@ -51,6 +51,7 @@ void emit_lea_rip(struct code *c, unsigned dst, const uint8_t *target);
 void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask);
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count);
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg);
+void emit_cmov(struct code *c, unsigned cc, unsigned dst, unsigned src);
 void emit_lahf(struct code *c);
 void emit_seto_al(struct code *c);
 void emit_setcc(struct code *c, unsigned cc, struct mem m); /* a byte */
@@ -96,5 +97,7 @@ void emit_add_imm(struct code *c, unsigned reg, int32_t v);
 void emit_add_mem(struct code *c, unsigned reg, struct mem m);
 void emit_inc_mem(struct code *c, struct mem m); /* 64 bits */
 void emit_sub(struct code *c, unsigned dst, unsigned src);
+void emit_or(struct code *c, unsigned dst, unsigned src);
+void emit_neg32(struct code *c, unsigned reg);
 
 enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };

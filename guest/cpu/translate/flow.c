@@ -29,13 +29,15 @@ static struct stub *exit_stub(struct tr *t, uint64_t pc)
 {
     struct stub *s = stub_new(t, STUB_EXIT);
     s->value = pc;
+    s->flags = t->exit_flags;
     if (may_link(t, pc)) {
         struct exit *x = cache_meta(sizeof(*x));
         if (!x) {
             t->hot.full = true;
             return s;
         }
-        *x = (struct exit){.pc = pc, .from = t->block, .next_own = t->block->exits};
+        *x = (struct exit){.pc = pc, .from = t->block, .flags = t->exit_flags,
+                           .next_own = t->block->exits};
         t->block->exits = x;
         s->exit = x;
     }
@@ -44,7 +46,7 @@ static struct stub *exit_stub(struct tr *t, uint64_t pc)
 
 static void jump_cached(struct tr *t)
 {
-    emit_jmp(&t->hot, thunk_at[THUNK_JUMP_0 + t->mode]);
+    emit_jmp(&t->hot, thunk_at[THUNK_JUMP_0 + (t->exit_flags & BLOCK_MODE)]);
 }
 
 void exit_direct(struct tr *t, uint64_t pc)

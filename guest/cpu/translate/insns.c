@@ -122,9 +122,9 @@ static bool emit_copied(struct tr *t, const struct insn *i)
     struct host_form f = host_form_of(i);
     struct data_regs d;
     find_data_regs(i, &d);
-    if (i->mem && i->desc->mem != MEM_ADDRESS) {
+    if (i->mem) {
         unsigned size = insn_mem_bytes(i);
-        if (!size || !memory_operand(t, i, size, i->desc->mem & MEM_WRITE, &f.m)) {
+        if (!size || i->desc->mem == MEM_ADDRESS || !memory_operand(t, i, size, i->desc->mem & MEM_WRITE, &f.m)) {
             return false;
         }
         f.mem = true;
@@ -187,6 +187,10 @@ static bool emit_integer(struct tr *t, const struct insn *i)
         return emit_lea_insn(t, i);
     case OP_NOP:
     case OP_PAUSE:
+    case OP_PREFETCH:
+    case OP_CLFLUSH:
+    case OP_CLFLUSHOPT:
+    case OP_CLWB:
         return true;
     case OP_CLD:
     case OP_STD:

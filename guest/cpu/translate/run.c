@@ -34,6 +34,9 @@ static void state_in(struct bt_cpu *b, bool saved)
     r->rflags = (r->rflags & ~(uint64_t)SLOT_FLAGS) | (fl >> 8 & FL_FLAGS) |
                 (fl & 1 ? FLAG_OF : 0) | (b->df ? FLAG_DF : 0) | (b->intf ? FLAG_IF : 0) |
                 (b->ac ? FLAG_AC : 0);
+    r->seg[SEG_FS].base = b->seg_base[SEG_FS];
+    r->seg[SEG_GS].base = b->seg_base[SEG_GS];
+    r->kernel_gs_base = b->kernel_gs;
     b->fp_was = b->fp_ok;
     b->fp_ok = 0;
 }
@@ -72,7 +75,8 @@ static uint32_t flags_of(const struct vcpu *cpu)
         return BLOCK_INTERP;
     }
     return (uint32_t)tlb_mode(cpu) | (vcpu_code64(cpu) ? 0 : BLOCK_32) |
-           (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) | (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
+           (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) | (cpu->r.cr4 & CR4_SMAP ? BLOCK_SMAP : 0) |
+           (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
 }
 
 /* After the interpreter: flags, segments and time may have changed. */
@@ -87,6 +91,8 @@ static void state_out(struct bt_cpu *b)
     r->rflags &= ~(uint64_t)FLAG_RF;
     b->seg_base[SEG_FS] = r->seg[SEG_FS].base;
     b->seg_base[SEG_GS] = r->seg[SEG_GS].base;
+    b->kernel_gs = r->kernel_gs_base;
+    b->sys = r->rflags & ~(uint64_t)SLOT_FLAGS;
     b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
     b->flags = flags_of(b->cpu);
     b->mode = b->flags & BLOCK_MODE;
@@ -139,6 +145,21 @@ static struct block *block_at_rip(struct bt_cpu *b)
     return block;
 }
 
+/* The same from the jump cache, without a lock. */
+static bool cached_at_rip(struct bt_cpu *b)
+{
+    uint64_t pc = b->cpu->r.rip;
+    const struct jump_cache *j = &b->jump[b->mode];
+    unsigned slot = (unsigned)pc & (JUMP_SLOTS - 1);
+    if (b->jump_flags[b->mode] != b->flags ||
+        __atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) != ~pc) {
+        return false;
+    }
+    b->resume = j->code[slot];
+    b->fp_resume = 0;
+    return true;
+}
+
 /* One instruction by the interpreter; false: leave generated code. */
 static bool step(struct bt_cpu *b)
 {
@@ -152,22 +173,31 @@ static bool step(struct bt_cpu *b)
     return true;
 }
 
-/* Sets .resume to the code for r.rip, stepping over what has none. */
-static struct block *find_code(struct bt_cpu *b)
+/* Sets .resume to the code for r.rip, stepping over what has none.  With @block it has to
+ * tell which block that is, or NULL. */
+static bool find_code(struct bt_cpu *b, struct block **block)
 {
     struct vcpu *cpu = b->cpu;
     for (;;) {
         if (!cpu_may_go_on(cpu) || cpu->r.halted || (b->flags & BLOCK_INTERP)) {
-            return NULL;
+            return false;
         }
-        struct block *block = cpu->r.shadow ? NULL : block_at_rip(b);
-        if (block) {
-            b->resume = exec_of(block->code);
-            b->fp_resume = 0;
-            return block;
+        if (!cpu->r.shadow) {
+            if (!block && cached_at_rip(b)) {
+                return true;
+            }
+            struct block *found = block_at_rip(b);
+            if (found) {
+                b->resume = exec_of(found->code);
+                b->fp_resume = 0;
+                if (block) {
+                    *block = found;
+                }
+                return true;
+            }
         }
         if (atomic_load(&cache_full) || !step(b)) {
-            return NULL;
+            return false;
         }
     }
 }
@@ -189,7 +219,7 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
         b->flags == flags && cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
         return resume_at(b, block, d->next);
     }
-    return find_code(b) != NULL;
+    return find_code(b, NULL);
 }
 
 static bool one(struct bt_cpu *b, const struct desc *d)
@@ -230,7 +260,7 @@ bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
     b->stats.dispatch++;
     state_in(b, false);
     b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)pc : pc;
-    return find_code(b) != NULL;
+    return find_code(b, NULL);
 }
 
 /* Makes the exit @x lead to @block for good, if that is sound. */
@@ -239,7 +269,7 @@ static void try_link(struct bt_cpu *b, struct exit *x, struct block *block)
     struct block *from = x->from;
     bool near = from->pc >> 12 == block->pc >> 12;
     bool same = (uint64_t)from->host >> 12 == (uint64_t)block->host >> 12;
-    if (!from->valid || !block->valid || block->pc != x->pc || block->flags != from->flags) {
+    if (!from->valid || !block->valid || block->pc != x->pc || block->flags != x->flags) {
         return;
     }
     if (near && same) {
@@ -259,15 +289,16 @@ bool bt_link(struct bt_cpu *b, struct exit *exec_x, uint64_t unused)
     b->stats.link++;
     state_in(b, false);
     b->cpu->r.rip = x->pc;
-    struct block *block = find_code(b);
-    if (block) {
+    struct block *block = NULL;
+    bool found = find_code(b, &block);
+    if (found) {
         pthread_mutex_lock(&cache_lock);
         if (generation == cache_generation) {
             try_link(b, x, block);
         }
         pthread_mutex_unlock(&cache_lock);
     }
-    return block != NULL;
+    return found;
 }
 
 static uint8_t fp_allowed(const struct regs *r)
@@ -298,6 +329,22 @@ bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     return one(b, d);
 }
 
+bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
+{
+    struct vcpu *cpu = b->cpu;
+    (void)unused;
+    state_in(b, d->saved);
+    cpu->r.rip = desc_block(d)->pc + d->guest;
+    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, cpu->r.rip + d->len)
+                                        : system_return(cpu);
+    if (!ok) {
+        return step(b) && find_code(b, NULL);
+    }
+    b->stats.system++;
+    state_out(b);
+    return find_code(b, NULL);
+}
+
 bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc)
 {
     b->stats.poll++;
@@ -311,7 +358,7 @@ bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc)
     b->stats.fault++;
     state_in(b, saved);
     b->cpu->r.rip = pc;
-    return step(b) && find_code(b);
+    return step(b) && find_code(b, NULL);
 }
 
 /* ---- the loop ---- */
@@ -363,6 +410,7 @@ static bool go_on(struct bt_cpu *b)
         }
     }
     state_out(b);
+    b->waiting = atomic_load(&cpu->requests) != 0;
     if (b->flags & BLOCK_INTERP) {
         return step(b);
     }
@@ -371,7 +419,7 @@ static bool go_on(struct bt_cpu *b)
         return false;
     }
     atomic_store(&b->inside, true);
-    if (find_code(b)) {
+    if (find_code(b, NULL)) {
         enter(b);
     }
     return b->stop == STOP_NONE;
@@ -471,9 +519,10 @@ static void bt_detach(struct vcpu *cpu)
              "cpu %u: blocks %" G_GUINT64_FORMAT " insns %" G_GUINT64_FORMAT " cache %" G_GUINT64_FORMAT
              " KiB, emptied %u; exits: slow %" G_GUINT64_FORMAT " interpreted %" G_GUINT64_FORMAT
              " dispatch %" G_GUINT64_FORMAT " link %" G_GUINT64_FORMAT " fp %" G_GUINT64_FORMAT
-             " poll %" G_GUINT64_FORMAT " fault %" G_GUINT64_FORMAT,
+             " system %" G_GUINT64_FORMAT " poll %" G_GUINT64_FORMAT
+             " fault %" G_GUINT64_FORMAT,
              cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
-             s->one, s->dispatch, s->link, s->fp, s->poll, s->fault);
+             s->one, s->dispatch, s->link, s->fp, s->system, s->poll, s->fault);
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);

@@ -1,11 +1,121 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * system: instructions of the system part that need no help.
+ * system: instructions of the system part that need no help, and those that a C function
+ * does faster than the interpreter would.
  */
 #include "guest/cpu/translate/translate.h"
 
+static bool kernel(const struct tr *t)
+{
+    return t->block->flags & BLOCK_CPL0;
+}
+
+/* The one instruction behind STI must come before an interrupt that waits already. */
+static bool sti(struct tr *t)
+{
+    if (t->at + 1 >= t->n) {
+        return false;
+    }
+    flags_free(t);
+    emit_cmp_mem8_imm(&t->hot, SLOT(waiting), 0);
+    uint8_t *none = emit_jcc_short(&t->hot, CC_E);
+    struct desc *d = desc_new(t, t->at, t->saved);
+    if (d) {
+        emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
+        emit_jmp(&t->hot, thunk_at[THUNK_ONE]);
+    }
+    emit_short_target(&t->hot, none);
+    emit_store_imm(&t->hot, 1, SLOT(intf), 1);
+    return true;
+}
+
+/* stac, clac: the same code address, another way to see memory. */
+static bool change_ac(struct tr *t, bool on)
+{
+    uint32_t flags = t->block->flags & ~(uint32_t)BLOCK_MODE;
+    flags |= on || !(flags & BLOCK_SMAP) ? TLB_KERNEL_AC : TLB_KERNEL;
+    if (!kernel(t)) {
+        return false;
+    }
+    emit_store_imm(&t->hot, 1, SLOT(ac), on);
+    emit_store_imm(&t->hot, 1, SLOT(mode), (int32_t)(flags & BLOCK_MODE));
+    emit_store_imm(&t->hot, 4, SLOT(flags), (int32_t)flags);
+    t->exit_flags = flags;
+    exit_direct(t, next_pc(t));
+    t->done = true;
+    return true;
+}
+
+static bool swapgs(struct tr *t)
+{
+    struct mem gs = SLOT(seg_base);
+    gs.disp += SEG_GS * 8;
+    if (!kernel(t)) {
+        return false;
+    }
+    emit_load(&t->hot, 8, S0, gs);
+    emit_load(&t->hot, 8, S1, SLOT(kernel_gs));
+    emit_store(&t->hot, 8, gs, S1);
+    emit_store(&t->hot, 8, SLOT(kernel_gs), S0);
+    return true;
+}
+
+/* The guest's counter is the host's and a constant. */
+static bool rdtsc(struct tr *t)
+{
+    struct code *c = &t->hot;
+    if ((t->block->flags & BLOCK_TSD) && !kernel(t)) {
+        return false;
+    }
+    emit_rdtsc(c);
+    emit_mov_imm(c, S0, 32);
+    emit_shlx(c, S1, RDX, S0);
+    emit_lea(c, S1, MEM_SUM(S1, RAX));
+    emit_load(c, 8, S0, SLOT(tsc_add));
+    emit_lea(c, S1, MEM_SUM(S1, S0));
+    emit_mov32(c, RAX, S1);
+    emit_rorx(c, RDX, S1, 32);
+    emit_mov32(c, RDX, RDX);
+    return true;
+}
+
+/* A C function does it: helper bt_system(). */
+static bool by_helper(struct tr *t)
+{
+    struct desc *d = desc_new(t, t->at, t->saved);
+    if (d) {
+        d->size = (uint8_t)(t->in[t->at].op == OP_SYSCALL ? SYSTEM_SYSCALL : SYSTEM_SYSRET);
+        emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
+        emit_jmp(&t->hot, thunk_at[THUNK_SYSTEM]);
+    }
+    t->done = true;
+    return true;
+}
+
 bool emit_system(struct tr *t, const struct insn *i)
 {
-    (void)t, (void)i;
-    return false;
+    switch (i->op) {
+    case OP_CLI:
+        if (!kernel(t)) {
+            return false;
+        }
+        emit_store_imm(&t->hot, 1, SLOT(intf), 0);
+        return true;
+    case OP_STI:
+        return kernel(t) && sti(t);
+    case OP_STAC:
+        return change_ac(t, true);
+    case OP_CLAC:
+        return change_ac(t, false);
+    case OP_SWAPGS:
+        return swapgs(t);
+    case OP_RDTSC:
+        return rdtsc(t);
+    case OP_SYSCALL:
+        return t->code64 && by_helper(t);
+    case OP_SYSRET:
+        return t->code64 && kernel(t) && (i->rex & 8) && by_helper(t);
+    default:
+        return false;
+    }
 }

@@ -157,6 +157,7 @@ void thunks_write(struct code *c)
     write_helper(c, THUNK_DISPATCH, (const void *)bt_dispatch);
     write_helper(c, THUNK_LINK, (const void *)bt_link);
     write_helper(c, THUNK_FP, (const void *)bt_fp);
+    write_helper(c, THUNK_SYSTEM, (const void *)bt_system);
     write_helper(c, THUNK_POLL, (const void *)bt_poll);
     write_helper(c, THUNK_FAULT, (const void *)bt_fault);
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {

@@ -34,7 +34,7 @@ struct jump_cache {
 enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4 };
 
 struct bt_stats {
-    uint64_t slow, one, dispatch, link, fp, poll, fault, translated, insns;
+    uint64_t slow, one, dispatch, link, fp, system, poll, fault, translated, insns;
 };
 
 struct bt_cpu {
@@ -50,18 +50,22 @@ struct bt_cpu {
     uint64_t tsc_add;
     uint64_t temp;
     uint64_t link_pc;
+    uint64_t count, source; /* of a rep instruction: RCX, addend of RSI */
+    uint64_t kernel_gs;     /* MSR_KERNEL_GS_BASE */
+    uint64_t sys;           /* RFLAGS without the flags that are elsewhere */
     uint16_t fl, fl_saved;  /* LAHF's AH in the high byte, OF in the low one */
     uint8_t df, intf, ac;   /* RFLAGS.DF, IF, AC: 0 or 1 */
     uint8_t fp_ok;
     uint8_t fp_resume;      /* load the state before .resume is entered */
     uint8_t fp_was;         /* .fp_ok when generated code was left */
     uint8_t mode;           /* enum tlb_mode of the code that runs */
+    uint8_t waiting;        /* requests wait for IF */
     uint32_t mxcsr_default;
+    uint32_t flags;         /* enum block_flag in force */
     uint64_t ok;            /* what .poll points to */
 
     /* C only. */
     int stop;
-    uint32_t flags;         /* enum block_flag in force */
     uint32_t jump_flags[TLB_MODES]; /* .flags that the entries of .jump[] were made under */
     _Atomic bool inside;    /* may hold pointers into the code cache */
     _Atomic uint64_t turns; /* how often it was seen outside */
@@ -94,6 +98,7 @@ enum block_flag {
     BLOCK_32 = 4,        /* 32-bit code with flat segments */
     BLOCK_TSD = 8,       /* CR4.TSD */
     BLOCK_CPL0 = 16,
+    BLOCK_SMAP = 64,
     BLOCK_INTERP = 32,   /* nothing here can be translated: never a block's */
 };
 
@@ -127,6 +132,7 @@ struct exit {
     struct exit *next_in, *next_own, *next_cross;
     bool cross;       /* is in the list of links between pages */
     uint8_t *field;   /* the jump's rel32 */
+    uint32_t flags;   /* of the block it leads to */
     uint8_t *stub, *dispatch; /* asks to be linked; goes through the jump cache */
 };
 
@@ -217,6 +223,7 @@ struct tr {
     uint8_t fp;             /* FP_* known to be loaded */
     unsigned at;            /* the instruction in hand */
     bool done;              /* the block's end was written */
+    uint32_t exit_flags;    /* enum block_flag behind it */
     struct insn in[BLOCK_INSNS];
     uint32_t live[BLOCK_INSNS + 1]; /* flags needed before instruction i; last: after all */
     uint16_t offset[BLOCK_INSNS + 1];
@@ -276,6 +283,7 @@ struct stub {
     enum { ADDRESS_IN_S0, ADDRESS_MEM, ADDRESS_CONST } address;
     struct mem m;
     uint64_t value;      /* the constant address, or an exit's target */
+    uint32_t flags;      /* an exit's */
     uint8_t *miss, *odd; /* rel32 fields: no entry; not aligned (or across pages) */
     uint8_t *back;       /* from .odd, if the access lies in one page after all */
     uint8_t *retry;
@@ -302,10 +310,15 @@ void stack_move(struct tr *t, unsigned from, int by); /* RSP = @from + @by */
 bool emit_string(struct tr *t, const struct insn *i);
 bool emit_system(struct tr *t, const struct insn *i);
 
+/* syscall.c: state complete; false: the interpreter must do it */
+enum { SYSTEM_SYSCALL, SYSTEM_SYSRET };
+bool system_call(struct vcpu *cpu, uint64_t next);
+bool system_return(struct vcpu *cpu);
+
 
 /* ---- thunks.c: between C and generated code ---- */
 
-enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP,
+enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
@@ -317,6 +330,7 @@ bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc);
 bool bt_link(struct bt_cpu *b, struct exit *x, uint64_t unused);
 bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused);
+bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 
