@@ -47,6 +47,11 @@ static const struct point *point_before(const struct block *b, unsigned offset)
     return &b->points[k];
 }
 
+static G_NO_INLINE void not_ours(int sig)
+{
+    signal(sig, SIG_DFL); /* comes again at once */
+}
+
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -54,7 +59,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     const uint8_t *start = cache_start + cache_exec, *end = cache_end + cache_exec;
     struct block *b = pc >= start && pc < end ? cache_block_at(pc) : NULL;
     if (!b || !of_the_guest(sig, info)) {
-        signal(sig, SIG_DFL); /* comes again at once */
+        not_ours(sig);
         return;
     }
     unsigned offset = (unsigned)(pc - cache_exec - b->code);
