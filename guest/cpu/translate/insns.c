@@ -180,6 +180,17 @@ static bool emit_lea_insn(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* A cache line is written back: nothing to do, but the address has to be right. */
+static bool touch(struct tr *t, const struct insn *i)
+{
+    struct mem m;
+    if (!memory_operand(t, i, 1, false, &m)) {
+        return false;
+    }
+    emit_load(&t->hot, 1, S2, m);
+    return true;
+}
+
 static bool emit_integer(struct tr *t, const struct insn *i)
 {
     switch (i->op) {
@@ -188,10 +199,11 @@ static bool emit_integer(struct tr *t, const struct insn *i)
     case OP_NOP:
     case OP_PAUSE:
     case OP_PREFETCH:
+        return true;
     case OP_CLFLUSH:
     case OP_CLFLUSHOPT:
     case OP_CLWB:
-        return true;
+        return touch(t, i);
     case OP_CLD:
     case OP_STD:
         emit_store_imm(&t->hot, 1, SLOT(df), i->op == OP_STD);
@@ -247,8 +259,8 @@ bool emit_insn(struct tr *t, const struct insn *i)
         ((i->prefixes & PFX_LOCK) && !(i->mem && (i->desc->bits & INSN_LOCKABLE)))) {
         return false;
     }
-    if (!t->code64 && i->mem && (i->seg == SEG_FS || i->seg == SEG_GS)) {
-        return false; /* with a limit */
+    if (!t->code64 && i->mem && (i->seg == SEG_FS || i->seg == SEG_GS || i->seg == SEG_CS)) {
+        return false; /* with a limit, or not writable */
     }
     switch (i->desc->class) {
     case CLASS_INTEGER:

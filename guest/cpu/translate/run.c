@@ -88,7 +88,6 @@ static void state_out(struct bt_cpu *b)
     b->df = f & FLAG_DF ? 1 : 0;
     b->intf = f & FLAG_IF ? 1 : 0;
     b->ac = f & FLAG_AC ? 1 : 0;
-    r->rflags &= ~(uint64_t)FLAG_RF;
     b->seg_base[SEG_FS] = r->seg[SEG_FS].base;
     b->seg_base[SEG_GS] = r->seg[SEG_GS].base;
     b->kernel_gs = r->kernel_gs_base;
@@ -96,6 +95,7 @@ static void state_out(struct bt_cpu *b)
     b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
     b->flags = flags_of(b->cpu);
     b->mode = b->flags & BLOCK_MODE;
+    b->waiting = atomic_load_explicit(&b->cpu->requests, memory_order_relaxed) != 0;
 }
 
 /* ---- finding the next block ---- */
@@ -184,10 +184,12 @@ static bool find_code(struct bt_cpu *b, struct block **block)
         }
         if (!cpu->r.shadow) {
             if (!block && cached_at_rip(b)) {
+                cpu->r.rflags &= ~(uint64_t)FLAG_RF;
                 return true;
             }
             struct block *found = block_at_rip(b);
             if (found) {
+                cpu->r.rflags &= ~(uint64_t)FLAG_RF;
                 b->resume = exec_of(found->code);
                 b->fp_resume = 0;
                 if (block) {
@@ -410,7 +412,6 @@ static bool go_on(struct bt_cpu *b)
         }
     }
     state_out(b);
-    b->waiting = atomic_load(&cpu->requests) != 0;
     if (b->flags & BLOCK_INTERP) {
         return step(b);
     }
