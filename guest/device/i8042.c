@@ -260,7 +260,7 @@ static void command_write(struct device *dev, uint64_t old, uint64_t now)
 static void reset(struct device *dev)
 {
     struct i8042 *s = self(dev);
-    s->ram[0] = MODE_KEY_IRQ | MODE_AUX_IRQ;
+    s->ram[0] = MODE_KEY_IRQ | MODE_AUX_IRQ | MODE_TRANSLATE; /* as firmware leaves it */
     s->output_port = 0xcc | OUT_RUN | OUT_A20;
     ps2_keyboard_reset(&s->kbd);
     ps2_mouse_reset(&s->mouse);
