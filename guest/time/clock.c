@@ -116,7 +116,7 @@ int64_t tsc_to_clock(uint64_t tsc)
         return clock_now();
     }
     __int128 ns = (__int128)ahead * 1000000000 / (int64_t)tsc_hz();
-    return ns > INT64_MAX / 2 ? INT64_MAX : clock_now() + (int64_t)ns;
+    return ns > INT64_MAX / 2 ? INT64_MAX : clock_now() + (int64_t)ns + 2; /* never early */
 }
 
 int64_t clock_wall_ns(void)
