@@ -130,7 +130,7 @@ struct insn {
     uint8_t len;       /* bytes, 1 to 15 */
     uint8_t encoding;  /* enum insn_encoding */
     uint8_t map, opcode;
-    uint8_t pp;        /* mandatory prefix, if the row has one: 0 none, 1 66, 2 F3, 3 F2 */
+    uint8_t pp;        /* 0 none, 1 66, 2 F3, 3 F2; F2 and F3 before 66, the last of them */
     uint8_t prefixes;  /* enum insn_prefix */
     uint8_t rex;       /* the REX byte, or its equivalent from VEX/EVEX (W R X B), or 0 */
     uint8_t opsize;    /* 1, 2, 4, 8: operand size in force (byte forms: 1) */

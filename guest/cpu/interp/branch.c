@@ -44,8 +44,9 @@ static void do_jmp_ind(struct vcpu *cpu, const struct insn *i)
 
 static void do_call_ind(struct vcpu *cpu, const struct insn *i)
 {
-    uint64_t back = cpu->next_rip;
-    cpu_jump(cpu, operand_load(cpu, i, 0), i->opsize);
+    uint64_t back = cpu->next_rip, to = operand_load(cpu, i, 0);
+    stack_linear(cpu, -(int64_t)i->opsize, i->opsize, true); /* #SS comes before #GP */
+    cpu_jump(cpu, to, i->opsize);
     stack_push(cpu, back, i->opsize);
 }
 

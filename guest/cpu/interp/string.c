@@ -11,6 +11,8 @@
  */
 #include "guest/cpu/interp/alu.h"
 
+enum { REPNE = 3 }; /* .pp of F2; of several prefixes it names the last */
+
 /* The two ends of a string instruction; .reg < 0: not used. */
 struct string {
     struct vcpu *cpu;
@@ -249,7 +251,7 @@ static uint64_t element(const uint8_t *at, unsigned bytes)
 static uint64_t run_scas(const struct string *s, uint64_t count)
 {
     uint8_t *at;
-    bool until_equal = s->i->prefixes & PFX_F2;
+    bool until_equal = s->i->pp == REPNE;
     if (s->step < 0 || near_limit(s, SEG_ES, RDI)) {
         return 0;
     }
@@ -273,7 +275,7 @@ static uint64_t run_scas(const struct string *s, uint64_t count)
 static uint64_t run_cmps(const struct string *s, uint64_t count)
 {
     uint8_t *a, *b;
-    bool until_equal = s->i->prefixes & PFX_F2;
+    bool until_equal = s->i->pp == REPNE;
     if (s->step < 0 || near_limit(s, (enum seg_name)s->i->seg, RSI) ||
         near_limit(s, SEG_ES, RDI)) {
         return 0;
@@ -326,7 +328,7 @@ static void repeat(struct vcpu *cpu, const struct insn *i, one_fn *one, run_fn *
             one(&s);
             take_count(&s, 1);
             bool equal = cpu->r.rflags & FLAG_ZF;
-            if (compares && equal != ((i->prefixes & PFX_F3) != 0)) {
+            if (compares && equal != (i->pp != REPNE)) {
                 return;
             }
         }
