@@ -12,7 +12,7 @@
 #include <glib.h>
 #include <string.h>
 
-enum { MAX_BASIC = 0xd, MAX_EXTENDED = 0x8000001e, MAX_EXTENDED_INTEL = 0x80000008 };
+enum { MAX_BASIC = 0xd, MAX_EXTENDED = 0x80000021, MAX_EXTENDED_INTEL = 0x80000008 };
 enum { XSAVE_LEGACY_BYTES = 576 };
 
 uint32_t cpu_signature(const struct cpu_model *m)
@@ -252,6 +252,9 @@ static struct cpuid_regs extended_leaf(const struct vcpu *cpu, uint32_t leaf, ui
                                               : (struct cpuid_regs){0};
     case 0x8000001e:
         return amd && m->offers[FEAT_TOPOEXT] ? leaf_8000_001e(cpu) : (struct cpuid_regs){0};
+    case 0x80000021:
+        return (struct cpuid_regs){m->words[CPUID_8000_0021_EAX], 0,
+                                   m->words[CPUID_8000_0021_ECX], 0};
     default:
         return (struct cpuid_regs){0};
     }

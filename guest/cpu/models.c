@@ -93,12 +93,14 @@ static const char own_features[] =
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse "
     "sse2 pni ht cx16 x2apic tsc-deadline hypervisor popcnt fsgsbase tsc-adjust smep erms smap "
     "umip fsrm spec-ctrl arch-capabilities syscall nx pdpe1gb rdtscp lm lahf-lm invtsc "
-    "arat kvmclock kvm-nopiodelay kvmclock-stable-bit";
+    "arat kvmclock kvm-nopiodelay kvmclock-stable-bit "
+    /* No speculation, so nothing that leaks by it and nothing to pay for against it. */
+    "lfence-always-serializing null-sel-clr-base srso-no tsa-sq-no tsa-l1-no";
 /* Given if the host has them: executed by its own instructions. */
 static const char host_features[] =
     "pclmulqdq ssse3 fma sse4.1 sse4.2 movbe aes xsave avx f16c rdrand bmi1 avx2 bmi2 rdseed adx "
     "clflushopt clwb sha-ni gfni vaes vpclmulqdq rdpid avx-vnni mmxext abm sse4a misalignsse "
-    "3dnowprefetch xsaveopt fsrs fsrc fzrm cr8legacy topoext";
+    "3dnowprefetch xsaveopt xsaveerptr fsrs fsrc fzrm cr8legacy topoext";
 /* Shown only if asked for: of no use, or a cost, to most guests. */
 static const char shy_features[] = "ht";
 
@@ -176,6 +178,7 @@ static const struct leaf_of_word leaf_of_word[CPUID_WORDS] = {
     [CPUID_7_0_EDX] = {7, 0, 3},         [CPUID_7_1_EAX] = {7, 1, 0},
     [CPUID_8000_0001_EDX] = {0x80000001, 0, 3}, [CPUID_8000_0001_ECX] = {0x80000001, 0, 2},
     [CPUID_8000_0007_EDX] = {0x80000007, 0, 3}, [CPUID_8000_0008_EBX] = {0x80000008, 0, 1},
+    [CPUID_8000_0021_EAX] = {0x80000021, 0, 0}, [CPUID_8000_0021_ECX] = {0x80000021, 0, 2},
     [CPUID_D_1_EAX] = {0xd, 1, 0},       [CPUID_6_EAX] = {6, 0, 0},
     [CPUID_KVM_EAX] = {0x40000001, 0, 0},
 };
@@ -337,7 +340,9 @@ static void take_row(struct cpu_model *m, const struct row *row, const uint32_t 
         m->stepping = row->stepping;
         add_names(m->words, row->features);
         add_names(m->words, "hypervisor x2apic tsc-deadline tsc-adjust arat kvmclock "
-                            "kvm-nopiodelay kvmclock-stable-bit spec-ctrl arch-capabilities");
+                            "kvm-nopiodelay kvmclock-stable-bit spec-ctrl arch-capabilities "
+                            "lfence-always-serializing null-sel-clr-base srso-no tsa-sq-no "
+                            "tsa-l1-no");
     }
     if (row->brand) {
         memset(m->brand, 0, sizeof(m->brand));
