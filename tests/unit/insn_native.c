@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "tests/unit/insn_native.h"
 
+#include <asm/ldt.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <ucontext.h>
 #include <unistd.h>
@@ -29,8 +31,9 @@ static void load(const struct test_case *c, ucontext_t *uc)
     }
     g[REG_RIP] = (greg_t)s->rip;
     g[REG_EFL] = (greg_t)s->rflags;
-    uint64_t cs = c->code_bytes == 8 ? 0x33 : 0x23;
-    g[REG_CSGSFS] = (greg_t)(cs | UINT64_C(0x2b) << 48);
+    uint64_t cs = c->code_bytes == 8 ? 0x33 : c->code_bytes == 4 ? 0x23 : TEST_CS16;
+    uint64_t ds = c->code_bytes == 2 ? TEST_DS16 : 0x2b;
+    g[REG_CSGSFS] = (greg_t)(cs | ds << 48);
     memcpy(x, s->xsave, SW_RESERVED);
     memset(x + XSTATE_BV, 0, 64);
     memcpy(x + XSTATE_BV, s->xsave + XSTATE_BV, 8);
@@ -40,7 +43,7 @@ static void load(const struct test_case *c, ucontext_t *uc)
     memcpy((void *)(uintptr_t)TEST_MIDDLE, s->memory, TEST_MIDDLE_BYTES);
     memcpy((void *)(uintptr_t)TEST_TAIL, s->memory + TEST_MIDDLE_BYTES, TEST_TAIL_BYTES);
     /* For 32-bit code; 64-bit code does not look at them. */
-    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(0x2b));
+    __asm__ volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"((uint32_t)ds));
 }
 
 static void save(struct test_case *c, const ucontext_t *uc)
@@ -84,6 +87,18 @@ static void on_signal(int number, siginfo_t *info, void *context)
     load(&self->cases[current], context);
 }
 
+static bool make_segment(unsigned selector, unsigned contents)
+{
+    struct user_desc d = {.entry_number = selector >> 3, .base_addr = TEST_CODE, .limit = 0xffff,
+                          .contents = contents & 3, .useable = 1};
+    return syscall(SYS_modify_ldt, 1, &d, sizeof(d)) == 0;
+}
+
+bool native_has_16_bit(void)
+{
+    return make_segment(TEST_CS16, 2);
+}
+
 static void child(void)
 {
     static uint8_t stack[65536];
@@ -98,6 +113,8 @@ static void child(void)
     if (code == MAP_FAILED) {
         _exit(2);
     }
+    make_segment(TEST_CS16, 2);
+    make_segment(TEST_DS16, 0);
     sigaltstack(&alt, NULL);
     for (unsigned n = 0; n < sizeof(signals) / sizeof(signals[0]); n++) {
         sigaction(signals[n], &action, NULL);

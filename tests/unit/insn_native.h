@@ -35,9 +35,12 @@ struct test_state {
 
 struct test_case {
     uint8_t code[16];
-    uint8_t code_bytes; /* 8 or 4: mode */
+    uint8_t code_bytes; /* 8, 4, or 2: mode; with 2 all segments begin at TEST_CODE */
     struct test_state before, after;
 };
+
+/* Selectors of the 16-bit segments. */
+enum { TEST_CS16 = 0x07, TEST_DS16 = 0x0f };
 
 /* How many cases run at once. */
 enum { TEST_BATCH = 256 };
@@ -49,6 +52,8 @@ struct native {
     int pid;
 };
 bool native_start(struct native *n);
+/* Can there be 16-bit segments?  Some sandboxes forbid them. */
+bool native_has_16_bit(void);
 /* Fills .after of the first @count cases; false if the child died. */
 bool native_run(struct native *n, unsigned count);
 void native_stop(struct native *n);

@@ -136,6 +136,14 @@ static void enter(const struct test_case *c)
     r->seg[SEG_FS].selector = r->seg[SEG_GS].selector = 0; /* as in the child */
     r->seg[SEG_CS] = c->code_bytes == 8 ? segment(0x33, 0x20fb | 1 << 7, 0xffffffff)
                                         : segment(0x23, 0xc0fb, 0xffffffff);
+    if (c->code_bytes == 2) {
+        for (unsigned n = 0; n < SEG_FS; n++) {
+            r->seg[n] = segment(TEST_DS16, 0xf3, 0xffff);
+            r->seg[n].base = TEST_CODE;
+        }
+        r->seg[SEG_CS].selector = TEST_CS16;
+        r->seg[SEG_CS].attr = 0xfb;
+    }
     r->halted = r->wait_sipi = r->shadow = r->event_pending = 0;
     memset(r->xsave, 0, sizeof(r->xsave));
     memcpy(r->xsave, s->xsave, TEST_XSAVE);
@@ -226,7 +234,7 @@ static bool left_out(const struct insn *i)
     if (i->op == OP_POP_SREG && i->reg >= SEG_FS) {
         return true;
     }
-    if (i->seg >= SEG_FS || i->addrsize == 2) {
+    if (i->seg >= SEG_FS || (i->addrsize == 2 && i->code_bytes != 2)) {
         return true; /* those segments belong to the child's C library */
     }
     if (i->rm == RSP && i->mod == 3 &&
@@ -237,9 +245,14 @@ static bool left_out(const struct insn *i)
         i->bytes[i->at_opcode - 1] >> 7) {
         return true; /* makers differ about W there */
     }
+    if (i->code_bytes == 2 &&
+        i->op == OP_POP_SREG) {
+        return true; /* what may be loaded is another question */
+    }
     bool near = i->desc->class == CLASS_BRANCH || i->desc->class == CLASS_INDIRECT;
     /* With 66 makers differ; with F3 AMD's loopne is loope. */
-    return near && (i->prefixes & (PFX_66 | PFX_F2 | PFX_F3));
+    return near && (i->prefixes & (i->code_bytes == 2 ? PFX_F2 | PFX_F3
+                                                      : PFX_66 | PFX_F2 | PFX_F3));
 }
 
 struct group {
@@ -438,6 +451,7 @@ static bool aim(struct test_case *c, const struct insn *i, uint64_t target)
 {
     uint64_t *gpr = c->before.gpr;
     uint64_t mask = i->addrsize == 8 ? UINT64_MAX : 0xffffffff;
+    target -= c->code_bytes == 2 ? TEST_CODE : 0;
     if (i->rip_relative) {
         patch(c, i, (int64_t)(target - (TEST_AT + i->len)));
         return true;
@@ -457,7 +471,7 @@ static bool aim(struct test_case *c, const struct insn *i, uint64_t target)
             gpr[i->index] = scaled = rnd() & 0xff;
             scaled <<= i->scale;
         }
-        if (i->disp_bytes < 4) {
+        if (i->disp_bytes < (i->addrsize == 2 ? 2 : 4)) {
             return false;
         }
         patch(c, i, (int64_t)(target - scaled));
@@ -467,7 +481,9 @@ static bool aim(struct test_case *c, const struct insn *i, uint64_t target)
         return false;
     }
     uint64_t base = target - scaled - (uint64_t)i->disp;
-    gpr[i->base] = i->addrsize == 8 ? base : (base & mask) | (rnd() << 32);
+    gpr[i->base] = i->addrsize == 8   ? base
+                   : i->addrsize == 4 ? (base & mask) | rnd() << 32
+                                      : (base & 0xffff) | rnd() << 16;
     return true;
 }
 
@@ -478,6 +494,12 @@ static void put_memory(struct test_case *c, uint64_t at, const void *from, unsig
     }
 }
 
+/* What has to be subtracted from a linear address. */
+static uint64_t segment_base(const struct test_case *c)
+{
+    return c->code_bytes == 2 ? TEST_CODE : 0;
+}
+
 static uint64_t code_target(void)
 {
     return TEST_CODE + 0x100 + rnd() % 0x500;
@@ -486,11 +508,11 @@ static uint64_t code_target(void)
 /* Registers with a meaning of their own. */
 static bool special(struct test_case *c, struct insn *i, uint64_t target)
 {
-    uint64_t *gpr = c->before.gpr, to;
+    uint64_t *gpr = c->before.gpr, to, low = segment_base(c);
     switch (i->desc->class) {
     case CLASS_STRING:
-        gpr[RSI] = choose_target(i->opsize);
-        gpr[RDI] = choose_target(i->opsize);
+        gpr[RSI] = choose_target(i->opsize) - low;
+        gpr[RDI] = choose_target(i->opsize) - low;
         gpr[RCX] = rnd() % 9;
         return true;
     case CLASS_STACK:
@@ -498,13 +520,15 @@ static bool special(struct test_case *c, struct insn *i, uint64_t target)
         gpr[RSP] = i->op == OP_POPA || chance(95) ? /* a popa that faults may have begun */
                    TEST_MIDDLE + 0x280 + (rnd() & 0xf8) : choose_target(8);
         gpr[RBP] = TEST_MIDDLE + 0x280 + (rnd() & 0xf8);
-        to = code_target();
+        gpr[RSP] -= low;
+        gpr[RBP] -= low;
+        to = code_target() - low;
         if (i->op == OP_POP_SREG) {
             uint64_t selector = (const uint16_t[]){0x2b, 0x28, 0, 3, 0xfffb}[rnd() % 5];
-            put_memory(c, gpr[RSP], &selector, i->opsize);
+            put_memory(c, gpr[RSP] + low, &selector, i->opsize);
         }
         if (i->op == OP_RET) {
-            put_memory(c, gpr[RSP], &to, i->opsize);
+            put_memory(c, gpr[RSP] + low, &to, i->opsize);
         } else if (i->mem) {
             put_memory(c, target, &to, i->opsize);
         } else if (i->rm != RSP) {
@@ -517,10 +541,10 @@ static bool special(struct test_case *c, struct insn *i, uint64_t target)
         }
         return true;
     case CLASS_BRANCH:
-        gpr[RSP] = TEST_MIDDLE + 0x280 + (rnd() & 0xf8);
-        if (i->imm_bytes == 4) {
+        gpr[RSP] = TEST_MIDDLE + 0x280 + (rnd() & 0xf8) - low;
+        if (i->imm_bytes > 1) {
             int32_t rel = (int32_t)(code_target() - (TEST_AT + i->len));
-            memcpy(c->code + i->at_imm, &rel, 4);
+            memcpy(c->code + i->at_imm, &rel, i->imm_bytes);
         } else {
             c->code[i->at_imm] = (uint8_t)(rnd() & 0x7f) | (rnd() & 1 ? 0 : 0x80);
             c->code[i->at_imm] &= c->code[i->at_imm] & 0x80 ? 0xdf : 0xff; /* not into itself */
@@ -534,12 +558,12 @@ static bool special(struct test_case *c, struct insn *i, uint64_t target)
     }
     switch (i->op) {
     case OP_XLAT:
-        gpr[RBX] = TEST_MIDDLE + 0x280;
+        gpr[RBX] = TEST_MIDDLE + 0x280 - low;
         return true;
     case OP_MASKMOVQ:
     case OP_MASKMOVDQU:
     case OP_VMASKMOVDQU:
-        gpr[RDI] = TEST_MIDDLE + 0x240 + (rnd() & 0xff); /* whether masked bytes fault is open */
+        gpr[RDI] = TEST_MIDDLE + 0x240 + (rnd() & 0xff) - low; /* whether masked bytes fault is open */
         return true;
     case OP_DIV:
     case OP_IDIV:
@@ -627,9 +651,10 @@ static bool make_case(struct test_case *c, const struct group *g)
             return false;
         }
     } else if (i.mem) {
-        patch(c, &i, (int64_t)target);
+        patch(c, &i, (int64_t)(target - segment_base(c)));
     }
-    if (g->code_bytes == 4) {
+    c->before.rip -= segment_base(c);
+    if (g->code_bytes != 8) {
         for (unsigned n = 0; n < 16; n++) {
             c->before.gpr[n] = n < 8 ? (uint32_t)c->before.gpr[n] : 0;
         }
@@ -732,6 +757,9 @@ static void check_case(struct test_case *c)
     }
     normalize(&mine);
     normalize(&c->after);
+    if (c->code_bytes != 8) {
+        c->after.gpr[RSP] = (uint32_t)c->after.gpr[RSP]; /* Linux leaves its own above a 16-bit SP */
+    }
     const char *what = difference(&i, &c->after, &mine);
     if (!what) {
         return;
@@ -762,6 +790,10 @@ static void check_case(struct test_case *c)
 static void run_group(const struct group *g)
 {
     native_catch_signals(); /* cmocka has taken SIGFPE */
+    if (g->code_bytes == 2 && !native_has_16_bit()) {
+        print_message("no 16-bit segments here\n");
+        skip();
+    }
     want_state = g->state;
     collect(g);
     print_message("%s: %u mnemonics, seed %#" PRIx64 "\n", g->name, n_ops, seed);
@@ -801,6 +833,11 @@ GROUP(sse_in_32_bit_code, "SSE, 32-bit", 1 << CLASS_SSE, 4)
 GROUP(avx_is_the_processors, "AVX", 1 << CLASS_AVX, 8)
 GROUP(avx_in_32_bit_code, "AVX, 32-bit", 1 << CLASS_AVX, 4)
 
+GROUP(integers_in_16_bit_code, "integer, 16-bit", INTEGERS, 2)
+GROUP(strings_in_16_bit_code, "string, 16-bit", 1 << CLASS_STRING, 2)
+GROUP(stack_and_branches_in_16_bit_code, "stack and branch, 16-bit", BRANCHES, 2)
+GROUP(x87_in_16_bit_code, "x87, 16-bit", 1 << CLASS_X87, 2)
+GROUP(sse_in_16_bit_code, "SSE, 16-bit", 1 << CLASS_SSE, 2)
 GROUP(state_is_saved_as_the_processor_does, "state", 1 << CLASS_SSE, 8, true)
 GROUP(state_is_saved_in_32_bit_code, "state, 32-bit", 1 << CLASS_SSE, 4, true)
 
@@ -834,6 +871,11 @@ int main(void)
         cmocka_unit_test(sse_in_32_bit_code),
         cmocka_unit_test(avx_is_the_processors),
         cmocka_unit_test(avx_in_32_bit_code),
+        cmocka_unit_test(integers_in_16_bit_code),
+        cmocka_unit_test(strings_in_16_bit_code),
+        cmocka_unit_test(stack_and_branches_in_16_bit_code),
+        cmocka_unit_test(x87_in_16_bit_code),
+        cmocka_unit_test(sse_in_16_bit_code),
         cmocka_unit_test(state_is_saved_as_the_processor_does),
         cmocka_unit_test(state_is_saved_in_32_bit_code),
     };
