@@ -10,6 +10,7 @@
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
 #include "guest/cpu/tlb.h"
+#include "guest/cpu/translate/bt.h"
 #include "guest/cpu/vcpu.h"
 #include "guest/memory/ram.h"
 #include "guest/memory/space.h"
@@ -347,6 +348,7 @@ static void make_machines(void)
 static void random_code_ends_as_in_the_interpreter(void **state)
 {
     (void)state;
+    bt_hot = 0;
     make_machines();
     const char *s = getenv("LODGE_SEED"), *c = getenv("LODGE_CASES");
     unsigned cases = c ? (unsigned)atoi(c) : 30000;

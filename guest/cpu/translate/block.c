@@ -22,14 +22,14 @@ struct stub *stub_new(struct tr *t, enum stub_kind kind)
 
 struct desc *desc_new(struct tr *t, unsigned insn, bool saved)
 {
-    struct desc *d = cache_meta(sizeof(*d));
-    if (!d) {
-        t->hot.full = true;
+    struct desc *d = (struct desc *)t->cold.at;
+    if (t->cold.end - t->cold.at < (ptrdiff_t)sizeof(*d)) {
+        t->cold.full = true;
         return NULL;
     }
+    t->cold.at += sizeof(*d);
     *d = (struct desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
-                       .guest = t->offset[insn], .len = t->in[insn].len,
-                       .next = NO_NEXT, .saved = saved};
+                       .insn = (uint16_t)insn, .bits = saved ? DESC_SAVED : 0};
     return d;
 }
 
@@ -58,17 +58,14 @@ static void write_slow(struct tr *t, const struct stub *s)
         return;
     }
     d->size = s->size;
-    d->write = s->write;
+    d->bits |= s->write ? DESC_WRITE : 0;
     d->retry = (uint16_t)(s->retry - t->block->code);
-    if (s->insn + 1u < t->n) {
-        d->next = t->point[s->insn + 2].host;
-    }
-    if (s->back) {
+    if (s->back) { /* the same page for the last byte? */
         point_at(s->odd, c->at);
-        emit_mov32(c, S2, s->reg);
-        emit_and32_imm(c, S2, 4095);
-        emit_cmp32_imm(c, S2, 4096 - s->size);
-        emit_jcc(c, CC_BE, s->back);
+        emit_lea32(c, S2, MEM_BASE(s->reg, s->size - 1));
+        emit_xor32(c, S2, s->reg);
+        emit_shr32(c, S2, 12);
+        emit_jcc(c, CC_E, s->back);
     } else {
         point_at(s->odd, c->at);
     }
@@ -82,7 +79,8 @@ static void write_fp(struct tr *t, const struct stub *s)
 {
     struct desc *d = desc_new(t, s->insn, s->saved);
     if (d) {
-        d->fp = s->fp;
+        d->size = s->fp;
+        d->bits |= DESC_NO_NEXT; /* behind it the state counts as loaded */
         d->retry = (uint16_t)(s->retry - t->block->code);
         point_at(s->miss, t->cold.at);
         emit_lea_rip(&t->cold, S2, (const uint8_t *)d);
@@ -93,13 +91,22 @@ static void write_fp(struct tr *t, const struct stub *s)
 static void write_exit(struct tr *t, const struct stub *s)
 {
     struct code *c = &t->cold;
-    point_at(s->miss, c->at);
-    if (s->exit) {
-        s->exit->field = s->miss;
-        s->exit->stub = c->at;
-        emit_lea_rip(c, S2, (const uint8_t *)s->exit);
+    if (s->link) {
+        struct exit_desc *d = (struct exit_desc *)c->at;
+        if (c->end - c->at < (ptrdiff_t)sizeof(*d)) {
+            c->full = true;
+            return;
+        }
+        c->at += sizeof(*d);
+        *d = (struct exit_desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
+                                .delta = (int32_t)(s->value - t->block->pc),
+                                .field = (uint16_t)(s->miss - t->block->code),
+                                .mode = s->flags & BLOCK_MODE};
+        point_at(s->miss, c->at);
+        emit_lea_rip(c, S2, (const uint8_t *)d);
         emit_jmp(c, thunk_at[THUNK_LINK]);
-        s->exit->dispatch = c->at;
+    } else {
+        point_at(s->miss, c->at);
     }
     emit_mov_imm(c, S0, s->value);
     emit_jmp(c, thunk_at[THUNK_JUMP_0 + (s->flags & BLOCK_MODE)]);
@@ -175,11 +182,12 @@ static bool finish(struct tr *t)
 {
     struct block *b = t->block;
     size_t bytes = t->n_points * sizeof(struct point);
-    b->points = cache_meta(bytes);
+    b->points = cache_meta(bytes + sizeof(struct point));
     if (t->hot.full || t->cold.full || !b->points) {
         return false;
     }
     memcpy(b->points, t->point, bytes);
+    b->points[t->n_points] = (struct point){(uint16_t)(t->hot.at - b->code), t->offset[t->n]};
     b->n_points = (uint16_t)t->n_points;
     b->code_bytes = (uint32_t)(t->hot.at - b->code);
     b->bytes = t->offset[t->n];

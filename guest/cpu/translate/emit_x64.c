@@ -443,6 +443,17 @@ void emit_or(struct code *c, unsigned dst, unsigned src)
     op_reg(c, true, 0x09, src, dst);
 }
 
+void emit_xor32(struct code *c, unsigned dst, unsigned src)
+{
+    op_reg(c, false, 0x31, src, dst);
+}
+
+void emit_shr32(struct code *c, unsigned reg, unsigned count)
+{
+    op_reg(c, false, 0xc1, 5, reg);
+    emit_byte(c, count);
+}
+
 void emit_neg32(struct code *c, unsigned reg)
 {
     op_reg(c, false, 0xf7, 3, reg);

@@ -98,6 +98,8 @@ void emit_add_mem(struct code *c, unsigned reg, struct mem m);
 void emit_inc_mem(struct code *c, struct mem m); /* 64 bits */
 void emit_sub(struct code *c, unsigned dst, unsigned src);
 void emit_or(struct code *c, unsigned dst, unsigned src);
+void emit_xor32(struct code *c, unsigned dst, unsigned src);
+void emit_shr32(struct code *c, unsigned reg, unsigned count);
 void emit_neg32(struct code *c, unsigned reg);
 
 enum cond { CC_O, CC_NO, CC_B, CC_AE, CC_E, CC_NE, CC_BE, CC_A, CC_S, CC_NS };

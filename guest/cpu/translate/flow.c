@@ -22,6 +22,10 @@ static void align_field(struct code *c, unsigned head)
 
 static bool may_link(const struct tr *t, uint64_t pc)
 {
+    int64_t delta = (int64_t)(pc - t->block->pc);
+    if (delta != (int32_t)delta) {
+        return false;
+    }
     return pc >> 12 == t->block->pc >> 12 || t->mode != TLB_USER;
 }
 
@@ -30,17 +34,7 @@ static struct stub *exit_stub(struct tr *t, uint64_t pc)
     struct stub *s = stub_new(t, STUB_EXIT);
     s->value = pc;
     s->flags = t->exit_flags;
-    if (may_link(t, pc)) {
-        struct exit *x = cache_meta(sizeof(*x));
-        if (!x) {
-            t->hot.full = true;
-            return s;
-        }
-        *x = (struct exit){.pc = pc, .from = t->block, .flags = t->exit_flags,
-                           .next_own = t->block->exits};
-        t->block->exits = x;
-        s->exit = x;
-    }
+    s->link = may_link(t, pc);
     return s;
 }
 
@@ -88,11 +82,7 @@ void insn_interp(struct tr *t, bool ends)
     }
     emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
     emit_jmp(&t->hot, thunk_at[THUNK_ONE]);
-    if (ends) {
-        t->done = true;
-    } else {
-        d->next = (uint16_t)(t->hot.at - t->block->code);
-    }
+    t->done = ends;
 }
 
 /* Stores @value, or S2 if @reg, below the stack pointer, and moves that. */

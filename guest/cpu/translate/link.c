@@ -20,16 +20,37 @@ static unsigned page_hash(uint64_t linear)
     return (unsigned)(linear >> 12 ^ linear >> 24) % FILTER;
 }
 
-void link_exit(struct exit *x, struct block *to, bool cross)
+static uint8_t *field_of(const struct exit_desc *d)
 {
-    if (x->to) {
+    return exit_block(d)->code + d->field;
+}
+
+/* The record of @d, which may have been linked before; NULL: no room. */
+static struct exit *exit_of(const struct exit_desc *d)
+{
+    struct block *from = exit_block(d);
+    struct exit *x = from->exits;
+    while (x && x->desc != d) {
+        x = x->next_own;
+    }
+    if (!x && (x = cache_meta(sizeof(*x)))) {
+        *x = (struct exit){.desc = d, .from = from, .next_own = from->exits};
+        from->exits = x;
+    }
+    return x;
+}
+
+void link_exit(const struct exit_desc *d, struct block *to, bool cross)
+{
+    struct exit *x = exit_of(d);
+    if (!x || x->to) {
         return;
     }
     x->to = to;
     x->next_in = to->in;
     to->in = x;
     if (cross) {
-        unsigned h = page_hash(x->pc);
+        unsigned h = page_hash(to->pc);
         cross_pages[h / 64] |= UINT64_C(1) << h % 64;
         if (!x->cross) {
             x->cross = true;
@@ -38,20 +59,17 @@ void link_exit(struct exit *x, struct block *to, bool cross)
         }
     }
     /* A loop goes through the poll; forward jumps need not. */
-    bool forward = x->pc > x->from->pc;
-    emit_patch_rel32(x->field, to->code + (forward ? to->skip_poll : 0));
+    emit_patch_rel32(field_of(d), to->code + (to->pc > x->from->pc ? to->skip_poll : 0));
 }
 
-void link_never(struct exit *x)
+void link_never(const struct exit_desc *d)
 {
-    if (!x->to) {
-        emit_patch_rel32(x->field, x->dispatch);
-    }
+    emit_patch_rel32(field_of(d), d->stub + EXIT_STUB);
 }
 
 static void cut(struct exit *x)
 {
-    emit_patch_rel32(x->field, x->stub);
+    emit_patch_rel32(field_of(x->desc), x->desc->stub);
     struct exit **at = &x->to->in;
     while (*at != x) {
         at = &(*at)->next_in;
@@ -84,7 +102,7 @@ void unlink_cross(uint64_t linear, uint64_t bytes)
     }
     for (struct exit **at = &cross_links; *at;) {
         struct exit *x = *at;
-        if (bytes && x->pc - linear >= bytes) {
+        if (bytes && exit_pc(x->desc) - linear >= bytes) {
             at = &x->next_cross;
             continue;
         }

@@ -24,6 +24,7 @@ enum { HWCAP2_FSGSBASE = 2, FL_FLAGS = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | F
 #define SLOT_FLAGS (FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_AC)
 
 uint64_t bt_cache_bytes = UINT64_C(10) << 20;
+unsigned bt_hot = 8;
 
 /* ---- state ---- */
 
@@ -119,27 +120,50 @@ static bool is_global(struct vcpu *cpu, uint64_t pc)
            tr.global;
 }
 
-/* The block at r.rip, translated if need be and in the jump cache; NULL: none. */
-static struct block *block_at_rip(struct bt_cpu *b)
+/*
+ * Code that has run only a few times is interpreted: most of it never comes again, and its
+ * translation would cost more time and memory than it gives back.
+ */
+static bool is_cold(const uint8_t *host)
+{
+    static uint8_t seen[1 << 16];
+    uint8_t *n = &seen[((uintptr_t)host ^ (uintptr_t)host >> 16) & 0xffff];
+    if (*n >= bt_hot) {
+        return false;
+    }
+    ++*n;
+    return true;
+}
+
+/* The block at r.rip, translated if need be and in the jump cache; NULL: none, or not
+ * yet (@cold). */
+static struct block *block_at_rip(struct bt_cpu *b, bool *cold)
 {
     struct vcpu *cpu = b->cpu;
     uint64_t pc = cpu->r.rip;
     uint8_t *host = code_host(cpu, pc);
+    struct block *block = NULL;
     if (!host) {
         return NULL;
     }
-    smc_watch(b, host);
     bool global = is_global(cpu, pc);
     pthread_mutex_lock(&cache_lock);
-    struct block *block = NULL;
-    if (!atomic_load(&cache_full)) {
-        block = cache_find(host, pc, b->flags);
-        if (!block) {
-            block = translate(b, pc, host);
+    block = cache_find(host, pc, b->flags);
+    if (!block) {
+        pthread_mutex_unlock(&cache_lock);
+        if (is_cold(host)) {
+            *cold = true;
+            return NULL;
         }
-        if (block) {
-            jump_cache_add(b, block, global);
+        smc_watch(b, host);
+        pthread_mutex_lock(&cache_lock);
+        if (!atomic_load(&cache_full)) {
+            block = cache_find(host, pc, b->flags);
+            block = block ? block : translate(b, pc, host);
         }
+    }
+    if (block) {
+        jump_cache_add(b, block, global);
     }
     pthread_mutex_unlock(&cache_lock);
     return block;
@@ -173,6 +197,24 @@ static bool step(struct bt_cpu *b)
     return true;
 }
 
+/* Interprets up to the next branch that is taken; false: leave generated code. */
+static bool run_cold(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    uint64_t pc;
+    int stop;
+    do {
+        pc = cpu->r.rip;
+        stop = interp_step(cpu);
+        b->stats.cold++;
+    } while (stop == STOP_NONE && cpu->r.rip - pc - 1 < 15 && cpu_may_go_on(cpu));
+    state_out(b);
+    if (stop != STOP_NONE) {
+        b->stop = stop;
+    }
+    return stop == STOP_NONE;
+}
+
 /* Sets .resume to the code for r.rip, stepping over what has none.  With @block it has to
  * tell which block that is, or NULL. */
 static bool find_code(struct bt_cpu *b, struct block **block)
@@ -187,7 +229,14 @@ static bool find_code(struct bt_cpu *b, struct block **block)
                 cpu->r.rflags &= ~(uint64_t)FLAG_RF;
                 return true;
             }
-            struct block *found = block_at_rip(b);
+            bool cold = false;
+            struct block *found = block_at_rip(b, &cold);
+            if (cold) {
+                if (!run_cold(b)) {
+                    return false;
+                }
+                continue;
+            }
             if (found) {
                 cpu->r.rflags &= ~(uint64_t)FLAG_RF;
                 b->resume = exec_of(found->code);
@@ -217,9 +266,10 @@ static bool resume_at(struct bt_cpu *b, const struct block *block, unsigned offs
 static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
 {
     const struct block *block = desc_block(d);
-    if (d->next != NO_NEXT && b->cpu->r.rip == block->pc + d->guest + d->len && block->valid &&
-        b->flags == flags && cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
-        return resume_at(b, block, d->next);
+    if (!(d->bits & DESC_NO_NEXT) && d->insn + 2u < block->n_points &&
+        b->cpu->r.rip == block->pc + desc_guest(d, 1) && block->valid && b->flags == flags &&
+        cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
+        return resume_at(b, block, block->points[d->insn + 2].host);
     }
     return find_code(b, NULL);
 }
@@ -227,9 +277,15 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
 static bool one(struct bt_cpu *b, const struct desc *d)
 {
     uint32_t flags = b->flags;
-    b->cpu->r.rip = desc_block(d)->pc + d->guest;
-    state_in(b, d->saved);
-    return step(b) && resume_next(b, d, flags);
+    uint64_t pc = desc_block(d)->pc + desc_guest(d, 0);
+    b->cpu->r.rip = pc;
+    state_in(b, d->bits & DESC_SAVED);
+    do {
+        if (!step(b)) {
+            return false;
+        }
+    } while (b->cpu->r.rip == pc && cpu_may_go_on(b->cpu) && !(b->flags & BLOCK_INTERP)); /* rep */
+    return resume_next(b, d, flags);
 }
 
 bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused)
@@ -245,7 +301,7 @@ bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
     bool canonical = (uint64_t)((int64_t)(ea << 16) >> 16) == ea;
     b->stats.slow++;
     if (canonical && (ea & 4095) + d->size <= 4096 &&
-        tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->write ? ACCESS_WRITE : ACCESS_READ, &res,
+        tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->bits & DESC_WRITE ? ACCESS_WRITE : ACCESS_READ, &res,
                  &code) == 0 &&
         res.host && !res.note) {
         b->s0 = ea;
@@ -265,32 +321,33 @@ bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
     return find_code(b, NULL);
 }
 
-/* Makes the exit @x lead to @block for good, if that is sound. */
-static void try_link(struct bt_cpu *b, struct exit *x, struct block *block)
+/* Makes the exit @d lead to @block for good, if that is sound. */
+static void try_link(struct bt_cpu *b, const struct exit_desc *d, struct block *block)
 {
-    struct block *from = x->from;
+    struct block *from = exit_block(d);
+    uint32_t flags = (from->flags & ~(uint32_t)BLOCK_MODE) | d->mode;
     bool near = from->pc >> 12 == block->pc >> 12;
     bool same = (uint64_t)from->host >> 12 == (uint64_t)block->host >> 12;
-    if (!from->valid || !block->valid || block->pc != x->pc || block->flags != x->flags) {
+    if (!from->valid || !block->valid || block->pc != exit_pc(d) || block->flags != flags) {
         return;
     }
     if (near && same) {
-        link_exit(x, block, false);
-    } else if (!near && b->mode != TLB_USER && is_global(b->cpu, x->pc)) {
-        link_exit(x, block, true);
+        link_exit(d, block, false);
+    } else if (!near && b->mode != TLB_USER && is_global(b->cpu, block->pc)) {
+        link_exit(d, block, true);
     } else {
-        link_never(x);
+        link_never(d);
     }
 }
 
-bool bt_link(struct bt_cpu *b, struct exit *exec_x, uint64_t unused)
+bool bt_link(struct bt_cpu *b, const struct exit_desc *exec_d, uint64_t unused)
 {
-    struct exit *x = (struct exit *)((uint8_t *)exec_x - cache_exec);
+    const struct exit_desc *x = (const struct exit_desc *)((const uint8_t *)exec_d - cache_exec);
     unsigned generation = cache_generation;
     (void)unused;
     b->stats.link++;
     state_in(b, false);
-    b->cpu->r.rip = x->pc;
+    b->cpu->r.rip = exit_pc(x);
     struct block *block = NULL;
     bool found = find_code(b, &block);
     if (found) {
@@ -324,7 +381,7 @@ bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     uint8_t may = fp_allowed(&b->cpu->r);
     (void)unused;
     b->stats.fp++;
-    if (may & d->fp) {
+    if (may & d->size) {
         b->fp_was = may;
         return resume_at(b, desc_block(d), d->retry);
     }
@@ -335,9 +392,9 @@ bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
 {
     struct vcpu *cpu = b->cpu;
     (void)unused;
-    state_in(b, d->saved);
-    cpu->r.rip = desc_block(d)->pc + d->guest;
-    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, cpu->r.rip + d->len)
+    state_in(b, d->bits & DESC_SAVED);
+    cpu->r.rip = desc_block(d)->pc + desc_guest(d, 0);
+    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, desc_block(d)->pc + desc_guest(d, 1))
                                         : system_return(cpu);
     if (!ok) {
         return step(b) && find_code(b, NULL);
@@ -520,10 +577,10 @@ static void bt_detach(struct vcpu *cpu)
              "cpu %u: blocks %" G_GUINT64_FORMAT " insns %" G_GUINT64_FORMAT " cache %" G_GUINT64_FORMAT
              " KiB, emptied %u; exits: slow %" G_GUINT64_FORMAT " interpreted %" G_GUINT64_FORMAT
              " dispatch %" G_GUINT64_FORMAT " link %" G_GUINT64_FORMAT " fp %" G_GUINT64_FORMAT
-             " system %" G_GUINT64_FORMAT " poll %" G_GUINT64_FORMAT
+             " system %" G_GUINT64_FORMAT " cold %" G_GUINT64_FORMAT " poll %" G_GUINT64_FORMAT
              " fault %" G_GUINT64_FORMAT,
              cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
-             s->one, s->dispatch, s->link, s->fp, s->system, s->poll, s->fault);
+             s->one, s->dispatch, s->link, s->fp, s->system, s->cold, s->poll, s->fault);
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);

@@ -34,7 +34,7 @@ struct jump_cache {
 enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4 };
 
 struct bt_stats {
-    uint64_t slow, one, dispatch, link, fp, system, poll, fault, translated, insns;
+    uint64_t slow, one, dispatch, link, fp, system, cold, poll, fault, translated, insns;
 };
 
 struct bt_cpu {
@@ -114,7 +114,7 @@ struct block {
     uint16_t skip_poll;   /* from .code to behind the poll */
     bool valid;
     struct block *next_hash, *next_page;
-    struct exit *exits;   /* its own */
+    struct exit *exits;   /* its own that were linked once */
     struct exit *in;      /* links that lead here */
     struct point *points; /* ascending */
 };
@@ -123,30 +123,37 @@ struct block {
 struct point {
     uint16_t host, guest; /* offsets; bit 15 of .guest: flags are in .fl_saved */
 };
-enum { POINT_SAVED = 1 << 15, NO_NEXT = 0xffff };
+enum { POINT_SAVED = 1 << 15 };
 
-/* A direct jump out of a block; the jump leads to .stub until it is linked. */
+/*
+ * What out-of-line code tells a helper; read-only, in front of that code in the cache, so
+ * packed.
+ */
+struct desc {
+    int32_t block;      /* from this to its struct block */
+    uint16_t insn;      /* its number in the block */
+    uint16_t retry;     /* host offset in the block */
+    uint8_t size;       /* of the access; or an argument */
+    uint8_t bits;       /* enum desc_bit */
+} __attribute__((packed));
+enum desc_bit { DESC_WRITE = 1, DESC_SAVED = 2 /* flags are in .fl_saved */, DESC_NO_NEXT = 4 };
+
+/* The same for a direct jump out of a block, which leads to .stub until it is linked. */
+struct exit_desc {
+    int32_t block;
+    int32_t delta;      /* of its target from the block's pc */
+    uint16_t field;     /* host offset of the jump's rel32 */
+    uint8_t mode;       /* enum tlb_mode of the target */
+    uint8_t stub[];     /* asks to be linked; EXIT_STUB bytes later: by the jump cache */
+} __attribute__((packed));
+enum { EXIT_STUB = 12 };
+
+/* A jump that has been linked, or was. */
 struct exit {
-    uint64_t pc;
+    const struct exit_desc *desc; /* writable view */
     struct block *from, *to;
     struct exit *next_in, *next_own, *next_cross;
     bool cross;       /* is in the list of links between pages */
-    uint8_t *field;   /* the jump's rel32 */
-    uint32_t flags;   /* of the block it leads to */
-    uint8_t *stub, *dispatch; /* asks to be linked; goes through the jump cache */
-};
-
-/* What out-of-line code tells a helper; read-only, in the code cache. */
-struct desc {
-    int32_t block;      /* from this to its struct block */
-    uint16_t guest;     /* offset of the instruction */
-    uint8_t len;
-    uint8_t size;       /* of the access */
-    uint16_t retry, next; /* host offsets in the block; .next NO_NEXT: by r.rip */
-    uint8_t write;
-    uint8_t saved;      /* flags are in .fl_saved */
-    uint8_t fp;         /* FP_* that it needs */
-    uint8_t pad;
 };
 
 /* ---- the code cache: cache.c ---- */
@@ -173,10 +180,26 @@ static inline uint64_t exec_of(const uint8_t *at)
 {
     return (uint64_t)(at + cache_exec);
 }
-/* .desc and .block of a descriptor as generated code names it (executable view). */
+/* The block of a descriptor as generated code names it (executable view). */
 static inline struct block *desc_block(const struct desc *d)
 {
     return (struct block *)((uint8_t *)d - cache_exec + d->block);
+}
+/* Offsets of its instruction, and of the next, in the guest's code. */
+static inline unsigned desc_guest(const struct desc *d, unsigned ahead)
+{
+    const struct point *p = &desc_block(d)->points[d->insn + 1u + ahead];
+    return p->guest & ~(unsigned)POINT_SAVED;
+}
+static inline struct block *exit_block(const struct exit_desc *d) /* writable view */
+{
+    return (struct block *)((uint8_t *)d + d->block);
+}
+static inline uint64_t exit_pc(const struct exit_desc *d)
+{
+    const struct block *b = exit_block(d);
+    uint64_t pc = b->pc + (uint64_t)(int64_t)d->delta;
+    return b->flags & BLOCK_32 ? (uint32_t)pc : pc;
 }
 
 /* ---- self-modifying code: smc.c ---- */
@@ -191,8 +214,8 @@ void block_kill(struct block *block); /* lock held */
 /* ---- links: link.c ---- */
 
 /* Lock held.  @cross: the link relies on a global mapping of its target. */
-void link_exit(struct exit *x, struct block *to, bool cross);
-void link_never(struct exit *x); /* by the jump cache from now on */
+void link_exit(const struct exit_desc *d, struct block *to, bool cross);
+void link_never(const struct exit_desc *d); /* by the jump cache from now on */
 void unlink_block(struct block *block);
 /* Links that rely on mappings of [linear, linear + bytes); bytes 0: all. */
 void unlink_cross(uint64_t linear, uint64_t bytes);
@@ -287,11 +310,11 @@ struct stub {
     uint8_t *miss, *odd; /* rel32 fields: no entry; not aligned (or across pages) */
     uint8_t *back;       /* from .odd, if the access lies in one page after all */
     uint8_t *retry;
-    struct exit *exit;
+    bool link;           /* an exit that may be linked */
 };
 struct stub *stub_new(struct tr *t, enum stub_kind kind);
 void stubs_write(struct tr *t);
-/* NULL: no room. */
+/* Written to the cold code at once; NULL: no room. */
 struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
 
 /* flow.c */
@@ -328,7 +351,7 @@ void thunks_write(struct code *c);
 bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea);
 bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc);
-bool bt_link(struct bt_cpu *b, struct exit *x, uint64_t unused);
+bool bt_link(struct bt_cpu *b, const struct exit_desc *d, uint64_t unused);
 bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc);
