@@ -163,6 +163,37 @@ void ram_free(struct ram *ram)
     g_free(ram);
 }
 
+static struct ram *block_of(const void *host)
+{
+    for (unsigned i = 0; i < BLOCKS_MAX; i++) {
+        const struct ram *b = blocks[i];
+        if (b && (const uint8_t *)host >= b->host && (const uint8_t *)host < b->host + b->size) {
+            return blocks[i];
+        }
+    }
+    return NULL;
+}
+
+void ram_discard(void *host, uint64_t bytes)
+{
+    struct ram *ram = block_of(host);
+    if (!ram) {
+        return;
+    }
+    uint64_t from = (uint64_t)((uint8_t *)host - ram->host), end = MIN(from + bytes, ram->size);
+    from = (from + PAGE_SIZE - 1) & PAGE_MASK;
+    end &= PAGE_MASK;
+    if (from >= end) {
+        return;
+    }
+    /* A page of a file is only given back where the file loses it. */
+    if (ram->fd < 0 ? madvise(ram->host + from, end - from, MADV_DONTNEED) == 0
+                    : fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
+                                (off_t)(end - from)) == 0) {
+        ram_note_write(ram->host + from, end - from);
+    }
+}
+
 struct ram *ram_at(unsigned i)
 {
     for (unsigned slot = 0; slot < BLOCKS_MAX; slot++) {

@@ -50,6 +50,12 @@ struct ram_source {
 struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *source,
                     GError **error);
 void ram_free(struct ram *ram);
+/*
+ * Gives the memory of whole pages in [@host, @host + @bytes) back to the host; they read as
+ * zero afterwards.  Notes the write.  Where the host's pages are larger (hugetlbfs), or on a
+ * host that refuses, the bytes stay as they are.  Any thread.
+ */
+void ram_discard(void *host, uint64_t bytes);
 /* All blocks, in the order in which they were made; for state streams and the debugger. */
 struct ram *ram_at(unsigned i); /* NULL after the last */
 struct ram *ram_find(const char *name);

@@ -121,12 +121,33 @@ static void written_pages_are_found_dirty(void **state)
     ram_free(ram);
 }
 
+static void discarded_pages_read_as_zero(void **state)
+{
+    (void)state;
+    static const struct ram_source shared = {.share = true};
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) error = NULL;
+        struct ram *ram = ram_new("ram", 0x4000, i ? &shared : NULL, &error);
+        assert_works(ram != NULL, error);
+        memset(ram->host, 0x55, 0x4000);
+        ram_discard(ram->host + 0x800, 0x2000); /* one whole page lies in it */
+        assert_int_equal(ram->host[0xfff], 0x55);
+        assert_int_equal(ram->host[0x1000], 0);
+        assert_int_equal(ram->host[0x1fff], 0);
+        assert_int_equal(ram->host[0x2000], 0x55);
+        ram_discard(ram->host + 0x3000, 0x100000);
+        assert_int_equal(ram->host[0x3000], 0);
+        ram_free(ram);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_highest_region_answers),
         cmocka_unit_test(an_access_over_a_boundary_is_split),
         cmocka_unit_test(a_space_shows_through_another),
+        cmocka_unit_test(discarded_pages_read_as_zero),
         cmocka_unit_test(written_pages_are_found_dirty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,7 +18,7 @@ enum { VD_RAM = 16 << 20, VD_QUEUES = 8, VD_SIZE = 64 };
 
 struct vd_queue {
     uint64_t desc, avail, used;
-    unsigned next_desc;
+    unsigned next_desc, size;
     uint16_t avail_idx, used_idx;
 };
 
@@ -116,7 +116,8 @@ static inline void vd_queue_up(struct vdriver *d, unsigned i)
     q->used = vd_alloc(d, 6 + VD_SIZE * 8);
     memset(vd_at(d, q->desc), 0, d->heap - q->desc);
     vd_put(d, 22, i, 2);
-    vd_put(d, 24, VD_SIZE, 2);
+    q->size = MIN(VD_SIZE, (unsigned)vd_get(d, 24, 2));
+    vd_put(d, 24, q->size, 2);
     vd_put(d, 32, q->desc, 4);
     vd_put(d, 36, 0, 4);
     vd_put(d, 40, q->avail, 4);
@@ -157,15 +158,15 @@ static inline unsigned vd_add(struct vdriver *d, unsigned queue, const struct vd
     struct vd_queue *q = &d->q[queue];
     unsigned head = q->next_desc;
     for (; part->n; part++) {
-        unsigned i = q->next_desc++ % VD_SIZE;
+        unsigned i = q->next_desc++ % q->size;
         uint8_t *desc = vd_at(d, q->desc + i * 16);
         le64_put(desc, part->at);
         le32_put(desc + 8, part->n);
         le16_put(desc + 12, (uint16_t)((part[1].n ? 1 : 0) | (part->in ? 2 : 0)));
-        le16_put(desc + 14, (uint16_t)(q->next_desc % VD_SIZE));
+        le16_put(desc + 14, (uint16_t)(q->next_desc % q->size));
     }
-    head %= VD_SIZE;
-    le16_put(vd_at(d, q->avail + 4 + q->avail_idx % VD_SIZE * 2), (uint16_t)head);
+    head %= q->size;
+    le16_put(vd_at(d, q->avail + 4 + q->avail_idx % q->size * 2), (uint16_t)head);
     le16_put(vd_at(d, q->avail + 2), ++q->avail_idx);
     return head;
 }
@@ -177,7 +178,7 @@ static inline bool vd_used(struct vdriver *d, unsigned queue, uint32_t *bytes)
     if (le16_at(vd_at(d, q->used + 2)) == q->used_idx) {
         return false;
     }
-    const uint8_t *e = vd_at(d, q->used + 4 + q->used_idx++ % VD_SIZE * 8);
+    const uint8_t *e = vd_at(d, q->used + 4 + q->used_idx++ % q->size * 8);
     if (bytes) {
         *bytes = le32_at(e + 4);
     }
