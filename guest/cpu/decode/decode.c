@@ -426,6 +426,29 @@ static bool narrow_registers(struct insn *in)
     return true;
 }
 
+static bool has_general_operand(const struct insn_desc *d)
+{
+    return d->class == CLASS_BMI || d->regs_read || d->bytes[0] == SIZE_Y || d->bytes[1] == SIZE_Y ||
+           d->bytes[2] == SIZE_Y;
+}
+
+/*
+ * Outside 64-bit mode VEX.W is still part of the opcode where it is no operand size, and bit
+ * 7 of an immediate that names a register is ignored.  .rex and .bytes say so, for who
+ * encodes the instruction again in 64-bit mode.
+ */
+static void adapt_vex(struct state *s)
+{
+    struct insn *in = s->in;
+    if (s->w && !has_general_operand(in->desc)) {
+        in->rex |= REX_W;
+    }
+    if (in->desc->operand[3] == OPD_IS4) {
+        in->imm &= 0x7f;
+        in->bytes[in->at_imm] &= 0x7f;
+    }
+}
+
 /* What must hold for the whole instruction. */
 static bool legal(struct insn *in)
 {
@@ -493,6 +516,9 @@ static enum decode_result take_rest(struct state *s)
     set_opsize(s);
     if (in->desc->imm && !take_immediate(s)) {
         return short_of(s);
+    }
+    if (in->encoding == ENC_VEX && in->code_bytes != 8) {
+        adapt_vex(s);
     }
     return legal(in) ? DECODE_OK : DECODE_UD;
 }

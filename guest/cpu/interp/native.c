@@ -127,7 +127,8 @@ static void on_sigfpe(int number, siginfo_t *info, void *context)
 
 void native_catch_signals(void)
 {
-    struct sigaction action = {.sa_sigaction = on_sigfpe, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = on_sigfpe,
+                               .sa_flags = SA_SIGINFO | SA_NODEFER | SA_ONSTACK};
     sigemptyset(&action.sa_mask);
     struct sigaction old;
     sigaction(SIGFPE, &action, &old);
@@ -181,11 +182,6 @@ static void put32(struct text *t, uint32_t v)
     t->at += sizeof(v);
 }
 
-static bool is_general(uint8_t kind)
-{
-    return kind == OPD_REG || kind == OPD_RM || kind == OPD_MEM;
-}
-
 /* Does a general register stand in modrm.reg (or modrm.rm)? */
 static bool general_reg(const struct insn *i)
 {
@@ -196,8 +192,7 @@ static bool general_reg(const struct insn *i)
 static bool general_rm(const struct insn *i)
 {
     const uint8_t *k = i->desc->operand;
-    return !i->mem && (is_general(k[0]) || is_general(k[1]) || is_general(k[2])) &&
-           (k[0] == OPD_RM || k[1] == OPD_RM || k[2] == OPD_RM);
+    return !i->mem && (k[0] == OPD_RM || k[1] == OPD_RM || k[2] == OPD_RM);
 }
 
 enum { IN_RCX = 1, IN_RDX = 2, AT_RSI = 6 };
@@ -225,15 +220,9 @@ static uint8_t new_modrm(const struct insn *i, unsigned *r, unsigned *b)
 
 static void put_vex(struct text *t, const struct insn *i, unsigned r, unsigned b)
 {
-    bool general = general_reg(i) || general_rm(i) || i->desc->regs_read ||
-                   (i->mem && (is_general(i->desc->operand[0]) || is_general(i->desc->operand[1]) ||
-                               is_general(i->desc->operand[2])));
-    /* A general register makes W the operand size, which counts in 64-bit mode only. */
-    bool three = i->at_opcode >= 3 && i->bytes[i->at_opcode - 3] == 0xc4;
-    unsigned w = general ? i->opsize == 8 : three ? i->bytes[i->at_opcode - 1] >> 7 : 0;
     put(t, 0xc4);
     put(t, (r ^ 1) << 7 | 0x40 | (b ^ 1) << 5 | i->map);
-    put(t, w << 7 | (~(unsigned)i->vvvv & 15) << 3 | (unsigned)i->vl << 2 | i->pp);
+    put(t, (i->rex >> 3 & 1u) << 7 | (~(unsigned)i->vvvv & 15) << 3 | (unsigned)i->vl << 2 | i->pp);
 }
 
 static void put_legacy(struct text *t, const struct insn *i, unsigned r, unsigned b)
@@ -271,9 +260,7 @@ static void encode(const struct insn *i, uint8_t key[16])
         put(&t, modrm);
     }
     for (unsigned n = 0; n < i->imm_bytes; n++) {
-        uint8_t v = i->bytes[i->at_imm + n];
-        bool is4 = i->desc->operand[3] == OPD_IS4;
-        put(&t, is4 && i->code_bytes != 8 ? v & 0x7fu : v);
+        put(&t, i->bytes[i->at_imm + n]);
     }
     key[15] = (uint8_t)(t.at - key);
 }
@@ -350,7 +337,7 @@ static void vector_registers(const struct insn *i, uint32_t *load, uint32_t *sto
             bit = 1u << i->vvvv;
             break;
         case OPD_IS4:
-            bit = 1u << ((i->imm >> 4) & (i->code_bytes == 8 ? 15 : 7));
+            bit = 1u << (i->imm >> 4 & 15);
             break;
         case OPD_XMM0:
             bit = 1;

@@ -350,7 +350,7 @@ static int64_t lane(const struct lanes *v, unsigned n, unsigned bytes)
 static unsigned masked_lane(const struct insn *i)
 {
     if (i->op == OP_VPMASKMOV) {
-        return i->bytes[i->at_opcode - 1] >> 7 ? 8 : 4; /* VEX.W */
+        return i->rex & 8 ? 8 : 4; /* VEX.W */
     }
     return i->op == OP_VMASKMOVPS ? 4 : 8;
 }
@@ -432,7 +432,7 @@ static void do_gather(struct vcpu *cpu, const struct insn *i)
 {
     bool wide_index = i->op == OP_VPGATHERQ || i->op == OP_VGATHERQP;
     unsigned index_bytes = wide_index ? 8 : 4, total = 16u << i->vl;
-    unsigned bytes = i->bytes[i->at_opcode - 1] >> 7 ? 8 : 4; /* VEX.W */
+    unsigned bytes = i->rex & 8 ? 8 : 4; /* VEX.W */
     unsigned lanes = total / (bytes > index_bytes ? bytes : index_bytes);
     xstate_own(cpu, XSTATE_SSE | XSTATE_AVX);
     struct lanes index = vector_read(cpu, (unsigned)i->index);
