@@ -6,6 +6,7 @@
 /*
  * bt - what the machine's owner may set before the first vCPU runs: -accel bt,tb-size=.
  */
-extern uint64_t bt_cache_bytes; /* bound of the translation cache; a multiple of the page size */
+/* Bound of the translation cache in bytes, a multiple of the page size; 0: by guest memory. */
+extern uint64_t bt_cache_bytes;
 /* How often code is interpreted before it is translated; at most 255. */
 extern unsigned bt_hot;

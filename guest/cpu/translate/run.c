@@ -23,7 +23,7 @@ enum { HWCAP2_FSGSBASE = 2, FL_FLAGS = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | F
 #define POLL_BAD ((const uint64_t *)UINT64_C(0x8000000000000000))
 #define SLOT_FLAGS (FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_AC)
 
-uint64_t bt_cache_bytes = UINT64_C(10) << 20;
+uint64_t bt_cache_bytes;
 unsigned bt_hot = 8;
 
 /* ---- state ---- */
@@ -543,11 +543,22 @@ static bool bt_probe(GError **error)
     return true;
 }
 
+/* A sixteenth of the guest's memory: a large guest runs more programs, and may cost more. */
+static uint64_t cache_bytes(void)
+{
+    uint64_t ram = 0;
+    for (unsigned i = 0; ram_at(i); i++) {
+        ram += ram_at(i)->size;
+    }
+    return bt_cache_bytes ? bt_cache_bytes
+                          : CLAMP(ram / 16, UINT64_C(10) << 20, UINT64_C(128) << 20) & PAGE_MASK;
+}
+
 static bool bt_attach(struct vcpu *cpu, GError **error)
 {
     static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&once);
-    bool ok = cache_open(bt_cache_bytes, error) && signals_open(error);
+    bool ok = cache_open(cache_bytes(), error) && signals_open(error);
     pthread_mutex_unlock(&once);
     if (!ok || !signals_thread(error)) {
         return false;
