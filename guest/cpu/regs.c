@@ -2,6 +2,7 @@
 #include "guest/cpu/regs.h"
 
 #include "base/bytes.h"
+#include "guest/time/clock.h"
 
 const struct cpu_reg cpu_regs[] = {
 #define REG(name, field, bytes, group) {name, offsetof(struct regs, field), bytes, REGS_##group},
@@ -16,14 +17,17 @@ const unsigned n_cpu_regs = G_N_ELEMENTS(cpu_regs);
 #include "guest/cpu/regs.def"
 #undef REG
 
+/* Offsets are of this process's clock: the stream has the time stamp counter's value. */
 GBytes *vcpu_save(const struct vcpu *cpu)
 {
     GByteArray *out = g_byte_array_new();
+    struct regs r = cpu->r;
+    r.tsc_offset = vcpu_tsc(cpu);
     for (unsigned i = 0; i < n_cpu_regs; i++) {
         const struct cpu_reg *reg = &cpu_regs[i];
         put_text(out, reg->name);
         put_le(out, reg->bytes, 2);
-        g_byte_array_append(out, (const uint8_t *)&cpu->r + reg->at, reg->bytes);
+        g_byte_array_append(out, (const uint8_t *)&r + reg->at, reg->bytes);
     }
     return g_byte_array_free_to_bytes(out);
 }
@@ -79,6 +83,7 @@ bool vcpu_load(struct vcpu *cpu, GBytes *state, GError **error)
             return false;
         }
     }
+    r.tsc_offset -= tsc_now();
     cpu->r = r;
     vcpu_loaded(cpu);
     return true;
