@@ -365,6 +365,7 @@ static bool loaded(struct device *dev, GError **error)
     for (unsigned n = 0; n < TIMERS; n++) {
         s->tm[n].period &= width_mask(&s->tm[n]) >> 1;
     }
+    mute_legacy(s); /* the reset before has given the lines back */
     return true;
 }
 

@@ -880,7 +880,7 @@ static void reset_registers(struct lapic *s)
     s->deadline = 0;
     s->cpu->r.cr8 = 0;
     timer_disarm(&s->timer);
-    if (s->cpu->r.apic_base & BASE_BSP) {
+    if (s->cpu->index == 0) {
         s->lvt[LVT_LINT0] = MODE_EXTINT << 8; /* the virtual wire that firmware expects */
     }
 }
