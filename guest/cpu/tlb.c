@@ -21,6 +21,7 @@ enum {
     MAX_TABLE_PAGES = 1024, /* 4 MiB */
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
+    WRITER_SLOTS = 8192,
     LARGE_BITS = 4096,
     TABLES = TLB_MODES * 2,
 };
@@ -43,6 +44,12 @@ struct tlb_log {
     uint64_t large[LARGE_BITS / 64]; /* hashed: 2 MiB of addresses mapped by large pages */
     uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
     struct side side[SIDE_SLOTS];
+    /*
+     * Which host pages may have a direct write path, hashed: a slot holds the number of the
+     * last flush (of global entries: [1]) before the fill.  A stale number means none.
+     */
+    _Atomic uint32_t writer[2][WRITER_SLOTS];
+    uint32_t writer_turn[2];
 };
 
 struct tlb *tlb_new(GError **error)
@@ -87,9 +94,19 @@ static void drop_side(struct tlb *t)
     }
 }
 
+static void drop_writers(struct tlb_log *log, bool global)
+{
+    if (++log->writer_turn[global] == 0) { /* after 2^32 flushes */
+        memset(log->writer[global], 0, sizeof(log->writer[global]));
+        log->writer_turn[global] = 1;
+    }
+}
+
 static void drop_all(struct tlb *t)
 {
     struct tlb_log *log = t->log;
+    drop_writers(log, false);
+    drop_writers(log, true);
     madvise(t->table[0][0], TABLES * TLB_TABLE_BYTES, MADV_DONTNEED);
     memset(log->seen, 0, sizeof(log->seen));
     memset(log->large, 0, sizeof(log->large));
@@ -107,6 +124,7 @@ static void drop_logged(struct tlb *t, bool global)
         t->table[0][0][log->slot[global][i]] = 0;
     }
     log->n[global] = 0;
+    drop_writers(log, global);
 }
 
 static void tell_engine(struct vcpu *cpu, uint64_t linear, uint64_t bytes, bool global)
@@ -182,25 +200,47 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     tell_engine(cpu, linear & PAGE_MASK, PAGE_SIZE, true);
 }
 
-void tlb_drop_writes(struct vcpu *cpu, const void *host_page)
+static unsigned writer_hash(const void *host)
 {
-    struct tlb *t = cpu->tlb;
-    for (unsigned g = 0; t && g < 2; g++) {
-        for (unsigned i = 0; i < t->log->n[g]; i++) {
-            uint64_t slot = t->log->slot[g][i];
-            uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
-            int64_t *entry = &t->table[0][0][slot];
-            if ((slot >> TLB_INDEX_BITS & 1) && *entry &&
-                linear + (uint64_t)*entry == ((uint64_t)host_page & PAGE_MASK)) {
-                *entry = 0;
-            }
-        }
+    return (unsigned)(ram_page_index(host) % WRITER_SLOTS);
+}
+
+/* Zeroes the write entries of @t for the page; any thread.  False: there was none. */
+static bool drop_writes_of(struct tlb *t, bool global, uint64_t host_page)
+{
+    struct tlb_log *log = t->log;
+    uint32_t turn = __atomic_load_n(&log->writer_turn[global], __ATOMIC_RELAXED);
+    unsigned n = MIN(__atomic_load_n(&log->n[global], __ATOMIC_ACQUIRE), LOG_SLOTS);
+    bool found = false;
+    if (atomic_load(&log->writer[global][writer_hash((void *)host_page)]) != turn) {
+        return false;
     }
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t slot = __atomic_load_n(&log->slot[global][i], __ATOMIC_RELAXED);
+        if (!(slot >> TLB_INDEX_BITS & 1)) {
+            continue;
+        }
+        uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
+        int64_t add = (int64_t)(host_page - linear);
+        found |= __atomic_compare_exchange_n(&t->table[0][0][slot], &add, 0, false,
+                                             __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    }
+    return found;
+}
+
+bool tlb_drop_writes(struct vcpu *cpu, const void *host)
+{
+    uint64_t page = (uint64_t)host & PAGE_MASK;
+    bool others = false;
     for (unsigned i = 0; i < vcpu_count(); i++) {
-        if (vcpu_at(i) != cpu) {
-            vcpu_request(vcpu_at(i), REQ_FLUSH);
+        struct vcpu *one = vcpu_at(i);
+        if (one->tlb) {
+            bool found = drop_writes_of(one->tlb, false, page);
+            found |= drop_writes_of(one->tlb, true, page);
+            others |= found && one != cpu;
         }
     }
+    return others;
 }
 
 /* ---- filling ---- */
@@ -231,9 +271,19 @@ static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear,
         drop_all(t);
         touch(t, slot);
     }
-    log->slot[global][log->n[global]++] = slot;
+    log->slot[global][log->n[global]] = slot;
+    __atomic_store_n(&log->n[global], log->n[global] + 1, __ATOMIC_RELEASE);
     t->table[0][0][slot] = (int64_t)((uint64_t)page - (linear & PAGE_MASK));
     t->fills++;
+    if (!write) {
+        return;
+    }
+    /* Who gives the page a flag sees this entry, or this sees the flag: tlb_drop_writes(). */
+    atomic_store(&log->writer[global][writer_hash(page)], log->writer_turn[global]);
+    atomic_thread_fence(memory_order_seq_cst);
+    if (ram_flags(page)) {
+        t->table[0][0][slot] = 0;
+    }
 }
 
 static void note_large(struct tlb *t, uint64_t linear, uint64_t bytes)

@@ -102,6 +102,9 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
 /* Drop translations; own thread.  They call the engine's unmapped(). */
 void tlb_flush_page(struct vcpu *cpu, uint64_t linear);   /* INVLPG: global ones too */
 void tlb_flush(struct vcpu *cpu, bool global_too);        /* CR3 write; all of it */
-/* Drop direct write paths only (a page got flags): all vCPUs, through REQ_FLUSH; this one
- * at once. */
-void tlb_drop_writes(struct vcpu *cpu, const void *host_page);
+/*
+ * Drops the direct write paths of all vCPUs to a page that has just got a flag.  True: a vCPU
+ * other than @cpu had one and may be between its look-up and its store; it is past that when
+ * it has left the guest once.
+ */
+bool tlb_drop_writes(struct vcpu *cpu, const void *host_page);

@@ -500,7 +500,7 @@ static enum stop bt_run(struct vcpu *cpu)
     return (enum stop)b->stop;
 }
 
-static void bt_kick(struct vcpu *cpu)
+void bt_kick(struct vcpu *cpu)
 {
     struct bt_cpu *b = bt_of(cpu);
     if (b) {

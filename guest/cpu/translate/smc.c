@@ -32,7 +32,7 @@ static struct code_page *find_page(uint64_t page)
     return p;
 }
 
-/* Until every other vCPU has seen the flush or is outside generated code. */
+/* Until every other vCPU has left generated code once. */
 static void wait_for_others(struct bt_cpu *b)
 {
     uint64_t seen[BT_CPUS];
@@ -44,6 +44,7 @@ static void wait_for_others(struct bt_cpu *b)
         struct bt_cpu *other = bt_cpus[k];
         while (other && other != b && atomic_load(&other->inside) &&
                atomic_load(&other->turns) == seen[k]) {
+            bt_kick(other->cpu);
             sched_yield();
         }
     }
@@ -56,8 +57,7 @@ void smc_watch(struct bt_cpu *b, uint8_t *host)
         return;
     }
     ram_flags_set(host, PAGE_CODE);
-    tlb_drop_writes(b->cpu, host);
-    if (vcpu_count() > 1) {
+    if (tlb_drop_writes(b->cpu, host)) {
         wait_for_others(b);
     }
 }

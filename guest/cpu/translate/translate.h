@@ -357,6 +357,9 @@ bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused);
 bool bt_poll(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 
+/* Makes the vCPU leave generated code soon; any thread. */
+void bt_kick(struct vcpu *cpu);
+
 /* ---- signal.c ---- */
 bool signals_open(GError **error); /* once a process */
 bool signals_thread(GError **error);
