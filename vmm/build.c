@@ -170,6 +170,8 @@ static void choose_vga(struct vm_options *o)
     if (!o->machine.vga) {
         o->machine.vga = own || o->machine.nodefaults ? "none" : "std";
     }
+    bool hidden = o->nographic || (o->display && g_str_equal(o->display, "none"));
+    o->machine.graphic = o->vnc || (!hidden && (own || !g_str_equal(o->machine.vga, "none")));
 }
 
 /* base=2006-06-17T16:01:21 counts from there, localtime is the host's zone. */

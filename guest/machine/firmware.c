@@ -185,6 +185,9 @@ static bool add_boot_order(struct machine *m, struct device *fw, GError **error)
         }
     }
     g_ptr_array_sort(list, by_bootindex);
+    if (m->firmware_kernel) {
+        g_string_append(text, "/rom@genroms/linuxboot.bin\n");
+    }
     for (unsigned i = 0; i < list->len; i++) {
         g_autoptr(GString) path = g_string_new(NULL);
         if (path_of(m, path, list->pdata[i])) {

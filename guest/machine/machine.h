@@ -23,6 +23,7 @@ struct machine_config {
     const char *boot_order, *boot_once; /* letters: a c d n */
     bool boot_menu;
     unsigned boot_splash_ms;
+    bool graphic;             /* somebody may look at the screen */
     const char *rtc_base;
     const char *uuid, *name;
     const char *vga;          /* "std", "none", "cirrus" refused ... */

@@ -33,6 +33,8 @@ struct machine {
     unsigned n_e820;
     bool direct_wanted;          /* -kernel without firmware */
     struct direct_boot *direct;  /* NULL: the firmware boots */
+    struct direct_boot *firmware_kernel; /* -kernel through the firmware */
+    struct region kernel_port;
     struct acpi_tables *acpi;
     uint64_t tables_at, smbios_at; /* in guest memory, if there is no firmware */
     GByteArray *smbios, *smbios_anchor;
@@ -87,6 +89,10 @@ void pc_direct_wake(struct machine *m);
 bool firmware_prepare(struct machine *m, GError **error);
 /* -boot once= counts until the first reset after the start. */
 void firmware_boot_order(struct machine *m);
+
+/* ---- linuxboot.c ---- */
+/* Gives the kernel of -kernel to the firmware. */
+bool linuxboot_add(struct machine *m, GError **error);
 
 /* ---- load.c ---- */
 /* Places kernel, tables and initrd in memory and sets the boot processor. */

@@ -142,7 +142,7 @@ bool pc_finish(struct board *board, GError **error)
     }
     if (!m->direct_wanted) {
         map_for_firmware(m);
-        return firmware_prepare(m, error);
+        return (!m->config.kernel || linuxboot_add(m, error)) && firmware_prepare(m, error);
     }
     map_for_kernel(m);
     struct boot_request r = {.kernel = m->config.kernel,

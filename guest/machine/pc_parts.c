@@ -97,9 +97,10 @@ bool pc_cpus(struct machine *m, GError **error)
 
 bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error)
 {
-    bool through_firmware;
+    /* Whoever names a firmware or looks at the screen wants what firmware sets up. */
+    bool through_firmware = m->config.graphic || m->config.bios || m->config.pflash[0];
     if (!machine_prop_bool(m, "smm", false, &m->smm, error) ||
-        !machine_prop_bool(m, "kernel-firmware", false, &through_firmware, error)) {
+        !machine_prop_bool(m, "kernel-firmware", through_firmware, &through_firmware, error)) {
         return false;
     }
     m->direct_wanted = m->config.kernel && !through_firmware;
