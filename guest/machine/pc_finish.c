@@ -51,10 +51,20 @@ static bool make_acpi(struct machine *m, GError **error)
     if (!machine_prop_bool(m, "acpi", !m->config.no_acpi, &on, error)) {
         return false;
     }
-    if (on) {
-        struct pc_layout pc = layout_of(m);
-        m->acpi = acpi_tables_new(&pc);
+    if (!on) {
+        return true;
     }
+    struct pc_layout pc = layout_of(m);
+    g_autoptr(GPtrArray) extra = g_ptr_array_new_with_free_func((GDestroyNotify)g_bytes_unref);
+    for (unsigned i = 0; m->config.acpitable && i < m->config.acpitable->len; i++) {
+        GBytes *table = acpi_table_from_option(m->config.acpitable->pdata[i], error);
+        if (!table) {
+            return false;
+        }
+        g_ptr_array_add(extra, table);
+    }
+    pc.extra = extra;
+    m->acpi = acpi_tables_new(&pc);
     return true;
 }
 

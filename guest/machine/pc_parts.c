@@ -99,7 +99,9 @@ bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **er
 {
     /* Whoever names a firmware or looks at the screen wants what firmware sets up. */
     bool through_firmware = m->config.graphic || m->config.bios || m->config.pflash[0];
-    if (!machine_prop_bool(m, "smm", false, &m->smm, error) ||
+    /* SMM is there for secure UEFI variables; SeaBIOS is faster without. */
+    bool smm = m->q35 && m->config.pflash[0];
+    if (!machine_prop_bool(m, "smm", smm, &m->smm, error) ||
         !machine_prop_bool(m, "kernel-firmware", through_firmware, &through_firmware, error)) {
         return false;
     }
