@@ -21,9 +21,9 @@ struct header_field {
 };
 
 static const struct header_field header_fields[] = {
-    {"sig", 0, 4, false, "LODG"},          {"rev", 8, 1, true, "1"},
-    {"oem_id", 10, 6, false, "LODGE"},     {"oem_table_id", 16, 8, false, "LODGEUSR"},
-    {"oem_rev", 24, 4, true, "1"},         {"asl_compiler_id", 28, 4, false, "LODG"},
+    {"sig", 0, 4, false, "LODG"},           {"rev", 8, 1, true, "1"},
+    {"oem_id", 10, 6, false, "LODGE"},      {"oem_table_id", 16, 8, false, "LODGEUSR"},
+    {"oem_rev", 24, 4, true, "1"},          {"asl_compiler_id", 28, 4, false, "LODG"},
     {"asl_compiler_rev", 32, 4, true, "1"},
 };
 

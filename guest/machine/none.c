@@ -9,8 +9,8 @@ static bool build(struct board *board, const struct machine_config *config, GErr
         g_set_error(error, LODGE_ERROR, EINVAL, "-M none has no processor to run anything");
         return false;
     }
-    m->ram = ram_new("ram", (config->ram_bytes + PAGE_SIZE - 1) & PAGE_MASK, &config->ram_source,
-                     error);
+    m->ram =
+        ram_new("ram", (config->ram_bytes + PAGE_SIZE - 1) & PAGE_MASK, &config->ram_source, error);
     if (!m->ram) {
         return false;
     }

@@ -90,6 +90,10 @@ bool firmware_prepare(struct machine *m, GError **error);
 /* -boot once= counts until the first reset after the start. */
 void firmware_boot_order(struct machine *m);
 
+/* ---- vga_text.c ---- */
+/* False if there is no VGA or its BIOS has no characters. */
+bool vga_text_mode(struct machine *m);
+
 /* ---- linuxboot.c ---- */
 /* Gives the kernel of -kernel to the firmware. */
 bool linuxboot_add(struct machine *m, GError **error);

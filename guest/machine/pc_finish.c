@@ -266,6 +266,7 @@ void pc_direct_boot(struct machine *m)
 {
     chipset_ready(m);
     assign_resources(m);
+    m->direct->text_mode = vga_text_mode(m);
     direct_boot_go(m);
 }
 
