@@ -18,6 +18,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 /* What lies where below 640 KiB; all of it is free for the kernel once it runs. */
@@ -523,7 +524,18 @@ static void copy(uint8_t *ram, uint64_t at, GBytes *bytes)
     memcpy(ram + at, data, n);
 }
 
-static void place_files(struct machine *m, struct direct_boot *d, uint8_t *ram)
+/* The pages of a mapped file are not needed before the next reset, which reads them again. */
+static void forget(GBytes *bytes)
+{
+    gsize n = 0;
+    const void *data = bytes ? g_bytes_get_data(bytes, &n) : NULL;
+    if (n) {
+        madvise((void *)((uintptr_t)data & PAGE_MASK), n + ((uintptr_t)data & ~PAGE_MASK),
+                MADV_DONTNEED);
+    }
+}
+
+static void place_files(struct direct_boot *d, uint8_t *ram)
 {
     if (d->elf) {
         elf_place(d, ram);
@@ -540,8 +552,10 @@ static void place_files(struct machine *m, struct direct_boot *d, uint8_t *ram)
     }
     for (unsigned i = 0; i < d->n_modules; i++) {
         copy(ram, d->module[i].at, d->module[i].bytes);
+        forget(d->module[i].bytes);
     }
-    (void)m;
+    forget(d->initrd);
+    forget(d->file);
 }
 
 static void place_tables(struct machine *m, uint8_t *ram)
@@ -592,7 +606,7 @@ void direct_boot_go(struct machine *m)
     uint8_t *ram = m->ram->host;
     put_gdt(ram);
     memcpy(ram + TEXT_AT, d->text, strlen(d->text) + 1);
-    place_files(m, d, ram);
+    place_files(d, ram);
     place_tables(m, ram);
     if (d->kind == BOOT_LINUX) {
         linux_params(m, d, ram);
