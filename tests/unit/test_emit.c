@@ -58,6 +58,7 @@ static void with_registers(unsigned a, unsigned b)
     emit_cmp(&code, a, b), say("cmp %s, %s", r64[a], r64[b]);
     emit_sub(&code, a, b), say("sub %s, %s", r64[a], r64[b]);
     emit_xor32(&code, a, b), say("xor %s, %s", r32[a], r32[b]);
+    emit_movsxd(&code, a, b), say("movsxd %s, %s", r64[a], r32[b]);
     emit_or(&code, a, b), say("or %s, %s", r64[a], r64[b]);
     emit_cmov(&code, CC_A, a, b), say("cmova %s, %s", r64[a], r64[b]);
     emit_rorx(&code, a, b, 32), say("rorx %s, %s, 32", r64[a], r64[b]);
@@ -111,6 +112,8 @@ static void with_one(unsigned r)
         emit_add_imm(&code, r, 4095), say("add %s, 4095", r64[r]);
     }
     emit_shr32(&code, r, 12), say("shr %s, 12", r32[r]);
+    emit_sar(&code, r, 6), say("sar %s, 6", r64[r]);
+    emit_bts(&code, r, 36), say("bts %s, 36", r64[r]);
     emit_neg32(&code, r), say("neg %s", r32[r]);
     emit_add_imm(&code, r, -8), say("add %s, -8", r64[r]);
     emit_push(&code, r), say("push %s", r64[r]);

@@ -192,6 +192,7 @@ static bool finish(struct tr *t)
     b->code_bytes = (uint32_t)(t->hot.at - b->code);
     b->bytes = t->offset[t->n];
     b->lines = t->lines;
+    b->fp = t->fp_used;
     b->valid = true;
     cache_end_block(&t->hot, &t->cold);
     cache_add(b);
@@ -208,6 +209,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
     t->n_stubs = t->n_points = 0;
     t->saved = t->done = false;
     t->fp = 0;
+    t->fp_used = false;
     t->mode = (enum tlb_mode)(b->flags & BLOCK_MODE);
     t->code64 = !(b->flags & BLOCK_32);
     t->bytes = host;

@@ -232,6 +232,11 @@ void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg)
     modrm_reg(c, dst, src);
 }
 
+void emit_movsxd(struct code *c, unsigned dst, unsigned src)
+{
+    op_reg(c, true, 0x63, dst, src);
+}
+
 void emit_lahf(struct code *c)
 {
     emit_byte(c, 0x9f);
@@ -384,6 +389,18 @@ void emit_shr(struct code *c, unsigned reg, unsigned count)
 {
     op_reg(c, true, 0xc1, 5, reg);
     emit_byte(c, count);
+}
+
+void emit_sar(struct code *c, unsigned reg, unsigned count)
+{
+    op_reg(c, true, 0xc1, 7, reg);
+    emit_byte(c, count);
+}
+
+void emit_bts(struct code *c, unsigned reg, unsigned bit)
+{
+    op_reg(c, true, 0x0fba, 5, reg);
+    emit_byte(c, bit);
 }
 
 void emit_test(struct code *c, unsigned a, unsigned b)

@@ -52,6 +52,7 @@ void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask);
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count);
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg);
 void emit_cmov(struct code *c, unsigned cc, unsigned dst, unsigned src);
+void emit_movsxd(struct code *c, unsigned dst, unsigned src);
 void emit_lahf(struct code *c);
 void emit_seto_al(struct code *c);
 void emit_setcc(struct code *c, unsigned cc, struct mem m); /* a byte */
@@ -81,6 +82,8 @@ void emit_sahf(struct code *c);
 void emit_add_al_imm(struct code *c, unsigned v);
 void emit_shl(struct code *c, unsigned reg, unsigned count);
 void emit_shr(struct code *c, unsigned reg, unsigned count);
+void emit_sar(struct code *c, unsigned reg, unsigned count);
+void emit_bts(struct code *c, unsigned reg, unsigned bit);
 void emit_test(struct code *c, unsigned a, unsigned b);
 void emit_test_imm8(struct code *c, unsigned reg, unsigned v); /* low byte */
 void emit_and32_imm(struct code *c, unsigned reg, int32_t v);

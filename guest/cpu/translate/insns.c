@@ -235,6 +235,7 @@ static void fp_need(struct tr *t, const struct insn *i)
     s->miss = t->hot.at - 4;
     s->retry = t->hot.at;
     t->fp |= need;
+    t->fp_used = true;
 }
 
 static bool feature_offered(const struct tr *t, const struct insn *i)
@@ -252,15 +253,56 @@ static bool feature_offered(const struct tr *t, const struct insn *i)
     return *k == 2;
 }
 
+/* bt, bts, btr, btc with a bit number in a register, which reaches beyond the operand. */
+static bool bit_in_memory(struct tr *t, const struct insn *i)
+{
+    struct code *c = &t->hot;
+    struct host_form f = host_form_of(i);
+    unsigned shift = i->opsize == 8 ? 6 : 5;
+    if (i->opsize < 4 || i->seg == SEG_FS || i->seg == SEG_GS) {
+        return false;
+    }
+    flags_free(t);
+    memory_address(t, i);
+    load_guest(t, S2, i->reg);
+    if (i->opsize == 4) {
+        emit_movsxd(c, S2, S2);
+    }
+    emit_sar(c, S2, shift);
+    emit_lea(c, S0, (struct mem){.base = S0, .index = S2, .scale = (uint8_t)(shift - 3)});
+    if (i->addrsize == 4) {
+        emit_mov32(c, S0, S0);
+    }
+    memory_probe(t, i->opsize, i->desc->mem & MEM_WRITE);
+    load_guest(t, S2, i->reg);
+    emit_and32_imm(c, S2, i->opsize == 8 ? 63 : 31);
+    flags_before(t, i);
+    point_saved(t);
+    f.mem = true;
+    f.m = MEM_SUM(S0, S1);
+    f.reg = S2;
+    t->saved = false;
+    return encode(c, i, &f);
+}
+
+static bool is_bit_op(const struct insn *i)
+{
+    return i->op == OP_BT || i->op == OP_BTS || i->op == OP_BTR || i->op == OP_BTC;
+}
+
 bool emit_insn(struct tr *t, const struct insn *i)
 {
-    if ((i->desc->bits & (INSN_ODD_MEM | INSN_VSIB)) || i->addrsize == 2 ||
+    bool odd = (i->desc->bits & INSN_ODD_MEM) && !is_bit_op(i);
+    if (odd || (i->desc->bits & INSN_VSIB) || i->addrsize == 2 ||
         i->encoding == ENC_EVEX || !feature_offered(t, i) ||
         ((i->prefixes & PFX_LOCK) && !(i->mem && (i->desc->bits & INSN_LOCKABLE)))) {
         return false;
     }
     if (!t->code64 && i->mem && (i->seg == SEG_FS || i->seg == SEG_GS || i->seg == SEG_CS)) {
         return false; /* with a limit, or not writable */
+    }
+    if ((i->desc->bits & INSN_ODD_MEM) && is_bit_op(i) && i->mem) {
+        return bit_in_memory(t, i);
     }
     switch (i->desc->class) {
     case CLASS_INTEGER:

@@ -9,6 +9,7 @@
 #include "guest/cpu/translate/translate.h"
 
 #include "base/log.h"
+#include "guest/cpu/models.h"
 #include "guest/cpu/paging.h"
 #include "guest/cpu/translate/bt.h"
 #include "guest/memory/ram.h"
@@ -92,7 +93,8 @@ static void state_out(struct bt_cpu *b)
     b->seg_base[SEG_FS] = r->seg[SEG_FS].base;
     b->seg_base[SEG_GS] = r->seg[SEG_GS].base;
     b->kernel_gs = r->kernel_gs_base;
-    b->sys = r->rflags & ~(uint64_t)SLOT_FLAGS;
+    b->sys = r->rflags & ~(uint64_t)(SLOT_FLAGS | FLAG_RF | FLAG_VM);
+    b->tsc_aux = r->tsc_aux;
     b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
     b->flags = flags_of(b->cpu);
     b->mode = b->flags & BLOCK_MODE;
@@ -124,10 +126,20 @@ static bool is_global(struct vcpu *cpu, uint64_t pc)
  * Code that has run only a few times is interpreted: most of it never comes again, and its
  * translation would cost more time and memory than it gives back.
  */
-static bool is_cold(const uint8_t *host)
+static uint8_t *times_seen(const uint8_t *host)
 {
     static uint8_t seen[1 << 16];
-    uint8_t *n = &seen[((uintptr_t)host ^ (uintptr_t)host >> 16) & 0xffff];
+    return &seen[((uintptr_t)host ^ (uintptr_t)host >> 16) & 0xffff];
+}
+
+void forget_heat(const uint8_t *host)
+{
+    *times_seen(host) = 0;
+}
+
+static bool is_cold(const uint8_t *host)
+{
+    uint8_t *n = times_seen(host);
     if (*n >= bt_hot) {
         return false;
     }
@@ -137,7 +149,7 @@ static bool is_cold(const uint8_t *host)
 
 /* The block at r.rip, translated if need be and in the jump cache; NULL: none, or not
  * yet (@cold). */
-static struct block *block_at_rip(struct bt_cpu *b, bool *cold)
+static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
 {
     struct vcpu *cpu = b->cpu;
     uint64_t pc = cpu->r.rip;
@@ -146,7 +158,7 @@ static struct block *block_at_rip(struct bt_cpu *b, bool *cold)
     if (!host) {
         return NULL;
     }
-    bool global = is_global(cpu, pc);
+    bool global = !link && is_global(cpu, pc);
     pthread_mutex_lock(&cache_lock);
     block = cache_find(host, pc, b->flags);
     if (!block) {
@@ -162,7 +174,7 @@ static struct block *block_at_rip(struct bt_cpu *b, bool *cold)
             block = block ? block : translate(b, pc, host);
         }
     }
-    if (block) {
+    if (block && !link) {
         jump_cache_add(b, block, global);
     }
     pthread_mutex_unlock(&cache_lock);
@@ -230,7 +242,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
                 return true;
             }
             bool cold = false;
-            struct block *found = block_at_rip(b, &cold);
+            struct block *found = block_at_rip(b, block != NULL, &cold);
             if (cold) {
                 if (!run_cold(b)) {
                     return false;
@@ -259,7 +271,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
 static bool resume_at(struct bt_cpu *b, const struct block *block, unsigned offset)
 {
     b->resume = exec_of(block->code + offset);
-    b->fp_ok = b->fp_resume = b->fp_was;
+    b->fp_ok = b->fp_resume = block->fp ? b->fp_was : 0;
     return true;
 }
 
@@ -388,10 +400,26 @@ bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     return one(b, d);
 }
 
+static bool cpuid(struct bt_cpu *b, const struct desc *d)
+{
+    const struct block *block = desc_block(d);
+    uint64_t *g = b->cpu->r.gpr;
+    struct cpuid_regs r = cpu_cpuid(b->cpu, (uint32_t)g[RAX], (uint32_t)g[RCX]);
+    g[RAX] = r.eax;
+    g[RBX] = r.ebx;
+    g[RCX] = r.ecx;
+    g[RDX] = r.edx;
+    b->fp_was = b->fp_ok;
+    return resume_at(b, block, block->points[d->insn + 2].host);
+}
+
 bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
 {
     struct vcpu *cpu = b->cpu;
     (void)unused;
+    if (d->size == SYSTEM_CPUID) {
+        return cpuid(b, d);
+    }
     state_in(b, d->bits & DESC_SAVED);
     cpu->r.rip = desc_block(d)->pc + desc_guest(d, 0);
     bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, desc_block(d)->pc + desc_guest(d, 1))

@@ -83,6 +83,7 @@ void smc_add(struct block *block)
 void block_kill(struct block *block)
 {
     block->valid = false;
+    forget_heat(block->host);
     cache_remove(block);
     unlink_block(block);
     jump_cache_forget(block);

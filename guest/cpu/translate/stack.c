@@ -68,6 +68,35 @@ static bool leave_insn(struct tr *t, unsigned bytes)
     return true;
 }
 
+static void or_bit(struct tr *t, struct mem slot, unsigned bit)
+{
+    emit_load(&t->hot, 1, S0, slot);
+    emit_shl(&t->hot, S0, bit);
+    emit_or(&t->hot, S2, S0);
+}
+
+/* The image is put together from the slots; the arithmetic flags stay saved. */
+static bool pushf_insn(struct tr *t)
+{
+    struct code *c = &t->hot;
+    struct mem ah = SLOT(fl_saved);
+    ah.disp++;
+    if (!t->code64) {
+        return false;
+    }
+    struct mem top = memory_near(t, RSP, -8, 8, true);
+    emit_load(c, 1, S2, ah);
+    or_bit(t, SLOT(fl_saved), 11);
+    or_bit(t, SLOT(intf), 9);
+    or_bit(t, SLOT(df), 10);
+    or_bit(t, SLOT(ac), 18);
+    emit_load(c, 8, S0, SLOT(sys));
+    emit_or(c, S2, S0);
+    emit_store(c, 8, top, S2);
+    stack_move(t, RSP, -8);
+    return true;
+}
+
 bool emit_stack(struct tr *t, const struct insn *i)
 {
     unsigned bytes = t->code64 ? 8 : 4;
@@ -79,6 +108,8 @@ bool emit_stack(struct tr *t, const struct insn *i)
         return push_insn(t, i, bytes);
     case OP_POP:
         return pop_insn(t, i, bytes);
+    case OP_PUSHF:
+        return pushf_insn(t);
     case OP_LEAVE:
         return leave_insn(t, bytes);
     default:

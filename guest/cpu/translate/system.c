@@ -68,6 +68,9 @@ static bool rdtsc(struct tr *t)
         return false;
     }
     emit_rdtsc(c);
+    if (t->in[t->at].op == OP_RDTSCP) {
+        emit_load(c, 4, RCX, SLOT(tsc_aux));
+    }
     emit_mov_imm(c, S0, 32);
     emit_shlx(c, S1, RDX, S0);
     emit_lea(c, S1, MEM_SUM(S1, RAX));
@@ -80,15 +83,15 @@ static bool rdtsc(struct tr *t)
 }
 
 /* A C function does it: helper bt_system(). */
-static bool by_helper(struct tr *t)
+static bool by_helper(struct tr *t, unsigned which, bool ends)
 {
     struct desc *d = desc_new(t, t->at, t->saved);
     if (d) {
-        d->size = (uint8_t)(t->in[t->at].op == OP_SYSCALL ? SYSTEM_SYSCALL : SYSTEM_SYSRET);
+        d->size = (uint8_t)which;
         emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
         emit_jmp(&t->hot, thunk_at[THUNK_SYSTEM]);
     }
-    t->done = true;
+    t->done = ends;
     return true;
 }
 
@@ -110,11 +113,14 @@ bool emit_system(struct tr *t, const struct insn *i)
     case OP_SWAPGS:
         return swapgs(t);
     case OP_RDTSC:
+    case OP_RDTSCP:
         return rdtsc(t);
     case OP_SYSCALL:
-        return t->code64 && by_helper(t);
+        return t->code64 && by_helper(t, SYSTEM_SYSCALL, true);
     case OP_SYSRET:
-        return t->code64 && kernel(t) && (i->rex & 8) && by_helper(t);
+        return t->code64 && kernel(t) && (i->rex & 8) && by_helper(t, SYSTEM_SYSRET, true);
+    case OP_CPUID:
+        return t->at + 1 < t->n && by_helper(t, SYSTEM_CPUID, false);
     default:
         return false;
     }

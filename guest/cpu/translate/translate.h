@@ -47,7 +47,7 @@ struct bt_cpu {
     const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
     uint64_t seg_base[SEG_COUNT];
     uint64_t jump_mask;
-    uint64_t tsc_add;
+    uint64_t tsc_add, tsc_aux;
     uint64_t temp;
     uint64_t link_pc;
     uint64_t count, source; /* of a rep instruction: RCX, addend of RSI */
@@ -113,6 +113,7 @@ struct block {
     uint32_t code_bytes;
     uint16_t skip_poll;   /* from .code to behind the poll */
     bool valid;
+    bool fp;              /* its code counts on x87 or vector state behind a check */
     struct block *next_hash, *next_page;
     struct exit *exits;   /* its own that were linked once */
     struct exit *in;      /* links that lead here */
@@ -244,6 +245,7 @@ struct tr {
     enum tlb_mode mode;
     bool saved;             /* the flags are in .fl_saved */
     uint8_t fp;             /* FP_* known to be loaded */
+    bool fp_used;
     unsigned at;            /* the instruction in hand */
     bool done;              /* the block's end was written */
     uint32_t exit_flags;    /* enum block_flag behind it */
@@ -334,7 +336,7 @@ bool emit_string(struct tr *t, const struct insn *i);
 bool emit_system(struct tr *t, const struct insn *i);
 
 /* syscall.c: state complete; false: the interpreter must do it */
-enum { SYSTEM_SYSCALL, SYSTEM_SYSRET };
+enum { SYSTEM_SYSCALL, SYSTEM_SYSRET, SYSTEM_CPUID };
 bool system_call(struct vcpu *cpu, uint64_t next);
 bool system_return(struct vcpu *cpu);
 
@@ -359,6 +361,8 @@ bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 
 /* Makes the vCPU leave generated code soon; any thread. */
 void bt_kick(struct vcpu *cpu);
+
+void forget_heat(const uint8_t *host); /* the code there has become other code */
 
 /* ---- signal.c ---- */
 bool signals_open(GError **error); /* once a process */
