@@ -402,7 +402,9 @@ static void derive(struct cpu_model *m, const struct request *q)
     if (m->offers[FEAT_AVX512F]) {
         m->xcr0_mask |= 0xe0;
     }
-    m->phys_bits = q->phys_bits ? q->phys_bits : m->offers[FEAT_LM] ? MIN(host_phys_bits(), 46) : 36;
+    /* As QEMU has it: OVMF maps all that there could be, with more bits in more memory than a
+     * small machine has. */
+    m->phys_bits = q->phys_bits ? q->phys_bits : m->offers[FEAT_LM] ? MIN(host_phys_bits(), 40) : 36;
     m->tsc_khz = (uint32_t)(tsc_hz() / 1000);
 }
 
