@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .DEFAULT_GOAL := all
-.PHONY: all help deps check check-kvm check-asan fuzz bench run install format clean
+.PHONY: all help check check-kvm check-asan bench run install clean
 
 all: $(BUILD)/build.ninja ## build everything into build/
 	@ninja -C $(BUILD)
@@ -37,6 +37,15 @@ bench: bench-deps all ## measure beside QEMU; BENCH="--runs 1 int_mix" narrows i
 
 install: all ## install into PREFIX (/usr/local), below DESTDIR if set
 	@meson install -C $(BUILD) --no-rebuild
+
+check-kvm: check-deps all ## the KVM engine inside an emulated machine with SVM
+	@tools/guest tiny $(BUILD)/guests/tiny
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite kvm
+
+check-asan: check-deps ## the unit tests under the address and undefined-behaviour sanitizers
+	@[ -d $(BUILD)-asan ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined >/dev/null
+	@ninja -C $(BUILD)-asan
+	@meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit
 
 clean: ## remove what was built (guest disks under build/guests too)
 	rm -rf $(BUILD)

@@ -96,7 +96,7 @@ def suspend():
         m.qmp("quit")
     with Machine([*args, "-incoming", f"file:{state}"]) as m:
         time.sleep(1)
-        out = m.run("echo mark=$mark jobs=$(jobs | wc -l)", 60)
+        out = m.run("jobs >/tmp/j; echo mark=$mark jobs=$(wc -l </tmp/j)", 60)
         if "mark=kept jobs=2" not in out:
             raise Failed(out)
     os.unlink(state)
