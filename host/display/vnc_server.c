@@ -131,6 +131,7 @@ struct client {
     int slot;                 /* in srv.client */
     bool pointer_change, extended_key;
     bool mode_told;           /* it knows whether the pointer is absolute */
+    bool size_told;           /* the size may have changed while it said hello */
 };
 
 static void on_key(rfbBool down, rfbKeySym sym, rfbClientPtr cl)
@@ -341,6 +342,7 @@ static void take_dirty(rfbScreenInfoPtr screen)
     }
 }
 
+/* What a client must know before it looks, or anew. */
 static void tell_modes(rfbScreenInfoPtr screen)
 {
     pthread_mutex_lock(&srv.lock);
@@ -349,6 +351,10 @@ static void tell_modes(rfbScreenInfoPtr screen)
     pthread_mutex_unlock(&srv.lock);
     for (rfbClientPtr cl = screen->clientHead; cl; cl = cl->next) {
         struct client *c = cl->clientData;
+        if (c && cl->useNewFBSize && !c->size_told) {
+            c->size_told = true;
+            cl->newFBSizePending = TRUE;
+        }
         if (c && c->pointer_change && (changed || !c->mode_told)) {
             c->mode_told = true;
             tell(cl, absolute, ENC_POINTER_CHANGE);
@@ -377,7 +383,7 @@ static void wait_for_work(rfbScreenInfoPtr screen, int timeout_ms)
         fds[n++] = (struct pollfd){.fd = srv.listener[i], .events = POLLIN};
     }
     for (rfbClientPtr cl = screen->clientHead; cl && n < G_N_ELEMENTS(fds); cl = cl->next) {
-        fds[n++] = (struct pollfd){.fd = cl->sock, .events = POLLIN};
+        fds[n++] = (struct pollfd){.fd = cl->onHold ? -1 : cl->sock, .events = POLLIN};
     }
     poll(fds, n, timeout_ms);
     if (fds[0].revents) {
@@ -406,7 +412,6 @@ static rfbScreenInfoPtr make_screen(uint32_t *fb)
     screen->port = screen->ipv6port = 0;
     screen->deferUpdateTime = 0;
     screen->maxClientWait = WAIT_MS;
-    screen->handleEventsEagerly = TRUE;
     screen->kbdAddEvent = on_key;
     screen->ptrAddEvent = on_pointer;
     screen->newClientHook = client_new;

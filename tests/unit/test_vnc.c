@@ -143,6 +143,12 @@ static void update(struct client *c, bool incremental, unsigned what)
     put(c, ask, sizeof(ask));
     while ((c->told & what) != what && !c->failed) {
         uint8_t head[2];
+        if (c->told & RESIZED) { /* an answer in itself */
+            c->told &= ~(unsigned)RESIZED;
+            be16_put(ask + 6, (uint16_t)c->w);
+            be16_put(ask + 8, (uint16_t)c->h);
+            put(c, ask, sizeof(ask));
+        }
         get(c, head, 2);
         c->failed |= head[0] != 0;
         for (unsigned n = get16(c); n > 0 && !c->failed; n--) {
