@@ -5,8 +5,11 @@
 #include "host/net/net.h"
 
 #include <arpa/inet.h>
+#include <net/if.h>
 #include <netinet/in.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -210,6 +213,92 @@ static void frames_wait_for_a_card_without_room_and_keep_their_order(void **stat
     netdevs_close();
 }
 
+static unsigned free_port(int type)
+{
+    int probe = socket(AF_INET, type, 0);
+    struct sockaddr_in sa = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(sa);
+    assert_int_equal(bind(probe, (struct sockaddr *)&sa, len), 0);
+    assert_int_equal(getsockname(probe, (struct sockaddr *)&sa, &len), 0);
+    close(probe);
+    return ntohs(sa.sin_port);
+}
+
+static void talk(struct netdev *a, struct card *card_a, struct netdev *b, struct card *card_b)
+{
+    uint8_t f[1500];
+    for (unsigned i = 0; i < sizeof(f); i++) {
+        f[i] = (uint8_t)(i * 3);
+    }
+    for (unsigned i = 0; i < 100; i++) { /* a connection takes a moment to be accepted */
+        g_main_context_iteration(NULL, FALSE);
+    }
+    transmit(a, f, 60);
+    transmit(a, f, sizeof(f));
+    wait_frames(card_b, 2);
+    assert_int_equal(card_b->bytes[0], 60);
+    assert_int_equal(card_b->bytes[1], sizeof(f));
+    assert_memory_equal(card_b->frame[1], f, sizeof(f));
+    card_a->room = 0;
+    transmit(b, f, 100);
+    transmit(b, f, 200);
+    transmit(b, f, 300);
+    for (unsigned i = 0; i < 100; i++) {
+        g_main_context_iteration(NULL, FALSE);
+    }
+    assert_int_equal(card_a->n, 0);
+    card_a->room = UINT_MAX;
+    net_resume(a);
+    wait_frames(card_a, 3);
+    assert_int_equal(card_a->bytes[2], 300);
+}
+
+static void two_machines_share_a_cable(void **state)
+{
+    (void)state;
+    static struct card ca, cb;
+    unsigned port = free_port(SOCK_STREAM), u1 = free_port(SOCK_DGRAM), u2 = free_port(SOCK_DGRAM);
+    g_autofree char *listens = g_strdup_printf("socket,id=a,listen=127.0.0.1:%u", port);
+    g_autofree char *connects = g_strdup_printf("socket,id=b,connect=127.0.0.1:%u", port);
+    struct netdev *a = plug(listens, &ca), *b = plug(connects, &cb);
+    talk(a, &ca, b, &cb);
+    netdevs_close();
+    g_autofree char *one = g_strdup_printf("socket,id=a,udp=127.0.0.1:%u,localaddr=127.0.0.1:%u", u1, u2);
+    g_autofree char *two = g_strdup_printf("socket,id=b,udp=127.0.0.1:%u,localaddr=127.0.0.1:%u", u2, u1);
+    a = plug(one, &ca);
+    b = plug(two, &cb);
+    talk(a, &ca, b, &cb);
+    netdevs_close();
+}
+
+/* In a network namespace of its own, where the user may make one. */
+static void a_tap_carries_frames_with_and_without_their_header(void **state)
+{
+    (void)state;
+    static struct card card;
+    if (unshare(CLONE_NEWNET) < 0 || access("/dev/net/tun", R_OK | W_OK) < 0) {
+        skip();
+    }
+    struct netdev *net = plug("tap,id=t0,ifname=lodge0,script=no,downscript=no", &card);
+    struct ifreq req = {.ifr_flags = IFF_UP};
+    g_strlcpy(req.ifr_name, "lodge0", sizeof(req.ifr_name));
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &req), 0);
+    close(fd);
+    wait_frames(&card, 1); /* the kernel greets its neighbours by IPv6 */
+    assert_int_equal(card.frame[0][0], 0x33);
+    uint8_t f[12 + 60] = {0};
+    ethernet(f + 12, (const uint8_t *)"\xff\xff\xff\xff\xff\xff", 0x0806);
+    transmit(net, f + 12, 60);
+    net->set_offload(net, 12, 0);
+    assert_int_equal(net->vnet_hdr_bytes, 12);
+    transmit(net, f, sizeof(f));
+    card.n = 0;
+    wait_frames(&card, 1);
+    assert_int_equal(card.frame[0][12], 0x33);
+    netdevs_close();
+}
+
 static void wrong_options_are_refused_by_name(void **state)
 {
     (void)state;
@@ -232,6 +321,14 @@ static void wrong_options_are_refused_by_name(void **state)
         {"user,id=n,hostfwd=tcp::70000-:2", EINVAL, "70000"},
         {"user,id=n,guestfwd=tcp:10.0.2.100:1-chr0", ENOTSUP, "guestfwd="},
         {"user,id=n,smb=/tmp", ENOTSUP, "smb=/tmp"},
+        {"tap,id=n,vhost=on", ENOTSUP, "vhost=on"},
+        {"tap,id=n,script=/x", ENOTSUP, "script=/x"},
+        {"tap,id=n,ifname=a-name-that-is-too-long", EINVAL, "15 bytes"},
+        {"tap,id=n,fd=999", EBADF, "fd=999"},
+        {"socket,id=n", EINVAL, "listen="},
+        {"socket,id=n,listen=:1,connect=:2", EINVAL, "together"},
+        {"socket,id=n,udp=127.0.0.1:1", EINVAL, "localaddr"},
+        {"socket,id=n,connect=127.0.0.1:1", ECONNREFUSED, "127.0.0.1:1"},
         {"user,id=n,ipv4=off,ipv6=off", EINVAL, "ipv4=off"},
     };
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -251,7 +348,9 @@ int main(void)
         cmocka_unit_test(the_gateway_answers_arp),
         cmocka_unit_test(a_forwarded_connection_reaches_the_guest),
         cmocka_unit_test(frames_wait_for_a_card_without_room_and_keep_their_order),
+        cmocka_unit_test(two_machines_share_a_cable),
         cmocka_unit_test(wrong_options_are_refused_by_name),
+        cmocka_unit_test(a_tap_carries_frames_with_and_without_their_header), /* last: no way back */
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
