@@ -89,7 +89,6 @@ static bool is_outside(const ZydisDecodedInstruction *z)
     case ZYDIS_ISA_SET_PADLOCK_PHE:
     case ZYDIS_ISA_SET_PADLOCK_PMM:
     case ZYDIS_ISA_SET_PADLOCK_RNG:
-    case ZYDIS_ISA_SET_AVX_VNNI:
     case ZYDIS_ISA_SET_KNC_MISC:
     case ZYDIS_ISA_SET_KNCJKBR:
     case ZYDIS_ISA_SET_AVX512F_KOP:
