@@ -19,7 +19,10 @@ enum { FLAGS_ALL = 0x003f7fd5 };
 enum select {
     SEL_PFX = 1, SEL_REG = 2, SEL_MOD = 4, SEL_RM = 8, SEL_W = 16, SEL_L = 32, SEL_M64 = 64,
 };
-enum form { FORM_MODRM = 1, FORM_OPREG = 2, FORM_SREG = 4 };
+enum form {
+    FORM_MODRM = 1, FORM_OPREG = 2, FORM_SREG = 4,
+    FORM_NARROW = 8, /* has operands for narrow_registers() */
+};
 enum imm_kind {
     IMM_NONE, IMM_8, IMM_S8, IMM_16, IMM_Z, IMM_V, IMM_FAR, IMM_MOFFS, IMM_16_8, IMM_8_8,
 };
@@ -473,7 +476,7 @@ static bool legal(struct insn *in)
             return false;
         }
     }
-    return narrow_registers(in);
+    return !(d->form & FORM_NARROW) || narrow_registers(in);
 }
 
 static enum decode_result take_rest(struct state *s)

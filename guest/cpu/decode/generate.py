@@ -96,7 +96,7 @@ def parse_operand(row, text):
         if text == 'zAX':
             row.bits.add('max4')
         if kind == 'SREG':
-            row.form.add('FORM_SREG')
+            row.form |= {'FORM_SREG', 'FORM_NARROW'}
         if kind == 'ACC':
             if access != 'MEM_READ':
                 row.regs['iw'] = row.regs['iw'] + ['rax']
@@ -146,6 +146,8 @@ def parse_operand(row, text):
         if row.enc == 'legacy' and row.cls == 'sse' and size == 'dq' and letter in 'WM' and \
                 'unal' not in row.bits:
             row.bits.add('align')
+    if letter in 'SCDPQN':
+        row.form.add('FORM_NARROW')
     row.operands.append((kind, access, SIZES[size]))
 
 
