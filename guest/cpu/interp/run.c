@@ -338,7 +338,7 @@ static void start_at_sipi(struct vcpu *cpu)
 static void take_init(struct vcpu *cpu)
 {
     const struct vcpu_board *b = cpu->board;
-    vcpu_unrequest(cpu, REQ_INIT | REQ_SIPI);
+    vcpu_unrequest(cpu, REQ_INIT); /* a SIPI may already be there: it came after it */
     vcpu_reset(cpu, true);
     if (b && b->init) {
         b->init(b->owner, cpu);
@@ -402,6 +402,7 @@ int cpu_take_requests(struct vcpu *cpu)
     vcpu_unrequest(cpu, REQ_WORK);
     if (req & REQ_INIT) {
         take_init(cpu);
+        req = atomic_load(&cpu->requests);
     }
     if (cpu->r.wait_sipi) {
         if (!(req & REQ_SIPI)) {
