@@ -7,6 +7,7 @@
  */
 #include "guest/cpu/debug.h"
 #include "guest/cpu/interp/interp.h"
+#include "guest/cpu/interp/step.h"
 #include "guest/cpu/paging.h"
 
 #include <pthread.h>
@@ -220,13 +221,22 @@ static inline void store(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, 
 
 /* ---- the interface ---- */
 
+static inline void check_alignment(struct vcpu *cpu, uint64_t linear, unsigned bytes)
+{
+    if (G_UNLIKELY(linear & (bytes - 1)) && cpu_alignment_checked(cpu)) {
+        cpu_raise_code(cpu, VEC_AC, 0);
+    }
+}
+
 uint64_t mem_load(struct vcpu *cpu, uint64_t linear, unsigned bytes)
 {
+    check_alignment(cpu, linear, bytes);
     return load(cpu, tlb_mode(cpu), linear, bytes);
 }
 
 void mem_store(struct vcpu *cpu, uint64_t linear, uint64_t value, unsigned bytes)
 {
+    check_alignment(cpu, linear, bytes);
     store(cpu, tlb_mode(cpu), linear, value, bytes);
 }
 
@@ -234,6 +244,7 @@ uint64_t mem_load_rmw(struct vcpu *cpu, uint64_t linear, unsigned bytes)
 {
     enum tlb_mode mode = tlb_mode(cpu);
     uint64_t v = 0;
+    check_alignment(cpu, linear, bytes);
     if (G_LIKELY(left_in_page(linear) >= bytes && tlb_lookup(cpu->tlb, mode, true, linear))) {
         return load(cpu, mode, linear, bytes);
     }
@@ -307,6 +318,7 @@ void *mem_atomic(struct vcpu *cpu, uint64_t linear, unsigned bytes)
 {
     enum tlb_mode mode = tlb_mode(cpu);
     struct tlb_result r;
+    check_alignment(cpu, linear, bytes);
     if (left_in_page(linear) < bytes) {
         probe(cpu, mode, linear, bytes, true);
         return NULL;

@@ -75,6 +75,13 @@ int interp_step(struct vcpu *cpu);
  */
 void interp_execute(struct vcpu *cpu, const struct insn *i);
 
+/* Must accesses be aligned (#AC)?  An engine that does not look at each address executes by
+ * interp_step() while this holds. */
+static inline bool cpu_alignment_checked(const struct vcpu *cpu)
+{
+    return (cpu->r.rflags & FLAG_AC) && (cpu->r.cr0 & CR0_AM) && vcpu_cpl(cpu) == 3;
+}
+
 /* Memory with the rights of @cpu, raising #PF at cpu->unwind: guest/cpu/interp/interp.h. */
 uint64_t mem_load(struct vcpu *cpu, uint64_t linear, unsigned bytes);
 void mem_store(struct vcpu *cpu, uint64_t linear, uint64_t value, unsigned bytes);
