@@ -223,6 +223,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
     t->exit_flags = b->flags;
     analyse(t);
     if (!t->n) {
+        cache_abort();
         return NULL;
     }
     write_insns(t);

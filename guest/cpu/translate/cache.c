@@ -21,7 +21,7 @@ unsigned cache_generation;
 uint8_t *cache_start, *cache_end;
 ptrdiff_t cache_exec;
 
-static uint8_t *hot_start, *hot_at, *middle, *cold_at, *meta_at;
+static uint8_t *hot_start, *hot_at, *middle, *cold_at, *meta_at, *meta_before;
 static struct block **hash;   /* [HASH_SLOTS] */
 static struct block **listed; /* by ascending .code, for faults */
 static _Atomic unsigned n_listed;
@@ -87,6 +87,7 @@ bool cache_begin(struct code *hot, struct code *cold)
         atomic_load(&n_listed) == LISTED) {
         return false;
     }
+    meta_before = meta_at;
     *hot = (struct code){.at = at, .end = at + BLOCK_ROOM};
     *cold = (struct code){.at = cold_at, .end = cold_at + BLOCK_ROOM};
     return true;
@@ -99,6 +100,11 @@ void *cache_meta(size_t bytes)
         return NULL;
     }
     return meta_at = at;
+}
+
+void cache_abort(void)
+{
+    meta_at = meta_before;
 }
 
 void cache_end_block(const struct code *hot, const struct code *cold)

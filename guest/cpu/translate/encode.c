@@ -66,6 +66,16 @@ static bool names_high_byte(const struct insn *i)
     return false;
 }
 
+/* Of several F2 and F3 the last one counts. */
+static unsigned last_repeat(const struct insn *i)
+{
+    unsigned last = 0;
+    for (unsigned k = 0; k < i->at_opcode; k++) {
+        last = i->bytes[k] == 0xf2 || i->bytes[k] == 0xf3 ? i->bytes[k] : last;
+    }
+    return last;
+}
+
 static bool encode_legacy(struct code *c, const struct insn *i, const struct host_form *f)
 {
     bool mandatory = i->desc->bits & INSN_MANDATORY, inc_dec = false;
@@ -92,7 +102,7 @@ static bool encode_legacy(struct code *c, const struct insn *i, const struct hos
         emit_byte(c, 0x66);
     }
     if (mandatory && (i->prefixes & (PFX_F2 | PFX_F3))) {
-        emit_byte(c, i->prefixes & PFX_F2 ? 0xf2 : 0xf3);
+        emit_byte(c, last_repeat(i));
     }
     if (rex || (i->prefixes & PFX_REX)) {
         emit_byte(c, REX | rex);

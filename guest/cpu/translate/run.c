@@ -147,6 +147,14 @@ static bool is_cold(const uint8_t *host)
     return true;
 }
 
+/* Blocks lie in one page: an instruction that does not is the interpreter's. */
+static bool crosses_page(const struct vcpu *cpu, uint64_t pc, const uint8_t *host)
+{
+    struct insn i;
+    unsigned left = 4096 - (unsigned)(pc & 4095);
+    return left < 15 && insn_decode(host, left, vcpu_code64(cpu) ? 8 : 4, &i) == DECODE_SHORT;
+}
+
 /* The block at r.rip, translated if need be and in the jump cache; NULL: none, or not
  * yet (@cold). */
 static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
@@ -156,6 +164,9 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
     uint8_t *host = code_host(cpu, pc);
     struct block *block = NULL;
     if (!host) {
+        return NULL;
+    }
+    if (crosses_page(cpu, pc, host)) {
         return NULL;
     }
     bool global = !link && is_global(cpu, pc);

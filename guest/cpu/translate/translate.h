@@ -170,6 +170,7 @@ void cache_reset(void); /* with nobody inside; keeps the thunks */
 /* Room for a block: hot and cold code; and metadata, which never fails once begun. */
 bool cache_begin(struct code *hot, struct code *cold);
 void *cache_meta(size_t bytes); /* NULL: full */
+void cache_abort(void);         /* gives back what was taken since cache_begin() */
 void cache_end_block(const struct code *hot, const struct code *cold);
 struct block *cache_find(const uint8_t *host, uint64_t pc, uint32_t flags);
 void cache_add(struct block *b);
