@@ -71,8 +71,11 @@ void operand_store(struct vcpu *cpu, const struct insn *i, unsigned n, uint64_t 
         break;                                                                                     \
     }
 
-uint64_t locked_update(struct vcpu *cpu, uint64_t linear, unsigned bytes, alu2_fn *fn, uint64_t b,
-                       uint32_t *f)
+/* A locked operand need not be aligned; the host's processor does not mind either. */
+#define ANY_ALIGNMENT __attribute__((no_sanitize("alignment")))
+
+ANY_ALIGNMENT uint64_t locked_update(struct vcpu *cpu, uint64_t linear, unsigned bytes, alu2_fn *fn,
+                                     uint64_t b, uint32_t *f)
 {
     uint32_t before = *f;
     uint64_t was;
@@ -633,8 +636,8 @@ static void do_xadd(struct vcpu *cpu, const struct insn *i)
     }
 
 /* Locked always: that costs little and is never wrong.  Returns what was there. */
-static uint64_t compare_exchange(struct vcpu *cpu, uint64_t linear, unsigned bytes,
-                                 uint64_t expect, uint64_t replace)
+ANY_ALIGNMENT static uint64_t compare_exchange(struct vcpu *cpu, uint64_t linear, unsigned bytes,
+                                               uint64_t expect, uint64_t replace)
 {
     uint64_t was;
     void *host = mem_atomic(cpu, linear, bytes);
