@@ -71,7 +71,7 @@ void exit_cond(struct tr *t, unsigned cc, uint64_t pc)
 void exit_indirect(struct tr *t)
 {
     flags_restore(t);
-    jump_cached(t);
+    jump_by_cache(&t->hot, t->exit_flags & BLOCK_MODE);
 }
 
 void insn_interp(struct tr *t, bool ends)

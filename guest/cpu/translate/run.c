@@ -81,6 +81,28 @@ static uint32_t flags_of(const struct vcpu *cpu)
            (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
 }
 
+static struct cpuid_regs remember_cpuid(struct bt_cpu *b, uint32_t eax, uint32_t ecx)
+{
+    struct cpuid_regs r = cpu_cpuid(b->cpu, eax, ecx);
+    b->cpuid_key = (uint64_t)ecx << 32 | eax;
+    b->cpuid[0] = r.eax;
+    b->cpuid[1] = r.ebx;
+    b->cpuid[2] = r.ecx;
+    b->cpuid[3] = r.edx;
+    return r;
+}
+
+/* What CPUID shows depends on these: on a change the answer in the slots is made again. */
+static void check_cpuid(struct bt_cpu *b)
+{
+    const struct regs *r = &b->cpu->r;
+    uint64_t now = r->cr4 + r->xcr0 * 3 + r->apic_base * 5 + r->misc_enable * 7 + r->efer * 11;
+    if (now != b->cpuid_of) {
+        b->cpuid_of = now;
+        remember_cpuid(b, (uint32_t)b->cpuid_key, (uint32_t)(b->cpuid_key >> 32));
+    }
+}
+
 /* After the interpreter: flags, segments and time may have changed. */
 static void state_out(struct bt_cpu *b)
 {
@@ -95,6 +117,7 @@ static void state_out(struct bt_cpu *b)
     b->kernel_gs = r->kernel_gs_base;
     b->sys = r->rflags & ~(uint64_t)(SLOT_FLAGS | FLAG_RF | FLAG_VM);
     b->tsc_aux = r->tsc_aux;
+    check_cpuid(b);
     b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
     b->flags = flags_of(b->cpu);
     b->mode = b->flags & BLOCK_MODE;
@@ -415,7 +438,7 @@ static bool cpuid(struct bt_cpu *b, const struct desc *d)
 {
     const struct block *block = desc_block(d);
     uint64_t *g = b->cpu->r.gpr;
-    struct cpuid_regs r = cpu_cpuid(b->cpu, (uint32_t)g[RAX], (uint32_t)g[RCX]);
+    struct cpuid_regs r = remember_cpuid(b, (uint32_t)g[RAX], (uint32_t)g[RCX]);
     g[RAX] = r.eax;
     g[RBX] = r.ebx;
     g[RCX] = r.ecx;

@@ -95,6 +95,31 @@ static bool by_helper(struct tr *t, unsigned which, bool ends)
     return true;
 }
 
+/* Programs ask for the same leaf again and again: the last answer is in the slots. */
+static bool cpuid(struct tr *t)
+{
+    static const uint8_t to[4] = {RAX, RBX, RCX, RDX};
+    struct code *c = &t->hot;
+    if (t->at + 1 >= t->n) {
+        return false;
+    }
+    flags_free(t);
+    emit_mov32(c, S0, RCX);
+    emit_shl(c, S0, 32);
+    emit_mov32(c, S1, RAX);
+    emit_or(c, S0, S1);
+    emit_cmp_mem(c, S0, SLOT(cpuid_key));
+    uint8_t *hit = emit_jcc_short(c, CC_E);
+    by_helper(t, SYSTEM_CPUID, false);
+    emit_short_target(c, hit);
+    for (unsigned k = 0; k < 4; k++) {
+        struct mem m = SLOT(cpuid);
+        m.disp += (int32_t)k * 4;
+        emit_load(c, 4, to[k], m);
+    }
+    return true;
+}
+
 bool emit_system(struct tr *t, const struct insn *i)
 {
     switch (i->op) {
@@ -120,7 +145,7 @@ bool emit_system(struct tr *t, const struct insn *i)
     case OP_SYSRET:
         return t->code64 && kernel(t) && (i->rex & 8) && by_helper(t, SYSTEM_SYSRET, true);
     case OP_CPUID:
-        return t->at + 1 < t->n && by_helper(t, SYSTEM_CPUID, false);
+        return cpuid(t);
     default:
         return false;
     }

@@ -132,10 +132,8 @@ static void write_helper(struct code *c, enum thunk which, const void *helper)
     emit_jmp(c, thunk_at[THUNK_LEAVE]);
 }
 
-/* To the guest address in S0 by the jump cache; no flag changes. */
-static void write_jump(struct code *c, unsigned mode)
+void jump_by_cache(struct code *c, unsigned mode)
 {
-    thunk_at[THUNK_JUMP_0 + mode] = c->at;
     emit_pext(c, S1, S0, SLOT(jump_mask));
     emit_mov(c, S2, RCX);
     emit_load(c, 8, RCX, JUMP_SLOT(mode, key, S1));
@@ -146,6 +144,12 @@ static void write_jump(struct code *c, unsigned mode)
     emit_short_target(c, hit);
     emit_mov(c, RCX, S2);
     emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
+}
+
+static void write_jump(struct code *c, unsigned mode)
+{
+    thunk_at[THUNK_JUMP_0 + mode] = c->at;
+    jump_by_cache(c, mode);
 }
 
 void thunks_write(struct code *c)

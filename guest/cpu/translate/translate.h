@@ -48,6 +48,9 @@ struct bt_cpu {
     uint64_t seg_base[SEG_COUNT];
     uint64_t jump_mask;
     uint64_t tsc_add, tsc_aux;
+    uint64_t cpuid_key;     /* ECX and EAX of the last CPUID */
+    uint32_t cpuid[4];      /* its EAX, EBX, ECX, EDX */
+    uint64_t cpuid_of;      /* what they were made from; 0: nothing */
     uint64_t temp;
     uint64_t link_pc;
     uint64_t count, source; /* of a rep instruction: RCX, addend of RSI */
@@ -348,6 +351,8 @@ enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUN
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
+/* To the guest address in S0 by the jump cache; no flag changes. */
+void jump_by_cache(struct code *c, unsigned mode);
 
 /* ---- run.c: what the thunks call; true: resume at .resume, false: leave ---- */
 
