@@ -29,7 +29,7 @@ enum {
     CMOS_ABOVE_4G = 0x5b,
     CMOS_CPUS = 0x5f
 };
-enum { ONE_MB = 0x100000, BOOT_SPLASH_MAX = 65535 };
+enum { ONE_MB = 0x100000 };
 
 /* ---- CMOS ---- */
 

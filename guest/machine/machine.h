@@ -28,7 +28,6 @@ struct machine_config {
     const char *uuid, *name;
     const char *vga;          /* "std", "none", "cirrus" refused ... */
     struct image *floppy[2], *ide[4]; /* -fda.., -hda..: by bus position; NULL: none */
-    struct image *cdrom_mask_unused;
     bool ide_is_cd[4];
     struct chardev *serial[4], *parallel[1], *debugcon;
     bool no_hpet, no_acpi, nodefaults, usb;
