@@ -5,6 +5,7 @@
 #include "guest/cpu/engine.h"
 #include "guest/device/acpi_pm.h"
 #include "guest/device/mc146818.h"
+#include "guest/device/pci.h"
 #include "guest/machine/pc.h"
 
 #include <stdarg.h>
@@ -334,7 +335,16 @@ void machine_wake(struct board *board)
     struct machine *m = board->machine;
     struct device *rtc = board_part(board, "rtc");
     struct acpi_pm *pm = acpi_pm_of(board);
+    unsigned pam = m->q35 ? 0x90 : 0x59;
+    uint32_t shadow[2];
+    for (unsigned i = 0; i < 2; i++) {
+        shadow[i] = board->pci ? pci_config_read(board->pci, 0, 0, pam + 3 * i, 4) : 0;
+    }
     reset_all(board);
+    /* SeaBIOS knows from its variables in shadow RAM that it ran before: it must find them. */
+    for (unsigned i = 0; i < 2 && board->pci; i++) {
+        pci_config_write(board->pci, 0, 0, pam + 3 * i, shadow[i], 4);
+    }
     if (rtc) {
         mc146818_set(rtc, CMOS_SHUTDOWN, SHUTDOWN_S3);
     }

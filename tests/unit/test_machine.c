@@ -134,6 +134,22 @@ static void the_guest_resets_and_sleeps(void **state)
     machine_reset(board);
 }
 
+static void waking_keeps_shadow_ram_and_says_so(void **state)
+{
+    (void)state;
+    pci_write(0, 0x59, 0x30, 1);
+    pci_write(0, 0x5f, 0x13, 1);
+    space_store(board->memory, 0xf0000, 0x1234, 2);
+    machine_wake(board);
+    assert_int_equal(pci_read(0, 0x5f, 1), 0x13);
+    assert_int_equal(space_load(board->memory, 0xf0000, 2), 0x1234);
+    assert_int_equal(mc146818_get(board_part(board, "rtc"), 0x0f), 0xfe);
+    pci_write(0x0b, 0x40, 0x601, 4);
+    pci_write(0x0b, 0x80, 1, 1);
+    assert_int_equal(space_load(board->ports, 0x600, 2) & 0x8000, 0x8000);
+    machine_reset(board);
+}
+
 static int build(void **state)
 {
     (void)state;
@@ -167,6 +183,7 @@ int main(void)
         cmocka_unit_test(shadow_ram_follows_the_pam_registers),
         cmocka_unit_test(smram_shows_in_smm_only),
         cmocka_unit_test(the_guest_resets_and_sleeps),
+        cmocka_unit_test(waking_keeps_shadow_ram_and_says_so),
     };
     if (g_file_test("/usr/share/seabios/bios-256k.bin", G_FILE_TEST_EXISTS)) {
         return cmocka_run_group_tests(tests, build, NULL);
