@@ -544,6 +544,9 @@ static void function_wrote(struct pci_device *pci, unsigned at, unsigned bytes)
         msi_settle(pci);
     }
     settle_irq(pci);
+    if (pci->layer_written) {
+        pci->layer_written(pci, at, bytes);
+    }
     if (ident->config_written) {
         ident->config_written(pci, at, bytes);
     }
@@ -605,9 +608,12 @@ static struct pci_device *function_at(struct pci_bus *root, unsigned bus, unsign
 uint32_t pci_config_read(struct pci_bus *root, unsigned bus, unsigned devfn, unsigned at,
                          unsigned bytes)
 {
-    const struct pci_device *pci = function_at(root, bus, devfn);
+    struct pci_device *pci = function_at(root, bus, devfn);
     uint32_t v = UINT32_MAX;
     if (pci && bytes <= 4 && at + bytes <= config_size(pci)) {
+        if (pci->layer_reading) {
+            pci->layer_reading(pci, at, bytes);
+        }
         v = 0;
         memcpy(&v, pci->config + at, bytes);
         v = GUINT32_FROM_LE(v);

@@ -77,6 +77,10 @@ struct pci_device {
     uint16_t msix_vectors;
     uint8_t msix_table[PCI_MSIX_MAX * 16], msix_pending[PCI_MSIX_MAX / 8];
     struct region msix_region, rom_region;
+    /* Of a layer between this one and the model (virtio), which sets them after
+     * pci_attach(): before bytes are read, after bytes were written. */
+    void (*layer_reading)(struct pci_device *pci, unsigned at, unsigned bytes);
+    void (*layer_written)(struct pci_device *pci, unsigned at, unsigned bytes);
     /* Properties that every PCI device has. */
     const char *prop_addr;   /* "4", "4.1": slot[.function] */
     const char *prop_bus, *prop_romfile;

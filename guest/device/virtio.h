@@ -169,6 +169,7 @@ struct virtio_pci {
     struct pci_device pci;
     struct virtio virtio;
     struct region legacy, modern; /* BAR 0 and BAR 4 */
+    unsigned window;              /* where the window capability is; 0: none */
     /* State. */
     uint32_t feature_select, driver_feature_select;
     uint16_t queue_select;

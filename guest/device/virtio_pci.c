@@ -38,6 +38,9 @@ enum legacy {
 
 enum cap_type { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4, CAP_WINDOW = 5 };
 
+/* Of the window capability. */
+enum { WINDOW_BAR = 4, WINDOW_OFFSET = 8, WINDOW_LENGTH = 12, WINDOW_DATA = 16, WINDOW_BYTES = 20 };
+
 static struct virtio_pci *self(struct device *dev)
 {
     return container_of(dev, struct virtio_pci, pci.dev);
@@ -364,9 +367,55 @@ static void legacy_write(void *owner, uint64_t at, uint64_t wide, unsigned bytes
 static const struct region_ops legacy_ops = {
     .read = legacy_read, .write = legacy_write, .max_bytes = 4, .unaligned = true};
 
+/* ---- the window: registers through configuration space, for firmware ---- */
+
+static const struct region *window_region(const struct virtio_pci *p, uint32_t *at,
+                                          unsigned *bytes)
+{
+    const uint8_t *cap = p->pci.config + p->window;
+    const struct region *r = cap[WINDOW_BAR] == BAR_MODERN   ? &p->modern
+                             : cap[WINDOW_BAR] == BAR_LEGACY ? &p->legacy
+                                                             : NULL;
+    *at = le32_at(cap + WINDOW_OFFSET);
+    *bytes = le32_at(cap + WINDOW_LENGTH);
+    bool fits = (*bytes == 1 || *bytes == 2 || *bytes == 4) && !(*at & (*bytes - 1)) && r &&
+                r->ops && *at < r->size && *bytes <= r->size - *at;
+    return fits ? r : NULL;
+}
+
+static bool touches_data(const struct virtio_pci *p, unsigned at, unsigned bytes)
+{
+    unsigned data = p->window + WINDOW_DATA;
+    return at < data + 4 && at + bytes > data;
+}
+
+static void window_reading(struct pci_device *pci, unsigned at, unsigned bytes)
+{
+    struct virtio_pci *p = container_of(pci, struct virtio_pci, pci);
+    uint32_t offset;
+    unsigned n;
+    const struct region *r = touches_data(p, at, bytes) ? window_region(p, &offset, &n) : NULL;
+    if (r) {
+        le32_put(pci->config + p->window + WINDOW_DATA,
+                 (uint32_t)r->ops->read(r->owner, offset, n));
+    }
+}
+
+static void window_written(struct pci_device *pci, unsigned at, unsigned bytes)
+{
+    struct virtio_pci *p = container_of(pci, struct virtio_pci, pci);
+    uint32_t offset;
+    unsigned n;
+    const struct region *r = touches_data(p, at, bytes) ? window_region(p, &offset, &n) : NULL;
+    if (r) {
+        uint32_t value = le32_at(pci->config + p->window + WINDOW_DATA);
+        r->ops->write(r->owner, offset, n == 4 ? value : value & ((1u << 8 * n) - 1), n);
+    }
+}
+
 /* ---- life ---- */
 
-static void add_cap(struct virtio_pci *p, enum cap_type type, uint32_t at, uint32_t bytes)
+static unsigned add_cap(struct virtio_pci *p, enum cap_type type, uint32_t at, uint32_t bytes)
 {
     unsigned extra = type == CAP_NOTIFY || type == CAP_WINDOW ? 4 : 0, size = 16 + extra;
     unsigned cap = pci_add_capability(&p->pci, PCI_CAP_VENDOR, size);
@@ -379,6 +428,7 @@ static void add_cap(struct virtio_pci *p, enum cap_type type, uint32_t at, uint3
     if (type == CAP_NOTIFY) {
         le32_put(c + 16, NOTIFY_STEP);
     }
+    return cap;
 }
 
 static void add_modern(struct virtio_pci *p)
@@ -390,6 +440,12 @@ static void add_modern(struct virtio_pci *p)
     add_cap(p, CAP_ISR, ISR_AT, PART_BYTES);
     add_cap(p, CAP_DEVICE, CONFIG_AT, PART_BYTES);
     add_cap(p, CAP_NOTIFY, NOTIFY_AT, PART_BYTES);
+    p->window = add_cap(p, CAP_WINDOW, 0, 0);
+    p->pci.config[p->window + WINDOW_BAR] = 0;
+    p->pci.writable[p->window + WINDOW_BAR] = 0xff;
+    memset(p->pci.writable + p->window + WINDOW_OFFSET, 0xff, WINDOW_BYTES - WINDOW_OFFSET);
+    p->pci.layer_reading = window_reading;
+    p->pci.layer_written = window_written;
 }
 
 static void add_legacy(struct virtio_pci *p)

@@ -342,6 +342,29 @@ static void chains_that_cannot_be_need_a_reset(void **state)
     assert_int_equal(reg(20, 1), 15 | VIRTIO_NEEDS_RESET);
 }
 
+static void registers_show_through_configuration_space(void **state)
+{
+    (void)state;
+    unsigned at = pci_config_read(&m.bus, 0, m.slot, PCI_CAPABILITIES, 1);
+    while (pci_config_read(&m.bus, 0, m.slot, at, 1) != PCI_CAP_VENDOR ||
+           pci_config_read(&m.bus, 0, m.slot, at + 3, 1) != 5) {
+        at = pci_config_read(&m.bus, 0, m.slot, at + 1, 1);
+        assert_true(at != 0);
+    }
+    set_cfg(at + 4, 4, 1);
+    set_cfg(at + 8, 0x2000, 4);
+    set_cfg(at + 12, 4, 4);
+    assert_int_equal(pci_config_read(&m.bus, 0, m.slot, at + 16, 4), DISK_BYTES / 512);
+    set_cfg(at + 8, 20, 4);
+    set_cfg(at + 12, 1, 4);
+    set_cfg(at + 16, 3, 1);
+    assert_int_equal(reg(20, 1), 3);
+    set_cfg(at + 8, 0xfffffffc, 4); /* outside: nothing happens */
+    set_cfg(at + 12, 4, 4);
+    set_cfg(at + 16, 3, 4);
+    pci_config_read(&m.bus, 0, m.slot, at + 16, 4);
+}
+
 static void features_that_were_not_offered_are_refused(void **state)
 {
     (void)state;
@@ -442,6 +465,7 @@ int main(void)
         VTEST(interrupts_come_when_the_driver_wants_them),
         VTEST(a_legacy_driver_works),
         VTEST(chains_that_cannot_be_need_a_reset),
+        VTEST(registers_show_through_configuration_space),
         VTEST(features_that_were_not_offered_are_refused),
         VTEST(state_moves_between_machines),
         VTEST(a_reset_waits_for_requests),
