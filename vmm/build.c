@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "guest/cpu/engine.h"
+#include "guest/cpu/models.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
@@ -220,6 +221,11 @@ static bool build_board(struct vm_options *o, GError **error)
     m->display = display_new();
     struct board *board = machine_new(m, error);
     vm_set_board(board);
+    const struct vcpu *cpu = vcpu_at(0);
+    if (board && cpu && cpu->model && cpu->model->missing[0]) {
+        vm_report("-cpu %s: this host, or this engine, lacks %s", cpu->model->name,
+                  cpu->model->missing);
+    }
     return board != NULL;
 }
 

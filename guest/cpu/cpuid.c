@@ -80,8 +80,8 @@ static struct cpuid_regs leaf_1(const struct vcpu *cpu)
         edx &= ~(UINT32_C(1) << 9);
     }
     unsigned logical = MIN(1u << socket_bits(&m->topology), 255);
-    return (struct cpuid_regs){cpu_signature(m), 8 << 8 | logical << 16 | (cpu->apic_id & 0xff) << 24,
-                               ecx, edx};
+    uint32_t ebx = 8 << 8 | logical << 16 | (cpu->apic_id & 0xff) << 24;
+    return (struct cpuid_regs){cpu_signature(m), ebx, ecx, edx};
 }
 
 /* Caches: L1D, L1I, L2 of a core, L3 of a die. */
@@ -89,7 +89,8 @@ struct cache {
     uint8_t type, level, ways;
     uint32_t sets;
 };
-static const struct cache caches[] = {{1, 1, 8, 64}, {2, 1, 8, 64}, {3, 2, 8, 1024}, {3, 3, 16, 16384}};
+static const struct cache caches[] = {
+    {1, 1, 8, 64}, {2, 1, 8, 64}, {3, 2, 8, 1024}, {3, 3, 16, 16384}};
 
 static struct cpuid_regs cache_leaf(const struct cpu_model *m, uint32_t n, bool amd)
 {
@@ -218,7 +219,8 @@ static struct cpuid_regs leaf_8000_0008(const struct cpu_model *m)
 static struct cpuid_regs leaf_8000_001e(const struct vcpu *cpu)
 {
     const struct cpu_topology *t = &cpu->model->topology;
-    uint32_t core = cpu->apic_id >> thread_bits(t) & ((1u << (socket_bits(t) - thread_bits(t))) - 1);
+    unsigned core_bits = socket_bits(t) - thread_bits(t);
+    uint32_t core = cpu->apic_id >> thread_bits(t) & ((1u << core_bits) - 1);
     uint32_t node = cpu->apic_id >> socket_bits(t);
     return (struct cpuid_regs){cpu->apic_id, core | (MAX(t->threads, 1) - 1) << 8, node & 0xff, 0};
 }

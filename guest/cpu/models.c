@@ -26,9 +26,10 @@ static const struct feature features[FEAT_COUNT] = {
 
 /* ---- the table ---- */
 
-#define F_PENTIUM3 "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 mmx fxsr sse"
-#define F_64 "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr " \
-             "sse sse2 pni syscall nx lm"
+#define F_PENTIUM3 "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 mmx " \
+                   "fxsr sse"
+#define F_64 "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx "    \
+             "fxsr sse sse2 pni syscall nx lm"
 #define F_V2 F_64 " vme cx16 lahf-lm popcnt ssse3 sse4.1 sse4.2"
 #define F_WESTMERE F_V2 " pclmulqdq aes"
 #define F_SANDY F_WESTMERE " avx xsave x2apic tsc-deadline rdtscp xsaveopt"
@@ -38,9 +39,10 @@ static const struct feature features[FEAT_COUNT] = {
 #define F_SKYLAKE F_BROADWELL " xsavec xgetbv1"
 #define F_SKYLAKE_SERVER F_SKYLAKE " clwb pdpe1gb avx512f avx512dq avx512bw avx512cd avx512vl"
 #define F_ICELAKE F_SKYLAKE_SERVER " gfni vaes vpclmulqdq umip rdpid avx512vnni avx512vbmi " \
-                                   "avx512vbmi2 avx512bitalg avx512-vpopcntdq clflushopt wbnoinvd"
-#define F_EPYC F_V2 " pclmulqdq aes avx xsave rdtscp xsaveopt f16c rdrand fsgsbase smep fma movbe " \
-               "abm bmi1 bmi2 avx2 adx rdseed smap 3dnowprefetch mmxext fxsr-opt pdpe1gb "         \
+                                   "avx512vbmi2 avx512bitalg avx512-vpopcntdq clflushopt " \
+                                   "wbnoinvd"
+#define F_EPYC F_V2 " pclmulqdq aes avx xsave rdtscp xsaveopt f16c rdrand fsgsbase smep fma "       \
+               "movbe abm bmi1 bmi2 avx2 adx rdseed smap 3dnowprefetch mmxext fxsr-opt pdpe1gb "         \
                "cr8legacy sse4a misalignsse osvw topoext xsavec xgetbv1 sha-ni clflushopt arat"
 #define F_EPYC_ROME F_EPYC " clwb umip rdpid clzero xsaveerptr wbnoinvd"
 #define F_EPYC_MILAN F_EPYC_ROME " invpcid pcid fsrm erms vaes vpclmulqdq"
@@ -66,8 +68,10 @@ static const struct row rows[] = {
     {"pentium2", INTEL, 6, 5, 2,
      "fpu vme de pse tsc msr pae mce cx8 sep mtrr pge mca cmov pat pse36 mmx fxsr", ""},
     {"pentium3", INTEL, 6, 7, 3, F_PENTIUM3, ""},
-    {"Conroe", INTEL, 6, 15, 3, F_64 " vme lahf-lm ssse3", "Intel Celeron_4x0 (Conroe/Merom Class Core 2)"},
-    {"Penryn", INTEL, 6, 23, 3, F_64 " vme cx16 lahf-lm ssse3 sse4.1", "Intel Core 2 Duo P9xxx (Penryn Class Core 2)"},
+    {"Conroe", INTEL, 6, 15, 3, F_64 " vme lahf-lm ssse3",
+     "Intel Celeron_4x0 (Conroe/Merom Class Core 2)"},
+    {"Penryn", INTEL, 6, 23, 3, F_64 " vme cx16 lahf-lm ssse3 sse4.1",
+     "Intel Core 2 Duo P9xxx (Penryn Class Core 2)"},
     {"Nehalem", INTEL, 6, 26, 3, F_V2, "Intel Core i7 9xx (Nehalem Class Core i7)"},
     {"Westmere", INTEL, 6, 44, 1, F_WESTMERE, "Westmere E56xx/L56xx/X56xx (Nehalem-C)"},
     {"SandyBridge", INTEL, 6, 42, 1, F_SANDY, "Intel Xeon E312xx (Sandy Bridge)"},
@@ -404,7 +408,8 @@ static void derive(struct cpu_model *m, const struct request *q)
     }
     /* As QEMU has it: OVMF maps all that there could be, with more bits in more memory than a
      * small machine has. */
-    m->phys_bits = q->phys_bits ? q->phys_bits : m->offers[FEAT_LM] ? MIN(host_phys_bits(), 40) : 36;
+    unsigned bits = m->offers[FEAT_LM] ? MIN(host_phys_bits(), 40) : 36;
+    m->phys_bits = q->phys_bits ? q->phys_bits : bits;
     m->tsc_khz = (uint32_t)(tsc_hz() / 1000);
 }
 

@@ -67,7 +67,8 @@ static void char_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
     g_string_append_c(output, (char)value);
 }
 
-static const struct region_ops port_ops = {.read = port_read, .write = port_write, .lockless = true};
+static const struct region_ops port_ops = {
+    .read = port_read, .write = port_write, .lockless = true};
 static const struct region_ops char_ops = {.write = char_write, .lockless = true};
 
 static int acknowledge(void *owner, struct vcpu *cpu)

@@ -32,8 +32,8 @@ struct interp_table {
 };
 #define INTERP_TABLE(name) const struct interp_table name = {name##_rows, G_N_ELEMENTS(name##_rows)}
 /* User level (each with its `static const struct interp_row interp_X_rows[]`). */
-extern const struct interp_table interp_integer, interp_branch, interp_string, interp_vector, interp_x87,
-    interp_native;
+extern const struct interp_table interp_integer, interp_branch, interp_string, interp_vector,
+    interp_x87, interp_native;
 /* System part. */
 extern const struct interp_table interp_control, interp_far, interp_segment, interp_io,
     interp_system;
