@@ -14,7 +14,9 @@ enum { TIMERS = 3, TICK_NS = 10, HPET_BYTES = 1024 };
 #define MIN_PERIOD_NS 50000 /* a shorter one would be an attack on the main loop */
 
 /* Byte offsets; timer n is at 0x100 + 0x20 n. */
-enum { AT_CAPABILITY = 0, AT_CONFIG = 0x10, AT_STATUS = 0x20, AT_COUNTER = 0xf0, AT_TIMERS = 0x100 };
+enum {
+    AT_CAPABILITY = 0, AT_CONFIG = 0x10, AT_STATUS = 0x20, AT_COUNTER = 0xf0, AT_TIMERS = 0x100,
+};
 enum { T_CONFIG = 0, T_COMPARATOR = 8, T_ROUTE = 16, T_BYTES = 32 };
 enum { ENABLE = 1, LEGACY = 2 };
 

@@ -45,7 +45,8 @@ static void send(struct ioapic *s, unsigned n)
     uint64_t e = s->entry[n];
     uint32_t address = MSI_BASE | (uint32_t)(e >> 56) << 12 | (uint32_t)(e >> 49 & 0x7f) << 5 |
                        (e & RT_LOGICAL ? 4 : 0);
-    uint32_t data = (uint32_t)(e & (RT_VECTOR | RT_MODE | RT_LEVEL)) | (e & RT_LEVEL ? 1u << 14 : 0);
+    uint32_t asserted = e & RT_LEVEL ? 1u << 14 : 0;
+    uint32_t data = (uint32_t)(e & (RT_VECTOR | RT_MODE | RT_LEVEL)) | asserted;
     log_line(LOG_INT, "ioapic: pin %u sends 0x%x to 0x%x", n, data, address);
     if (s->dev.board->msi) {
         s->dev.board->msi(s->dev.board, address, data);

@@ -26,7 +26,6 @@
 
 enum { MAX_LAPICS = 256, MAX_IDS = 4096 };
 #define LAPIC_BASE 0xfee00000u
-#define LAPIC_HZ   UINT64_C(1000000000) /* the timer counts nanoseconds, divided */
 
 /* Registers by number: the MMIO offset / 16, the MSR - 0x800. */
 enum {
@@ -49,15 +48,15 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CO
 
 #define LVT_VECTOR  0xffu
 #define LVT_MODE    0x700u
-#define LVT_PENDING (1u << 12)
-#define LVT_REMOTE  (1u << 14)
-#define LVT_LEVEL   (1u << 15)
 #define LVT_MASKED  (1u << 16)
 #define TIMER_MODE  (3u << 17)
 #define TIMER_PERIODIC (1u << 17)
 #define TIMER_DEADLINE (2u << 17)
 
-enum { MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_REMOTE_READ, MODE_NMI, MODE_INIT, MODE_SIPI, MODE_EXTINT };
+enum {
+    MODE_FIXED, MODE_LOWEST, MODE_SMI, MODE_REMOTE_READ, MODE_NMI, MODE_INIT, MODE_SIPI,
+    MODE_EXTINT,
+};
 
 #define ICR_LOGICAL (1u << 11)
 #define ICR_BUSY    (1u << 12)

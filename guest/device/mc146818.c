@@ -25,7 +25,9 @@ enum {
     REG_A, REG_B, REG_C, REG_D, CENTURY = 0x32, CMOS_BYTES = 128,
 };
 enum { A_UIP = 0x80, A_DIVIDER_RESET = 0x60, A_DIVIDER = 0x70, A_RATE = 0x0f };
-enum { B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_SQWE = 8, B_BINARY = 4, B_24H = 2 };
+enum {
+    B_SET = 0x80, B_PIE = 0x40, B_AIE = 0x20, B_UIE = 0x10, B_SQWE = 8, B_BINARY = 4, B_24H = 2,
+};
 enum { C_IRQF = 0x80, C_PF = 0x40, C_AF = 0x20, C_UF = 0x10 };
 enum { D_VALID = 0x80 };
 

@@ -16,7 +16,9 @@ enum { IIR_FIFO = 0xc0 };
 enum { FCR_ENABLE = 1, FCR_CLEAR_RX = 2, FCR_CLEAR_TX = 4 };
 enum { LSR_DR = 1, LSR_OE = 2, LSR_BI = 0x10, LSR_THRE = 0x20, LSR_TEMT = 0x40 };
 enum { LCR_BREAK = 0x40, LCR_DLAB = 0x80, MCR_OUT2 = 8, MCR_LOOP = 0x10 };
-enum { MSR_DELTA = 0x0f, MSR_TERI = 4, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80 };
+enum {
+    MSR_DELTA = 0x0f, MSR_TERI = 4, MSR_CTS = 0x10, MSR_DSR = 0x20, MSR_RI = 0x40, MSR_DCD = 0x80,
+};
 enum { FIFO = 16 };
 
 struct serial {
