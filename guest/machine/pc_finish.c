@@ -26,8 +26,7 @@ static struct pc_layout layout_of(struct machine *m)
                            .ram_below_4g = m->below_4g,
                            .ram_above_4g = m->above_4g,
                            .s3 = true,
-                           .s4 = true,
-                           .parallel = m->config.parallel[0]};
+                           .s4 = true};
     pc.hole64_at =
         MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1), UINT64_C(32) << 30);
     pc.hole64_bytes = UINT64_C(32) << 30;

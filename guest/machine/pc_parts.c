@@ -242,6 +242,10 @@ static bool debug_port(struct machine *m, GError **error)
 
 bool pc_isa_devices(struct machine *m, GError **error)
 {
+    if (m->config.parallel[0]) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "-parallel: parallel ports are not supported");
+        return false;
+    }
     bool hpet = false;
     if (!machine_prop_bool(m, "hpet", !m->config.no_hpet, &hpet, error)) {
         return false;
