@@ -298,7 +298,9 @@ bool emit_insn(struct tr *t, const struct insn *i)
         ((i->prefixes & PFX_LOCK) && !(i->mem && (i->desc->bits & INSN_LOCKABLE)))) {
         return false;
     }
-    if (!t->code64 && i->mem && (i->seg == SEG_FS || i->seg == SEG_GS || i->seg == SEG_CS)) {
+    if (!t->code64 && i->mem &&
+        (i->seg == SEG_CS || (i->seg == SEG_FS && !(t->block->flags & BLOCK_FS)) ||
+         (i->seg == SEG_GS && !(t->block->flags & BLOCK_GS)))) {
         return false; /* with a limit, or not writable */
     }
     if ((i->desc->bits & INSN_ODD_MEM) && is_bit_op(i) && i->mem) {

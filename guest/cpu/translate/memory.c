@@ -231,7 +231,11 @@ void memory_address(struct tr *t, const struct insn *i)
     }
     if (has_base(i)) {
         emit_load(c, 8, S1, base_slot(i->seg));
-        emit_lea(c, S0, MEM_SUM(S0, S1));
+        if (t->code64) {
+            emit_lea(c, S0, MEM_SUM(S0, S1));
+        } else {
+            emit_lea32(c, S0, MEM_SUM(S0, S1));
+        }
     }
 }
 

@@ -54,6 +54,12 @@ static bool flat_data(const struct segment *s)
     return flat(s) && (s->attr & 0xe) == 2; /* writable, expands up */
 }
 
+static bool flat_but_base(struct segment s)
+{
+    s.base = 0;
+    return flat_data(&s);
+}
+
 static bool flat_32(const struct regs *r)
 {
     return flat(&r->seg[SEG_CS]) && (r->seg[SEG_CS].attr & SEG_DB) &&
@@ -76,7 +82,12 @@ static uint32_t flags_of(const struct vcpu *cpu)
     if (only_interp(cpu)) {
         return BLOCK_INTERP;
     }
-    return (uint32_t)tlb_mode(cpu) | (vcpu_code64(cpu) ? 0 : BLOCK_32) |
+    uint32_t extra = 0;
+    if (!vcpu_code64(cpu)) {
+        extra = BLOCK_32 | (flat_but_base(cpu->r.seg[SEG_FS]) ? BLOCK_FS : 0) |
+                (flat_but_base(cpu->r.seg[SEG_GS]) ? BLOCK_GS : 0);
+    }
+    return (uint32_t)tlb_mode(cpu) | extra |
            (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) | (cpu->r.cr4 & CR4_SMAP ? BLOCK_SMAP : 0) |
            (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
 }

@@ -102,6 +102,8 @@ enum block_flag {
     BLOCK_TSD = 8,       /* CR4.TSD */
     BLOCK_CPL0 = 16,
     BLOCK_SMAP = 64,
+    BLOCK_FS = 128,      /* 32-bit code: FS, GS reach everywhere and are writable */
+    BLOCK_GS = 256,
     BLOCK_INTERP = 32,   /* nothing here can be translated: never a block's */
 };
 
