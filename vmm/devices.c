@@ -145,13 +145,21 @@ bool vm_device_add(KeyVal *kv, GError **error)
     return device_start(dev, vm_board(), NULL, error);
 }
 
+bool vm_device_hotplug(KeyVal *kv, GError **error)
+{
+    const char *name = keyval_get(kv, "driver");
+    const struct device_model *m = model_for_user(name ? name : "", error);
+    if (!m) {
+        return false;
+    }
+    g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus of device '%s' does not support hotplugging", m->name);
+    return false;
+}
+
 bool vm_device_remove(const char *id, GError **error)
 {
     struct device *dev = board_find(vm_board(), id);
-    if (!dev) {
-        g_set_error(error, LODGE_ERROR, ENOENT, "Device '%s' not found", id);
-        return false;
-    }
-    g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus of device '%s' does not support hotplugging", id);
+    g_set_error(error, LODGE_ERROR, dev ? ENOTSUP : ENODEV,
+                dev ? "Bus of device '%s' does not support hotplugging" : "Device '%s' not found", id);
     return false;
 }

@@ -37,6 +37,7 @@ static const struct interface interfaces[] = {
 enum { IF_IDE, IF_FLOPPY, IF_PFLASH, IF_VIRTIO, IF_NONE };
 
 static struct image *placed[IF_NONE][PLACES_MAX];
+static GHashTable *cds, *floppies; /* sets of struct image * */
 static unsigned unnamed; /* if=none drives without an id so far */
 
 struct drive {
@@ -208,6 +209,11 @@ static bool make_drive(struct drive *d, GError **error)
     if (!img) {
         return false;
     }
+    if (d->cd || d->iface == &interfaces[IF_FLOPPY]) {
+        GHashTable **set = d->cd ? &cds : &floppies;
+        *set = *set ? *set : g_hash_table_new(NULL, NULL);
+        g_hash_table_add(*set, img);
+    }
     if (d->iface != &interfaces[IF_NONE]) {
         placed[d->iface - interfaces][d->index] = img;
     }
@@ -238,6 +244,16 @@ bool vm_drive_add(KeyVal *kv, GError **error)
     d.serial = keyval_get(kv, "serial");
     return take_place(kv, &d, error) && take_image_keys(kv, &d.image, error) &&
            keyval_done(kv, error) && settle_place(&d, error) && make_drive(&d, error);
+}
+
+bool vm_drive_is_cd(const struct image *img)
+{
+    return cds && g_hash_table_contains(cds, img);
+}
+
+bool vm_drive_removable(const struct image *img)
+{
+    return vm_drive_is_cd(img) || (floppies && g_hash_table_contains(floppies, img));
 }
 
 struct image *build_placed(const char *iface, unsigned index)

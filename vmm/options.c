@@ -247,25 +247,31 @@ static const struct {
     {"panic", "none", offsetof(struct vm_options, on_panic), PANIC_NONE},
 };
 
+static bool set_action(struct vm_options *o, const char *key, const char *value, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(actions); i++) {
+        if (g_str_equal(actions[i].key, key) && g_strcmp0(actions[i].value, value) == 0) {
+            *(unsigned *)((char *)o + actions[i].slot) = actions[i].number;
+            return true;
+        }
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL, "action: no %s=%s", key, value ? value : "");
+    return false;
+}
+
+bool vm_set_action(const char *key, const char *value, GError **error)
+{
+    return set_action((struct vm_options *)vm_options(), key, value, error);
+}
+
 static bool on_action(struct vm_options *o, const char *arg, GError **error)
 {
     g_autoptr(KeyVal) kv = keyval_parse(arg, NULL, error);
-    for (unsigned k = 0; kv && k < keyval_count(kv); k++) {
-        bool found = false;
-        for (unsigned i = 0; i < G_N_ELEMENTS(actions) && !found; i++) {
-            found = g_str_equal(actions[i].key, keyval_key(kv, k)) &&
-                    g_str_equal(actions[i].value, keyval_value(kv, k));
-            if (found) {
-                *(unsigned *)((char *)o + actions[i].slot) = actions[i].number;
-            }
-        }
-        if (!found) {
-            g_set_error(error, LODGE_ERROR, EINVAL, "-action: no %s=%s", keyval_key(kv, k),
-                        keyval_value(kv, k));
-            return false;
-        }
+    bool ok = kv != NULL;
+    for (unsigned i = 0; ok && i < keyval_count(kv); i++) {
+        ok = set_action(o, keyval_key(kv, i), keyval_value(kv, i), error);
     }
-    return kv != NULL;
+    return ok;
 }
 
 static bool on_no_reboot(struct vm_options *o, const char *arg, GError **error)

@@ -8,6 +8,7 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/migrate.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
 
@@ -26,7 +27,7 @@ const char *const vm_states[VM_STATES] = {
     [VM_PRELAUNCH] = "prelaunch",   [VM_RUNNING] = "running",
     [VM_PAUSED] = "paused",         [VM_DEBUG] = "debug",
     [VM_SUSPENDED] = "suspended",   [VM_SHUTDOWN] = "shutdown",
-    [VM_INTERNAL_ERROR] = "internal-error", [VM_PANICKED] = "guest-panicked",
+    [VM_INTERNAL_ERROR] = "internal-error", [VM_IO_ERROR] = "io-error", [VM_PANICKED] = "guest-panicked",
     [VM_INMIGRATE] = "inmigrate",   [VM_POSTMIGRATE] = "postmigrate",
 };
 
@@ -39,6 +40,7 @@ enum wish {
     WISH_PANIC = 1 << 5,
     WISH_DEBUG = 1 << 6,
     WISH_BROKEN = 1 << 7,
+    WISH_IO_STOP = 1 << 8,
 };
 
 static struct {
@@ -151,9 +153,26 @@ bool vm_cont(GError **error)
     }
     vm.state = VM_RUNNING;
     clock_start();
+    image_retry_held();
     vcpus_resume();
     vm_event("RESUME", NULL);
     return true;
+}
+
+static unsigned holds;
+
+void vm_hold(void)
+{
+    if (holds++ == 0 && vm_running()) {
+        vcpus_pause();
+    }
+}
+
+void vm_release(void)
+{
+    if (--holds == 0 && vm_running()) {
+        vcpus_resume();
+    }
 }
 
 /* ---- requests; any thread ---- */
@@ -212,6 +231,25 @@ static void board_request(struct board *board, enum board_event event, int code)
     case BOARD_WAKEUP:
         wish(WISH_WAKEUP);
         break;
+    }
+}
+
+/* A disk of the host is full or broken: machine lock held, any thread. */
+static void disk_failed(Image *img, bool write, int error, enum image_on_error action)
+{
+    bool stops = action == IMAGE_ON_ERROR_STOP;
+    static const char *const actions[] = {[IMAGE_ON_ERROR_DEFAULT] = "report",
+                                          [IMAGE_ON_ERROR_REPORT] = "report",
+                                          [IMAGE_ON_ERROR_IGNORE] = "ignore",
+                                          [IMAGE_ON_ERROR_STOP] = "stop",
+                                          [IMAGE_ON_ERROR_ENOSPC] = "stop"};
+    vm_event("BLOCK_IO_ERROR",
+             json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "device", image_id(img), "node-name",
+                       image_id(img), "operation", write ? "write" : "read", "action",
+                       actions[action], "nospace", error == ENOSPC, "reason", g_strerror(error)));
+    if (stops) {
+        vm_report("%s: %s; the machine stops, cont tries again", image_id(img), g_strerror(error));
+        wish(WISH_IO_STOP);
     }
 }
 
@@ -324,6 +362,11 @@ static void panicked(void)
     }
 }
 
+static void io_stopped(void)
+{
+    vm_stop(VM_IO_ERROR);
+}
+
 static void broken(void)
 {
     struct vcpu *cpu = vm.stopped_cpu;
@@ -349,7 +392,7 @@ static gboolean grant(gpointer unused)
     } rows[] = {
         {WISH_BROKEN, broken}, {WISH_PANIC, panicked}, {WISH_DEBUG, debugged},
         {WISH_SUSPEND, suspend}, {WISH_WAKEUP, wake},  {WISH_RESET, reset},
-        {WISH_SHUTDOWN, shut_down},
+        {WISH_SHUTDOWN, shut_down}, {WISH_IO_STOP, io_stopped},
     };
     (void)unused;
     g_source_set_ready_time(vm.waker, -1);
@@ -404,7 +447,15 @@ static bool start(GError **error)
         return false;
     }
     machine_reset(vm.board);
+    if (!confine(o, error)) {
+        return false;
+    }
+    confine_ready();
     chardevs_start();
+    if (o->incoming) {
+        vm.state = VM_INMIGRATE;
+        return migrate_incoming(o->incoming, o->paused, error);
+    }
     return o->paused || vm_cont(error);
 }
 
@@ -454,6 +505,11 @@ int vm_main(int argc, char **argv)
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
+    if ((vm.options->daemonize && !confine_daemonize(&error)) ||
+        (vm.options->pidfile && !confine_pidfile(vm.options->pidfile, &error))) {
+        vm_report("%s", error->message);
+        return 1;
+    }
     machine_lock();
     lock_main_context();
     vm.loop = g_main_loop_new(NULL, FALSE);
@@ -463,6 +519,7 @@ int vm_main(int argc, char **argv)
     g_unix_signal_add(SIGHUP, signalled, NULL);
     chardev_quit = quit_by_key;
     chardev_waiting = waiting;
+    image_failed = disk_failed;
     vcpus_on_stop(cpu_stopped, NULL);
     if (start(&error)) {
         g_main_loop_run(vm.loop);

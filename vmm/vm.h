@@ -24,6 +24,7 @@ enum vm_state {
     VM_SUSPENDED,      /* ACPI S3 */
     VM_SHUTDOWN,       /* powered off, -no-shutdown */
     VM_INTERNAL_ERROR, /* a vCPU cannot go on */
+    VM_IO_ERROR,       /* a disk of the host failed, -drive werror=stop */
     VM_PANICKED,
     VM_INMIGRATE,   /* -incoming has not finished */
     VM_POSTMIGRATE, /* sent elsewhere */
@@ -50,6 +51,10 @@ bool vm_running(void);
 void vm_stop(enum vm_state why);
 /* False if the machine cannot run: it is powered off, broken, or waits for its state. */
 bool vm_cont(GError **error);
+/* Between them no vCPU runs, without an event; they nest. */
+void vm_hold(void);
+void vm_release(void);
+void vm_set_state(enum vm_state state); /* of a machine that stands still */
 /* Why a request came, for QMP's events. */
 enum vm_cause { CAUSE_GUEST, CAUSE_HOST, CAUSE_HOST_UI, CAUSE_SIGNAL, CAUSE_PANIC };
 /* Any thread; carried out by the main loop. */
@@ -59,6 +64,7 @@ void vm_request_exit(int code);
 void vm_power_button(void);
 bool vm_wakeup(GError **error);
 /* What the run loop does when a debugger wants to know of stops: true if it took it. */
+bool vm_set_action(const char *key, const char *value, GError **error); /* as -action key=value */
 extern bool (*vm_debug_stop)(struct vcpu *cpu);
 
 /* Sent to all monitors; @data is given away and may be NULL. */
@@ -68,12 +74,17 @@ extern void (*vm_event_sink)(const char *name, json_t *data);
 
 /* ---- devices and backends ---- */
 bool vm_device_add(KeyVal *opts, GError **error);
+bool vm_device_hotplug(KeyVal *opts, GError **error); /* while the guest may run */
 bool vm_device_remove(const char *id, GError **error);
 bool vm_object_add(KeyVal *opts, GError **error);
 bool vm_object_remove(const char *id, GError **error);
 bool vm_drive_add(KeyVal *opts, GError **error);
 bool vm_blockdev_add(KeyVal *opts, GError **error);
 struct image *vm_drive(const char *id);
+bool vm_drive_removable(const struct image *img); /* a CD-ROM or floppy drive */
+bool vm_drive_is_cd(const struct image *img);
+/* Keys down now, up after @hold_ms; at most 16. */
+bool vm_send_keys(const unsigned *codes, unsigned n, unsigned hold_ms);
 void vm_list_devices(GString *out);
 bool vm_list_device_properties(const char *name, GString *out, GError **error);
 void vm_list_objects(GString *out);

@@ -337,6 +337,7 @@ static void report(struct vcpu *cpu, int why)
 static void *thread_main(void *arg)
 {
     struct vcpu *cpu = self = arg;
+    cpu->tid = (int)syscall(SYS_gettid);
     struct vcpu_thread *t = cpu->thread;
     pthread_mutex_lock(&mutex);
     while (!ending) {

@@ -222,6 +222,7 @@ struct vcpu {
     struct space *ports;
 
     unsigned index;             /* 0 is the boot processor */
+    int tid;                    /* its thread, for people with top -H; 0 before it first ran */
     uint32_t apic_id;
     const struct cpu_engine *engine;
     void *priv;                 /* the engine's */

@@ -3,6 +3,7 @@
 
 #include "host/chardev/chardev.h"
 #include "vmm/monitor/hmp.h"
+#include "vmm/monitor/qmp.h"
 
 enum { OUTBOX_MAX = 8 << 20 };
 
@@ -34,10 +35,11 @@ void outbox_put(struct outbox *box, const char *text, size_t n)
 
 bool monitor_new(struct chardev *chr, enum monitor_kind kind, GError **error)
 {
-    return kind == MONITOR_HMP && hmp_new(chr, error);
+    return kind == MONITOR_HMP ? hmp_new(chr, error) : qmp_new(chr, kind == MONITOR_QMP_PRETTY, error);
 }
 
 void monitors_close(void)
 {
     hmp_close();
+    qmp_close();
 }

@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmm/monitor/qmp_handlers.h"
+
+#include "guest/cpu/engine.h"
+#include "guest/device/pci.h"
+#include "guest/machine/machine.h"
+#include "host/chardev/chardev.h"
+#include "host/image/image.h"
+#include "host/net/net.h"
+#include "vmm/options.h"
+#include "vmm/vm.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* The query-... commands: what there is, as JSON. */
+
+#define UNUSED (void)args, (void)error
+#define HANDLER(name) json_t *qmp_##name(json_t *args, GError **error)
+
+static json_t *u64(uint64_t v)
+{
+    return json_integer((json_int_t)MIN(v, (uint64_t)INT64_MAX));
+}
+
+static const struct machine_config *config(void)
+{
+    return &vm_options()->machine;
+}
+
+HANDLER(query_version)
+{
+    UNUSED;
+    return json_pack("{s:{s:i, s:i, s:i}, s:s+}", "qemu", "micro", 22, "minor", 2, "major", 7,
+                     "package", "lodge-vm ", vm_version);
+}
+
+HANDLER(query_status)
+{
+    UNUSED;
+    return json_pack("{s:b, s:b, s:s}", "running", vm_running(), "singlestep", 0, "status",
+                     vm_states[vm_state()]);
+}
+
+HANDLER(query_name)
+{
+    UNUSED;
+    return config()->name ? json_pack("{s:s}", "name", config()->name) : NULL;
+}
+
+HANDLER(query_uuid)
+{
+    UNUSED;
+    return json_pack("{s:s}", "UUID",
+                     config()->uuid ? config()->uuid : "00000000-0000-0000-0000-000000000000");
+}
+
+HANDLER(query_kvm)
+{
+    UNUSED;
+    return json_pack("{s:b, s:b}", "enabled", g_str_equal(config()->engine->name, "kvm"), "present",
+                     cpu_engine_find("kvm") != NULL);
+}
+
+HANDLER(query_target)
+{
+    UNUSED;
+    return json_pack("{s:s}", "arch", "x86_64");
+}
+
+HANDLER(query_machines)
+{
+    UNUSED;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < n_machine_models; i++) {
+        const struct machine_model *m = machine_models[i];
+        g_auto(GStrv) aliases = g_strsplit(m->alias ? m->alias : "", ",", -1);
+        for (int a = -1; a < 0 || aliases[a]; a++) {
+            json_t *row = json_pack("{s:s, s:i, s:b, s:b, s:b, s:b}", "name", a < 0 ? m->name : aliases[a],
+                                    "cpu-max", (int)m->max_cpus, "hotpluggable-cpus", 0,
+                                    "numa-mem-supported", 0, "deprecated", 0, "acpi", 1);
+            if (a < 0 && m->is_default) {
+                json_object_set_new(row, "is-default", json_true());
+            }
+            json_array_append_new(list, row);
+            if (!aliases[0]) {
+                break;
+            }
+        }
+    }
+    return list;
+}
+
+HANDLER(query_current_machine)
+{
+    UNUSED;
+    return json_pack("{s:b}", "wakeup-suspend-support", 1);
+}
+
+HANDLER(query_cpu_definitions)
+{
+    UNUSED;
+    json_t *list = json_array();
+    g_autoptr(GString) text = g_string_new(NULL);
+    cpu_models_list(text);
+    g_auto(GStrv) lines = g_strsplit(text->str, "\n", -1);
+    for (unsigned i = 1; lines[i] && *lines[i]; i++) { /* up to the empty line before the flags */
+        g_auto(GStrv) words = g_strsplit(g_strstrip(lines[i]), " ", 2);
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s}", "name", words[0],
+                                              "migration-safe", !g_str_equal(words[0], "host"),
+                                              "static", 0, "deprecated", 0, "typename", words[0]));
+    }
+    return list;
+}
+
+static json_t *cpu_place(unsigned index)
+{
+    const struct cpu_topology *t = &config()->topology;
+    unsigned core = index / t->threads, die = core / t->cores;
+    return json_pack("{s:i, s:i, s:i, s:i}", "thread-id", (int)(index % t->threads), "core-id",
+                     (int)(core % t->cores), "die-id", (int)(die % t->dies), "socket-id",
+                     (int)(die / t->dies));
+}
+
+HANDLER(query_cpus_fast)
+{
+    UNUSED;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        g_autofree char *path = g_strdup_printf("/machine/unattached/device[%u]", i);
+        json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:o, s:s}", "cpu-index", (int)i,
+                                              "qom-path", path, "thread-id", vcpu_at(i)->tid,
+                                              "props", cpu_place(i), "target", "x86_64"));
+    }
+    return list;
+}
+
+HANDLER(query_hotpluggable_cpus)
+{
+    UNUSED;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < config()->maxcpus; i++) {
+        json_t *row = json_pack("{s:s, s:i, s:o}", "type", config()->cpu ? config()->cpu : "max",
+                                "vcpus-count", 1, "props", cpu_place(i));
+        if (i < vcpu_count()) {
+            g_autofree char *path = g_strdup_printf("/machine/unattached/device[%u]", i);
+            json_object_set_new(row, "qom-path", json_string(path));
+        }
+        json_array_insert_new(list, 0, row);
+    }
+    return list;
+}
+
+HANDLER(query_memory_size_summary)
+{
+    UNUSED;
+    return json_pack("{s:o, s:i}", "base-memory", u64(config()->ram_bytes), "plugged-memory", 0);
+}
+
+HANDLER(query_nothing_list)
+{
+    UNUSED;
+    return json_array();
+}
+
+HANDLER(query_dump_capability)
+{
+    UNUSED;
+    return json_pack("{s:[]}", "formats");
+}
+
+HANDLER(query_mice)
+{
+    UNUSED;
+    return json_pack("[{s:s, s:i, s:b, s:b}]", "name", "PS/2 Mouse", "index", 0, "current", 1,
+                     "absolute", 0);
+}
+
+/* ---- command line ---- */
+
+HANDLER(query_command_line_options)
+{
+    const char *wanted = qmp_str(args, "option");
+    json_t *list = json_array();
+    for (unsigned i = 0; i < vm_option_count(); i++) {
+        bool argument, refused;
+        const char *name = vm_option_name(i, &argument, &refused);
+        if (name && !refused && argument && (!wanted || g_str_equal(wanted, name))) {
+            json_array_append_new(list, json_pack("{s:s, s:[]}", "option", name, "parameters"));
+        }
+    }
+    if (wanted && json_array_size(list) == 0) {
+        json_decref(list);
+        g_set_error(error, LODGE_ERROR, EINVAL, "invalid option name: %s", wanted);
+        return NULL;
+    }
+    return list;
+}
+
+/* ---- chardevs ---- */
+
+static void add_chardev(struct chardev *chr, void *list)
+{
+    g_autofree char *about = g_strconcat(chr->open ? "" : "disconnected:", chr->about, NULL);
+    json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "label", chr->id, "frontend-open",
+                                          chr->receive != NULL, "filename", about));
+}
+
+HANDLER(query_chardev)
+{
+    UNUSED;
+    json_t *list = json_array();
+    chardev_each(add_chardev, list);
+    return list;
+}
+
+HANDLER(query_chardev_backends)
+{
+    UNUSED;
+    json_t *list = json_array();
+    g_autoptr(GString) text = g_string_new(NULL);
+    chardev_kinds(text);
+    g_auto(GStrv) lines = g_strsplit(text->str, "\n", -1);
+    for (unsigned i = 1; lines[i] && *lines[i]; i++) {
+        g_auto(GStrv) words = g_strsplit(g_strstrip(lines[i]), " ", 2);
+        json_array_append_new(list, json_pack("{s:s}", "name", words[0]));
+    }
+    return list;
+}
+
+/* ---- images ---- */
+
+static json_t *inserted(Image *img)
+{
+    const char *file = image_file(img), *format = image_format_name(img);
+    return json_pack("{s:s, s:s, s:b, s:s, s:b, s:s, s:{s:s, s:s, s:o}}", "file", file, "node-name",
+                     image_id(img), "ro", image_read_only(img), "drv", format, "encrypted", 0,
+                     "detect_zeroes", "off", "image", "filename", file, "format", format,
+                     "virtual-size", u64(image_size(img)));
+}
+
+static void add_block(Image *img, void *list)
+{
+    bool removable = vm_drive_removable(img);
+    json_t *row = json_pack("{s:s, s:s, s:b, s:b}", "device", image_id(img), "type", "unknown",
+                            "removable", removable, "locked", 0);
+    if (image_inserted(img)) {
+        json_object_set_new(row, "inserted", inserted(img));
+    }
+    if (removable) {
+        json_object_set_new(row, "tray_open", json_boolean(!image_inserted(img)));
+    }
+    json_object_set_new(row, "io-status", json_string(image_holds_failed() ? "failed" : "ok"));
+    json_array_append_new(list, row);
+}
+
+HANDLER(query_block)
+{
+    UNUSED;
+    json_t *list = json_array();
+    image_each(add_block, list);
+    return list;
+}
+
+static void add_node(Image *img, void *list)
+{
+    if (image_inserted(img)) {
+        json_array_append_new(list, inserted(img));
+    }
+}
+
+HANDLER(query_named_block_nodes)
+{
+    UNUSED;
+    json_t *list = json_array();
+    image_each(add_node, list);
+    return list;
+}
+
+static void add_blockstats(Image *img, void *list)
+{
+    struct image_stats s = image_stats(img);
+    json_t *stats = json_pack("{s:o, s:o, s:o, s:o, s:o}", "rd_bytes", u64(s.rd_bytes), "wr_bytes",
+                              u64(s.wr_bytes), "rd_operations", u64(s.rd_ops), "wr_operations",
+                              u64(s.wr_ops), "flush_operations", u64(s.flush_ops));
+    json_array_append_new(list, json_pack("{s:s, s:s, s:o}", "device", image_id(img), "node-name",
+                                          image_id(img), "stats", stats));
+}
+
+HANDLER(query_blockstats)
+{
+    UNUSED;
+    json_t *list = json_array();
+    image_each(add_blockstats, list);
+    return list;
+}
+
+/* ---- PCI ---- */
+
+static unsigned config16(const struct pci_device *pci, unsigned at)
+{
+    return (unsigned)(pci->config[at] | pci->config[at + 1] << 8);
+}
+
+static json_t *regions(const struct pci_device *pci)
+{
+    json_t *list = json_array();
+    for (unsigned i = 0; i < PCI_BARS; i++) {
+        if (pci->bar[i].region) {
+            unsigned at = 0x10 + i * 4;
+            uint64_t address = config16(pci, at) | (uint64_t)config16(pci, at + 2) << 16;
+            if (pci->bar[i].is64) {
+                address |= (uint64_t)config16(pci, at + 4) << 32 | (uint64_t)config16(pci, at + 6) << 48;
+            }
+            address &= pci->bar[i].io ? ~UINT64_C(3) : ~UINT64_C(15);
+            json_t *row = json_pack("{s:i, s:s, s:o, s:o}", "bar", (int)i, "type",
+                                    pci->bar[i].io ? "io" : "memory", "address", u64(address),
+                                    "size", u64(pci->bar[i].size));
+            if (!pci->bar[i].io) {
+                json_object_set_new(row, "prefetch", json_boolean(pci->bar[i].prefetch));
+                json_object_set_new(row, "mem_type_64", json_boolean(pci->bar[i].is64));
+            }
+            json_array_append_new(list, row);
+        }
+    }
+    return list;
+}
+
+static json_t *buses(const struct pci_bus *bus);
+
+static json_t *function(const struct pci_device *pci)
+{
+    const struct pci_bus *below = NULL;
+    json_t *row = json_pack("{s:i, s:i, s:i, s:{s:i}, s:{s:i, s:i}, s:s, s:o}", "bus",
+                            (int)pci->bus->number, "slot", pci->devfn >> 3, "function",
+                            pci->devfn & 7, "class_info", "class", (int)config16(pci, 0x0a), "id",
+                            "device", (int)config16(pci, 2), "vendor", (int)config16(pci, 0),
+                            "qdev_id", pci->dev.id ? pci->dev.id : "", "regions", regions(pci));
+    if (pci->config[0x3d]) {
+        json_object_set_new(row, "irq", json_integer(pci->config[0x3c]));
+        json_object_set_new(row, "irq_pin", json_integer(pci->config[0x3d]));
+    }
+    for (below = pci->bus->child; below; below = below->sibling) {
+        if (below->bridge == pci) {
+            json_t *all = buses(below);
+            json_object_set_new(row, "pci_bridge",
+                                json_pack("{s:{s:i}, s:O}", "bus", "number", (int)below->number,
+                                          "devices",
+                                          json_object_get(json_array_get(all, 0), "devices")));
+            json_decref(all);
+        }
+    }
+    return row;
+}
+
+static json_t *buses(const struct pci_bus *bus)
+{
+    json_t *devices = json_array();
+    for (unsigned i = 0; bus && i < G_N_ELEMENTS(bus->function); i++) {
+        if (bus->function[i]) {
+            json_array_append_new(devices, function(bus->function[i]));
+        }
+    }
+    return json_pack("[{s:i, s:o}]", "bus", bus ? (int)bus->number : 0, "devices", devices);
+}
+
+HANDLER(query_pci)
+{
+    UNUSED;
+    return vm_board()->pci ? buses(vm_board()->pci) : json_array();
+}
+
+/* ---- objects ---- */
+
+static const char *prop_type(enum prop_kind kind)
+{
+    static const char *const names[] = {
+        [PROP_BOOL] = "bool",   [PROP_U8] = "uint8",   [PROP_U16] = "uint16", [PROP_U32] = "uint32",
+        [PROP_U64] = "uint64",  [PROP_STRING] = "str", [PROP_MAC] = "str",    [PROP_DRIVE] = "str",
+        [PROP_NETDEV] = "str",  [PROP_CHARDEV] = "str", [PROP_RNG] = "link<rng>",
+    };
+    return names[kind];
+}
+
+HANDLER(device_list_properties)
+{
+    const char *name = qmp_str(args, "typename");
+    const struct device_model *m = device_model_find(name);
+    json_t *list = json_array();
+    if (!m) {
+        json_decref(list);
+        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", name);
+        return NULL;
+    }
+    for (unsigned i = 0; i < m->nprops; i++) {
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", m->props[i].name, "type",
+                                              prop_type(m->props[i].kind)));
+    }
+    return list;
+}
+
+HANDLER(qom_list_types)
+{
+    UNUSED;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < n_device_models; i++) {
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", device_models[i]->name, "parent",
+                                              "device"));
+    }
+    return list;
+}
+
+/* "/machine/peripheral/ID" */
+static struct device *at_path(const char *path)
+{
+    static const char prefix[] = "/machine/peripheral/";
+    return g_str_has_prefix(path, prefix) ? board_find(vm_board(), path + strlen(prefix)) : NULL;
+}
+
+HANDLER(qom_list)
+{
+    const char *path = qmp_str(args, "path");
+    struct device *dev = at_path(path);
+    json_t *list = json_array();
+    if (g_str_equal(path, "/machine/peripheral")) {
+        for (struct device *d = vm_board()->devices; d; d = d->next) {
+            g_autofree char *type = g_strdup_printf("child<%s>", d->model->name);
+            if (d->id) {
+                json_array_append_new(list, json_pack("{s:s, s:s}", "name", d->id, "type", type));
+            }
+        }
+    } else if (g_str_equal(path, "/machine") || g_str_equal(path, "/")) {
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", path[1] ? "peripheral" : "machine",
+                                              "type", "child<container>"));
+    } else if (dev) {
+        json_array_append_new(list, json_pack("{s:s, s:s}", "name", "type", "type", "string"));
+        for (unsigned i = 0; i < dev->model->nprops; i++) {
+            const struct prop *p = &dev->model->props[i];
+            json_array_append_new(list, json_pack("{s:s, s:s}", "name", p->name, "type",
+                                                  prop_type(p->kind)));
+        }
+    } else {
+        json_decref(list);
+        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", path);
+        return NULL;
+    }
+    return list;
+}
+
+static json_t *prop_value(const struct device *dev, const struct prop *p)
+{
+    const void *at = (const char *)dev + p->slot;
+    const uint8_t *mac = at;
+    switch (p->kind) {
+    case PROP_BOOL:
+        return json_boolean(*(const bool *)at);
+    case PROP_U8:
+        return json_integer(*(const uint8_t *)at);
+    case PROP_U16:
+        return json_integer(*(const uint16_t *)at);
+    case PROP_U32:
+        return json_integer(*(const uint32_t *)at);
+    case PROP_U64:
+        return u64(*(const uint64_t *)at);
+    case PROP_STRING:
+        return json_string(*(const char *const *)at ? *(const char *const *)at : "");
+    case PROP_MAC:
+        return json_sprintf("%02x:%02x:%02x:%02x:%02x:%02x", mac[0], mac[1], mac[2], mac[3], mac[4],
+                            mac[5]);
+    case PROP_DRIVE:
+        return json_string(*(Image *const *)at ? image_id(*(Image *const *)at) : "");
+    case PROP_NETDEV:
+        return json_string(*(struct netdev *const *)at ? (*(struct netdev *const *)at)->id : "");
+    case PROP_CHARDEV:
+        return json_string(*(struct chardev *const *)at ? (*(struct chardev *const *)at)->id : "");
+    case PROP_RNG:
+        break;
+    }
+    return NULL;
+}
+
+HANDLER(qom_get)
+{
+    const char *path = qmp_str(args, "path"), *name = qmp_str(args, "property");
+    struct device *dev = at_path(path);
+    json_t *value = NULL;
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", path);
+        return NULL;
+    }
+    if (g_str_equal(name, "type")) {
+        return json_string(dev->model->name);
+    }
+    for (unsigned i = 0; i < dev->model->nprops && !value; i++) {
+        const struct prop *p = &dev->model->props[i];
+        value = g_str_equal(p->name, name) ? prop_value(dev, p) : NULL;
+    }
+    if (!value) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Property '%s.%s' not found", dev->model->name, name);
+    }
+    return value;
+}
