@@ -248,5 +248,6 @@ bool vm_build(struct vm_options *o, GError **error)
     choose_vga(o);
     o->machine.engine = build_engine(o, error);
     return o->machine.engine && build_board(o, error) && build_devices(o, error) &&
-           machine_finish(vm_board(), error) && build_monitors(o, error);
+           machine_finish(vm_board(), error) && build_display(o, error) &&
+           build_monitors(o, error);
 }

@@ -485,6 +485,7 @@ static void finish(void)
         vcpus_exit();
     }
     monitors_close();
+    vnc_stop();
     netdevs_close();
     chardevs_close();
     if (vm.options && vm.options->pidfile) {
