@@ -34,13 +34,15 @@ static const struct cpu_engine *from_list(const char *list, GError **error)
 {
     g_auto(GStrv) names = g_strsplit(list, ":", -1);
     for (unsigned i = 0; names[i]; i++) {
-        g_autoptr(GError) why = NULL;
-        const struct cpu_engine *engine = cpu_engine_find(names[i]);
-        if (!engine) {
+        if (!cpu_engine_find(names[i])) {
             g_set_error(error, LODGE_ERROR, EINVAL, "no accelerator \"%s\"; -accel help lists them",
                         names[i]);
             return NULL;
         }
+    }
+    for (unsigned i = 0; names[i]; i++) {
+        g_autoptr(GError) why = NULL;
+        const struct cpu_engine *engine = cpu_engine_find(names[i]);
         if (usable(engine, &why)) {
             return engine;
         }

@@ -236,9 +236,22 @@ static bool on_process_name(const struct option_use *use, void *owner, GError **
     return true;
 }
 
+static bool needs_kernel(const struct machine_config *m, GError **error)
+{
+    const char *alone = m->initrd ? "initrd" : m->append ? "append" : NULL;
+    if (!alone || m->kernel) {
+        return true;
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL, "-%s is of no use without -kernel", alone);
+    return false;
+}
+
 bool vm_build(struct vm_options *o, GError **error)
 {
     opts = o;
+    if (!needs_kernel(&o->machine, error)) {
+        return false;
+    }
     vm_options_each(o, (const char *const[]){"process-name", NULL}, on_process_name, NULL, NULL);
     if ((o->log_file && !log_to_file(o->log_file, error)) || !build_globals(o, error) ||
         !build_objects(o, error) || !build_ram_source(o, error) || !set_clock(o, error) ||
@@ -249,5 +262,5 @@ bool vm_build(struct vm_options *o, GError **error)
     o->machine.engine = build_engine(o, error);
     return o->machine.engine && build_board(o, error) && build_devices(o, error) &&
            machine_finish(vm_board(), error) && build_display(o, error) &&
-           build_monitors(o, error);
+           build_monitors(o, error) && (!o->gdb || gdb_start(o->gdb, error));
 }

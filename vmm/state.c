@@ -258,6 +258,19 @@ static bool same_cpu(struct reader *in, GError **error)
     return true;
 }
 
+/* Cards of one kind have blocks of one name: the first of them that is not taken yet. */
+static struct ram *block_named(const struct load *l, const char *name)
+{
+    for (unsigned i = 0, b; ram_at(i); i++) {
+        for (b = 0; b < l->n_blocks && l->blocks[b] != ram_at(i); b++) {
+        }
+        if (b == l->n_blocks && g_str_equal(ram_at(i)->name, name)) {
+            return ram_at(i);
+        }
+    }
+    return NULL;
+}
+
 static bool same_blocks(struct load *l, struct reader *in, GError **error)
 {
     uint64_t n, size;
@@ -269,7 +282,7 @@ static bool same_blocks(struct load *l, struct reader *in, GError **error)
         if (!read_text(in, name) || !read_le(in, &size, 8)) {
             return damaged("HEAD", error);
         }
-        struct ram *ram = ram_find(name);
+        struct ram *ram = block_named(l, name);
         if (!ram || ram->size != size) {
             g_autofree char *shown = g_strescape(name, NULL);
             g_set_error(error, LODGE_ERROR, EINVAL,
@@ -280,10 +293,14 @@ static bool same_blocks(struct load *l, struct reader *in, GError **error)
         l->blocks[l->n_blocks] = ram;
         l->got[l->n_blocks] = g_malloc0(size >> PAGE_BITS);
     }
-    if (n != block_count()) {
-        g_set_error(error, LODGE_ERROR, EINVAL,
-                    "state has %" PRIu64 " blocks of memory, this machine has %u", n, block_count());
-        return false;
+    for (unsigned i = 0, b; ram_at(i); i++) {
+        for (b = 0; b < n && l->blocks[b] != ram_at(i); b++) {
+        }
+        if (b == n) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "this machine has memory \"%s\", the state has not",
+                        ram_at(i)->name);
+            return false;
+        }
     }
     return true;
 }

@@ -56,6 +56,7 @@ static struct {
 } vm;
 
 bool (*vm_debug_stop)(struct vcpu *cpu);
+void (*vm_stopped)(enum vm_state why);
 void (*vm_event_sink)(const char *name, json_t *data);
 
 /* ---- events and reports ---- */
@@ -132,6 +133,9 @@ void vm_stop(enum vm_state why)
     vm.state = why;
     if (ran) {
         vm_event("STOP", NULL);
+    }
+    if (ran && vm_stopped) {
+        vm_stopped(why);
     }
 }
 
@@ -380,6 +384,7 @@ static void debugged(void)
 {
     vm_stop(VM_DEBUG);
     if (!vm_debug_stop || !vm_debug_stop(vm.stopped_cpu)) {
+        vm.stopped_cpu->watched = false;
         vm_cont(NULL); /* the debugger has gone meanwhile */
     }
 }

@@ -66,6 +66,8 @@ bool vm_wakeup(GError **error);
 /* What the run loop does when a debugger wants to know of stops: true if it took it. */
 bool vm_set_action(const char *key, const char *value, GError **error); /* as -action key=value */
 extern bool (*vm_debug_stop)(struct vcpu *cpu);
+/* The debugger's: the machine has come to a stop. */
+extern void (*vm_stopped)(enum vm_state why);
 
 /* Sent to all monitors; @data is given away and may be NULL. */
 void vm_event(const char *name, json_t *data);

@@ -28,6 +28,8 @@ void hmp_close(void);
 
 /* vmm/monitor/examine.c: x, xp and print. */
 bool hmp_examine(const struct hmp_args *args, bool physical, GString *out, GError **error);
+bool hmp_print(const struct hmp_args *args, GString *out, GError **error);
+bool hmp_port(const struct hmp_args *args, bool write, GString *out, GError **error);
 /* Numbers, registers ($rip) and + - * / ( ). */
 bool hmp_number(const char *text, uint64_t *out, GError **error);
 /* The CPU that `cpu N` chose. */

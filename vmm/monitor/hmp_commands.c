@@ -1,14 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vmm/monitor/hmp.h"
 
-#include "base/keyval.h"
+#include "base/json.h"
+#include "base/log.h"
 #include "guest/cpu/engine.h"
+#include "guest/cpu/paging.h"
 #include "guest/cpu/regs.h"
 #include "guest/device/pci.h"
+#include "guest/device/virtio_balloon.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/migrate.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -73,14 +77,9 @@ static bool info_kvm(ARGS)
 /* With the vCPUs paused for the while, since their registers are only then in .r. */
 static void with_paused_cpus(void (*look)(GString *out), GString *out)
 {
-    bool ran = vm_running();
-    if (ran) {
-        vcpus_pause();
-    }
+    vm_hold();
     look(out);
-    if (ran) {
-        vcpus_resume();
-    }
+    vm_release();
 }
 
 static void look_cpus(GString *out)
@@ -271,6 +270,54 @@ static bool info_chardev(ARGS)
     return true;
 }
 
+static bool info_vnc(ARGS)
+{
+    UNUSED;
+    vnc_describe(out);
+    return true;
+}
+
+static bool info_migrate(ARGS)
+{
+    UNUSED;
+    g_autofree char *text = migrate_describe();
+    g_string_append(out, text);
+    return true;
+}
+
+static bool info_balloon(ARGS)
+{
+    struct device *dev = board_part(vm_board(), "balloon");
+    (void)args;
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENXIO, "No balloon device has been activated");
+        return false;
+    }
+    g_string_append_printf(out, "balloon: actual=%" G_GUINT64_FORMAT "\n",
+                           (vm_options()->machine.ram_bytes - balloon_given(dev)) >> 20);
+    return true;
+}
+
+/* What the chosen CPU's page tables make of a linear address. */
+static bool info_gva2gpa(ARGS)
+{
+    uint64_t at;
+    struct translation t;
+    uint32_t code;
+    if (!hmp_number(args->at[0], &at, error)) {
+        return false;
+    }
+    vm_hold();
+    int r = paging_walk(hmp_cpu(), at, ACCESS_READ, true, &t, &code);
+    vm_release();
+    if (r < 0) {
+        g_string_append(out, "Unmapped\n");
+    } else {
+        g_string_append_printf(out, "gpa: %#" G_GINT64_MODIFIER "x\n", t.gpa);
+    }
+    return true;
+}
+
 static bool info_roms(ARGS)
 {
     UNUSED;
@@ -284,12 +331,15 @@ static bool info_roms(ARGS)
 }
 
 const struct hmp_command hmp_infos[] = {
+    {"balloon", "", 0, 0, "memory the guest has left", info_balloon},
     {"block", "", 0, 0, "drives", info_block},
     {"blockstats", "", 0, 0, "counters of drives", info_blockstats},
     {"chardev", "", 0, 0, "character devices", info_chardev},
     {"cpus", "", 0, 0, "CPUs", info_cpus},
     {"device", "ID", 1, 1, "registers of a device", info_device},
+    {"gva2gpa", "ADDRESS", 1, 1, "linear to physical address", info_gva2gpa},
     {"kvm", "", 0, 0, "whether KVM runs the guest", info_kvm},
+    {"migrate", "", 0, 0, "migration", info_migrate},
     {"mtree", "", 0, 0, "what answers at which address", info_mtree},
     {"name", "", 0, 0, "name of the guest", info_name},
     {"network", "", 0, 0, "network backends", info_network},
@@ -301,6 +351,7 @@ const struct hmp_command hmp_infos[] = {
     {"status", "", 0, 0, "run state", info_status},
     {"uuid", "", 0, 0, "UUID of the machine", info_uuid},
     {"version", "", 0, 0, "version", info_version},
+    {"vnc", "", 0, 0, "VNC server", info_vnc},
 };
 const unsigned n_hmp_infos = G_N_ELEMENTS(hmp_infos);
 
@@ -396,6 +447,212 @@ static bool do_cpu(ARGS)
     return true;
 }
 
+static bool do_x(ARGS)
+{
+    vm_hold();
+    bool ok = hmp_examine(args, false, out, error);
+    vm_release();
+    return ok;
+}
+
+static bool do_xp(ARGS)
+{
+    return hmp_examine(args, true, out, error);
+}
+
+static bool do_print(ARGS)
+{
+    vm_hold();
+    bool ok = hmp_print(args, out, error);
+    vm_release();
+    return ok;
+}
+
+static bool do_in(ARGS)
+{
+    return hmp_port(args, false, out, error);
+}
+
+static bool do_out(ARGS)
+{
+    return hmp_port(args, true, out, error);
+}
+
+static bool do_gdbserver(ARGS)
+{
+    const char *spec = args->n ? args->at[0] : "tcp::1234";
+    bool ok = gdb_start(spec, error);
+    if (ok) {
+        g_string_append_printf(out, g_str_equal(spec, "none") ? "Disabled gdbserver\n"
+                                                              : "Waiting for gdb connection on device '%s'\n",
+                               spec);
+    }
+    return ok;
+}
+
+/* Commands of QMP with one or two words: what they take is their row's. */
+static bool by_qmp(const char *name, json_t *arguments, GError **error)
+{
+    const char *class;
+    g_autoptr(json_t) args = arguments;
+    g_autoptr(json_t) result = qmp_run(name, args, &class, error);
+    return result != NULL;
+}
+
+static bool do_eject(ARGS)
+{
+    (void)out;
+    bool force = args->n == 2;
+    return by_qmp("eject", json_pack("{s:s}", "device", args->at[force]), error);
+}
+
+static bool do_change(ARGS)
+{
+    (void)out;
+    if (g_str_equal(args->at[0], "vnc") && g_str_equal(args->at[1], "password") && args->n == 3) {
+        return by_qmp("change-vnc-password", json_pack("{s:s}", "password", args->at[2]), error);
+    }
+    json_t *a = json_pack("{s:s, s:s}", "device", args->at[0], "filename", args->at[1]);
+    if (args->n > 2) {
+        json_object_set_new(a, "format", json_string(args->at[2]));
+    }
+    return by_qmp("blockdev-change-medium", a, error);
+}
+
+static bool do_screendump(ARGS)
+{
+    (void)out;
+    bool png = args->n == 3 && g_str_equal(args->at[1], "-f") && g_str_equal(args->at[2], "png");
+    return by_qmp("screendump", json_pack("{s:s, s:s}", "filename", args->at[0], "format", png ? "png" : "ppm"),
+                  error);
+}
+
+static bool do_migrate(ARGS)
+{
+    bool detach = args->n == 2 && g_str_equal(args->at[0], "-d");
+    (void)out;
+    return by_qmp("migrate", json_pack("{s:s}", "uri", args->at[detach]), error);
+}
+
+static bool do_migrate_cancel(ARGS)
+{
+    UNUSED;
+    return by_qmp("migrate_cancel", NULL, error);
+}
+
+static bool do_migrate_incoming(ARGS)
+{
+    (void)out;
+    return by_qmp("migrate-incoming", json_pack("{s:s}", "uri", args->at[0]), error);
+}
+
+static bool do_set_link(ARGS)
+{
+    bool up;
+    (void)out;
+    if (!text_bool(args->at[1], &up)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "want on or off");
+        return false;
+    }
+    return by_qmp("set_link", json_pack("{s:s, s:b}", "name", args->at[0], "up", up), error);
+}
+
+static bool do_balloon(ARGS)
+{
+    uint64_t mib;
+    (void)out;
+    if (!text_u64(args->at[0], &mib) || mib > 1 << 30) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "want a number of MiB");
+        return false;
+    }
+    return by_qmp("balloon", json_pack("{s:I}", "value", (json_int_t)(mib << 20)), error);
+}
+
+static bool save_memory(const char *name, ARGS)
+{
+    uint64_t at, size;
+    (void)out;
+    return hmp_number(args->at[0], &at, error) && hmp_number(args->at[1], &size, error) &&
+           by_qmp(name, json_pack("{s:I, s:I, s:s}", "val", (json_int_t)at, "size", (json_int_t)size,
+                                  "filename", args->at[2]), error);
+}
+
+static bool do_memsave(ARGS)
+{
+    return save_memory("memsave", args, out, error);
+}
+
+static bool do_pmemsave(ARGS)
+{
+    return save_memory("pmemsave", args, out, error);
+}
+
+/* "ctrl-alt-f1", held so many milliseconds. */
+static bool do_sendkey(ARGS)
+{
+    unsigned codes[16], n = 0;
+    uint64_t hold = 100;
+    g_auto(GStrv) keys = g_strsplit(args->at[0], "-", -1);
+    (void)out;
+    for (; keys[n] && n < G_N_ELEMENTS(codes); n++) {
+        codes[n] = display_scancode(keys[n]);
+        if (!codes[n]) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "no key \"%s\"", keys[n]);
+            return false;
+        }
+    }
+    if (args->n > 1 && (!text_u64(args->at[1], &hold) || hold > 60000)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "want milliseconds");
+        return false;
+    }
+    return vm_send_keys(codes, n, (unsigned)MAX(hold, 1));
+}
+
+static bool do_device_add(ARGS)
+{
+    (void)out;
+    g_autoptr(KeyVal) kv = vm_keyval(args->at[0], "driver", error);
+    return kv && vm_device_hotplug(kv, error);
+}
+
+static bool do_device_del(ARGS)
+{
+    (void)out;
+    return vm_device_remove(args->at[0], error);
+}
+
+static bool do_ringbuf_read(ARGS)
+{
+    uint64_t n;
+    struct chardev *chr = chardev_find(args->at[0]);
+    g_autofree char *text = chr && text_u64(args->at[1], &n) ? chardev_ring_take(chr, n) : NULL;
+    if (!text) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s: no ring buffer", args->at[0]);
+        return false;
+    }
+    g_string_append(out, text);
+    return true;
+}
+
+static bool do_log(ARGS)
+{
+    (void)out;
+    if (g_str_equal(args->at[0], "none")) {
+        atomic_store(&log_topics, 0);
+        return true;
+    }
+    return log_enable(args->at[0], error);
+}
+
+static bool do_savevm(ARGS)
+{
+    (void)args, (void)out;
+    g_set_error(error, LODGE_ERROR, ENOTSUP,
+                "states are not kept inside disk images: migrate file:PATH writes one, "
+                "-incoming file:PATH takes it");
+    return false;
+}
+
 const struct hmp_command hmp_commands[] = {
     {"help|?", "[COMMAND]", 0, 1, "this list", do_help},
     {"info", "[WHAT]", 0, 3, "show something", do_info},
@@ -407,5 +664,27 @@ const struct hmp_command hmp_commands[] = {
     {"system_wakeup", "", 0, 0, "wake from S3", do_wakeup},
     {"nmi", "", 0, 0, "an NMI for every CPU", do_nmi},
     {"cpu", "N", 1, 1, "choose the CPU of the other commands", do_cpu},
+    {"x", "[/COUNTfSIZE] ADDRESS", 1, 2, "show linear memory; formats x d u o c, sizes b h w g", do_x},
+    {"xp", "[/COUNTfSIZE] ADDRESS", 1, 2, "show physical memory", do_xp},
+    {"print|p", "[/FORMAT] EXPRESSION", 1, 2, "calculate; $rip is a register", do_print},
+    {"i", "[/SIZE] PORT", 1, 2, "read an I/O port", do_in},
+    {"o", "[/SIZE] PORT VALUE", 2, 3, "write an I/O port", do_out},
+    {"gdbserver", "[DEV|none]", 0, 1, "start or end the gdb server", do_gdbserver},
+    {"eject", "[-f] DRIVE", 1, 2, "take a medium out", do_eject},
+    {"change", "DRIVE FILE [FORMAT] | vnc password TEXT", 2, 3, "put another medium in", do_change},
+    {"sendkey", "KEY[-KEY...] [MILLISECONDS]", 1, 2, "press keys, as ctrl-alt-delete", do_sendkey},
+    {"screendump", "FILE [-f png]", 1, 3, "write the screen to a file", do_screendump},
+    {"migrate", "[-d] URI", 1, 2, "send the machine's state to file:, exec:, unix:, tcp:", do_migrate},
+    {"migrate_cancel", "", 0, 0, "stop sending", do_migrate_cancel},
+    {"migrate_incoming", "URI", 1, 1, "take a state, after -incoming defer", do_migrate_incoming},
+    {"savevm|loadvm|delvm", "NAME", 1, 1, "not supported: it says what is", do_savevm},
+    {"device_add", "MODEL[,PROP=VALUE...]", 1, 1, "add a device", do_device_add},
+    {"device_del", "ID", 1, 1, "take a device out", do_device_del},
+    {"set_link", "NAME on|off", 2, 2, "pull or plug a network cable", do_set_link},
+    {"balloon", "MEGABYTES", 1, 1, "memory that the guest shall keep", do_balloon},
+    {"memsave", "ADDRESS SIZE FILE", 3, 3, "write linear memory to a file", do_memsave},
+    {"pmemsave", "ADDRESS SIZE FILE", 3, 3, "write physical memory to a file", do_pmemsave},
+    {"ringbuf_read", "CHARDEV SIZE", 2, 2, "take text out of a ring buffer", do_ringbuf_read},
+    {"log", "ITEMS|none", 1, 1, "what is logged, as -d", do_log},
 };
 const unsigned n_hmp_commands = G_N_ELEMENTS(hmp_commands);

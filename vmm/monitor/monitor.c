@@ -2,6 +2,7 @@
 #include "vmm/monitor/monitor.h"
 
 #include "host/chardev/chardev.h"
+#include "vmm/monitor/gdb.h"
 #include "vmm/monitor/hmp.h"
 #include "vmm/monitor/qmp.h"
 
@@ -40,6 +41,7 @@ bool monitor_new(struct chardev *chr, enum monitor_kind kind, GError **error)
 
 void monitors_close(void)
 {
+    gdb_close();
     hmp_close();
     qmp_close();
 }

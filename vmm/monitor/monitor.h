@@ -36,7 +36,5 @@ void outbox_flush(struct outbox *box); /* from the chardev's .writable */
 
 /* Runs a QMP command by name; a result, or NULL with an error whose QMP class is *@class. */
 json_t *qmp_run(const char *name, json_t *arguments, const char **class, GError **error);
-/* JSON of `query-...` commands, for the tables of the human monitor. */
-
 bool qmp_new(struct chardev *chr, bool pretty, GError **error);
 bool hmp_new(struct chardev *chr, GError **error);

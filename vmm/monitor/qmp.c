@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "vmm/monitor/qmp.h"
+#include "vmm/monitor/qmp_handlers.h"
 
 #include "base/json.h"
 #include "host/chardev/chardev.h"
-#include "vmm/options.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -38,18 +37,14 @@ static void send_json(struct qmp *q, json_t *message)
     json_decref(message);
 }
 
-static json_t *version(void)
-{
-    return json_pack("{s:{s:i, s:i, s:i}, s:s}", "qemu", "micro", 22, "minor", 2, "major", 7,
-                     "package", "lodge-vm " "0.1");
-}
 
 static void greet(struct qmp *q)
 {
     json_framer_clear(&q->in);
     json_framer_init(&q->in);
     q->negotiated = false;
-    send_json(q, json_pack("{s:{s:o, s:[]}}", "QMP", "version", version(), "capabilities"));
+    send_json(q, json_pack("{s:{s:o, s:[]}}", "QMP", "version", qmp_query_version(NULL, NULL),
+                           "capabilities"));
 }
 
 static void send_event(const char *name, json_t *data)
@@ -172,7 +167,10 @@ static const struct qmp_command *command_find(const char *name)
 static const char *class_of(const GError *error)
 {
     int code = error_errno(error);
-    return code == ENODEV ? "DeviceNotFound" : code == ENOSYS ? "CommandNotFound" : "GenericError";
+    return code == ENODEV   ? "DeviceNotFound"
+           : code == ENXIO  ? "DeviceNotActive"
+           : code == ENOSYS ? "CommandNotFound"
+                            : "GenericError";
 }
 
 json_t *qmp_run(const char *name, json_t *arguments, const char **class, GError **error)

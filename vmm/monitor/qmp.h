@@ -26,7 +26,4 @@ static inline const char *qmp_str(json_t *args, const char *key)
     return json_string_value(json_object_get(args, key));
 }
 
-json_t *qmp_query_qmp_schema(json_t *args, GError **error);
-json_t *qmp_query_commands(json_t *args, GError **error);
-json_t *qmp_query_events(json_t *args, GError **error);
 void qmp_close(void);

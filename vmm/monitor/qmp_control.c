@@ -5,6 +5,7 @@
 #include "base/util.h"
 #include "guest/cpu/paging.h"
 #include "guest/device/pci.h"
+#include "guest/device/virtio_balloon.h"
 #include "guest/machine/machine.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
@@ -361,6 +362,21 @@ HANDLER(input_send_event)
     return NULL;
 }
 
+HANDLER(change_vnc_password)
+{
+    return done(vnc_set_password(qmp_str(args, "password"), error));
+}
+
+HANDLER(set_password)
+{
+    const char *protocol = qmp_str(args, "protocol");
+    if (!g_str_equal(protocol, "vnc")) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "protocol %s: only vnc has a password", protocol);
+        return NULL;
+    }
+    return qmp_change_vnc_password(args, error);
+}
+
 /* ---- migration ---- */
 
 HANDLER(migrate)
@@ -621,6 +637,21 @@ HANDLER(ringbuf_read)
     }
     g_autofree char *valid = g_utf8_make_valid(text, -1);
     return json_string(valid);
+}
+
+HANDLER(balloon)
+{
+    json_int_t value = json_integer_value(json_object_get(args, "value"));
+    struct device *dev = board_part(vm_board(), "balloon");
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENXIO, "No balloon device has been activated");
+    } else if (value <= 0) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'target' expects a size");
+    } else {
+        uint64_t all = vm_options()->machine.ram_bytes;
+        balloon_set_target(dev, all - MIN((uint64_t)value, all));
+    }
+    return NULL;
 }
 
 /* ---- the table ---- */

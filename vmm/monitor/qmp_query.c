@@ -3,8 +3,10 @@
 
 #include "guest/cpu/engine.h"
 #include "guest/device/pci.h"
+#include "guest/device/virtio_balloon.h"
 #include "guest/machine/machine.h"
 #include "host/chardev/chardev.h"
+#include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
 #include "vmm/options.h"
@@ -174,6 +176,32 @@ HANDLER(query_mice)
     UNUSED;
     return json_pack("[{s:s, s:i, s:b, s:b}]", "name", "PS/2 Mouse", "index", 0, "current", 1,
                      "absolute", 0);
+}
+
+HANDLER(query_vnc)
+{
+    UNUSED;
+    g_autoptr(GString) text = g_string_new(NULL);
+    vnc_address(text);
+    char *colon = strrchr(text->str, ':');
+    if (!colon) {
+        return json_pack("{s:b}", "enabled", 0);
+    }
+    bool is_unix = g_str_has_prefix(text->str, "unix:");
+    *colon = '\0';
+    return json_pack("{s:b, s:s, s:s, s:s, s:[]}", "enabled", 1, "host", is_unix ? colon + 1 : text->str,
+                     "service", is_unix ? "" : colon + 1, "family", is_unix ? "unix" : "ipv4", "clients");
+}
+
+HANDLER(query_balloon)
+{
+    struct device *dev = board_part(vm_board(), "balloon");
+    (void)args;
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENXIO, "No balloon device has been activated");
+        return NULL;
+    }
+    return json_pack("{s:o}", "actual", u64(config()->ram_bytes - balloon_given(dev)));
 }
 
 /* ---- command line ---- */

@@ -230,8 +230,7 @@ static int after(struct vcpu *cpu, const struct insn *i, bool trap_flag, bool re
         }
     }
     if (cpu->watched || cpu->single_step) {
-        cpu->watched = false;
-        return STOP_DEBUG;
+        return STOP_DEBUG; /* the debugger looks at .watched and clears it */
     }
     return STOP_NONE;
 }

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every bad command line gets one line on stderr that names the mistake, and exit code 1."""
+import tempfile
+import unittest
+
+from vm import run
+
+BAD = [
+    (["-smp", "16,maxcpus=128,cores=4,threads=2,sockets=32"],
+     "lodge-vm: cpu topology: sockets (32) * cores (4) * threads (2) > maxcpus (128)"),
+    (["-smp", "4,maxcpus=2"], "maxcpus"),
+    (["-smp", "0"], "greater than zero"),
+    (["-smp", "many"], "many"),
+    (["-smp", "3,cores=2"], "sockets (1) * cores (2)"),
+    (["-smp", "300"], "300"),
+    (["-m", "0"], "-m 0"),
+    (["-m", "1Q"], "-m 1Q"),
+    (["-m", "1G,slots=4,maxmem=8G"], "hot-plug"),
+    (["-M", "nosuch"], "nosuch"),
+    (["-M", "pc,colour=red"], "colour"),
+    (["-accel", "nosuch"], "nosuch"),
+    (["-cpu", "nosuch"], "nosuch"),
+    (["-cpu", "max,+nosuch"], "nosuch"),
+    (["-hda", "/no/such/disk"], "/no/such/disk"),
+    (["-cdrom", "/no/such/disk"], "/no/such/disk"),
+    (["-hdc", __file__, "-cdrom", __file__], "index=2"),
+    (["-drive", "if=nosuch,file=/dev/null"], "nosuch"),
+    (["-drive", "if=scsi,file=/dev/null"], "scsi"),
+    (["-drive", "format=raw"], "file="),
+    (["-drive", "file=/dev/null,format=nosuch"], "nosuch"),
+    (["-drive", "file=/dev/null,format=raw,colour=red"], "colour"),
+    (["-drive", "file=/dev/null,format=raw,cache=nosuch"], "nosuch"),
+    (["-blockdev", "driver=raw"], "node-name"),
+    (["-blockdev", "driver=raw,node-name=a,file=b"], "b"),
+    (["-blockdev", "{\"driver\": "], "JSON"),
+    (["-kernel", "/no/such/kernel"], "/no/such/kernel"),
+    (["-kernel", __file__], "kernel"),
+    (["-bios", "/no/such/bios"], "/no/such/bios"),
+    (["-initrd", "/dev/null"], "-kernel"),
+    (["-boot", "order=z"], "z"),
+    (["-boot", "order=cc"], "c"),
+    (["-boot", "colour=red"], "colour"),
+    (["-serial", "nosuch"], "nosuch"),
+    (["-serial", "file:/no/such/dir/file"], "/no/such/dir/file"),
+    (["-serial", "stdio", "-monitor", "stdio"], "stdio"),
+    (["-serial", "chardev:nosuch"], "nosuch"),
+    (["-chardev", "socket,id=a"], "path="),
+    (["-chardev", "null"], "id"),
+    (["-chardev", "null,id=a", "-chardev", "null,id=a"], "taken"),
+    (["-mon", "nosuch"], "nosuch"),
+    (["-display", "gtk"], "gtk"),
+    (["-vga", "qxl"], "qxl"),
+    (["-vnc", "nowhere"], "nowhere"),
+    (["-k", "nosuch-layout", "-vnc", ":77"], "nosuch-layout"),
+    (["-netdev", "nosuch,id=n"], "nosuch"),
+    (["-netdev", "user"], "id"),
+    (["-netdev", "user,id=n,colour=red"], "colour"),
+    (["-nic", "user,model=nosuch"], "nosuch"),
+    (["-device", "nosuch"], "nosuch"),
+    (["-device", "e1000,colour=red"], "colour"),
+    (["-device", "virtio-blk-pci"], "drive"),
+    (["-device", "virtio-blk-pci,drive=nosuch"], "nosuch"),
+    (["-device", "e1000,netdev=nosuch"], "nosuch"),
+    (["-object", "nosuch,id=a"], "nosuch"),
+    (["-object", "rng-random,id=a,filename=/no/such/file"], "/no/such/file"),
+    (["-object", "memory-backend-ram,id=a"], "size="),
+    (["-M", "pc,memory-backend=nosuch"], "nosuch"),
+    (["-uuid", "nosuch"], "nosuch"),
+    (["-rtc", "base=nosuch"], "nosuch"),
+    (["-rtc", "clock=vm"], "clock=vm"),
+    (["-action", "reboot=nosuch"], "nosuch"),
+    (["-d", "nosuch"], "nosuch"),
+    (["-D", "/no/such/dir/log"], "/no/such/dir/log"),
+    (["-runas", "nosuch-user"], "nosuch-user"),
+    (["-chroot", "/no/such/dir"], "/no/such/dir"),
+    (["-sandbox", "on,colour=red"], "colour"),
+    (["-pidfile", "/no/such/dir/pid"], "/no/such/dir/pid"),
+    (["-incoming", "file:/no/such/state"], "/no/such/state"),
+    (["-incoming", "nosuch:x"], "nosuch"),
+    (["-gdb", "nosuch"], "nosuch"),
+    (["-loadvm", "x"], "-loadvm"),
+    (["-numa", "node"], "-numa"),
+    (["-usb"], "-usb"),
+    (["-spice", "port=1"], "-spice"),
+    (["-nosuch"], "-nosuch"),
+    (["-m"], "requires an argument"),
+]
+
+ANSWERS = [
+    (["-version"], "lodge-vm version"), (["-h"], "-machine"), (["-M", "?"], "q35"),
+    (["-machine", "help"], "pc"), (["-cpu", "?"], "qemu64"), (["-accel", "help"], "interp"),
+    (["-device", "?"], "virtio-net-pci"), (["-device", "e1000,help"], "mac="),
+    (["-netdev", "help"], "user"), (["-chardev", "help"], "socket"), (["-object", "help"], "rng-builtin"),
+    (["-d", "help"], "guest_errors"), (["-display", "help"], "vnc"),
+]
+
+
+class Options(unittest.TestCase):
+    def test_bad_options_get_one_line(self):
+        for args, part in BAD:
+            with self.subTest(args=args):
+                code, out, err = run("-display", "none", "-accel", "interp", "-S", *args)
+                self.assertEqual(code, 1, err)
+                self.assertEqual(out, "")
+                self.assertEqual(err.count("\n"), 1, err)
+                self.assertTrue(err.startswith("lodge-vm: "), err)
+                self.assertIn(part, err)
+
+    def test_questions_are_answered(self):
+        for args, part in ANSWERS:
+            with self.subTest(args=args):
+                code, out, err = run(*args)
+                self.assertEqual(code, 0, err)
+                self.assertIn(part, out)
+                self.assertEqual(err, "")
+
+    def test_a_file_that_is_no_state_is_refused(self):
+        with tempfile.NamedTemporaryFile() as f:
+            f.write(b"x" * 100)
+            f.flush()
+            code, _, err = run("-display", "none", "-accel", "interp", "-incoming", "file:" + f.name)
+            self.assertEqual(code, 1)
+            self.assertEqual(err.count("\n"), 1, err)
+            self.assertIn("no state of a machine", err)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A session of QMP; the firmware is guest enough."""
+import json
+import os
+import signal
+import socket
+import unittest
+
+from vm import Vm
+
+
+class Qmp(unittest.TestCase):
+    def test_greeting_names_a_version(self):
+        with Vm("-S") as vm:
+            self.assertEqual(vm.greeting["QMP"]["version"]["qemu"]["major"], 7)
+            self.assertEqual(vm.greeting["QMP"]["capabilities"], [])
+
+    def test_every_query_answers(self):
+        with Vm("-S", "-M", "q35", "-smp", "2,maxcpus=4", "-name", "x", "-device", "e1000,id=n0") as vm:
+            names = [c["name"] for c in vm.ok("query-commands")]
+            for name in names:
+                if name.startswith("query-"):
+                    with self.subTest(name=name):
+                        answer = vm.command(name)
+                        self.assertTrue("return" in answer or name in ("query-vnc", "query-balloon"), answer)
+            self.assertEqual(len(vm.ok("query-cpus-fast")), 2)
+            self.assertEqual(len(vm.ok("query-hotpluggable-cpus")), 4)
+            self.assertEqual(vm.ok("query-name"), {"name": "x"})
+
+    def test_the_schema_knows_every_command(self):
+        with Vm("-S") as vm:
+            schema = {e["name"]: e for e in vm.ok("query-qmp-schema")}
+            for command in vm.ok("query-commands"):
+                entry = schema[command["name"]]
+                self.assertEqual(entry["meta-type"], "command")
+                self.assertIn(entry["arg-type"], schema)
+                self.assertIn(entry["ret-type"], schema)
+
+    def test_stop_and_cont_are_told(self):
+        with Vm() as vm:
+            vm.ok("stop")
+            self.assertEqual(vm.ok("query-status")["status"], "paused")
+            vm.ok("cont")
+            self.assertTrue(vm.ok("query-status")["running"])
+            self.assertEqual([e["event"] for e in vm.events], ["STOP", "RESUME"])
+
+    def test_reset_and_quit(self):
+        with Vm("-S") as vm:
+            vm.ok("system_reset")
+            event = vm.wait_event("RESET")
+            self.assertEqual(event["data"], {"guest": False, "reason": "host-qmp-system-reset"})
+            vm.ok("quit")
+            code, err = vm.wait_exit()
+            self.assertEqual((code, err), (0, ""))
+
+    def test_signals_end_it_in_order(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with Vm() as vm:
+                vm.process.send_signal(number)
+                self.assertEqual(vm.wait_exit(), (0, ""))
+                self.assertFalse(os.path.exists(vm.path))
+
+    def test_errors_have_qemus_classes(self):
+        with Vm("-S") as vm:
+            self.assertEqual(vm.refused("nosuch")["class"], "CommandNotFound")
+            self.assertEqual(vm.refused("device_del", id="nosuch")["class"], "DeviceNotFound")
+            self.assertEqual(vm.refused("stop", x=1)["desc"], "Parameter 'x' is unexpected")
+            self.assertEqual(vm.refused("screendump")["desc"], "Parameter 'filename' is missing")
+            self.assertEqual(vm.refused("screendump", filename=1)["desc"],
+                             "Invalid parameter type for 'filename', expected: string")
+            self.assertEqual(vm.refused("qmp_capabilities")["class"], "CommandNotFound")
+
+    def test_malformed_json_is_an_error_and_the_connection_stays(self):
+        with Vm("-S") as vm:
+            for text in ('{"execute": nonsense}\n', '[1]\n', '"x"\n', '{}\n', '{"execute": 1}\n',
+                         '{"execute": "stop", "x": 1}\n', '{"execute": "stop", "arguments": 1}\n',
+                         '{"execute": "stop", "execute": "stop"}\n', "[" * 100 + "\n" + "]" * 100):
+                vm.send(text)
+                self.assertIn("error", vm.receive(), text)
+            vm.ok("query-status")
+
+    def test_ids_come_back(self):
+        with Vm("-S") as vm:
+            vm.send('{"execute":"query-status","id":{"a":[1]}}{"execute":"nosuch","id":"b"}')
+            self.assertEqual(vm.receive()["id"], {"a": [1]})
+            self.assertEqual(vm.receive()["id"], "b")
+
+    def test_a_message_without_end_is_cut_off(self):
+        with Vm("-S") as vm:
+            try:
+                vm.send('{"execute": "' + "x" * (5 << 20))
+            except OSError:
+                pass
+            with self.assertRaises((AssertionError, OSError)):
+                for _ in range(3):
+                    vm.receive()
+            again = socket.socket(socket.AF_UNIX)
+            again.connect(vm.path)
+            self.assertIn("QMP", json.loads(again.makefile("r").readline()))
+            again.close()
+
+    def test_the_human_monitor_is_at_hand(self):
+        with Vm("-S") as vm:
+            self.assertEqual(vm.hmp("info status"), "VM status: paused (prelaunch)\r\n")
+            self.assertIn("unknown command", vm.hmp("nosuch"))
+            self.assertEqual(vm.hmp("print 2*(3+4)"), "0xe\r\n")
+            self.assertIn("0xea", vm.hmp("xp /1xb 0xfffffff0"))
+            self.assertIn("rip=000000000000fff0", vm.hmp("info registers"))
+            for topic in vm.hmp("info").split("\r\n"):
+                word = topic.split()[1] if len(topic.split()) > 1 else ""
+                if word not in ("", "device", "gva2gpa", "balloon"):
+                    self.assertNotIn("Error", vm.hmp("info " + word), word)
+
+    def test_media_change(self):
+        with Vm("-S", "-drive", "if=ide,index=2,media=cdrom,id=cd") as vm:
+            iso = os.path.join(vm.dir.name, "iso")
+            with open(iso, "wb") as f:
+                f.write(bytes(65536))
+            vm.ok("blockdev-change-medium", device="cd", filename=iso, format="raw")
+            self.assertEqual(vm.ok("query-block")[0]["inserted"]["file"], iso)
+            vm.ok("eject", device="cd")
+            self.assertNotIn("inserted", vm.ok("query-block")[0])
+            self.assertIn("error", vm.command("blockdev-change-medium", device="cd", filename="/no/such"))
+
+    def test_no_reboot_exits(self):
+        with Vm("-S", "-no-reboot") as vm:
+            vm.hmp("o /b 0xcf9 6")
+            self.assertEqual(vm.wait_exit()[0], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
