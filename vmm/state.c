@@ -206,7 +206,7 @@ struct load {
     bool running;
     GHashTable *loaded;             /* paths of devices */
     unsigned cpus;
-    uint64_t tsc, clock;
+    uint64_t clock;
 };
 
 static bool damaged(const char *where, GError **error)
@@ -445,8 +445,6 @@ GByteArray *state_collect(uint32_t *sections)
     GByteArray *out = g_byte_array_new();
     g_autoptr(GByteArray) part = g_byte_array_new();
     put_le(part, (uint64_t)clock_now(), 8);
-    put_le(part, tsc_now(), 8);
-    put_le(part, tsc_hz(), 8);
     collect_section(out, "CLCK", part, sections);
     for (unsigned i = 0; i < vcpu_count(); i++) {
         g_byte_array_set_size(part, 0);
@@ -478,9 +476,7 @@ bool state_put_rest(struct state_io *io, GByteArray *collected, uint32_t section
 static bool load_clock(struct load *l, GError **error)
 {
     struct reader in = {l->io->buf, l->io->buf + l->io->n};
-    uint64_t hz;
-    if (!read_le(&in, &l->clock, 8) || !read_le(&in, &l->tsc, 8) || !read_le(&in, &hz, 8) ||
-        l->clock > INT64_MAX / 2) {
+    if (!read_le(&in, &l->clock, 8) || l->clock > INT64_MAX / 2) {
         return damaged("CLCK", error);
     }
     clock_set((int64_t)l->clock);
@@ -494,7 +490,6 @@ static GBytes *get_blob(struct reader *in)
     return p && in->at == in->end ? g_bytes_new(p, n) : NULL;
 }
 
-/* Time stamps count on from where they were saved. */
 static bool load_cpu(struct load *l, GError **error)
 {
     struct reader in = {l->io->buf, l->io->buf + l->io->n};
@@ -509,7 +504,6 @@ static bool load_cpu(struct load *l, GError **error)
         g_prefix_error(error, "CPU %u: ", (unsigned)index);
         return false;
     }
-    cpu->r.tsc_offset += l->tsc - tsc_now();
     return true;
 }
 
