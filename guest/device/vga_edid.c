@@ -33,13 +33,11 @@ static void put_timing(uint8_t *at, unsigned w, unsigned h)
 
 static void put_label(uint8_t *at, uint8_t tag, const char *text)
 {
-    size_t n = MIN(strlen(text), 13);
-    memset(at, 0, 5);
+    bool ended = false;
     at[3] = tag;
-    memset(at + 5, ' ', 13);
-    memcpy(at + 5, text, n);
-    if (n < 13) {
-        at[5 + n] = '\n';
+    for (unsigned i = 0; i < 13; i++) { /* then a line feed, then blanks */
+        at[5 + i] = ended ? ' ' : (uint8_t)(*text ? *text : '\n');
+        ended = ended || !*text++;
     }
 }
 

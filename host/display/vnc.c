@@ -13,6 +13,7 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 enum { PORT_FIRST = 5900, WS_PORT_FIRST = 5700, LISTENERS_MAX = 8, REFRESH_MS = 33 };
@@ -165,8 +166,11 @@ static bool listen_unix(struct sockets *s, const char *path, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "unix:%s: not a socket path", path);
         return false;
     }
+    struct stat st;
     memcpy(sa.sun_path, path, strlen(path) + 1);
-    unlink(path);
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
+        unlink(path); /* left by one that is gone */
+    }
     autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0) {
         error_set_errno(error, errno, "unix:%s", path);
