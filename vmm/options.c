@@ -431,7 +431,7 @@ static bool on_echr(struct vm_options *o, const char *arg, GError **error)
 static bool on_help(struct vm_options *o, const char *arg, GError **error)
 {
     (void)arg, (void)error;
-    o->answer = vm_options_help(false);
+    o->answer = vm_options_help();
     return true;
 }
 
@@ -487,32 +487,28 @@ const char *vm_option_name(unsigned i, bool *has_argument, bool *refused)
     return rows[i].name;
 }
 
-static void help_row(GString *out, const struct option_row *r, bool troff)
+static void help_row(GString *out, const struct option_row *r)
 {
+    g_autofree char *left = g_strdup_printf("-%s %s", r->name ? r->name : "", r->arg ? r->arg : "");
+    const char *help = r->help ? r->help : "the same";
     if (!r->name) {
-        g_string_append_printf(out, troff ? ".SS %s\n" : "\n%s:\n", r->help);
+        g_string_append_printf(out, "\n%s:\n", r->help);
     } else if (r->kind == OPT_NO) {
         return;
-    } else if (troff) {
-        g_autofree char *arg = r->arg ? g_strdup_printf(" \\fI%s\\fR", r->arg) : g_strdup("");
-        g_string_append_printf(out, ".TP\n\\fB\\-%s\\fR%s\n%s\n", r->name, arg,
-                               r->help ? r->help : "The same.");
+    } else if (strlen(left) > 30) {
+        g_string_append_printf(out, "%s\n%31s%s\n", left, "", help);
     } else {
-        g_autofree char *left = g_strdup_printf("-%s %s", r->name, r->arg ? r->arg : "");
-        g_string_append_printf(out, strlen(left) > 30 ? "%s\n%31s%s\n" : "%-30s %.0s%s\n", left, "",
-                               r->help ? r->help : "the same");
+        g_string_append_printf(out, "%-30s %s\n", left, help);
     }
 }
 
-char *vm_options_help(bool troff)
+char *vm_options_help(void)
 {
     GString *out = g_string_new(NULL);
-    if (!troff) {
-        g_string_append_printf(out, "lodge-vm version %s\nusage: lodge-vm [options] [disk image]\n",
-                               vm_version);
-    }
+    g_string_append_printf(out, "lodge-vm version %s\nusage: lodge-vm [options] [disk image]\n",
+                           vm_version);
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        help_row(out, &rows[i], troff);
+        help_row(out, &rows[i]);
     }
     return g_string_free(out, FALSE);
 }

@@ -58,7 +58,7 @@ bool vm_options_smp(struct machine_config *m, const char *text, GError **error);
 struct option_row;
 unsigned vm_option_count(void);
 const char *vm_option_name(unsigned i, bool *has_argument, bool *refused);
-/* The answer of -help; as troff for the man page if @troff. */
-char *vm_options_help(bool troff);
+/* The answer of -help; vmm/manual.py makes the man page of the same table. */
+char *vm_options_help(void);
 
 extern const char vm_version[];
