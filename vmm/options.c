@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/log.h"
 #include "guest/cpu/engine.h"
+#include "guest/cpu/translate/bt.h"
 #include "host/chardev/chardev.h"
 #include "host/net/net.h"
 #include "vmm/vm.h"
@@ -96,9 +97,16 @@ static bool on_accel(struct vm_options *o, const char *arg, GError **error)
     if (irqchip) {
         g_hash_table_insert(o->machine.props, g_strdup("kernel-irqchip"), g_strdup(irqchip));
     }
-    if (!keyval_done(kv, error)) {
+    uint64_t cache = 0;
+    if (!keyval_size(kv, "tb-size", 1 << 20, &cache, error) || !keyval_done(kv, error)) {
         g_prefix_error(error, "-accel %s: ", arg);
         return false;
+    }
+    if (keyval_get(kv, "tb-size")) {
+        if (cache < UINT64_C(4) << 20 || cache > UINT64_C(1) << 30) {
+            return REFUSE(error, "-accel: tb-size=%s: want 4M to 1G", keyval_get(kv, "tb-size"));
+        }
+        bt_cache_bytes = cache & PAGE_MASK;
     }
     g_autofree char *both = o->accel ? g_strconcat(o->accel, ":", name, NULL) : g_strdup(name);
     o->accel = vm_options_keep(o, both);
