@@ -175,7 +175,7 @@ struct virtio_pci {
     uint16_t queue_select;
     /* Properties. */
     const char *prop_disable_legacy; /* on, off, auto */
-    bool prop_disable_modern, prop_event_idx, prop_indirect, prop_packed, prop_ioeventfd;
+    bool prop_disable_modern, prop_event_idx, prop_indirect, prop_packed;
     uint32_t prop_vectors;
 };
 
@@ -197,7 +197,6 @@ struct virtio_pci {
         {"event_idx", PROP_BOOL, offsetof(type, m.prop_event_idx), 1},                             \
         {"indirect_desc", PROP_BOOL, offsetof(type, m.prop_indirect), 1},                          \
         {"packed", PROP_BOOL, offsetof(type, m.prop_packed)},                                      \
-        {"ioeventfd", PROP_BOOL, offsetof(type, m.prop_ioeventfd), 1},                             \
         {"vectors", PROP_U32, offsetof(type, m.prop_vectors), UINT32_MAX}
 
 /*

@@ -68,6 +68,11 @@ bool pc_memory(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **e
     m->below_4g = bytes >= gap_at ? MIN(split_at, bytes) : bytes;
     m->above_4g = bytes - m->below_4g;
     m->board->ram_below_4g = m->below_4g;
+    bool dump = !m->config.ram_source.dump_off;
+    if (!machine_prop_bool(m, "dump-guest-core", dump, &dump, error)) {
+        return false;
+    }
+    m->config.ram_source.dump_off = !dump;
     m->ram = ram_new("pc.ram", bytes, &m->config.ram_source, error);
     if (!m->ram) {
         return false;
