@@ -624,7 +624,7 @@ static uint64_t cache_bytes(void)
         ram += ram_at(i)->size;
     }
     return bt_cache_bytes ? bt_cache_bytes
-                          : CLAMP(ram / 16, UINT64_C(10) << 20, UINT64_C(128) << 20) & PAGE_MASK;
+                          : CLAMP(ram / 16, UINT64_C(8) << 20, UINT64_C(128) << 20) & PAGE_MASK;
 }
 
 static bool bt_attach(struct vcpu *cpu, GError **error)
