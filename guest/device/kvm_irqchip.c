@@ -52,7 +52,7 @@ static void send_smi(struct board *board)
 static bool start(struct device *dev, GError **error)
 {
     struct kvm_irqchip_device *k = self(dev);
-    if (!kvm_open(KVM_CHIPS_KERNEL, error)) {
+    if (!kvm_open(error)) {
         return false;
     }
     for (unsigned i = 0; i < GSI_COUNT; i++) {

@@ -7,8 +7,6 @@
  */
 #include "guest/cpu/kvm/kvm.h"
 
-#include "base/log.h"
-
 #include <linux/kvm.h>
 #include <string.h>
 
@@ -69,13 +67,6 @@ static int on_system_event(struct kvm_vcpu *v, struct kvm_run *run)
     return STOP_BROKEN;
 }
 
-static int on_eoi(struct kvm_vcpu *v, struct kvm_run *run)
-{
-    (void)v;
-    kvm_tell_eoi(run->eoi.vector);
-    return KVM_STAY;
-}
-
 static int on_fail_entry(struct kvm_vcpu *v, struct kvm_run *run)
 {
     g_set_error(&v->cpu->error, LODGE_ERROR, EIO,
@@ -108,7 +99,6 @@ static exit_fn *const exits[] = {
     [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
     [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
     [KVM_EXIT_SYSTEM_EVENT] = on_system_event,
-    [KVM_EXIT_IOAPIC_EOI] = on_eoi,
     [KVM_EXIT_INTR] = on_nothing,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = on_nothing,
 };

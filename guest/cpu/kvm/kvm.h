@@ -10,45 +10,23 @@
  * Documentation" (Documentation/virt/kvm/api.rst); section titles are the ioctls' names.
  *
  * One VM a process.  Interrupt controllers are the kernel's (KVM_CREATE_IRQCHIP), so a board
- * makes the device kvm_irqchip in place of i8259, ioapic, lapic and i8254; with
- * kernel-irqchip=split only the local APICs are the kernel's.
+ * makes the devices kvm_irqchip and kvm_apic in place of i8259, ioapic, lapic and i8254.
  */
 
-enum kvm_chips { KVM_CHIPS_KERNEL, KVM_CHIPS_SPLIT };
-
 /* Opens /dev/kvm and makes the VM; idempotent.  EACCES, ENOENT, ENOTSUP with a line. */
-bool kvm_open(enum kvm_chips chips, GError **error);
+bool kvm_open(GError **error);
 /* Is the VM made, that is, does this machine run on KVM? */
 bool kvm_active(void);
-bool kvm_split_irqchip(void);
 
 /* Sets an interrupt input of the kernel's PIC and IO-APIC.  Any thread. */
 void kvm_set_gsi(unsigned gsi, bool level);
 /* Delivers a message-signalled interrupt. */
 void kvm_send_msi(uint64_t address, uint32_t data);
 /*
- * Routes eventfd @fd to a message-signalled interrupt, so that another process or thread
- * can raise it without a system call of ours (irqfd).  Returns the route's number, at least
- * 24, or -errno; kvm_irqfd_remove() gives it back.
- */
-int kvm_irqfd_add(int fd, uint64_t address, uint32_t data);
-void kvm_irqfd_remove(int route, int fd);
-/* Guest writes of @bytes bytes (0: any) at memory address @at signal @fd and do nothing else. */
-int kvm_ioeventfd(uint64_t at, unsigned bytes, int fd, bool add);
-
-/* In split mode: what the user-space IO-APIC's entries are, so that the kernel reports the
- * EOIs of level-triggered ones.  @eoi is called in a vCPU thread with the machine lock. */
-void kvm_route_ioapic(unsigned pin, uint64_t address, uint32_t data);
-void kvm_on_eoi(void (*eoi)(void *owner, uint8_t vector), void *owner);
-
-/*
  * What is to happen in vCPU @index's thread after its registers went over to the kernel:
  * its local APIC follows, whose mode depends on them.
  */
 void kvm_on_push(unsigned index, void (*push)(void *owner), void *owner);
-
-/* Called by the exit handler. */
-void kvm_tell_eoi(uint8_t vector);
 
 /* State of the kernel's devices, for kvm_irqchip: 0 or -errno. */
 int kvm_vm_ioctl(unsigned long request, void *arg);

@@ -77,7 +77,7 @@ static bool attach_vcpu(struct kvm_vcpu *v, GError **error)
 
 static bool attach(struct vcpu *cpu, GError **error)
 {
-    if (!kvm_open(KVM_CHIPS_KERNEL, error) ||
+    if (!kvm_open(error) ||
         !kvm_memory_init(cpu->memory_normal, cpu->memory_smm, error)) {
         return false;
     }
