@@ -45,7 +45,8 @@ static void do_jmp_ind(struct vcpu *cpu, const struct insn *i)
 static void do_call_ind(struct vcpu *cpu, const struct insn *i)
 {
     uint64_t back = cpu->next_rip, to = operand_load(cpu, i, 0);
-    stack_linear(cpu, -(int64_t)i->opsize, i->opsize, true); /* #SS comes before #GP */
+    uint64_t top = stack_linear(cpu, -(int64_t)i->opsize, i->opsize, true);
+    mem_probe(cpu, top, i->opsize, true); /* #SS and #PF come before the target's #GP */
     cpu_jump(cpu, to, i->opsize);
     stack_push(cpu, back, i->opsize);
 }
