@@ -2,7 +2,9 @@
 #pragma once
 
 #include "base/error.h"
+#include "host/image/track.h"
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/uio.h>
@@ -33,6 +35,8 @@ struct image_request {
     struct image_request *next;
     int result;
     unsigned pending;
+    bool waits; /* the machine's owner, who has called a blocking form, looks at .pending */
+    struct track track;
 };
 
 /* What becomes of a request that failed on the host: -drive werror=, rerror=. */
@@ -47,7 +51,8 @@ enum image_on_error {
 struct image_options {
     const char *id;
     const char *file;      /* a path, or a name with a protocol */
-    const char *format;    /* NULL: probe (and then guard the first sector of raw) */
+    const char *format;    /* NULL: probe (and then guard the first bytes of raw) */
+    json_t *options;       /* what -blockdev says beside that, or in place of .file; or NULL */
     bool read_only, snapshot; /* snapshot: writes go to a temporary file */
     bool direct;           /* cache=none: O_DIRECT */
     bool no_flush;         /* cache=unsafe */

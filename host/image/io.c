@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * io: asynchronous transfers, by io_uring where the kernel lets us, else by four threads.
+ * io: asynchronous transfers, by io_uring where the kernel lets us, else by threads.
  *
  * Everything but worker() runs with the machine lock held, so rings and lists need no lock
  * of their own.
@@ -14,7 +14,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
-enum { RING_ENTRIES = 256, WORKERS = 4 };
+enum { RING_ENTRIES = 256, WORKERS = 8 };
 
 static struct {
     struct io_uring ring;
@@ -59,6 +59,8 @@ ssize_t io_do(const struct io *io)
     case IO_ZERO:
         r = do_fallocate(io);
         break;
+    case IO_WAIT:
+        return request_run(io->req);
     }
     return r < 0 ? -errno : r;
 }
@@ -90,7 +92,7 @@ static void *worker(void *unused)
     return NULL;
 }
 
-/* Workers live as long as the process: they only ever wait or do one system call. */
+/* Workers live as long as the process. */
 static void pool_start(struct io *io)
 {
     pthread_mutex_lock(&pool.lock);
@@ -167,6 +169,8 @@ static void prepare(struct io_uring_sqe *sqe, struct io *io)
                                                            : FALLOC_FL_ZERO_RANGE),
                                 (off_t)io->at, (off_t)io->left);
         break;
+    case IO_WAIT:
+        break; /* never here */
     }
     io_uring_sqe_set_data(sqe, io);
 }
@@ -225,7 +229,8 @@ unsigned io_fds(int fds[2])
 
 void io_start(struct io *io)
 {
-    if (!uring.up || io->file->threads || !uring_start(io)) {
+    bool threads = io->kind == IO_WAIT || io->file->flags & OPEN_THREADS;
+    if (!uring.up || threads || !uring_start(io)) {
         pool_start(io);
     }
 }

@@ -2,30 +2,13 @@
 #pragma once
 
 #include "host/image/image.h"
+#include "host/image/protocol.h"
 
 /*
- * Inside host/image: local files and the two ways to do asynchronous I/O on them, io_uring
- * and a small pool of threads (for containers whose seccomp filter forbids io_uring).
+ * Inside host/image: the two ways to do asynchronous I/O, io_uring for local files and a
+ * pool of threads, which also runs requests that must wait for something else (IO_WAIT).
  */
-struct file {
-    char *path;
-    int fd;        /* what requests go to; O_DIRECT if .direct */
-    int cached_fd; /* through the page cache: start-up, and requests that are not aligned */
-    uint64_t size;
-    uint32_t align; /* of offset, length and memory, for .fd */
-    bool read_only, direct, block_device, temporary;
-    bool threads; /* aio=threads */
-};
-
-struct file *file_open(const char *path, const struct image_options *opts, bool read_only,
-                       GError **error);
-/* A file without a name that goes away with us. */
-struct file *file_temporary(uint64_t size, GError **error);
-void file_close(struct file *f);
-/* QEMU's byte locks: what we do with the file and what we do not let others do. */
-bool file_lock(struct file *f, bool write, GError **error);
-
-enum io_kind { IO_READ, IO_WRITE, IO_SYNC, IO_PUNCH, IO_ZERO };
+enum io_kind { IO_READ, IO_WRITE, IO_SYNC, IO_PUNCH, IO_ZERO, IO_WAIT };
 enum { IO_PARTS = 16 };
 
 /* One transfer between a file and memory; pooled, made and ended with the machine lock held. */
@@ -64,6 +47,5 @@ bool io_has_ended(void);
 /* The blocking form of one step, used by the threads. */
 ssize_t io_do(const struct io *io);
 
-/* Which image format the first bytes are of; NULL: none that we know. */
-const char *image_probe_name(const uint8_t *head, size_t n);
-enum { PROBE_BYTES = 512 };
+/* All of a request in blocking form, on one of the threads. */
+int request_run(struct image_request *req);

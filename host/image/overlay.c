@@ -18,14 +18,9 @@ struct overlay {
     size_t bytes;
 };
 
-static unsigned overlay_probe(const uint8_t *head, size_t n)
+static bool overlay_open(struct node *node, unsigned flags, GError **error)
 {
-    (void)head, (void)n;
-    return 0;
-}
-
-static bool overlay_open(struct node *node, GError **error)
-{
+    (void)flags;
     uint64_t sectors = (node->backing->size + SECTOR - 1) >> SECTOR_BITS;
     size_t bytes = (size_t)((sectors + 63) / 64 * 8);
     void *map = mmap(NULL, MAX(bytes, 8), PROT_READ | PROT_WRITE,
@@ -73,24 +68,36 @@ static uint64_t run_end(const struct overlay *o, uint64_t from, uint64_t end, bo
     return from;
 }
 
-static int overlay_map(struct node *node, uint64_t offset, uint64_t length, struct extent *out)
+static int overlay_map(struct node *node, uint64_t offset, uint64_t length, bool wait,
+                       struct extent *out)
 {
     const struct overlay *o = node->priv;
     uint64_t first = offset >> SECTOR_BITS, end = (offset + length + SECTOR - 1) >> SECTOR_BITS;
     bool bit = is_written(o, first);
+    (void)wait;
     uint64_t stop = run_end(o, first, end, bit) << SECTOR_BITS;
     *out = (struct extent){
         .kind = bit ? EXTENT_DATA : EXTENT_ABSENT,
         .length = MIN(stop, offset + length) - offset,
         .at = offset,
+        .in_place = bit,
     };
     return 0;
 }
 
-static int overlay_allocate(struct node *node, uint64_t offset, uint64_t length)
+static int overlay_place(struct node *node, uint64_t offset, uint64_t length, struct extent *out)
+{
+    overlay_map(node, offset, length, true, out);
+    out->fresh = out->kind == EXTENT_ABSENT;
+    out->kind = EXTENT_DATA;
+    return 0;
+}
+
+static int overlay_link(struct node *node, uint64_t offset, const struct extent *placed)
 {
     struct overlay *o = node->priv;
-    uint64_t at = offset >> SECTOR_BITS, end = (offset + length) >> SECTOR_BITS;
+    uint64_t at = offset >> SECTOR_BITS;
+    uint64_t end = (offset + placed->length + SECTOR - 1) >> SECTOR_BITS;
     while (at < end) {
         if (at % 64 == 0 && end - at >= 64) {
             o->written[at / 64] = UINT64_MAX;
@@ -106,9 +113,9 @@ static int overlay_allocate(struct node *node, uint64_t offset, uint64_t length)
 const struct image_format format_overlay = {
     .name = "overlay",
     .about = "temporary changes over another image (snapshot=on)",
-    .probe = overlay_probe,
     .open = overlay_open,
     .close = overlay_close,
     .map = overlay_map,
-    .allocate = overlay_allocate,
+    .place = overlay_place,
+    .link = overlay_link,
 };

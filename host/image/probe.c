@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /* probe: telling image formats by their first bytes, also those that this build cannot open. */
-#include "host/image/format.h"
-#include "host/image/io.h"
+#include "host/image/core.h"
 
 #include <string.h>
 

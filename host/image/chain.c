@@ -1,0 +1,485 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * chain: opening an image and what is below it.
+ *
+ * A name and what stands in options become one JSON object a node, {"driver", "file",
+ * "backing", ...}; what an image's header says of its backing file fills the gaps.
+ */
+#include "host/image/chain.h"
+
+#include "base/json.h"
+#include "host/image/cipher.h"
+#include "host/image/core.h"
+#include "host/image/options.h"
+#include "host/image/protocol.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+static const char json_scheme[] = "json:";
+
+/* ---- formats ---- */
+
+const struct image_format *format_find(const char *name, GError **error)
+{
+    for (unsigned i = 0; i < n_image_formats; i++) {
+        if (!strcmp(image_formats[i]->name, name)) {
+            return image_formats[i];
+        }
+    }
+    g_set_error(error, LODGE_ERROR, ENOTSUP, "Unknown driver '%s'", name);
+    return NULL;
+}
+
+const struct image_format *format_probe(const uint8_t *head, size_t n, const char *file_name)
+{
+    const struct image_format *best = NULL;
+    unsigned most = 0;
+    for (unsigned i = 0; i < n_image_formats; i++) {
+        unsigned sure = image_formats[i]->probe(head, n, file_name);
+        if (sure > most) {
+            most = sure;
+            best = image_formats[i];
+        }
+    }
+    return best; /* raw is always a little sure */
+}
+
+static const struct image_format *probe_file(struct file *f, GError **error)
+{
+    uint8_t head[PROBE_BYTES];
+    size_t n = (size_t)MIN(file_size(f), sizeof(head));
+    int r = file_read(f, 0, head, n);
+    if (r < 0) {
+        error_set_errno(error, -r, "Could not read image for determining its format");
+        return NULL;
+    }
+    const struct image_format *format = format_probe(head, n, f->name);
+    const char *known = image_probe_name(head, n);
+    return known && !strcmp(format->name, "raw") ? format_find(known, error) : format;
+}
+
+/* ---- options ---- */
+
+/* Of a name: {"driver", "file": ...} as json: says, else {"file": {"filename": name}}. */
+static json_t *options_of_name(const char *name, GError **error)
+{
+    if (g_str_has_prefix(name, json_scheme)) {
+        const char *text = name + strlen(json_scheme);
+        g_autoptr(json_t) all = json_parse(text, strlen(text), error);
+        g_autoptr(KeyVal) flat = all ? json_to_keyval(all, error) : NULL;
+        if (!flat) {
+            g_prefix_error(error, "Could not parse the JSON options: ");
+            return NULL;
+        }
+        bool no_backing = json_is_null(json_object_get(all, "backing"));
+        json_t *nested = options_nest(flat, error);
+        if (nested && no_backing) {
+            json_object_set_new(nested, "backing", json_null());
+        }
+        return nested;
+    }
+    json_t *text = json_string(name);
+    if (!text) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "a file name that is not UTF-8");
+        return NULL;
+    }
+    return json_pack("{s:{s:o}}", "file", "filename", text);
+}
+
+static bool has_file(const json_t *o)
+{
+    return json_object_get(o, "file") || json_object_get(o, "filename");
+}
+
+/* What @how says as one object, new; names and formats given beside it are put in. */
+static json_t *merge(const struct chain_open *how, GError **error)
+{
+    g_autoptr(json_t) o = how->options ? json_deep_copy(how->options) : json_object();
+    json_t *file = json_object_get(o, "file");
+    if (json_is_string(file)) { /* "file": "name", where -blockdev would name a node */
+        json_object_set_new(o, "file", json_pack("{s:O}", "filename", file));
+    }
+    if (how->name && !has_file(o)) {
+        g_autoptr(json_t) named = options_of_name(how->name, error);
+        if (!named) {
+            return NULL;
+        }
+        json_object_update_missing(o, named);
+    }
+    if (how->format) {
+        json_object_set_new(o, "driver", json_string(how->format));
+    }
+    return json_incref(o);
+}
+
+/* The object from which the node's file is opened: that of a format's "file", or all of a
+ * protocol's own. */
+static json_t *file_part(json_t *o)
+{
+    const char *driver = json_text(o, "driver");
+    json_t *file = json_object_get(o, "file");
+    if (json_is_object(file)) {
+        return json_incref(file);
+    }
+    if (driver && protocol_exists(driver)) {
+        return json_incref(o);
+    }
+    const char *name = json_text(o, "filename");
+    return name ? json_pack("{s:s}", "filename", name) : json_object();
+}
+
+static bool flags_of(const json_t *o, unsigned *flags, GError **error)
+{
+    static const struct {
+        const char *key;
+        unsigned flag;
+    } switches[] = {{"read-only", OPEN_READ_ONLY}, {"force-share", OPEN_SHARE}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(switches); i++) {
+        bool on = *flags & switches[i].flag;
+        if (!json_bool(o, switches[i].key, &on, error)) {
+            return false;
+        }
+        *flags = on ? *flags | switches[i].flag : *flags & ~switches[i].flag;
+    }
+    return true;
+}
+
+/* ---- nodes ---- */
+
+struct node *node_new(const struct image_format *format, struct file *file)
+{
+    struct node *n = g_new0(struct node, 1);
+    n->core = g_new0(struct core, 1);
+    n->format = format;
+    n->file = file;
+    n->granule = n->align = 1;
+    g_mutex_init(&n->lock);
+    g_mutex_init(&n->core->tracks.lock);
+    g_cond_init(&n->core->tracks.ended);
+    g_mutex_init(&n->core->units.lock);
+    return n;
+}
+
+static void format_close(struct node *n)
+{
+    if (n->core->opened) {
+        n->format->close(n);
+        n->core->opened = false;
+    }
+    units_clear(&n->core->units);
+    g_clear_pointer(&n->backing_name, g_free);
+    g_clear_pointer(&n->backing_format, g_free);
+}
+
+void node_close(struct node *n)
+{
+    if (!n) {
+        return;
+    }
+    format_close(n);
+    file_close(n->file);
+    json_decref(n->options);
+    g_mutex_clear(&n->lock);
+    g_mutex_clear(&n->core->tracks.lock);
+    g_cond_clear(&n->core->tracks.ended);
+    g_mutex_clear(&n->core->units.lock);
+    g_free(n->core->name);
+    g_free(n->core);
+    g_free(n);
+}
+
+void chain_close(struct node *n)
+{
+    while (n) {
+        struct node *backing = n->backing;
+        node_close(n);
+        n = backing;
+    }
+}
+
+bool node_guessed(const struct node *n)
+{
+    return n->core->guessed;
+}
+
+const char *node_name(const struct node *n)
+{
+    return n->core->name ? n->core->name : n->file ? n->file->name : "";
+}
+
+static bool is_power(uint32_t v)
+{
+    return v && !(v & (v - 1));
+}
+
+static bool format_open(struct node *n, GError **error)
+{
+    n->core->opened = true;
+    n->granule = n->align = 1;
+    if (!n->format->open(n, n->flags, error)) {
+        return false;
+    }
+    if (!is_power(n->granule) || !is_power(n->align) || n->size > INT64_MAX) {
+        g_set_error(error, LODGE_ERROR, EFBIG, "Image is too big");
+        return false;
+    }
+    return true;
+}
+
+static bool choose_format(struct node *n, const json_t *o, GError **error)
+{
+    const char *driver = json_text(o, "driver");
+    if (driver && protocol_exists(driver)) {
+        driver = "raw";
+    }
+    if (driver) {
+        n->format = format_find(driver, error);
+        return n->format;
+    }
+    n->format = probe_file(n->file, error);
+    n->core->guessed = n->format && !strcmp(n->format->name, "raw");
+    return n->format;
+}
+
+static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
+{
+    g_autoptr(json_t) file = file_part(o);
+    if (!flags_of(o, &flags, error)) {
+        return NULL;
+    }
+    struct node *n = node_new(NULL, file_open(NULL, file, flags, error));
+    n->options = json_incref(o);
+    if (!n->file) {
+        node_close(n);
+        return NULL;
+    }
+    n->core->name = g_strdup(name ? name : n->file->name);
+    n->read_only = n->file->read_only;
+    n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags;
+    n->untrusted = flags & OPEN_UNTRUSTED;
+    if (!choose_format(n, o, error) || !format_open(n, error)) {
+        node_close(n);
+        return NULL;
+    }
+    n->read_only |= !n->format->place;
+    return n;
+}
+
+bool node_reopen(struct node *n, bool read_only, GError **error)
+{
+    if (n->read_only == read_only) {
+        return true;
+    }
+    if (!n->format->place) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "format \"%s\" cannot be written", n->format->name);
+        return false;
+    }
+    unsigned flags = n->flags;
+    format_close(n);
+    bool reopened = file_reopen(n->file, read_only, error);
+    n->read_only = n->file->read_only;
+    n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags & ~(unsigned)OPEN_READ_ONLY;
+    return format_open(n, reopened ? error : NULL) && reopened;
+}
+
+/* ---- backing files ---- */
+
+/* @name, which stands in @node's header, as seen from our working directory. */
+static char *beside(const struct node *n, const char *name)
+{
+    g_autofree char *scheme = name_scheme(name);
+    if (scheme || name[0] == '/' || n->file->fd < 0) {
+        return g_strdup(name);
+    }
+    g_autofree char *dir = g_path_get_dirname(n->file->name);
+    return strcmp(dir, ".") || g_str_has_prefix(n->file->name, "./")
+               ? g_build_filename(dir, name, NULL) : g_strdup(name);
+}
+
+char *node_backing_path(const struct node *n)
+{
+    return n->backing_name ? beside(n, n->backing_name) : NULL;
+}
+
+/* For images that nobody vouches for: @name is a plain file in the image's own directory,
+ * symbolic links followed.  The path, or NULL. */
+static char *trusted_path(const struct node *n, const char *name, GError **error)
+{
+    g_autofree char *path = beside(n, name), *scheme = name_scheme(name);
+    g_autofree char *dir = g_path_get_dirname(n->file->name);
+    char *real_dir = n->file->fd < 0 ? NULL : realpath(dir, NULL), *real = realpath(path, NULL);
+    struct stat st;
+    g_autofree char *inside = real_dir ? g_strconcat(real_dir, strcmp(real_dir, "/") ? "/" : "", NULL)
+                                       : NULL;
+    bool fits = !scheme && real && inside && g_str_has_prefix(real, inside) &&
+                !strchr(real + strlen(inside), '/') && !lstat(real, &st) && S_ISREG(st.st_mode);
+    g_autofree char *result = fits ? g_strdup(real) : NULL;
+    free(real);
+    free(real_dir);
+    if (!fits) {
+        g_autofree char *shown = g_strescape(name, NULL);
+        g_set_error(error, LODGE_ERROR, EPERM,
+                    "untrusted image names '%s', which is no plain file in its own directory", shown);
+    }
+    return g_steal_pointer(&result);
+}
+
+struct file *file_open_beside(struct node *n, const char *name, bool read_only, GError **error)
+{
+    g_autofree char *path = n->untrusted ? trusted_path(n, name, error) : beside(n, name);
+    if (!path) {
+        return NULL;
+    }
+    if (g_str_has_prefix(path, json_scheme)) {
+        g_set_error(error, LODGE_ERROR, EPERM, "a name inside an image cannot be json:");
+        return NULL;
+    }
+    unsigned flags = read_only ? n->flags | OPEN_READ_ONLY : n->flags & ~(unsigned)OPEN_READ_ONLY;
+    return file_open(path, NULL, flags, error);
+}
+
+static bool same_file(const struct file *a, const struct file *b)
+{
+    struct stat x, y;
+    return a->cached_fd >= 0 && b->cached_fd >= 0 && !fstat(a->cached_fd, &x) &&
+           !fstat(b->cached_fd, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* A chain that comes back to a file it has been at would never end. */
+static bool check_loop(const struct node *top, const struct node *last, GError **error)
+{
+    unsigned depth = 0;
+    for (const struct node *n = top; n && n != last; n = n->backing) {
+        if (same_file(n->file, last->file)) {
+            g_set_error(error, LODGE_ERROR, ELOOP, "Backing file '%s' of '%s' creates an infinite loop.",
+                        last->file->name, n->file->name);
+            return false;
+        }
+        depth++;
+    }
+    if (depth >= CHAIN_DEPTH_MAX) {
+        g_set_error(error, LODGE_ERROR, ELOOP, "more than %d backing files", CHAIN_DEPTH_MAX);
+        return false;
+    }
+    return true;
+}
+
+/* How the node below @n is opened; false with *@error, or with nothing set at the end. */
+static bool what_is_below(struct node *n, struct chain_open *how, char **path, GError **error)
+{
+    json_t *said = json_object_get(n->options, "backing");
+    *how = (struct chain_open){.options = json_is_object(said) ? said : NULL,
+                               .flags = (n->flags | OPEN_READ_ONLY) & ~(unsigned)OPEN_CHECK};
+    if ((n->flags & OPEN_NO_BACKING) || json_is_null(said) ||
+        (json_is_string(said) && !*json_string_value(said))) {
+        return false;
+    }
+    if (json_is_string(said)) {
+        how->name = *path = g_strdup(json_string_value(said));
+        return true;
+    }
+    if (how->options && has_file(how->options)) {
+        return true;
+    }
+    if (!n->backing_name) {
+        return how->options != NULL;
+    }
+    *path = n->untrusted ? trusted_path(n, n->backing_name, error) : beside(n, n->backing_name);
+    how->name = *path;
+    how->format = how->options && json_text(how->options, "driver") ? NULL : n->backing_format;
+    if (*path && n->untrusted && !how->format) {
+        g_set_error(error, LODGE_ERROR, EPERM, "untrusted image does not say its backing file's format");
+        return false;
+    }
+    return *path;
+}
+
+/* Opens all that is below @last, the end of the chain from @top. */
+static bool open_below(struct node *top, struct node *last, GError **error)
+{
+    for (;;) {
+        g_autoptr(GError) why = NULL;
+        g_autofree char *path = NULL;
+        struct chain_open how;
+        if (!what_is_below(last, &how, &path, &why)) {
+            if (!why) {
+                return true;
+            }
+            g_propagate_prefixed_error(error, g_steal_pointer(&why), "Could not open backing file: ");
+            return false;
+        }
+        g_autoptr(json_t) o = merge(&how, &why);
+        struct node *next = o ? node_open(path, o, how.flags, &why) : NULL;
+        last->backing = next;
+        if (!next || !check_loop(top, next, &why)) {
+            g_propagate_prefixed_error(error, g_steal_pointer(&why), "Could not open backing file: ");
+            return false;
+        }
+        last = next;
+    }
+}
+
+struct node *chain_open(const struct chain_open *how, GError **error)
+{
+    g_autoptr(json_t) o = merge(how, error);
+    struct node *top = o ? node_open(how->name, o, how->flags, error) : NULL;
+    if (top && !open_below(top, top, error)) {
+        chain_close(top);
+        return NULL;
+    }
+    return top;
+}
+
+bool node_open_backing(struct node *n, const struct chain_open *how, GError **error)
+{
+    struct node *below = chain_open(how, error);
+    for (struct node *b = below; b; b = b->backing) {
+        if (same_file(b->file, n->file)) {
+            g_set_error(error, LODGE_ERROR, ELOOP, "'%s' would be its own backing file", n->file->name);
+            chain_close(below);
+            return false;
+        }
+    }
+    n->backing = below;
+    return below;
+}
+
+/* ---- new images ---- */
+
+static bool is_there(const struct chain_create *how)
+{
+    const char *path = how->name ? name_local_path(how->name) : NULL;
+    return !path || !access(path, F_OK);
+}
+
+bool chain_create(const struct chain_create *how, GError **error)
+{
+    const struct image_format *format = format_find(how->format, error);
+    bool existed = is_there(how);
+    if (!format) {
+        return false;
+    }
+    if (!format->tools || !format->tools->create) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Format driver '%s' does not support image creation",
+                    format->name);
+        return false;
+    }
+    struct image_create c = {.name = how->name,
+                             .size = how->size,
+                             .backing_name = how->backing_name,
+                             .backing_format = how->backing_format,
+                             .options = how->options,
+                             .preallocation = how->preallocation};
+    if (!file_make(how->name, how->target, 0, error)) {
+        return false;
+    }
+    c.file = file_open(how->name, how->target, 0, error);
+    bool made = c.file && format->tools->create(&c, error);
+    file_close(c.file);
+    if (!made && !existed) {
+        unlink(name_local_path(how->name));
+    }
+    return made;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "host/image/format.h"
+
+/*
+ * The bytes under formats, and who reaches them.  `file` is built in; network protocols are
+ * modules (GModule) that are loaded when the first name asks for them, each of which exports
+ * `const struct protocol lodge_protocol`.  A module links what it needs of base itself.
+ *
+ * Threads: read, write, zero, discard and flush of one file may be called by several threads
+ * at once; the rest only while nothing else is under way.
+ */
+struct protocol {
+    const char *name; /* driver= */
+    /*
+     * Sets .priv and .size, perhaps .read_only and .name.  @options has "driver" and either
+     * "filename" (a name with its scheme: "nbd://host/export") or the driver's own keys.
+     * @flags: enum open_flags.  The text is whole: "Failed to connect to 'x': Connection refused".
+     */
+    bool (*open)(struct file *f, const json_t *options, unsigned flags, GError **error);
+    void (*close)(struct file *f); /* also after an open() that failed */
+    /* Exactly @n bytes inside .size.  0 or -errno. */
+    int (*read)(struct file *f, uint64_t at, void *to, size_t n);
+    /* All below are optional; NULL: -ENOTSUP (discard, flush: nothing to do). */
+    int (*write)(struct file *f, uint64_t at, const void *from, size_t n);
+    int (*zero)(struct file *f, uint64_t at, uint64_t n, bool may_unmap); /* -ENOTSUP: by writes */
+    int (*discard)(struct file *f, uint64_t at, uint64_t n);
+    int (*flush)(struct file *f);
+    int (*resize)(struct file *f, uint64_t size);
+    /* Whether the range from @at begins with data or with a hole, and how far that goes. */
+    int (*extent)(struct file *f, uint64_t at, uint64_t n, bool *data, uint64_t *length);
+    uint64_t (*allocated)(struct file *f); /* NULL: .size */
+    /* Makes @options' file, @size bytes long, or empties the one that is there. */
+    bool (*create)(const json_t *options, uint64_t size, GError **error);
+    /* For writing, or not any more. */
+    bool (*reopen)(struct file *f, bool read_only, GError **error);
+};
+
+struct file {
+    const struct protocol *protocol;
+    void *priv;      /* the protocol's */
+    char *name;      /* for messages and info */
+    uint64_t size;   /* bytes; file_size(), atomic: writers on several threads let it grow */
+    uint32_t align;  /* of offset, length and memory, for .fd; 1: none */
+    unsigned flags;  /* enum open_flags */
+    bool read_only;
+    /* Local files only: */
+    int fd;          /* -1: not local.  O_DIRECT if .direct */
+    int cached_fd;   /* through the page cache: start-up, and requests that are not aligned */
+    bool direct, block_device;
+};
+
+/*
+ * @options as struct protocol's open() has them.  NULL as @options: @name, a path or a name
+ * with a scheme.
+ */
+struct file *file_open(const char *name, const json_t *options, unsigned flags, GError **error);
+/* A file without a name that goes away with us. */
+struct file *file_temporary(uint64_t size, GError **error);
+bool file_reopen(struct file *f, bool read_only, GError **error);
+/* Makes or empties the file that name or options say. */
+bool file_make(const char *name, const json_t *options, uint64_t size, GError **error);
+/* Data or hole at @at; "data" for files that cannot say. */
+int file_extent(struct file *f, uint64_t at, uint64_t n, bool *data, uint64_t *length);
+/* Raises .size: a write ended there. */
+void file_grown(struct file *f, uint64_t end);
+
+/* The protocol that a name's scheme or driver= means; NULL with an error. */
+const struct protocol *protocol_find(const char *driver, GError **error);
+bool protocol_exists(const char *driver);
+/* "nbd" of "nbd://x", for names that carry a scheme; NULL for paths. */
+char *name_scheme(const char *name);
+/* The path of a name without a scheme or with file:; NULL: not a local file's name. */
+const char *name_local_path(const char *name);
+
+extern const struct protocol protocol_file, protocol_host_device;
