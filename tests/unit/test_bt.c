@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The translator against the interpreter: random instructions on random registers, the
- * state and the memory afterwards compared.  Prints its seed; LODGE_SEED repeats a run,
- * LODGE_CASES sets its length.
+ * state and the memory afterwards compared.  LODGE_SEED says where it begins (seed.h),
+ * LODGE_CASES how long it is.
  */
 #include "tests/unit/test.h"
 
@@ -14,12 +14,12 @@
 #include "guest/cpu/vcpu.h"
 #include "guest/memory/ram.h"
 #include "guest/memory/space.h"
+#include "tests/unit/seed.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { RAM_BYTES = 256 * 1024, CODE_AT = 0x1000, DATA_AT = 0x10000, DATA_BYTES = 0x8000 };
 enum { HANDLERS = 0x3000, GDT_AT = 0x4000, IDT_AT = 0x5000, PER_CASE = 12 };
@@ -350,10 +350,9 @@ static void random_code_ends_as_in_the_interpreter(void **state)
     (void)state;
     bt_hot = 0;
     make_machines();
-    const char *s = getenv("LODGE_SEED"), *c = getenv("LODGE_CASES");
+    const char *c = getenv("LODGE_CASES");
     unsigned cases = c ? (unsigned)atoi(c) : 30000;
-    seed = s ? strtoull(s, NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1;
-    print_message("LODGE_SEED=%" PRIu64 "\n", seed);
+    seed = test_seed("random code");
     for (unsigned k = 0; k < cases; k++) {
         one_case(k);
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include <glib.h>
 #include <stdint.h>
 
 /*
@@ -10,3 +11,5 @@
 extern uint64_t bt_cache_bytes;
 /* How often code is interpreted before it is translated; at most 255. */
 extern unsigned bt_hot;
+/* What was translated and how often generated code was left; nothing if no vCPU is bt's. */
+void bt_describe(GString *out);

@@ -68,12 +68,6 @@ void exit_cond(struct tr *t, unsigned cc, uint64_t pc)
     s->miss = t->hot.at - 4;
 }
 
-void exit_indirect(struct tr *t)
-{
-    flags_restore(t);
-    jump_by_cache(&t->hot, t->exit_flags & BLOCK_MODE);
-}
-
 void insn_interp(struct tr *t, bool ends)
 {
     struct desc *d = desc_new(t, t->at, t->saved);
@@ -123,6 +117,8 @@ bool emit_branch(struct tr *t, const struct insn *i)
     }
     if (!t->code64) {
         target = (uint32_t)target;
+    } else if (!canonical(target)) {
+        return false;
     }
     switch (i->op) {
     case OP_JMP:
@@ -143,14 +139,32 @@ bool emit_branch(struct tr *t, const struct insn *i)
     }
 }
 
+/*
+ * Behind it S1 is the jump cache's slot for the target in S0.  Without one the interpreter
+ * does the whole instruction, because it may have to refuse the target, and then nothing may
+ * have changed.
+ */
+static void find_target(struct tr *t)
+{
+    uint8_t *hit = jump_look_up(&t->hot, t->exit_flags & BLOCK_MODE);
+    insn_interp(t, true);
+    jump_found(&t->hot, hit);
+}
+
+static struct mem target_code(const struct tr *t)
+{
+    return JUMP_SLOT(t->exit_flags & BLOCK_MODE, code, S1);
+}
+
 static bool ret_insn(struct tr *t, const struct insn *i)
 {
     unsigned bytes = t->code64 ? 8 : 4;
     struct mem m = memory_near(t, RSP, 0, bytes, false);
     emit_load(&t->hot, bytes, S0, m);
+    find_target(t);
     stack_move(t, RSP, (int)bytes + (i->imm_bytes ? (int)i->imm : 0));
-    exit_indirect(t);
-    t->done = true;
+    flags_restore(t);
+    emit_jmp_mem(&t->hot, target_code(t));
     return true;
 }
 
@@ -172,12 +186,15 @@ bool emit_indirect(struct tr *t, const struct insn *i)
     } else {
         load_guest(t, S0, i->rm);
     }
+    find_target(t);
+    struct mem to = target_code(t);
     if (i->op == OP_CALL_IND) {
-        emit_store(&t->hot, 8, SLOT(link_pc), S0);
+        emit_load(&t->hot, 8, S1, to);
+        to = SLOT(link_pc);
+        emit_store(&t->hot, 8, to, S1);
         push_value(t, next_pc(t));
-        emit_load(&t->hot, 8, S0, SLOT(link_pc));
     }
-    exit_indirect(t);
-    t->done = true;
+    flags_restore(t);
+    emit_jmp_mem(&t->hot, to);
     return true;
 }

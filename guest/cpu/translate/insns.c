@@ -303,6 +303,9 @@ bool emit_insn(struct tr *t, const struct insn *i)
          (i->seg == SEG_GS && !(t->block->flags & BLOCK_GS)))) {
         return false; /* with a limit, or not writable */
     }
+    if (!t->code64 && (i->op == OP_VZEROUPPER || i->op == OP_VZEROALL)) {
+        return false; /* here it would clear registers that 32-bit code does not have */
+    }
     if ((i->desc->bits & INSN_ODD_MEM) && is_bit_op(i) && i->mem) {
         return bit_in_memory(t, i);
     }

@@ -148,7 +148,7 @@ struct mem memory_near(struct tr *t, unsigned base, int32_t disp, unsigned size,
 static bool constant_operand(struct tr *t, uint64_t linear, unsigned size, bool write,
                              struct mem *out)
 {
-    if (!one_page(linear, size) || (uint64_t)((int64_t)(linear << 16) >> 16) != linear) {
+    if (!one_page(linear, size) || !canonical(linear)) {
         return false;
     }
     flags_free(t);

@@ -17,6 +17,7 @@
 
 #include <cpuid.h>
 #include <immintrin.h>
+#include <inttypes.h>
 #include <sched.h>
 #include <sys/auxv.h>
 
@@ -141,7 +142,7 @@ static uint8_t *code_host(struct vcpu *cpu, uint64_t pc)
 {
     struct tlb_result res;
     uint32_t code;
-    if ((uint64_t)((int64_t)(pc << 16) >> 16) != pc ||
+    if (!canonical(pc) ||
         tlb_fill(cpu, tlb_mode(cpu), pc, ACCESS_FETCH, &res, &code) < 0) {
         return NULL;
     }
@@ -355,9 +356,8 @@ bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
 {
     struct tlb_result res;
     uint32_t code;
-    bool canonical = (uint64_t)((int64_t)(ea << 16) >> 16) == ea;
     b->stats.slow++;
-    if (canonical && (ea & 4095) + d->size <= 4096 &&
+    if (canonical(ea) && (ea & 4095) + d->size <= 4096 &&
         tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->bits & DESC_WRITE ? ACCESS_WRITE : ACCESS_READ, &res,
                  &code) == 0 &&
         res.host && !res.note) {
@@ -653,18 +653,35 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     return true;
 }
 
+static void describe(const struct bt_cpu *b, GString *out)
+{
+    const struct bt_stats *s = &b->stats;
+    g_string_append_printf(
+        out, "cpu %u: blocks %" PRIu64 " insns %" PRIu64 " cache %" PRIu64 " KiB, emptied %u; exits: slow %"
+        PRIu64 " interpreted %" PRIu64 " dispatch %" PRIu64 " link %" PRIu64 " fp %" PRIu64 " system %"
+        PRIu64 " cold %" PRIu64 " poll %" PRIu64 " fault %" PRIu64,
+        b->cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
+        s->one, s->dispatch, s->link, s->fp, s->system, s->cold, s->poll, s->fault);
+}
+
+void bt_describe(GString *out)
+{
+    pthread_mutex_lock(&cache_lock);
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        if (bt_cpus[k]) {
+            describe(bt_cpus[k], out);
+            g_string_append_c(out, '\n');
+        }
+    }
+    pthread_mutex_unlock(&cache_lock);
+}
+
 static void bt_detach(struct vcpu *cpu)
 {
     struct bt_cpu *b = bt_of(cpu);
-    const struct bt_stats *s = &b->stats;
-    log_line(LOG_JIT_STATS,
-             "cpu %u: blocks %" G_GUINT64_FORMAT " insns %" G_GUINT64_FORMAT " cache %" G_GUINT64_FORMAT
-             " KiB, emptied %u; exits: slow %" G_GUINT64_FORMAT " interpreted %" G_GUINT64_FORMAT
-             " dispatch %" G_GUINT64_FORMAT " link %" G_GUINT64_FORMAT " fp %" G_GUINT64_FORMAT
-             " system %" G_GUINT64_FORMAT " cold %" G_GUINT64_FORMAT " poll %" G_GUINT64_FORMAT
-             " fault %" G_GUINT64_FORMAT,
-             cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
-             s->one, s->dispatch, s->link, s->fp, s->system, s->cold, s->poll, s->fault);
+    g_autoptr(GString) text = g_string_new(NULL);
+    describe(b, text);
+    log_line(LOG_JIT_STATS, "%s", text->str);
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);

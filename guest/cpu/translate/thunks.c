@@ -132,7 +132,7 @@ static void write_helper(struct code *c, enum thunk which, const void *helper)
     emit_jmp(c, thunk_at[THUNK_LEAVE]);
 }
 
-void jump_by_cache(struct code *c, unsigned mode)
+uint8_t *jump_look_up(struct code *c, unsigned mode)
 {
     emit_pext(c, S1, S0, SLOT(jump_mask));
     emit_mov(c, S2, RCX);
@@ -140,16 +140,22 @@ void jump_by_cache(struct code *c, unsigned mode)
     emit_lea(c, RCX, (struct mem){.base = RCX, .index = S0, .disp = 1});
     uint8_t *hit = emit_jrcxz(c);
     emit_mov(c, RCX, S2);
-    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+    return hit;
+}
+
+void jump_found(struct code *c, uint8_t *hit)
+{
     emit_short_target(c, hit);
     emit_mov(c, RCX, S2);
-    emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
 }
 
 static void write_jump(struct code *c, unsigned mode)
 {
     thunk_at[THUNK_JUMP_0 + mode] = c->at;
-    jump_by_cache(c, mode);
+    uint8_t *hit = jump_look_up(c, mode);
+    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+    jump_found(c, hit);
+    emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
 }
 
 void thunks_write(struct code *c)

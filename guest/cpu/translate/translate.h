@@ -88,6 +88,11 @@ G_STATIC_ASSERT(sizeof(struct bt_cpu) <= TLB_ENGINE_BYTES);
                                     (mode) * sizeof(struct jump_cache) +                         \
                                     offsetof(struct jump_cache, field) - TLB_HEADER_BYTES)})
 
+static inline bool canonical(uint64_t linear)
+{
+    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
 static inline struct bt_cpu *bt_of(const struct vcpu *cpu)
 {
     return cpu->priv;
@@ -328,7 +333,6 @@ struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
 /* flow.c */
 void exit_direct(struct tr *t, uint64_t pc);      /* jmp */
 void exit_cond(struct tr *t, unsigned cc, uint64_t pc);
-void exit_indirect(struct tr *t);                 /* to S0 */
 void insn_interp(struct tr *t, bool ends);        /* the interpreter does this one */
 bool emit_branch(struct tr *t, const struct insn *i);
 bool emit_indirect(struct tr *t, const struct insn *i);
@@ -353,8 +357,12 @@ enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUN
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
-/* To the guest address in S0 by the jump cache; no flag changes. */
-void jump_by_cache(struct code *c, unsigned mode);
+/*
+ * Looks for the guest address in S0 in the jump cache; no flag changes.  What follows is for
+ * a miss; behind jump_found() S1 is the slot, for JUMP_SLOT().
+ */
+uint8_t *jump_look_up(struct code *c, unsigned mode);
+void jump_found(struct code *c, uint8_t *hit);
 
 /* ---- run.c: what the thunks call; true: resume at .resume, false: leave ---- */
 
