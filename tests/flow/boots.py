@@ -1,33 +1,30 @@
 #!/usr/bin/python3
 """Real guests: kernels and disks of Debian's packages on each engine."""
 import os
-import re
 import shutil
-import subprocess
 import time
 
-from guest import BUILD, LODGE, UP, Failed, Machine, guest_file, main, tiny
+from guest import BUILD, PATIENCE, UP, Failed, Machine, guest_file, main, tiny
 
 
-def tiny_boot(engine, machine="pc", cpus=1, seconds=120, guest="tiny", more=()):
+def tiny_boot(engine, machine="pc", cpus=1, seconds=PATIENCE, guest="tiny", more=()):
     with Machine(["-M", machine, "-accel", engine, "-smp", str(cpus), "-no-reboot", *more,
                   *tiny("poweroff", guest=guest)]) as m:
         m.expect(UP, seconds)
-        code = m.wait(60)
+        code = m.wait()
         if code:
             raise Failed(f"exit code {code}")
 
 
 def four_cpus():
     with Machine(["-accel", "bt", "-smp", "4", *tiny("shell", "256M")]) as m:
-        m.expect(UP, 120)
-        m.expect("busybox", 60)
+        m.expect(UP)
+        m.expect("busybox")
         out = m.run("grep -c ^processor /proc/cpuinfo")
         if "\n4\n" not in out:
             raise Failed(f"not 4 CPUs: {out}")
         # All four at once, and the kernel must not have lost trust in its clock.
-        m.run("for i in 1 2 3 4; do (n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done) & done; wait",
-              120)
+        m.run("for i in 1 2 3 4; do (n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done) & done; wait")
         out = m.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         if "tsc" not in out and "kvm-clock" not in out:
             raise Failed(f"clock source: {out}")
@@ -40,13 +37,13 @@ def reboots():
     with Machine(["-accel", "bt", *tiny("reboot")]) as m:
         at = 0
         for _ in range(64):
-            at = m.expect(UP, 60, at)
+            at = m.expect(UP, after=at)
 
 
 def login(m, seconds):
     m.expect("guest login:", seconds)
     m.type("root\n")
-    m.expect(r"root@guest:~# ", 60)
+    m.expect(r"root@guest:~# ")
 
 
 def debian(engine, machine, firmware=(), disk="virtio", seconds=240):
@@ -55,16 +52,11 @@ def debian(engine, machine, firmware=(), disk="virtio", seconds=240):
     with Machine(["-M", machine, "-accel", engine, "-smp", "2", "-m", "512M", "-drive", drive,
                   "-nic", "user,model=virtio-net-pci", "-no-reboot", *firmware]) as m:
         login(m, seconds)
-        for _ in range(20):
-            if "10.0.2.15" in m.run("ip -4 addr"):
-                break
-            time.sleep(1)
-        else:
-            raise Failed("no address by DHCP")
+        m.until(lambda: "10.0.2.15" in m.run("ip -4 addr"), "no address by DHCP")
         if "done-0" not in m.run("ping -c 1 -W 5 10.0.2.2"):
             raise Failed("the gateway does not answer")
         m.type("poweroff\n")
-        code = m.wait(120)
+        code = m.wait()
         if code:
             raise Failed(f"exit code {code}")
 
@@ -83,20 +75,18 @@ def suspend():
     state = BUILD / "guests" / "state"
     args = ["-accel", "bt", "-smp", "2", *tiny("shell", "256M")]
     with Machine(args, qmp=True) as m:
-        m.expect("busybox", 120)
+        m.expect("busybox")
         m.run("n=0; while :; do n=$((n+1)); done & cat /dev/urandom | md5sum & mark=kept")
         m.qmp("migrate", uri=f"file:{state}")
-        for _ in range(300):
-            status = m.qmp("query-migrate").get("status")
-            if status in ("completed", "failed"):
-                break
-            time.sleep(0.1)
+        m.until(lambda: m.qmp("query-migrate").get("status") not in ("setup", "active"),
+                "the migration does not end")
+        status = m.qmp("query-migrate").get("status")
         if status != "completed":
             raise Failed(f"migration: {status}")
         m.qmp("quit")
     with Machine([*args, "-incoming", f"file:{state}"]) as m:
         time.sleep(1)
-        out = m.run("jobs >/tmp/j; echo mark=$mark jobs=$(wc -l </tmp/j)", 60)
+        out = m.run("jobs >/tmp/j; echo mark=$mark jobs=$(wc -l </tmp/j)")
         if "mark=kept jobs=2" not in out:
             raise Failed(out)
     os.unlink(state)

@@ -13,6 +13,7 @@ import time
 
 BUILD = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve()
 LODGE = str(BUILD / "lodge-vm")
+PATIENCE = 120  # seconds until something counts as lost: hosts may be busy
 UP = "lodge-guest: user space is up"
 
 
@@ -84,7 +85,7 @@ class Machine:
             self.seen += (data or b"").decode("utf-8", "replace").replace("\r", "")
         return True
 
-    def expect(self, text, seconds=60, after=0):
+    def expect(self, text, seconds=PATIENCE, after=0):
         """Waits for a pattern on the serial port; returns where in .seen it ends."""
         pattern, end = re.compile(text), time.monotonic() + seconds
         while True:
@@ -103,14 +104,14 @@ class Machine:
         self.p.stdin.write(text.encode())
         self.p.stdin.flush()
 
-    def run(self, command, seconds=60):
+    def run(self, command, seconds=PATIENCE):
         """Runs a command at a shell prompt; its output."""
         mark = len(self.seen)
         self.type(f"{command}; echo do''ne-$?\n")
         end = self.expect(r"done-\d+", seconds, mark)
         return self.seen[mark:end]
 
-    def wait(self, seconds=60):
+    def wait(self, seconds=PATIENCE):
         """Waits for the end; the exit code."""
         end = time.monotonic() + seconds
         while self.pump(0.2):
@@ -118,15 +119,24 @@ class Machine:
                 raise Failed(f"the machine did not end in {seconds} s")
         return self.p.wait(10)
 
+    def until(self, condition, what):
+        """Waits until @condition() is true."""
+        end = time.monotonic() + PATIENCE
+        while not condition():
+            if time.monotonic() > end:
+                raise Failed(what)
+            self.pump(0.2)
+
     def connect(self):
         s = socket.socket(socket.AF_UNIX)
-        s.settimeout(60)
-        for _ in range(100):
+        s.settimeout(PATIENCE)
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end and self.p.poll() is None:
             try:
                 s.connect(self.qmp_path)
                 break
             except (FileNotFoundError, ConnectionRefusedError):
-                time.sleep(0.1)
+                time.sleep(0.05)
         self.monitor = s.makefile("rw", encoding="utf-8")
         s.close()
         json.loads(self.monitor.readline())

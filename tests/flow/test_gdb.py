@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 import unittest
 
-from vm import Vm
+from vm import PATIENCE, Vm
 
 
 @unittest.skipUnless(shutil.which("gdb"), "gdb is not installed")
@@ -19,7 +19,7 @@ class Gdb(unittest.TestCase):
                     "set confirm off", "-ex", f"target remote {path}"]
             for c in commands:
                 args += ["-ex", c]
-            p = subprocess.run(args, capture_output=True, text=True, timeout=60)
+            p = subprocess.run(args, capture_output=True, text=True, timeout=PATIENCE)
             return p.stdout + p.stderr
 
     def test_registers_and_single_step(self):
@@ -75,9 +75,11 @@ class Gdb(unittest.TestCase):
 
     def test_ctrl_c_stops_a_running_guest(self):
         with tempfile.TemporaryDirectory() as folder:
-            out = self.session(["-bios", self.firmware(folder)], "python import threading, time, os, signal",
-                               "python threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()",
-                               "continue", "p/x $cs")
+            out = self.session(
+                ["-bios", self.firmware(folder)], "python import threading, os, signal",
+                "python interrupt = lambda: os.kill(os.getpid(), signal.SIGINT)",
+                "python gdb.events.cont.connect(lambda e: threading.Timer(1, interrupt).start())",
+                "continue", "p/x $cs")
             self.assertIn("SIGINT", out)
             self.assertIn("$1 = 0xf000", out)
 

@@ -7,10 +7,24 @@ import subprocess
 import tempfile
 import time
 
+PATIENCE = 120  # seconds until something counts as lost: hosts may be busy
+
 VM = os.environ.get("LODGE_VM", os.path.join(os.path.dirname(__file__), "../../build/lodge-vm"))
 
 
-def run(*args, timeout=20):
+def until(condition, what):
+    """Waits until @condition() is true and returns what it gave; @what is for the failure."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        result = condition()
+        if result:
+            return result
+        if time.monotonic() > end:
+            raise AssertionError(what() if callable(what) else what)
+        time.sleep(0.02)
+
+
+def run(*args, timeout=PATIENCE):
     """Exit code, stdout and stderr of a run that is expected to end."""
     p = subprocess.run([VM, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                        timeout=timeout)
@@ -30,18 +44,20 @@ class Vm:
              f"unix:{self.path},server=on,wait=off", *args],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
-        for _ in range(200):
-            try:
-                self.socket.connect(self.path)
-                break
-            except OSError:
-                if self.process.poll() is not None:
-                    raise AssertionError(f"lodge-vm ended: {self.process.stderr.read()}")
-                time.sleep(0.05)
+        self.socket.settimeout(PATIENCE)
+        until(self.connected, "no QMP socket")
         self.lines = self.socket.makefile("r")
         self.greeting = json.loads(self.lines.readline())
         self.ok("qmp_capabilities")
+
+    def connected(self):
+        try:
+            self.socket.connect(self.path)
+            return True
+        except OSError:
+            if self.process.poll() is not None:
+                raise AssertionError(f"lodge-vm ended: {self.process.stderr.read()}")
+            return False
 
     def __enter__(self):
         return self
@@ -92,30 +108,25 @@ class Vm:
         return self.ok("human-monitor-command", command_line=line)
 
     def wait_status(self, *wanted):
-        for _ in range(300):
-            status = self.ok("query-status")["status"]
-            if status in wanted:
-                return status
-            time.sleep(0.05)
-        raise AssertionError(f"status is {status}, not {wanted}")
+        def reached():
+            self.status = self.ok("query-status")["status"]
+            return self.status in wanted and self.status
+        return until(reached, lambda: f"status is {self.status}, not {wanted}")
 
     def wait_event(self, name):
-        for _ in range(300):
-            if any(e["event"] == name for e in self.events):
-                return next(e for e in self.events if e["event"] == name)
+        def came():
             self.ok("query-status")
-            time.sleep(0.05)
-        raise AssertionError(f"no event {name}")
+            return next((e for e in self.events if e["event"] == name), None)
+        return until(came, f"no event {name}")
 
     def migrate(self, uri):
         self.ok("migrate", uri=uri)
-        for _ in range(300):
+
+        def ended():
             status = self.ok("query-migrate")
-            if status["status"] not in ("setup", "active"):
-                return status
-            time.sleep(0.05)
-        raise AssertionError("migration does not end")
+            return status["status"] not in ("setup", "active") and status
+        return until(ended, "migration does not end")
 
     def wait_exit(self):
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, err
