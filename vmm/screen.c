@@ -27,7 +27,9 @@ bool build_display(struct vm_options *o, GError **error)
         return true;
     }
     g_autoptr(GString) text = g_string_new(NULL);
-    vnc_address(text);
+    struct vnc_end end;
+    vnc_server(&end);
+    vnc_end_text(&end, text);
     printf("VNC server running on %s\n", text->str);
     fflush(stdout);
     return true;

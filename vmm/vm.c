@@ -8,6 +8,7 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/events.h"
 #include "vmm/migrate.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
@@ -451,6 +452,7 @@ static bool start(GError **error)
     if (!vm_build(o, error)) {
         return false;
     }
+    events_open(vm.board);
     machine_reset(vm.board);
     if (!confine(o, error)) {
         return false;

@@ -236,6 +236,32 @@ static void identity(struct vcpu *cpu, uint64_t linear, struct translation *out)
                                 .writable = true, .executable = true, .dirty = true};
 }
 
+/* What all entries on the way allow; *@nx: one of them forbids execution. */
+static uint64_t rights(const struct vcpu *cpu, const struct walk *w, bool *nx)
+{
+    uint64_t all = ~UINT64_C(0);
+    *nx = false;
+    for (unsigned l = 0; l < w->depth; l++) {
+        all &= w->entry[l];
+        *nx |= w->mode->entry_bytes == 8 && (cpu->r.efer & EFER_NXE) && (w->entry[l] & PTE_NX);
+    }
+    return all;
+}
+
+static struct translation translation_of(const struct vcpu *cpu, const struct walk *w,
+                                         uint64_t linear, uint64_t all, bool nx)
+{
+    uint64_t leaf = w->entry[w->depth - 1], size = UINT64_C(1) << w->shift;
+    return (struct translation){.gpa = a20(cpu, w->base | (linear & (size - 1))),
+                                .bytes = size,
+                                .user = all & PTE_US,
+                                .writable = all & PTE_RW,
+                                .executable = !nx,
+                                .global = (leaf & PTE_G) && (cpu->r.cr4 & CR4_PGE),
+                                .dirty = leaf & PTE_D,
+                                .attribute = pat_index(w, leaf)};
+}
+
 int paging_walk(struct vcpu *cpu, uint64_t linear, unsigned want, bool quiet,
                 struct translation *out, uint32_t *error_code)
 {
@@ -252,27 +278,13 @@ int paging_walk(struct vcpu *cpu, uint64_t linear, unsigned want, bool quiet,
         if (descend(cpu, &w, linear, &code) < 0) {
             goto fault;
         }
-        all = ~UINT64_C(0);
-        nx = false;
-        for (unsigned l = 0; l < w.depth; l++) {
-            all &= w.entry[l];
-            nx |= w.mode->entry_bytes == 8 && (cpu->r.efer & EFER_NXE) && (w.entry[l] & PTE_NX);
-        }
+        all = rights(cpu, &w, &nx);
         if (!allowed(cpu, want, all, nx)) {
             goto fault;
         }
     } while (!quiet && !set_accessed_dirty(&w, want & ACCESS_WRITE));
 
-    uint64_t leaf = w.entry[w.depth - 1];
-    uint64_t size = UINT64_C(1) << w.shift;
-    *out = (struct translation){.gpa = a20(cpu, w.base | (linear & (size - 1))),
-                                .bytes = size,
-                                .user = all & PTE_US,
-                                .writable = all & PTE_RW,
-                                .executable = !nx,
-                                .global = (leaf & PTE_G) && (cpu->r.cr4 & CR4_PGE),
-                                .dirty = leaf & PTE_D,
-                                .attribute = pat_index(&w, leaf)};
+    *out = translation_of(cpu, &w, linear, all, nx);
     return 0;
 fault:
     code |= want & (ACCESS_WRITE | ACCESS_USER);
@@ -299,6 +311,38 @@ bool paging_load_pdptes(struct vcpu *cpu, uint64_t cr3)
 }
 
 /* ---- debuggers ---- */
+
+/* Behind the largest unit around @linear that is known not to be mapped; 0: the end. */
+static uint64_t behind(const struct walk *w, uint64_t linear)
+{
+    unsigned shift = w->depth ? w->mode->level[w->depth - 1].shift : 30; /* PAE's directory */
+    return ((linear >> shift) + 1) << shift;
+}
+
+bool paging_next(struct vcpu *cpu, uint64_t *linear, struct translation *out, unsigned *budget)
+{
+    struct walk w = {.mode = mode_of(cpu)};
+    uint32_t code;
+    for (; *budget; --*budget) {
+        if (w.mode != &mode_4level && *linear >> 32) {
+            return false;
+        }
+        if (*linear == UINT64_C(1) << 47) {
+            *linear = UINT64_MAX << 47; /* what is canonical goes on there */
+        }
+        if (descend(cpu, &w, *linear, &code) == 0) {
+            bool nx;
+            uint64_t all = rights(cpu, &w, &nx);
+            *out = translation_of(cpu, &w, *linear, all, nx);
+            return true;
+        }
+        *linear = behind(&w, *linear);
+        if (!*linear) {
+            return false;
+        }
+    }
+    return false;
+}
 
 static bool debug_access(struct vcpu *cpu, uint64_t linear, uint8_t *bytes, uint64_t n, bool write)
 {

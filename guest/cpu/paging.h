@@ -56,6 +56,12 @@ struct translation {
 int paging_walk(struct vcpu *cpu, uint64_t linear, unsigned want, bool quiet,
                 struct translation *out, uint32_t *error_code);
 
+/*
+ * For debuggers: the first page at or above *@linear that is mapped.  False: there is none, or
+ * *@budget, which counts down with each entry that is looked at, is spent.  With CR0.PG only.
+ */
+bool paging_next(struct vcpu *cpu, uint64_t *linear, struct translation *out, unsigned *budget);
+
 /* Loads r.pdpte[] from CR3 for PAE paging; false if reserved bits are set (#GP). */
 bool paging_load_pdptes(struct vcpu *cpu, uint64_t cr3);
 

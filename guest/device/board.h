@@ -31,6 +31,13 @@ enum board_event {
     BOARD_WAKEUP,
 };
 
+/* What others may want to hear of. */
+enum board_news {
+    BOARD_CLOCK_SET, /* the guest set the RTC: seconds ahead of the host's time */
+    BOARD_BALLOON,   /* the balloon moved: bytes that the guest has given away */
+    BOARD_NEWS
+};
+
 struct board {
     struct space *memory, *memory_smm, *ports;
     uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
@@ -45,6 +52,8 @@ struct board {
     void (*msi)(struct board *board, uint64_t address, uint32_t data);
     /* Machine lock held; takes effect after the current instruction of the vCPUs. */
     void (*request)(struct board *board, enum board_event event, int code);
+    /* NULL: nobody listens.  Machine lock held. */
+    void (*tell)(struct board *board, enum board_news what, int64_t value);
     /* SMI to all vCPUs (APM_CNT, ICH9). */
     void (*smi)(struct board *board);
     /* The power button: set by the ACPI device. */

@@ -150,6 +150,16 @@ static void time_from_bytes(struct mc146818 *s, int64_t fraction)
     s->second_seen = second;
 }
 
+/* The guest has set the time. */
+static void time_is_set(struct mc146818 *s, int64_t fraction)
+{
+    struct board *board = s->dev.board;
+    time_from_bytes(s, fraction);
+    if (board->tell) {
+        board->tell(board, BOARD_CLOCK_SET, second_of(s->offset + NS / 2));
+    }
+}
+
 /* ---- flags ---- */
 
 static bool alarm_field(const struct mc146818 *s, unsigned index, int v)
@@ -285,7 +295,7 @@ static void control_write(struct mc146818 *s, unsigned index, uint8_t v)
     }
     s->cmos[index] = index == REG_A ? v & 0x7f : v;
     if (was_stopped && !stopped(s)) { /* the divider starts half a second before an update */
-        time_from_bytes(s, was_set ? fraction : NS / 2);
+        time_is_set(s, was_set ? fraction : NS / 2);
     }
     if (s->cmos[REG_B] & B_SET) {
         s->cmos[REG_B] &= (uint8_t)~B_UIE;
@@ -304,7 +314,7 @@ static void data_write(struct device *dev, uint64_t old, uint64_t now)
         catch_up(s);
         time_to_bytes(s);
         s->cmos[s->index] = v;
-        time_from_bytes(s, fraction);
+        time_is_set(s, fraction);
     } else if (s->index != REG_C && s->index != REG_D) {
         catch_up(s);
         s->cmos[s->index] = v;

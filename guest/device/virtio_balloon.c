@@ -164,6 +164,10 @@ static void config_written(struct virtio *v, unsigned at, unsigned bytes, uint32
             v->config[at + i] = (uint8_t)(value >> i * 8);
         }
     }
+    struct device *dev = &of(v)->base.pci.dev;
+    if (at + bytes == CFG_ACTUAL + 4 && dev->board->tell) {
+        dev->board->tell(dev->board, BOARD_BALLOON, (int64_t)balloon_given(dev));
+    }
 }
 
 static const struct virtio_model model = {

@@ -62,7 +62,17 @@ void vnc_stop(void);
 /* Of -vnc password=on: nobody gets in before it is set.  At most 8 bytes count.  False:
  * there is no VNC server, or it was started without password=on. */
 bool vnc_set_password(const char *password, GError **error);
-/* Where it listens, "127.0.0.1:5900" or "unix:PATH"; nothing if there is no server. */
-void vnc_address(GString *out);
-/* Text for `info vnc`. */
-void vnc_describe(GString *out);
+/* One end of a connection, or where the server listens. */
+struct vnc_end {
+    char host[108], service[16]; /* a UNIX socket's path is its host */
+    const char *family;          /* "ipv4", "ipv6", "unix" */
+    bool websocket;
+};
+enum vnc_step { VNC_CONNECTED, VNC_INITIALIZED, VNC_DISCONNECTED };
+/* Told of each client; set by whoever wants to know.  Main loop, machine lock held. */
+extern void (*vnc_told)(enum vnc_step step, const struct vnc_end *client);
+bool vnc_server(struct vnc_end *out); /* false: there is none */
+/* "127.0.0.1:5900", "[::1]:5900", "unix:PATH". */
+void vnc_end_text(const struct vnc_end *end, GString *out);
+const char *vnc_auth(void);           /* "none", "vnc" */
+unsigned vnc_clients(struct vnc_end *out, unsigned most);

@@ -29,8 +29,10 @@ static struct {
     unsigned width, height; /* what the server shows */
     uint8_t down[256 / 8];  /* keys that clients hold */
     char *path;             /* UNIX socket, unlinked at the end */
-    char *address;
+    struct vnc_end end;     /* where it listens */
 } vnc;
+
+void (*vnc_told)(enum vnc_step step, const struct vnc_end *client);
 
 /* ---- from the screen ---- */
 
@@ -141,6 +143,9 @@ static void input(const struct vnc_input *in)
         break;
     case VNC_COUNT:
         count(in->code);
+        if (vnc_told) {
+            vnc_told(in->step, &in->client);
+        }
         break;
     }
 }
@@ -328,7 +333,6 @@ static bool listen_display(struct options *o, struct sockets *s, GError **error)
 static bool open_sockets(struct options *o, struct sockets *s, GError **error)
 {
     if (g_str_has_prefix(o->where, "unix:")) {
-        vnc.address = g_strdup(o->where);
         return listen_unix(s, o->where + 5, error);
     }
     if (!split_where(o, error)) {
@@ -337,9 +341,6 @@ static bool open_sockets(struct options *o, struct sockets *s, GError **error)
     for (;; o->display++) { /* to=: the first that is free */
         g_autoptr(GError) own = NULL;
         if (listen_display(o, s, &own)) {
-            bool v6 = strchr(o->host, ':');
-            vnc.address = g_strdup_printf("%s%s%s:%u", v6 ? "[" : "", *o->host ? o->host : "0.0.0.0",
-                                          v6 ? "]" : "", (unsigned)(PORT_FIRST + o->display));
             return true;
         }
         if (!g_error_matches(own, LODGE_ERROR, EADDRINUSE) || o->to == UINT64_MAX ||
@@ -387,13 +388,13 @@ bool vnc_start(struct display *d, const char *text, const char *keymap, GError *
     o.server.input = input;
     if (!ok || !vnc_server_start(&o.server, error)) {
         close_all(&s, 0);
-        g_clear_pointer(&vnc.address, g_free);
         g_clear_pointer(&vnc.path, g_free);
         return false;
     }
     vnc.display = d;
     vnc.width = vnc.height = 0;
     vnc.password = o.server.password;
+    vnc_end_of(s.fd[0], false, &vnc.end);
     vnc.viewer = (struct display_viewer){.resized = resized, .changed = changed};
     vnc.running = true;
     display_add_viewer(d, &vnc.viewer);
@@ -412,7 +413,6 @@ void vnc_stop(void)
         unlink(vnc.path);
     }
     g_clear_pointer(&vnc.path, g_free);
-    g_clear_pointer(&vnc.address, g_free);
     vnc.running = false;
 }
 
@@ -427,17 +427,28 @@ bool vnc_set_password(const char *password, GError **error)
     return true;
 }
 
-void vnc_address(GString *out)
+bool vnc_server(struct vnc_end *out)
 {
-    g_string_append(out, vnc.address ? vnc.address : "");
+    *out = vnc.end;
+    return vnc.running;
 }
 
-void vnc_describe(GString *out)
+const char *vnc_auth(void)
 {
-    if (!vnc.running) {
-        g_string_append(out, "Server: disabled\n");
-        return;
+    return vnc.password ? "vnc" : "none";
+}
+
+unsigned vnc_clients(struct vnc_end *out, unsigned most)
+{
+    return vnc.running ? vnc_server_clients(out, most) : 0;
+}
+
+void vnc_end_text(const struct vnc_end *end, GString *out)
+{
+    if (g_str_equal(end->family, "unix")) {
+        g_string_append_printf(out, "unix:%s", end->host);
+    } else {
+        bool v6 = g_str_equal(end->family, "ipv6");
+        g_string_append_printf(out, v6 ? "[%s]:%s" : "%s:%s", end->host, end->service);
     }
-    g_string_append_printf(out, "Server: %s\n  auth: %s\n", vnc.address, vnc.password ? "vnc" : "none");
-    vnc_server_clients(out);
 }

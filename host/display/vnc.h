@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "host/display/display.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -22,6 +23,8 @@ struct vnc_input {
     int x, y;            /* VNC_POINTER: place on the screen, or motion if .relative */
     bool relative;
     unsigned buttons;    /* RFB's mask: left, middle, right, wheel up, wheel down */
+    enum vnc_step step;  /* VNC_COUNT: why it is told, and of whom */
+    struct vnc_end client;
 };
 
 struct vnc_config {
@@ -42,5 +45,6 @@ void vnc_server_put(const uint32_t *pixels, unsigned stride, unsigned x, unsigne
                     unsigned h);
 void vnc_server_password(const char *text);
 void vnc_server_pointer_mode(bool absolute);
-/* "host" a line for each client. */
-void vnc_server_clients(GString *out);
+unsigned vnc_server_clients(struct vnc_end *out, unsigned most);
+/* What getsockname() or getpeername() says. */
+bool vnc_end_of(int fd, bool peer, struct vnc_end *out);

@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 #include <glib-unix.h>
 #include <linux/sockios.h>
+#include <netdb.h>
 #include <poll.h>
 #include <pthread.h>
 #include <rfb/rfb.h>
@@ -23,6 +24,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 enum { LISTENERS_MAX = 8, CLIENTS_MAX = 64, RECTS_MAX = 32, INPUTS_MAX = 256, CHUNK = 64 };
 enum { WAIT_MS = 5000, UNSENT_MAX = 64 << 10, PASSWORD_MAX = 8 };
@@ -94,7 +96,7 @@ static struct {
     unsigned n_dirty;
     struct vnc_input input[INPUTS_MAX];
     unsigned in_first, in_used;
-    char *client[CLIENTS_MAX]; /* hosts */
+    struct vnc_end client[CLIENTS_MAX]; /* .family NULL: none */
 } srv = {.lock = PTHREAD_MUTEX_INITIALIZER, .wake = -1, .inputs = -1};
 
 static void ring(int fd)
@@ -132,6 +134,7 @@ struct client {
     bool pointer_change, extended_key;
     bool mode_told;           /* it knows whether the pointer is absolute */
     bool size_told;           /* the size may have changed while it said hello */
+    bool ready;               /* it has said hello */
 };
 
 static void on_key(rfbBool down, rfbKeySym sym, rfbClientPtr cl)
@@ -217,12 +220,12 @@ static rfbProtocolExtension extension = {
 
 /* ---- server thread: clients ---- */
 
-static void post_count(void)
+static void post_count(enum vnc_step step, const struct vnc_end *client)
 {
-    struct vnc_input in = {.what = VNC_COUNT};
+    struct vnc_input in = {.what = VNC_COUNT, .step = step, .client = *client};
     pthread_mutex_lock(&srv.lock);
     for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-        in.code += srv.client[i] != NULL;
+        in.code += srv.client[i].family != NULL;
     }
     pthread_mutex_unlock(&srv.lock);
     post(&in);
@@ -232,22 +235,47 @@ static void client_gone(rfbClientPtr cl)
 {
     struct client *c = cl->clientData;
     pthread_mutex_lock(&srv.lock);
-    g_clear_pointer(&srv.client[c->slot], g_free);
+    struct vnc_end who = srv.client[c->slot];
+    srv.client[c->slot].family = NULL;
     pthread_mutex_unlock(&srv.lock);
     g_free(c);
     cl->clientData = NULL;
-    post_count();
+    post_count(VNC_DISCONNECTED, &who);
+}
+
+bool vnc_end_of(int fd, bool peer, struct vnc_end *out)
+{
+    struct sockaddr_storage sa;
+    socklen_t n = sizeof(sa);
+    *out = (struct vnc_end){.family = "unix"};
+    if (peer ? getpeername(fd, (void *)&sa, &n) : getsockname(fd, (void *)&sa, &n)) {
+        return false;
+    }
+    if (sa.ss_family == AF_UNIX) {
+        const struct sockaddr_un *un = (const void *)&sa;
+        g_strlcpy(out->host, n > offsetof(struct sockaddr_un, sun_path) ? un->sun_path : "",
+                  sizeof(out->host));
+        return true;
+    }
+    out->family = sa.ss_family == AF_INET6 ? "ipv6" : "ipv4";
+    return getnameinfo((void *)&sa, n, out->host, sizeof(out->host), out->service,
+                       sizeof(out->service), NI_NUMERICHOST | NI_NUMERICSERV) == 0;
 }
 
 static enum rfbNewClientAction client_new(rfbClientPtr cl)
 {
+    struct vnc_end who;
     int slot = 0;
+    if (!vnc_end_of(cl->sock, true, &who)) {
+        return RFB_CLIENT_REFUSE; /* gone again */
+    }
+    who.websocket = cl->wsctx != NULL;
     pthread_mutex_lock(&srv.lock);
-    while (slot < CLIENTS_MAX && srv.client[slot]) {
+    while (slot < CLIENTS_MAX && srv.client[slot].family) {
         slot++;
     }
     if (slot < CLIENTS_MAX) {
-        srv.client[slot] = g_strdup(cl->host ? cl->host : "?");
+        srv.client[slot] = who;
     }
     pthread_mutex_unlock(&srv.lock);
     if (slot == CLIENTS_MAX) {
@@ -257,8 +285,19 @@ static enum rfbNewClientAction client_new(rfbClientPtr cl)
     c->slot = slot;
     cl->clientData = c;
     cl->clientGoneHook = client_gone;
-    post_count();
+    post_count(VNC_CONNECTED, &who);
     return RFB_CLIENT_ACCEPT;
+}
+
+static void look_if_ready(rfbClientPtr cl, struct client *c)
+{
+    if (!c->ready && cl->state == RFB_NORMAL) {
+        c->ready = true;
+        pthread_mutex_lock(&srv.lock);
+        struct vnc_end who = srv.client[c->slot];
+        pthread_mutex_unlock(&srv.lock);
+        post_count(VNC_INITIALIZED, &who);
+    }
 }
 
 static rfbBool check_password(rfbClientPtr cl, const char *response, int n)
@@ -351,6 +390,9 @@ static void tell_modes(rfbScreenInfoPtr screen)
     pthread_mutex_unlock(&srv.lock);
     for (rfbClientPtr cl = screen->clientHead; cl; cl = cl->next) {
         struct client *c = cl->clientData;
+        if (c) {
+            look_if_ready(cl, c);
+        }
         if (c && cl->useNewFBSize && !c->size_told) {
             c->size_told = true;
             cl->newFBSizePending = TRUE;
@@ -626,13 +668,15 @@ void vnc_server_pointer_mode(bool absolute)
     }
 }
 
-void vnc_server_clients(GString *out)
+unsigned vnc_server_clients(struct vnc_end *out, unsigned most)
 {
+    unsigned n = 0;
     pthread_mutex_lock(&srv.lock);
-    for (unsigned i = 0; i < CLIENTS_MAX; i++) {
-        if (srv.client[i]) {
-            g_string_append_printf(out, "Client: %s\n", srv.client[i]);
+    for (unsigned i = 0; i < CLIENTS_MAX && n < most; i++) {
+        if (srv.client[i].family) {
+            out[n++] = srv.client[i];
         }
     }
     pthread_mutex_unlock(&srv.lock);
+    return n;
 }

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import tempfile
 import unittest
 
+from rfb import Viewer
 from vm import Vm
 
 
@@ -110,6 +112,41 @@ class Qmp(unittest.TestCase):
                 word = topic.split()[1] if len(topic.split()) > 1 else ""
                 if word not in ("", "device", "gva2gpa", "balloon"):
                     self.assertNotIn("Error", vm.hmp("info " + word), word)
+
+    def test_code_is_disassembled(self):
+        with Vm("-S") as vm:
+            self.assertEqual(vm.hmp("x /1i $pc"), vm.hmp("x/i 0xfffffff0"))
+            self.assertIn("ljmp", vm.hmp("x/i 0xfffffff0"))
+            self.assertIn("Cannot access", vm.hmp("x/i 0x100000000000"))
+
+    def test_page_tables_are_shown(self):
+        with Vm("-S") as vm:
+            self.assertEqual(vm.hmp("info mem"), "PG disabled\r\n")
+            self.assertEqual(vm.hmp("info jit"), "no CPU runs translated code\r\n")
+
+    def test_a_set_clock_is_told(self):
+        with Vm("-S") as vm:
+            for command in ("o /b 0x70 0x32", "o /b 0x71 0x19", "o /b 0x70 9", "o /b 0x71 0x99"):
+                vm.hmp(command)
+            event = vm.wait_event("RTC_CHANGE")
+            self.assertLess(event["data"]["offset"], -26 * 365 * 86400)
+
+    def test_viewers_are_told(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "vnc")
+            with Vm("-S", "-vga", "std", "-vnc", f"unix:{path}") as vm:
+                self.assertEqual(vm.ok("query-vnc")["clients"], [])
+                viewer = Viewer(path)
+                client = vm.wait_event("VNC_INITIALIZED")["data"]["client"]
+                self.assertEqual(client["family"], "unix")
+                answer = vm.ok("query-vnc")
+                self.assertEqual((answer["family"], answer["auth"], answer["host"]), ("unix", "none", path))
+                self.assertEqual(answer["clients"], [client])
+                viewer.close()
+                vm.wait_event("VNC_DISCONNECTED")
+                self.assertEqual([e["event"] for e in vm.events],
+                                 ["VNC_CONNECTED", "VNC_INITIALIZED", "VNC_DISCONNECTED"])
+                self.assertEqual(vm.ok("query-vnc")["clients"], [])
 
     def test_media_change(self):
         with Vm("-S", "-drive", "if=ide,index=2,media=cdrom,id=cd") as vm:

@@ -4,12 +4,15 @@
 #include "guest/cpu/paging.h"
 #include "guest/cpu/regs.h"
 #include "guest/device/board.h"
+#include "vmm/monitor/disassemble.h"
 #include "vmm/vm.h"
 
 #include <inttypes.h>
 #include <string.h>
 
 /* examine - x, xp, print, i and o of the human monitor */
+
+enum { INSN_MAX = 15 };
 
 /* ---- numbers: terms of + - * / & | ^ and parentheses, registers as $rip ---- */
 
@@ -27,6 +30,9 @@ static uint64_t reg_value(struct scan *s)
     g_autofree char *name = g_strndup(s->at, n);
     const char *real = g_str_equal(name, "pc") ? "rip" : g_str_equal(name, "sp") ? "rsp" : name;
     s->at += n;
+    if (g_str_equal(name, "pc") && !vcpu_code64(hmp_cpu())) {
+        return (uint32_t)(hmp_cpu()->r.seg[SEG_CS].base + hmp_cpu()->r.rip);
+    }
     for (unsigned i = 0; i < n_cpu_regs; i++) {
         if (g_str_equal(cpu_regs[i].name, real) && cpu_regs[i].bytes <= 8) {
             uint64_t v = 0;
@@ -124,11 +130,10 @@ static bool parse_format(const char *text, struct format *f, GError **error)
         const char *size = strchr(sizes, *end);
         if (size) {
             f->bytes = 1u << (size - sizes);
-        } else if (strchr("xduoc", *end)) {
+        } else if (strchr("xduoci", *end)) {
             f->letter = *end;
         } else {
-            g_set_error(error, LODGE_ERROR, ENOTSUP, "format %s: %s", text,
-                        *end == 'i' ? "there is no disassembler here: use gdb" : "no such letter");
+            g_set_error(error, LODGE_ERROR, ENOTSUP, "format %s: no such letter", text);
             return false;
         }
     }
@@ -167,6 +172,33 @@ static bool peek(uint64_t at, uint64_t *v, unsigned bytes, bool physical)
     return paging_peek(hmp_cpu(), at, v, bytes);
 }
 
+/* x /4i: instructions, one a line. */
+static bool examine_code(uint64_t at, unsigned count, bool physical, GString *out, GError **error)
+{
+    const struct vcpu *cpu = hmp_cpu();
+    bool wide = cpu->r.seg[SEG_CS].attr & SEG_DB;
+    unsigned mode = vcpu_code64(cpu) ? 8 : wide ? 4 : 2;
+    for (unsigned i = 0; i < count; i++) {
+        uint8_t code[INSN_MAX];
+        unsigned n = 0;
+        for (uint64_t v; n < INSN_MAX && peek(at + n, &v, 1, physical); n++) {
+            code[n] = (uint8_t)v;
+        }
+        g_string_append_printf(out, "0x%08" PRIx64 ":  ", at);
+        if (!n) {
+            g_string_append(out, "Cannot access memory\n");
+            return true;
+        }
+        unsigned bytes = disassemble(code, n, mode, at, out, error);
+        if (!bytes) {
+            return false;
+        }
+        g_string_append_c(out, '\n');
+        at += bytes;
+    }
+    return true;
+}
+
 bool hmp_examine(const struct hmp_args *args, bool physical, GString *out, GError **error)
 {
     static struct format last = {1, 4, 'x'}; /* as gdb does, the next x has the same */
@@ -176,6 +208,9 @@ bool hmp_examine(const struct hmp_args *args, bool physical, GString *out, GErro
     if ((has_format && (*args->at[0] != '/' || !parse_format(args->at[0], &last, error))) ||
         !hmp_number(args->at[args->n - 1], &at, error)) {
         return false;
+    }
+    if (last.letter == 'i') {
+        return examine_code(at, last.count, physical, out, error);
     }
     unsigned a_line = last.letter == 'c' ? 8 : 16 / last.bytes;
     for (unsigned i = 0; i < last.count; i++, at += last.bytes) {

@@ -6,6 +6,7 @@
 #include "guest/cpu/engine.h"
 #include "guest/cpu/paging.h"
 #include "guest/cpu/regs.h"
+#include "guest/cpu/translate/bt.h"
 #include "guest/device/pci.h"
 #include "guest/device/virtio_balloon.h"
 #include "host/chardev/chardev.h"
@@ -22,6 +23,8 @@
 
 #define ARGS const struct hmp_args *args, GString *out, GError **error
 #define UNUSED (void)args, (void)out, (void)error
+
+enum { VIEWERS_SHOWN = 64 };
 
 static unsigned chosen_cpu;
 
@@ -128,6 +131,100 @@ static bool info_registers(ARGS)
 {
     UNUSED;
     with_paused_cpus(look_registers, out);
+    return true;
+}
+
+/* ---- info mem, info tlb: what the CPU's page tables map ---- */
+
+enum { LOOK_ENTRIES = 1 << 22, LOOK_LINES = 100000 }; /* a guest may map itself in circles */
+
+static void one_page(const struct translation *t, uint64_t at, GString *out)
+{
+    g_string_append_printf(out, "%016" G_GINT64_MODIFIER "x: %016" G_GINT64_MODIFIER "x %c%c%c%c%c%c\n",
+                           at, t->gpa, t->executable ? '-' : 'X', t->global ? 'G' : '-',
+                           t->bytes > PAGE_SIZE ? 'P' : '-', t->dirty ? 'D' : '-',
+                           t->user ? 'U' : '-', t->writable ? 'W' : '-');
+}
+
+struct run {
+    uint64_t from, bytes;
+    char rights[4];
+};
+
+static void one_run(const struct run *r, GString *out)
+{
+    if (r->bytes) {
+        g_string_append_printf(out, "%016" G_GINT64_MODIFIER "x-%016" G_GINT64_MODIFIER
+                               "x %016" G_GINT64_MODIFIER "x %s\n",
+                               r->from, r->from + r->bytes, r->bytes, r->rights);
+    }
+}
+
+static void look_pages(GString *out, bool each)
+{
+    struct translation t;
+    struct run run = {0};
+    unsigned budget = LOOK_ENTRIES, lines = 0;
+    if (!(hmp_cpu()->r.cr0 & CR0_PG)) {
+        g_string_append(out, "PG disabled\n");
+        return;
+    }
+    for (uint64_t at = 0; lines < LOOK_LINES && paging_next(hmp_cpu(), &at, &t, &budget);) {
+        const char rights[4] = {t.user ? 'u' : '-', 'r', t.writable ? 'w' : '-', '\0'};
+        lines += each;
+        if (each) {
+            one_page(&t, at, out);
+        } else if (run.bytes && run.from + run.bytes == at && g_str_equal(rights, run.rights)) {
+            run.bytes += t.bytes;
+        } else {
+            one_run(&run, out);
+            lines++;
+            run = (struct run){.from = at, .bytes = t.bytes};
+            memcpy(run.rights, rights, sizeof(rights));
+        }
+        at += t.bytes;
+        if (!at) {
+            break;
+        }
+    }
+    one_run(&run, out);
+    if (!budget || lines == LOOK_LINES) {
+        g_string_append(out, "... and more\n");
+    }
+}
+
+static void look_mem(GString *out)
+{
+    look_pages(out, false);
+}
+
+static void look_tlb(GString *out)
+{
+    look_pages(out, true);
+}
+
+static bool info_mem(ARGS)
+{
+    UNUSED;
+    with_paused_cpus(look_mem, out);
+    return true;
+}
+
+static bool info_tlb(ARGS)
+{
+    UNUSED;
+    with_paused_cpus(look_tlb, out);
+    return true;
+}
+
+static bool info_jit(ARGS)
+{
+    UNUSED;
+    gsize before = out->len;
+    bt_describe(out);
+    if (out->len == before) {
+        g_string_append(out, "no CPU runs translated code\n");
+    }
     return true;
 }
 
@@ -273,7 +370,20 @@ static bool info_chardev(ARGS)
 static bool info_vnc(ARGS)
 {
     UNUSED;
-    vnc_describe(out);
+    struct vnc_end server, client[VIEWERS_SHOWN];
+    if (!vnc_server(&server)) {
+        g_string_append(out, "Server: disabled\n");
+        return true;
+    }
+    unsigned n = vnc_clients(client, VIEWERS_SHOWN);
+    g_string_append(out, "Server: ");
+    vnc_end_text(&server, out);
+    g_string_append_printf(out, "\n  auth: %s\n", vnc_auth());
+    for (unsigned i = 0; i < n; i++) {
+        g_string_append(out, "Client: ");
+        vnc_end_text(&client[i], out);
+        g_string_append(out, client[i].websocket ? " (WebSocket)\n" : "\n");
+    }
     return true;
 }
 
@@ -338,7 +448,9 @@ const struct hmp_command hmp_infos[] = {
     {"cpus", "", 0, 0, "CPUs", info_cpus},
     {"device", "ID", 1, 1, "registers of a device", info_device},
     {"gva2gpa", "ADDRESS", 1, 1, "linear to physical address", info_gva2gpa},
+    {"jit", "", 0, 0, "counters of the translator", info_jit},
     {"kvm", "", 0, 0, "whether KVM runs the guest", info_kvm},
+    {"mem", "", 0, 0, "ranges that the CPU's page tables map", info_mem},
     {"migrate", "", 0, 0, "migration", info_migrate},
     {"mtree", "", 0, 0, "what answers at which address", info_mtree},
     {"name", "", 0, 0, "name of the guest", info_name},
@@ -349,6 +461,7 @@ const struct hmp_command hmp_infos[] = {
     {"registers", "", 0, 0, "registers of the CPU", info_registers},
     {"roms", "", 0, 0, "read-only memory", info_roms},
     {"status", "", 0, 0, "run state", info_status},
+    {"tlb", "", 0, 0, "pages that the CPU's page tables map", info_tlb},
     {"uuid", "", 0, 0, "UUID of the machine", info_uuid},
     {"version", "", 0, 0, "version", info_version},
     {"vnc", "", 0, 0, "VNC server", info_vnc},

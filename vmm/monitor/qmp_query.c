@@ -9,6 +9,7 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/events.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -16,6 +17,8 @@
 #include <string.h>
 
 /* The query-... commands: what there is, as JSON. */
+
+enum { QUERY_CLIENTS = 64 };
 
 #define UNUSED (void)args, (void)error
 #define HANDLER(name) json_t *qmp_##name(json_t *args, GError **error)
@@ -181,16 +184,20 @@ HANDLER(query_mice)
 HANDLER(query_vnc)
 {
     UNUSED;
-    g_autoptr(GString) text = g_string_new(NULL);
-    vnc_address(text);
-    char *colon = strrchr(text->str, ':');
-    if (!colon) {
+    struct vnc_end server, client[QUERY_CLIENTS];
+    if (!vnc_server(&server)) {
         return json_pack("{s:b}", "enabled", 0);
     }
-    bool is_unix = g_str_has_prefix(text->str, "unix:");
-    *colon = '\0';
-    return json_pack("{s:b, s:s, s:s, s:s, s:[]}", "enabled", 1, "host", is_unix ? colon + 1 : text->str,
-                     "service", is_unix ? "" : colon + 1, "family", is_unix ? "unix" : "ipv4", "clients");
+    unsigned n = vnc_clients(client, QUERY_CLIENTS);
+    json_t *answer = event_vnc_end(&server), *list = json_array();
+    for (unsigned i = 0; i < n; i++) {
+        json_array_append_new(list, event_vnc_end(&client[i]));
+    }
+    json_object_del(answer, "websocket");
+    json_object_set_new(answer, "enabled", json_true());
+    json_object_set_new(answer, "auth", json_string(vnc_auth()));
+    json_object_set_new(answer, "clients", list);
+    return answer;
 }
 
 HANDLER(query_balloon)

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "host/display/display.h"
+
+#include <jansson.h>
+
+/* events - what devices and viewers have to tell becomes events of QMP */
+struct board;
+
+void events_open(struct board *board);
+/* As query-vnc and the events show it. */
+json_t *event_vnc_end(const struct vnc_end *end);
