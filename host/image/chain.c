@@ -243,18 +243,11 @@ static bool choose_format(struct node *n, const json_t *o, GError **error)
     return n->format;
 }
 
-static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
+struct node *node_open_file(struct file *f, const char *name, json_t *o, unsigned flags,
+                            GError **error)
 {
-    g_autoptr(json_t) file = file_part(o);
-    if (!flags_of(o, &flags, error)) {
-        return NULL;
-    }
-    struct node *n = node_new(NULL, file_open(NULL, file, flags, error));
+    struct node *n = node_new(NULL, f);
     n->options = json_incref(o);
-    if (!n->file) {
-        node_close(n);
-        return NULL;
-    }
     n->core->name = g_strdup(name ? name : n->file->name);
     n->read_only = n->file->read_only;
     n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags;
@@ -265,6 +258,16 @@ static struct node *node_open(const char *name, json_t *o, unsigned flags, GErro
     }
     n->read_only |= !n->format->place;
     return n;
+}
+
+static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
+{
+    g_autoptr(json_t) file = file_part(o);
+    if (!flags_of(o, &flags, error)) {
+        return NULL;
+    }
+    struct file *f = file_open(NULL, file, flags, error);
+    return f ? node_open_file(f, name, o, flags, error) : NULL;
 }
 
 bool node_reopen(struct node *n, bool read_only, GError **error)

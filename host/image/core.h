@@ -16,6 +16,10 @@ struct core {
 
 /* A node without a file's name that somebody puts together himself (snapshot=on). */
 struct node *node_new(const struct image_format *format, struct file *file);
+/* Opens what is in @f, which the node owns from now on, also if that fails.  @options: the
+ * node's object, not NULL; @name NULL: the file's. */
+struct node *node_open_file(struct file *f, const char *name, json_t *options, unsigned flags,
+                            GError **error);
 
 /* Which image format the first bytes are of, be it one that this build cannot open; NULL:
  * none that we know. */
