@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/convert.h"
+#include "host/image/tool/tool.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * The engine of convert.  Each thread does the same: cut a piece (under .lock), read it, pack
+ * it, wait for its turn if the sink wants order, write it.
+ */
+enum { SECTOR = 512, ALIGN = 4096 };
+
+struct engine {
+    struct copy *copy;
+    GMutex lock;
+    GCond moved;   /* .turn or .error has changed */
+    uint64_t cut;  /* pieces cut so far */
+    uint64_t turn; /* whose turn it is to write */
+    bool ended;
+    int error;
+    uint64_t done;   /* guest bytes whose fate is settled */
+    int64_t started; /* us, for .rate */
+};
+
+struct worker {
+    struct engine *e;
+    struct piece piece;
+    uint8_t *packed; /* units of this piece, packed, each in .unit bytes */
+    int64_t *stored; /* bytes of each; 0: all zero, -1: kept as it is */
+    size_t n_units;
+};
+
+/* Only the first failure counts. */
+static void fail(struct engine *e, int error, uint64_t at, bool writing)
+{
+    g_mutex_lock(&e->lock);
+    if (!e->error) {
+        e->error = error;
+        e->copy->failed_at = at;
+        e->copy->failed_writing = writing;
+    }
+    g_cond_broadcast(&e->moved);
+    g_mutex_unlock(&e->lock);
+}
+
+/* Sleeps until what has been done would have taken so long at the rate that was asked for. */
+static void keep_rate(struct engine *e)
+{
+    const struct copy *c = e->copy;
+    if (c->rate) {
+        int64_t due = e->started + (int64_t)((double)e->done * 1e6 / (double)c->rate);
+        int64_t now = g_get_monotonic_time();
+        if (due > now) {
+            g_usleep((gulong)(due - now));
+        }
+    }
+}
+
+/* False: there is none, or somebody failed. */
+static bool cut(struct engine *e, struct piece *p)
+{
+    g_mutex_lock(&e->lock);
+    bool more = !e->ended && !e->error;
+    int error = 0;
+    if (more) {
+        keep_rate(e);
+        error = e->copy->feed->next(e->copy->feed, p);
+        e->ended = !error && p->kind == PIECE_END;
+        more = !error && !e->ended;
+        p->turn = e->cut;
+        e->cut += more;
+    }
+    g_mutex_unlock(&e->lock);
+    if (error) {
+        fail(e, error, p->offset, false);
+    }
+    return more;
+}
+
+/* What cannot be read becomes zeros, sector by sector, with a warning each. */
+static void salvage(struct engine *e, struct piece *p)
+{
+    struct piece part = *p;
+    for (uint64_t done = 0; done < p->length; done += part.length) {
+        part.offset = p->offset + done;
+        part.data = p->data + done;
+        part.length = MIN(SECTOR, p->length - done);
+        int error = e->copy->feed->read(e->copy->feed, &part);
+        if (error) {
+            memset(part.data, 0, part.length);
+            if (!e->copy->quiet) {
+                tool_warn("error while reading offset %" PRIu64 ": %s", part.offset,
+                          g_strerror(-error));
+            }
+        }
+    }
+}
+
+static bool fetch(struct engine *e, struct piece *p)
+{
+    if (p->kind != PIECE_DATA) {
+        return true;
+    }
+    int error = e->copy->feed->read(e->copy->feed, p);
+    if (error && e->copy->salvage) {
+        salvage(e, p);
+        error = 0;
+    }
+    if (error) {
+        fail(e, error, p->offset, false);
+    }
+    return !error;
+}
+
+/* Packs each unit on its own; the last of the disk is filled up with zeros. */
+static bool pack(struct worker *w)
+{
+    const struct sink *s = w->e->copy->sink;
+    struct piece *p = &w->piece;
+    if (!s->codec || p->kind != PIECE_DATA) {
+        return true;
+    }
+    uint64_t whole = (p->length + s->unit - 1) / s->unit * s->unit;
+    memset(p->data + p->length, 0, whole - p->length);
+    w->n_units = whole / s->unit;
+    for (size_t i = 0; i < w->n_units; i++) {
+        const uint8_t *unit = p->data + i * s->unit;
+        if (s->starts_zero && w->e->copy->sparse && is_zero(unit, s->unit)) {
+            w->stored[i] = 0;
+            continue;
+        }
+        int64_t n =
+            s->codec->pack(unit, s->unit, w->packed + i * s->unit, s->unit - 1, w->e->copy->level);
+        if (n < 0) {
+            fail(w->e, (int)n, p->offset + i * s->unit, true);
+            return false;
+        }
+        w->stored[i] = n ? n : -1;
+    }
+    return true;
+}
+
+static int write_packed(struct worker *w)
+{
+    struct sink *s = w->e->copy->sink;
+    const struct piece *p = &w->piece;
+    int error = 0;
+    for (size_t i = 0; i < w->n_units && !error; i++) {
+        uint64_t at = i * s->unit;
+        if (w->stored[i] > 0) {
+            error = s->packed(s, p->offset + at, w->packed + at, (uint32_t)w->stored[i]);
+        } else if (w->stored[i] < 0) {
+            error = s->data(s, p->offset + at, p->data + at, MIN(s->unit, p->length - at));
+        }
+    }
+    return error;
+}
+
+/* The length of the run from @at on that is zero or not as a whole, in blocks. */
+static uint64_t run_of(const struct piece *p, uint64_t at, uint64_t block, bool *zero)
+{
+    uint64_t end = at;
+    while (end < p->length) {
+        uint64_t n = MIN(block - (p->offset + end) % block, p->length - end);
+        bool z = is_zero(p->data + end, n);
+        if (end == at) {
+            *zero = z;
+        } else if (z != *zero) {
+            break;
+        }
+        end += n;
+    }
+    return end - at;
+}
+
+static int write_zero(struct engine *e, uint64_t offset, uint64_t n)
+{
+    struct sink *s = e->copy->sink;
+    return s->starts_zero && e->copy->sparse ? 0 : s->zero(s, offset, n);
+}
+
+static int write_data(struct worker *w)
+{
+    const struct copy *c = w->e->copy;
+    const struct piece *p = &w->piece;
+    struct sink *s = c->sink;
+    uint64_t block = MAX(c->sparse, s->granule);
+    uint64_t n;
+    int error = 0;
+    if (!c->sparse) {
+        return s->data(s, p->offset, p->data, p->length);
+    }
+    for (uint64_t at = 0; at < p->length && !error; at += n) {
+        bool zero = false;
+        n = run_of(p, at, block, &zero);
+        error = zero ? write_zero(w->e, p->offset + at, n)
+                     : s->data(s, p->offset + at, p->data + at, n);
+    }
+    return error;
+}
+
+static bool await_turn(struct engine *e, uint64_t turn)
+{
+    bool fine = true;
+    if (e->copy->sink->ordered) {
+        g_mutex_lock(&e->lock);
+        while (e->turn != turn && !e->error) {
+            g_cond_wait(&e->moved, &e->lock);
+        }
+        fine = !e->error;
+        g_mutex_unlock(&e->lock);
+    }
+    return fine;
+}
+
+static void end_turn(struct engine *e, const struct piece *p)
+{
+    const struct copy *c = e->copy;
+    g_mutex_lock(&e->lock);
+    e->turn++;
+    e->done += p->length;
+    if (c->progress) {
+        c->progress(e->done, c->progress_of);
+    }
+    if (c->sink->ordered) {
+        g_cond_broadcast(&e->moved);
+    }
+    g_mutex_unlock(&e->lock);
+}
+
+static bool put(struct worker *w)
+{
+    struct piece *p = &w->piece;
+    int error = 0;
+    switch (p->kind) {
+    case PIECE_DATA:
+        error = w->e->copy->sink->codec ? write_packed(w) : write_data(w);
+        break;
+    case PIECE_ZERO:
+        error = write_zero(w->e, p->offset, p->length);
+        break;
+    case PIECE_BACKING:
+    case PIECE_END:
+        break;
+    }
+    if (error) {
+        fail(w->e, error, p->offset, true);
+    }
+    return !error;
+}
+
+static gpointer work(gpointer data)
+{
+    struct worker *w = data;
+    while (cut(w->e, &w->piece)) {
+        if (!fetch(w->e, &w->piece) || !pack(w) || !await_turn(w->e, w->piece.turn) || !put(w)) {
+            break;
+        }
+        end_turn(w->e, &w->piece);
+    }
+    return NULL;
+}
+
+static bool worker_init(struct worker *w, struct engine *e)
+{
+    const struct copy *c = e->copy;
+    size_t bytes = c->feed->piece;
+    w->e = e;
+    w->piece.data = aligned_alloc(ALIGN, bytes);
+    w->piece.packed = aligned_alloc(ALIGN, bytes);
+    if (c->sink->codec) {
+        w->packed = g_try_malloc(bytes);
+        w->stored = g_try_new(int64_t, bytes / c->sink->unit);
+    }
+    return w->piece.data && w->piece.packed && (!c->sink->codec || (w->packed && w->stored));
+}
+
+static void worker_clear(struct worker *w)
+{
+    free(w->piece.data);
+    free(w->piece.packed);
+    g_free(w->packed);
+    g_free(w->stored);
+}
+
+static void run_threads(struct worker *workers, unsigned n)
+{
+    GThread *threads[THREADS_MAX] = {NULL};
+    for (unsigned i = 1; i < n; i++) {
+        /* Without a second thread the first does it all. */
+        threads[i] = g_thread_try_new("convert", work, &workers[i], NULL);
+    }
+    work(&workers[0]);
+    for (unsigned i = 1; i < n; i++) {
+        if (threads[i]) {
+            g_thread_join(threads[i]);
+        }
+    }
+}
+
+int copy_run(struct copy *c)
+{
+    struct engine e = {.copy = c, .started = g_get_monotonic_time()};
+    struct worker workers[THREADS_MAX] = {0};
+    unsigned n = CLAMP(c->threads, 1, THREADS_MAX);
+    uint32_t unit = c->sink->codec ? c->sink->unit : MIN(c->sink->granule, UNIT_MAX);
+    bool ok = true;
+
+    c->feed->unit = MAX(unit, 1);
+    c->feed->piece = MAX(PIECE_BYTES, unit);
+    g_mutex_init(&e.lock);
+    g_cond_init(&e.moved);
+    for (unsigned i = 0; i < n && ok; i++) {
+        ok = worker_init(&workers[i], &e);
+    }
+    if (ok) {
+        run_threads(workers, n);
+    } else {
+        e.error = -ENOMEM;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        worker_clear(&workers[i]);
+    }
+    g_cond_clear(&e.moved);
+    g_mutex_clear(&e.lock);
+    return e.error;
+}

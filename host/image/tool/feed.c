@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/convert.h"
+
+/* Opened images as the beginning and the end of a copy. */
+
+struct chain_feed {
+    struct feed feed;
+    struct node *const *tops;
+    unsigned n;
+    bool above_backing;
+    uint64_t at;          /* where the next piece starts */
+    enum piece_kind kind; /* of what is known: [.at, .known) */
+    uint64_t known;
+};
+
+/* Which source holds byte *@at, which becomes the offset in it. */
+static struct node *source_at(const struct chain_feed *f, uint64_t *at)
+{
+    unsigned i = 0;
+    while (i + 1 < f->n && *at >= f->tops[i]->size) {
+        *at -= f->tops[i]->size;
+        i++;
+    }
+    return f->tops[i];
+}
+
+static enum piece_kind kind_of(const struct chain_feed *f, const struct chain_status *s)
+{
+    if (f->above_backing && !s->present) {
+        return PIECE_BACKING;
+    }
+    return s->zero ? PIECE_ZERO : PIECE_DATA;
+}
+
+static int look(struct chain_feed *f)
+{
+    uint64_t at = f->at;
+    struct node *top = source_at(f, &at);
+    struct chain_status s;
+    int error = chain_status(top, f->above_backing ? top->backing : NULL, at, top->size - at, &s);
+    if (!error) {
+        f->kind = kind_of(f, &s);
+        f->known = f->at + s.length;
+    }
+    return error;
+}
+
+static int chain_next(struct feed *feed, struct piece *p)
+{
+    struct chain_feed *f = (struct chain_feed *)feed;
+    uint64_t unit = feed->unit;
+    p->offset = f->at;
+    p->kind = PIECE_END;
+    if (f->at >= feed->size) {
+        return 0;
+    }
+    int error = f->at >= f->known ? look(f) : 0;
+    if (error) {
+        return error;
+    }
+    p->kind = f->kind;
+    uint64_t end = f->known;
+    if (p->kind != PIECE_DATA && end < feed->size && end % unit) {
+        /* The unit in which it ends is copied whole. */
+        end -= end % unit;
+        if (end <= f->at) {
+            p->kind = PIECE_DATA;
+            end = f->at + 1;
+        }
+    }
+    if (p->kind == PIECE_DATA) {
+        end = MIN((end + unit - 1) / unit * unit, f->at - f->at % unit + feed->piece);
+    }
+    end = MIN(end, feed->size);
+    p->length = end - f->at;
+    f->at = end;
+    return 0;
+}
+
+static int chain_fill(struct feed *feed, struct piece *p)
+{
+    const struct chain_feed *f = (struct chain_feed *)feed;
+    for (uint64_t done = 0, n; done < p->length; done += n) {
+        uint64_t at = p->offset + done;
+        const struct node *const_top = source_at(f, &at);
+        struct node *top = (struct node *)const_top;
+        n = MIN(p->length - done, top->size - at);
+        int error = chain_read(top, at, p->data + done, n);
+        if (error) {
+            return error;
+        }
+    }
+    return 0;
+}
+
+struct feed *feed_of_chains(struct node *const *tops, unsigned n, bool above_backing)
+{
+    struct chain_feed *f = g_new0(struct chain_feed, 1);
+    f->feed.next = chain_next;
+    f->feed.read = chain_fill;
+    f->tops = tops;
+    f->n = n;
+    f->above_backing = above_backing;
+    for (unsigned i = 0; i < n; i++) {
+        f->feed.size += tops[i]->size;
+    }
+    return &f->feed;
+}
+
+void feed_free(struct feed *f)
+{
+    g_free(f);
+}
+
+struct chain_sink {
+    struct sink sink;
+    struct node *top;
+    enum zero_kind zero_kind;
+};
+
+static int chain_put(struct sink *s, uint64_t offset, const void *from, uint64_t n)
+{
+    return chain_write(((struct chain_sink *)s)->top, offset, from, n);
+}
+
+static int chain_clear(struct sink *s, uint64_t offset, uint64_t n)
+{
+    const struct chain_sink *c = (struct chain_sink *)s;
+    return chain_zero(c->top, offset, n, c->zero_kind);
+}
+
+static int chain_put_packed(struct sink *s, uint64_t offset, const void *from, uint32_t stored)
+{
+    return chain_write_packed(((struct chain_sink *)s)->top, offset, from, stored);
+}
+
+struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
+{
+    struct chain_sink *c = g_new0(struct chain_sink, 1);
+    c->sink = (struct sink){
+        .size = top->size,
+        .granule = top->granule <= GRANULE_MAX ? top->granule : SPARSE_DEFAULT,
+        .codec = how->packed ? top->codec : NULL,
+        .unit = top->granule,
+        /* Space is taken in the order of the disk, unless offsets say where. */
+        .ordered = how->packed || (top->granule > 1 && !how->any_order),
+        .starts_zero = how->starts_zero,
+        .data = chain_put,
+        .zero = chain_clear,
+        .packed = chain_put_packed,
+    };
+    c->top = top;
+    c->zero_kind = how->keep_space ? ZERO_KEEP : ZERO_UNMAP;
+    return &c->sink;
+}
+
+void sink_free(struct sink *s)
+{
+    g_free(s);
+}

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/open.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* lodge-img info */
+
+static const struct tool_option options[] = {
+    OPTION_HELP,
+    OPTION_FORMAT,
+    {0, "backing-chain", NULL, "tell of the backing files too"},
+    OPTION_OUTPUT,
+    OPTION_SHARE,
+    OPTION_OBJECT,
+    OPTION_IMAGE_OPTS,
+    OPTION_UNTRUSTED,
+    {0},
+};
+
+static json_t *snapshot_json(const struct image_snapshot *s)
+{
+    json_t *o = json_object();
+    if (s->icount != UINT64_MAX) {
+        json_object_set_new(o, "icount", json_integer((json_int_t)s->icount));
+    }
+    json_object_set_new(o, "vm-clock-nsec", json_integer(s->vm_clock_ns % 1000000000));
+    json_object_set_new(o, "name", json_text_of(s->name));
+    json_object_set_new(o, "date-sec", json_integer(s->date_sec));
+    json_object_set_new(o, "date-nsec", json_integer(s->date_nsec));
+    json_object_set_new(o, "vm-clock-sec", json_integer(s->vm_clock_ns / 1000000000));
+    json_object_set_new(o, "id", json_text_of(s->id));
+    json_object_set_new(o, "vm-state-size", json_integer((json_int_t)s->vm_state_size));
+    return o;
+}
+
+static void add_snapshots(struct node *node, json_t *info)
+{
+    const struct format_tools *tools = node->format->tools;
+    unsigned n = tools && tools->snapshots ? tools->snapshots->count(node) : 0;
+    if (n) {
+        json_t *list = json_array();
+        for (unsigned i = 0; i < n; i++) {
+            json_array_append_new(list, snapshot_json(tools->snapshots->get(node, i)));
+        }
+        json_object_set_new(info, "snapshots", list);
+    }
+}
+
+/* What the format says of itself; "dirty-flag" and "encrypted" belong one level up. */
+static void add_specific(struct node *node, json_t *info)
+{
+    const struct format_tools *tools = node->format->tools;
+    json_t *data = json_object();
+    if (tools && tools->describe) {
+        tools->describe(node, data);
+    }
+    bool dirty = json_is_true(json_object_get(data, "dirty-flag"));
+    bool encrypted = json_is_true(json_object_get(data, "encrypted")) ||
+                     json_object_get(data, "encrypt") || !strcmp(node->format->name, "luks");
+    json_object_del(data, "dirty-flag");
+    json_object_del(data, "encrypted");
+    if (tools && tools->dirty_flag) {
+        json_object_set_new(info, "dirty-flag", json_boolean(dirty));
+    }
+    if (encrypted) {
+        json_object_set_new(info, "encrypted", json_true());
+    }
+    if (json_object_size(data)) {
+        json_t *specific = json_object();
+        json_object_set_new(specific, "type", json_string(node->format->name));
+        json_object_set(specific, "data", data);
+        json_object_set_new(info, "format-specific", specific);
+    }
+    json_decref(data);
+}
+
+/* However the name of a local file was written, its path is told. */
+static const char *told_name(struct node *node)
+{
+    const char *name = node_name(node);
+    bool wrapped = g_str_has_prefix(name, "json:") || g_str_has_prefix(name, "file:");
+    return wrapped && node->file ? file_name(node->file) : name;
+}
+
+static json_t *info_of(struct node *node)
+{
+    const struct format_tools *tools = node->format->tools;
+    json_t *info = json_object();
+    uint32_t cluster = tools && tools->cluster_size ? tools->cluster_size(node) : 0;
+    add_snapshots(node, info);
+    json_object_set_new(info, "virtual-size", json_integer((json_int_t)node->size));
+    json_object_set_new(info, "filename", json_text_of(told_name(node)));
+    if (cluster) {
+        json_object_set_new(info, "cluster-size", json_integer(cluster));
+    }
+    json_object_set_new(info, "format", json_string(node->format->name));
+    json_object_set_new(info, "actual-size", json_integer((json_int_t)image_allocated(node)));
+    add_specific(node, info);
+    if (node->backing_name) {
+        g_autofree char *full = node_backing_path(node);
+        json_object_set_new(info, "backing-filename", json_text_of(node->backing_name));
+        if (full) {
+            json_object_set_new(info, "full-backing-filename", json_text_of(full));
+        }
+    }
+    if (node->backing_name && node->backing_format) {
+        json_object_set_new(info, "backing-filename-format", json_text_of(node->backing_format));
+    }
+    return info;
+}
+
+static void print_backing(const json_t *info)
+{
+    const char *name = json_text(info, "backing-filename");
+    const char *full = json_text(info, "full-backing-filename");
+    const char *format = json_text(info, "backing-filename-format");
+    if (!name) {
+        return;
+    }
+    printf("backing file: %s", name);
+    if (!full) {
+        printf(" (cannot determine actual path)");
+    } else if (strcmp(name, full)) {
+        printf(" (actual path: %s)", full);
+    }
+    putchar('\n');
+    if (format) {
+        printf("backing file format: %s\n", format);
+    }
+}
+
+static void print_human(struct node *node, const json_t *info)
+{
+    g_autofree char *size = size_text(node->size), *used = size_text(image_allocated(node));
+    const struct format_tools *tools = node->format->tools;
+    const json_t *cluster = json_object_get(info, "cluster-size");
+    const json_t *specific = json_object_get(info, "format-specific");
+    printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
+           json_text(info, "filename"), node->format->name, size, node->size, used);
+    if (json_object_get(info, "encrypted")) {
+        puts("encrypted: yes");
+    }
+    if (cluster) {
+        printf("cluster_size: %" JSON_INTEGER_FORMAT "\n", json_integer_value(cluster));
+    }
+    if (json_is_true(json_object_get(info, "dirty-flag"))) {
+        puts("cleanly shut down: no");
+    }
+    print_backing(info);
+    if (json_object_get(info, "snapshots")) {
+        print_snapshots(node, tools->snapshots);
+    }
+    if (specific) {
+        puts("Format specific information:");
+        print_plain(json_object_get(specific, "data"), 1);
+    }
+}
+
+struct walk {
+    struct tool_common common;
+    bool json, chain;
+    json_t *all;
+    GHashTable *seen;
+};
+
+/* One image; *@name and *@format become those of what is below it, or NULL. */
+static bool tell(struct walk *w, char **name, char **format)
+{
+    if (!g_hash_table_add(w->seen, g_strdup(*name))) {
+        tool_error("Backing file '%s' creates an infinite loop.", *name);
+        return false;
+    }
+    g_autoptr(Node) node =
+        tool_open(&w->common, *name, *format, OPEN_READ_ONLY | OPEN_NO_IO | OPEN_NO_BACKING);
+    if (!node) {
+        return false;
+    }
+    json_t *info = info_of(node);
+    if (!w->json) {
+        if (json_array_size(w->all)) {
+            putchar('\n');
+        }
+        print_human(node, info);
+    }
+    json_array_append_new(w->all, info);
+    g_free(*name);
+    g_free(*format);
+    *name = w->chain && node->backing_name ? node_backing_path(node) : NULL;
+    *format = *name ? g_strdup(node->backing_format) : NULL;
+    w->common.image_opts = false;
+    return true;
+}
+
+static bool tell_all(struct walk *w, const char *file, const char *format_name)
+{
+    g_autofree char *name = g_strdup(file), *format = g_strdup(format_name);
+    while (name) {
+        if (!tell(w, &name, &format)) {
+            return false;
+        }
+    }
+    if (w->json) {
+        print_json(w->chain ? w->all : json_array_get(w->all, 0));
+    }
+    return true;
+}
+
+static int run(struct args *args)
+{
+    struct walk w = {.chain = args_has(args, "backing-chain")};
+    if (!tool_wants_json(args, &w.json) || !tool_common(args, &w.common)) {
+        return 1;
+    }
+    const char *file = tool_one_file(args);
+    if (!file) {
+        return 1;
+    }
+    w.all = json_array();
+    w.seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    bool ok = tell_all(&w, file, args_get(args, "f"));
+    g_hash_table_unref(w.seen);
+    json_decref(w.all);
+    return ok ? 0 : 1;
+}
+
+const struct verb verb_info = {"info", "tell what an image is", "FILE", options, run};

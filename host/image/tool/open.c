@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/open.h"
+
+#include "host/image/protocol.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct {
+    const char *mode;
+    unsigned flags;
+} caches[] = {
+    {"none", OPEN_DIRECT},
+    {"off", OPEN_DIRECT},
+    {"writeback", 0},
+    {"unsafe", OPEN_NO_FLUSH},
+    {"writethrough", OPEN_WRITETHROUGH},
+    {"directsync", OPEN_DIRECT | OPEN_WRITETHROUGH},
+};
+
+bool cache_flags(const char *mode, unsigned *flags)
+{
+    for (unsigned i = 0; mode && i < G_N_ELEMENTS(caches); i++) {
+        if (!strcmp(mode, caches[i].mode)) {
+            *flags |= caches[i].flags;
+            return true;
+        }
+    }
+    return !mode;
+}
+
+void tool_close(struct node *node)
+{
+    if (node) {
+        chain_close(node);
+    }
+}
+
+static bool define_object(const char *text, GError **error)
+{
+    g_autoptr(KeyVal) kv = keyval_parse(text, "qom-type", error);
+    const char *type = kv ? keyval_get(kv, "qom-type") : NULL;
+    if (kv && (!type || strcmp(type, "secret"))) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'qom-type' does not accept value '%s'",
+                    type ? type : "");
+        return false;
+    }
+    if (kv) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "No format here takes secrets");
+    }
+    return false;
+}
+
+bool tool_common(const struct args *args, struct tool_common *out)
+{
+    *out = (struct tool_common){.image_opts = args_has(args, "image-opts")};
+    out->flags |= args_has(args, "U") ? OPEN_SHARE : 0;
+    out->flags |= args_has(args, "untrusted") ? OPEN_UNTRUSTED : 0;
+    for (unsigned i = 0; i < args->n_given; i++) {
+        g_autoptr(GError) error = NULL;
+        if (!g_strcmp0(args->given[i].option->name, "object") &&
+            !define_object(args->given[i].value, &error)) {
+            tool_error("%s", error->message);
+            return false;
+        }
+    }
+    return true;
+}
+
+const char *tool_one_file(const struct args *args)
+{
+    if (args->n_operands != 1) {
+        tool_usage("Expecting one image file name");
+        return NULL;
+    }
+    return args->operands[0];
+}
+
+/* Who lets us guess the format of a disk lets the guest choose it the next time. */
+static void warn_of_guess(const struct node *node, const char *name)
+{
+    if (node_guessed(node) && !node->read_only) {
+        fflush(stdout);
+        fprintf(stderr,
+                "WARNING: Image format was not specified for '%s' and probing guessed raw.\n"
+                "         Automatically detecting the format is dangerous for raw images, write "
+                "operations on block 0 will be restricted.\n"
+                "         Specify the 'raw' format explicitly to remove the restrictions.\n",
+                name);
+    }
+}
+
+struct node *tool_open(const struct tool_common *common, const char *name, const char *format,
+                       unsigned flags)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(json_t) options = NULL;
+    struct chain_open how = {.name = name, .format = format, .flags = flags | common->flags};
+    if (!*name) {
+        tool_error("Could not open '': The 'file' block driver requires a file name");
+        return NULL;
+    }
+    if (common->image_opts) {
+        if (format) {
+            tool_error("--image-opts and --format are mutually exclusive");
+            return NULL;
+        }
+        options = options_of_text(name, &error);
+        if (!options) {
+            tool_error("%s", error->message);
+            return NULL;
+        }
+        how.name = NULL;
+        how.options = options;
+    }
+    struct node *node = chain_open(&how, &error);
+    if (!node) {
+        tool_error("Could not open '%s': %s", name, error->message);
+        return NULL;
+    }
+    warn_of_guess(node, name);
+    return node;
+}
+
+bool tool_flush(struct node *node, const char *name)
+{
+    int error = node->read_only ? 0 : chain_flush(node);
+    if (error) {
+        tool_error("Could not write '%s': %s", name, g_strerror(-error));
+    }
+    return !error;
+}
+
+bool tool_load_snapshot(struct node *node, const char *id_or_name, GError **error)
+{
+    const struct format_tools *tools = node->format->tools;
+    if (!tools || !tools->snapshots || !tools->snapshots->load) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "Block format '%s' used by device '' does not support temporarily loading "
+                    "internal snapshots",
+                    node->format->name);
+        return false;
+    }
+    bool ok = tools->snapshots->load(node, id_or_name, error);
+    chain_forget(node);
+    return ok;
+}
+
+json_t *json_text_of(const char *text)
+{
+    g_autofree char *valid = g_utf8_make_valid(text, -1);
+    return json_string(valid);
+}
+
+uint64_t image_allocated(struct node *node)
+{
+    return file_allocated(node->file);
+}
+
+bool target_is_device(const struct node *node)
+{
+    return node->file->block_device;
+}
+
+char *backing_path(const char *name, const char *backing)
+{
+    g_autofree char *scheme = name_scheme(backing);
+    const char *local = name_local_path(name);
+    if (scheme || g_path_is_absolute(backing) || !local) {
+        return g_strdup(backing);
+    }
+    g_autofree char *folder = g_path_get_dirname(local);
+    return strcmp(folder, ".") ? g_build_filename(folder, backing, NULL) : g_strdup(backing);
+}
