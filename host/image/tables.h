@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/*
+ * A bounded write-back cache of a format's tables and bitmaps, by pages of the file.
+ *
+ * Changed pages are written when the format says so, which is after it has flushed what they
+ * point at; only the bytes that were changed are written, so a page may hold something else
+ * besides.  When a changed page must make room the format is asked to flush first.
+ * Thread: node->lock held.
+ */
+struct file;
+struct tables;
+
+/* @page: bytes, a power of two.  @clean: tables_write() in the format's safe order; 0 or -errno. */
+struct tables *tables_new(struct file *file, uint32_t page, int (*clean)(void *owner),
+                          void *owner);
+void tables_free(struct tables *t); /* NULL is fine; what was not written is lost */
+/*
+ * Where the page with byte @at of the file lies in memory from @at on, until the next call;
+ * bytes behind the end of the file are 0, but @at itself must be inside (-EIO).  With !@wait:
+ * -EAGAIN if the file would have to be read.
+ */
+int tables_at(struct tables *t, uint64_t at, bool wait, uint8_t **out);
+/* The @n bytes at @at, which tables_at() has just given, were changed. */
+void tables_changed(struct tables *t, uint64_t at, uint32_t n);
+/* All changed pages to the file, which is not flushed. */
+int tables_write(struct tables *t);
+bool tables_dirty(const struct tables *t);
+/* Forgets all pages: the file was changed otherwise. */
+void tables_forget(struct tables *t);
