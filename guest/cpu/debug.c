@@ -1,13 +1,100 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "guest/cpu/debug.h"
 
+#include "guest/cpu/paging.h"
+
 #include <glib.h>
 #include <string.h>
 
+enum { OPCODE_INT3 = 0xcc };
+
 static struct gdb_points points;
+static _Atomic unsigned registers; /* of the engine; 0: it looks at every point by itself */
+
+/* ---- breakpoints as INT3 ---- */
+
+void debug_in_hardware(unsigned n)
+{
+    registers = n;
+}
+
+static unsigned count_watches(void)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < points.n; i++) {
+        n += points.at[i].kind != GDB_EXECUTE;
+    }
+    return n;
+}
+
+/* Where the byte at @linear lies, as the first vCPU that maps it sees it; NULL: nowhere. */
+static uint8_t *code_byte(uint64_t linear)
+{
+    struct translation t;
+    uint32_t code;
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        struct vcpu *cpu = vcpu_at(i);
+        uint64_t n = 1;
+        if (paging_walk(cpu, linear, ACCESS_READ, true, &t, &code) == 0) {
+            return space_map(cpu->memory, t.gpa, &n, false);
+        }
+    }
+    return NULL;
+}
+
+/* Watchpoints need registers; breakpoints take what is left of them. */
+static void arrange(void)
+{
+    unsigned left = registers - MIN(count_watches(), registers);
+    for (unsigned i = 0; i < points.n; i++) {
+        struct gdb_point *p = &points.at[i];
+        p->soft = registers && p->kind == GDB_EXECUTE && !left;
+        left -= registers && p->kind == GDB_EXECUTE && left;
+    }
+}
+
+void debug_patch(void)
+{
+    for (unsigned i = 0; i < points.n; i++) {
+        struct gdb_point *p = &points.at[i];
+        uint8_t *host = p->soft && !p->host ? code_byte(p->linear) : NULL;
+        if (host) {
+            p->host = host;
+            p->byte = *host;
+            *host = OPCODE_INT3;
+            ram_note_write(host, 1);
+        }
+    }
+}
+
+void debug_unpatch(void)
+{
+    for (unsigned i = 0; i < points.n; i++) {
+        struct gdb_point *p = &points.at[i];
+        if (p->host && *p->host == OPCODE_INT3) { /* else the guest put new code there */
+            *p->host = p->byte;
+            ram_note_write(p->host, 1);
+        }
+        p->host = NULL;
+    }
+}
+
+/* Can the engine do it?  A watchpoint takes a register, which knows 1, 2, 4 or 8 bytes. */
+static bool engine_takes(enum gdb_point_kind kind, uint64_t linear, uint64_t bytes)
+{
+    bool whole = bytes <= 8 && !(bytes & (bytes - 1)) && !(linear & (bytes - 1));
+    if (!registers) {
+        return true;
+    }
+    if (kind != GDB_EXECUTE) {
+        return whole && count_watches() < registers;
+    }
+    return points.n < registers || code_byte(linear);
+}
 
 static void publish(void)
 {
+    arrange();
     for (unsigned i = 0; i < vcpu_count(); i++) {
         vcpu_at(i)->points = points.n ? &points : NULL;
     }
@@ -30,10 +117,10 @@ bool debug_add_point(enum gdb_point_kind kind, uint64_t linear, uint64_t bytes)
     if (find(kind, linear, bytes)) {
         return true;
     }
-    if (points.n == GDB_POINTS_MAX || !bytes) {
+    if (points.n == GDB_POINTS_MAX || !bytes || !engine_takes(kind, linear, bytes)) {
         return false;
     }
-    points.at[points.n++] = (struct gdb_point){linear, bytes, kind};
+    points.at[points.n++] = (struct gdb_point){.linear = linear, .bytes = bytes, .kind = kind};
     publish();
     return true;
 }

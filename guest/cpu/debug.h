@@ -16,6 +16,9 @@ enum gdb_point_kind { GDB_EXECUTE, GDB_WRITE, GDB_READ, GDB_ACCESS };
 struct gdb_point {
     uint64_t linear, bytes;
     enum gdb_point_kind kind;
+    bool soft;     /* an INT3 in guest memory while the machine runs: see below */
+    uint8_t *host; /* where it is now, in place of .byte; NULL: nowhere */
+    uint8_t byte;
 };
 
 enum { GDB_POINTS_MAX = 64 };
@@ -24,10 +27,19 @@ struct gdb_points {
     struct gdb_point at[GDB_POINTS_MAX];
 };
 
-/* For all vCPUs; they are paused.  False: the table is full, or no such point. */
+/* For all vCPUs; they are paused.  False: the table is full, the engine cannot, or no such
+ * point. */
 bool debug_add_point(enum gdb_point_kind kind, uint64_t linear, uint64_t bytes);
 bool debug_remove_point(enum gdb_point_kind kind, uint64_t linear, uint64_t bytes);
 void debug_clear_points(void);
+/*
+ * From an engine that has @registers debug registers and looks at nothing else: watchpoints
+ * are limited to those, and breakpoints beyond become INT3s, which debug_patch() puts into
+ * guest memory before the vCPUs run and debug_unpatch() takes out when they stand still.
+ */
+void debug_in_hardware(unsigned registers);
+void debug_patch(void);
+void debug_unpatch(void);
 
 enum { DR7_ANY = 0xff, DR7_GD = 1 << 13, DR6_BS = 1 << 14, DR6_BD = 1 << 13, DR6_BT = 1 << 15 };
 

@@ -9,6 +9,7 @@
 #include "guest/cpu/vcpu.h"
 
 #include "base/lock.h"
+#include "guest/cpu/debug.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
 #include "guest/cpu/tlb.h"
@@ -27,6 +28,7 @@ struct vcpu_thread {
     bool started;
     bool in_guest;    /* under .mutex: executes guest code, or sleeps in HLT */
     bool reported;    /* on_stop() was told; waits for the next vcpus_resume() */
+    bool held;        /* under .mutex: stands still while others run */
     const struct cpu_engine *attached;
     _Atomic bool asleep;
 };
@@ -341,7 +343,7 @@ static void *thread_main(void *arg)
     struct vcpu_thread *t = cpu->thread;
     pthread_mutex_lock(&mutex);
     while (!ending) {
-        if (!may_run || t->reported) {
+        if (!may_run || t->reported || t->held) {
             pthread_cond_wait(&changed, &mutex);
             continue;
         }
@@ -383,19 +385,6 @@ static void start_thread(struct vcpu *cpu)
     pthread_setname_np(cpu->thread->id, name);
 }
 
-void vcpus_resume(void)
-{
-    pthread_mutex_lock(&mutex);
-    may_run = true;
-    for (unsigned i = 0; i < n_all; i++) {
-        vcpu_unrequest(all[i], REQ_PAUSE);
-        all[i]->thread->reported = false;
-        start_thread(all[i]);
-    }
-    pthread_cond_broadcast(&changed);
-    pthread_mutex_unlock(&mutex);
-}
-
 static bool any_in_guest(void)
 {
     for (unsigned i = 0; i < n_all; i++) {
@@ -404,6 +393,22 @@ static bool any_in_guest(void)
         }
     }
     return false;
+}
+
+void vcpus_resume(void)
+{
+    pthread_mutex_lock(&mutex);
+    if (!may_run && !any_in_guest()) {
+        debug_patch();
+    }
+    may_run = true;
+    for (unsigned i = 0; i < n_all; i++) {
+        vcpu_unrequest(all[i], REQ_PAUSE);
+        all[i]->thread->reported = false;
+        start_thread(all[i]);
+    }
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
 }
 
 void vcpus_pause(void)
@@ -421,10 +426,18 @@ void vcpus_pause(void)
     while (any_in_guest()) {
         pthread_cond_wait(&changed, &mutex);
     }
+    debug_unpatch();
     pthread_mutex_unlock(&mutex);
     if (wait && locked) {
         machine_lock();
     }
+}
+
+void vcpu_hold(struct vcpu *cpu, bool held)
+{
+    pthread_mutex_lock(&mutex);
+    cpu->thread->held = held;
+    pthread_mutex_unlock(&mutex);
 }
 
 bool vcpus_paused(void)

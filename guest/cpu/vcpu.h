@@ -284,6 +284,8 @@ void vcpus_resume(void);
  * the machine lock while it waits.  Not from a vCPU thread: those call vm_request_*(). */
 void vcpus_pause(void);
 bool vcpus_paused(void);
+/* While paused: does @cpu stand still when the others run next (a debugger steps one)? */
+void vcpu_hold(struct vcpu *cpu, bool held);
 /* Ends the threads; the vCPUs stay readable. */
 void vcpus_exit(void);
 /* What a vCPU thread tells the owner of the machine: stop is an enum stop that the loop

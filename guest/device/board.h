@@ -50,6 +50,10 @@ struct board {
 
     /* A message-signalled interrupt: writes @data to @address (0xfee.....). */
     void (*msi)(struct board *board, uint64_t address, uint32_t data);
+    /* The same for a source that sends often: *@route, NULL at first, remembers the way, and
+     * .msi_forget frees it.  Both NULL: there is no better way than .msi. */
+    void (*msi_routed)(struct board *board, void **route, uint64_t address, uint32_t data);
+    void (*msi_forget)(void *route);
     /* Machine lock held; takes effect after the current instruction of the vCPUs. */
     void (*request)(struct board *board, enum board_event event, int code);
     /* NULL: nobody listens.  Machine lock held. */

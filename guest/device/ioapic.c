@@ -32,6 +32,7 @@ struct ioapic {
     uint32_t id, lines;
     uint64_t entry[PINS];
     struct device_window window;
+    void (*changed)(struct device *ioapic);
 };
 
 static struct ioapic *self(struct device *dev)
@@ -40,14 +41,21 @@ static struct ioapic *self(struct device *dev)
 }
 
 /* Bits 55-49 extend the destination to 15 bits, as in an MSI's address bits 11-5. */
+void ioapic_message(const struct device *dev, unsigned n, uint64_t *address, uint32_t *data)
+{
+    uint64_t e = container_of(dev, const struct ioapic, dev)->entry[n];
+    *address = MSI_BASE | (uint32_t)(e >> 56) << 12 | (uint32_t)(e >> 49 & 0x7f) << 5 |
+               (e & RT_LOGICAL ? 4 : 0);
+    uint32_t asserted = e & RT_LEVEL ? 1u << 14 : 0;
+    *data = (uint32_t)(e & (RT_VECTOR | RT_MODE | RT_LEVEL)) | asserted;
+}
+
 static void send(struct ioapic *s, unsigned n)
 {
-    uint64_t e = s->entry[n];
-    uint32_t address = MSI_BASE | (uint32_t)(e >> 56) << 12 | (uint32_t)(e >> 49 & 0x7f) << 5 |
-                       (e & RT_LOGICAL ? 4 : 0);
-    uint32_t asserted = e & RT_LEVEL ? 1u << 14 : 0;
-    uint32_t data = (uint32_t)(e & (RT_VECTOR | RT_MODE | RT_LEVEL)) | asserted;
-    log_line(LOG_INT, "ioapic: pin %u sends 0x%x to 0x%x", n, data, address);
+    uint64_t address;
+    uint32_t data;
+    ioapic_message(&s->dev, n, &address, &data);
+    log_line(LOG_INT, "ioapic: pin %u sends 0x%x to 0x%x", n, data, (uint32_t)address);
     if (s->dev.board->msi) {
         s->dev.board->msi(s->dev.board, address, data);
     }
@@ -137,6 +145,19 @@ static void eoi_write(struct device *dev, uint64_t old, uint64_t now)
     ioapic_eoi(dev, (uint8_t)now);
 }
 
+void ioapic_on_change(struct device *dev, void (*changed)(struct device *ioapic))
+{
+    self(dev)->changed = changed;
+    changed(dev);
+}
+
+static void settle(struct device *dev)
+{
+    if (self(dev)->changed) {
+        self(dev)->changed(dev);
+    }
+}
+
 static bool start(struct device *dev, GError **error)
 {
     struct ioapic *s = self(dev);
@@ -170,4 +191,5 @@ const struct device_model model_ioapic = {
     .regs = regs,
     .nregs = G_N_ELEMENTS(regs),
     .start = start,
+    .settle = settle,
 };

@@ -326,10 +326,13 @@ static bool msix_masked(const struct pci_device *pci, unsigned n)
 static void msix_send(struct pci_device *pci, unsigned n)
 {
     const uint8_t *entry = pci->msix_table + n * MSIX_ENTRY;
+    struct board *board = pci->dev.board;
     if (msix_masked(pci, n)) {
         pci->msix_pending[n / 8] |= (uint8_t)(1u << n % 8);
-    } else {
+    } else if (!board->msi_routed) {
         send_msi(pci, le64_at(entry), le32_at(entry + 8));
+    } else if (command(pci) & PCI_COMMAND_MASTER) {
+        board->msi_routed(board, &pci->msix_route[n], le64_at(entry), le32_at(entry + 8));
     }
 }
 
@@ -829,6 +832,12 @@ void pci_detach(struct pci_device *pci)
         return;
     }
     drive(pci, false);
+    for (unsigned n = 0; n < PCI_MSIX_MAX; n++) {
+        if (pci->msix_route[n]) {
+            pci->dev.board->msi_forget(pci->msix_route[n]);
+            pci->msix_route[n] = NULL;
+        }
+    }
     for (unsigned n = 0; n <= PCI_BARS; n++) {
         space_remove(pci->bar[n].placing);
         pci->bar[n] = (struct pci_bar){0};

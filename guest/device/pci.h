@@ -76,6 +76,7 @@ struct pci_device {
     uint8_t msi_cap, msix_cap, express_cap; /* where they are; 0: none */
     uint16_t msix_vectors;
     uint8_t msix_table[PCI_MSIX_MAX * 16], msix_pending[PCI_MSIX_MAX / 8];
+    void *msix_route[PCI_MSIX_MAX]; /* the board's, see .msi_routed */
     struct region msix_region, rom_region;
     /* Of a layer between this one and the model (virtio), which sets them after
      * pci_attach(): before bytes are read, after bytes were written. */

@@ -170,12 +170,13 @@ struct virtio_pci {
     struct virtio virtio;
     struct region legacy, modern; /* BAR 0 and BAR 4 */
     unsigned window;              /* where the window capability is; 0: none */
+    struct virtio_bell *bells;    /* a queue's kick without the vCPU; NULL: not in use */
     /* State. */
     uint32_t feature_select, driver_feature_select;
     uint16_t queue_select;
     /* Properties. */
     const char *prop_disable_legacy; /* on, off, auto */
-    bool prop_disable_modern, prop_event_idx, prop_indirect, prop_packed;
+    bool prop_disable_modern, prop_event_idx, prop_indirect, prop_packed, prop_ioeventfd;
     uint32_t prop_vectors;
 };
 
@@ -197,6 +198,7 @@ struct virtio_pci {
         {"event_idx", PROP_BOOL, offsetof(type, m.prop_event_idx), 1},                             \
         {"indirect_desc", PROP_BOOL, offsetof(type, m.prop_indirect), 1},                          \
         {"packed", PROP_BOOL, offsetof(type, m.prop_packed)},                                      \
+        {"ioeventfd", PROP_BOOL, offsetof(type, m.prop_ioeventfd), 1},                             \
         {"vectors", PROP_U32, offsetof(type, m.prop_vectors), UINT32_MAX}
 
 /*

@@ -11,8 +11,11 @@
 
 #include "base/bytes.h"
 #include "base/util.h"
+#include "guest/cpu/vcpu.h"
 
+#include <glib-unix.h>
 #include <string.h>
+#include <sys/eventfd.h>
 
 enum { VIRTIO_VENDOR = 0x1af4, MODERN_ID_BASE = 0x1040, MODERN_SUBSYSTEM = 0x1100 };
 enum { BAR_LEGACY = 0, BAR_MSIX = 1, BAR_MODERN = 4 };
@@ -66,9 +69,85 @@ static void notify(struct virtio *v, uint16_t vector, uint8_t isr)
     pci_irq(&p->pci, true);
 }
 
+/* ---- kicks through eventfds, while the driver is up ---- */
+
+struct virtio_bell {
+    struct virtio *virtio;
+    unsigned queue, watch;
+    struct doorbell modern, legacy;
+};
+
+static gboolean rung(gint fd, GIOCondition condition, gpointer data)
+{
+    struct virtio_bell *b = data;
+    eventfd_t n;
+    (void)condition;
+    eventfd_read(fd, &n);
+    if (vcpus_paused()) { /* the guest's memory is not to change before it runs again */
+        timer_arm(&b->virtio->again, clock_now());
+    } else {
+        virtio_kick(b->virtio, b->queue);
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static void bell_hang(struct virtio_pci *p, struct virtio_bell *b, unsigned queue)
+{
+    int fd = p->virtio.q_enabled[queue] ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+    b->virtio = &p->virtio;
+    b->queue = queue;
+    b->modern.fd = fd;
+    if (fd < 0) {
+        return;
+    }
+    b->watch = g_unix_fd_add(fd, G_IO_IN, rung, b);
+    b->modern = (struct doorbell){
+        .region = &p->modern, .at = NOTIFY_AT + queue * NOTIFY_STEP, .fd = fd};
+    b->legacy = (struct doorbell){.region = &p->legacy,
+                                  .at = LEGACY_NOTIFY,
+                                  .bytes = 2,
+                                  .match = true,
+                                  .value = queue,
+                                  .fd = fd};
+    doorbell_add(&b->modern);
+    doorbell_add(&b->legacy);
+}
+
+static void bell_take_down(struct virtio_bell *b)
+{
+    if (b->modern.fd >= 0) {
+        doorbell_remove(&b->modern);
+        doorbell_remove(&b->legacy);
+        g_source_remove(b->watch);
+        close(b->modern.fd);
+    }
+}
+
+static void settle_bells(struct virtio_pci *p)
+{
+    bool want = p->prop_ioeventfd && doorbells_changed && (p->virtio.status & VIRTIO_DRIVER_OK);
+    if (want == (p->bells != NULL)) {
+        return;
+    }
+    if (want) {
+        p->bells = g_new0(struct virtio_bell, p->virtio.nqueues);
+    }
+    for (unsigned i = 0; i < p->virtio.nqueues; i++) {
+        if (want) {
+            bell_hang(p, &p->bells[i], i);
+        } else {
+            bell_take_down(&p->bells[i]);
+        }
+    }
+    if (!want) {
+        g_clear_pointer(&p->bells, g_free);
+    }
+}
+
 void virtio_pci_settle(struct device *dev)
 {
     struct virtio_pci *p = self(dev);
+    settle_bells(p);
     pci_irq(&p->pci, p->virtio.isr != 0);
 }
 
@@ -542,6 +621,7 @@ void virtio_pci_stop(struct device *dev)
 {
     struct virtio_pci *p = self(dev);
     virtio_reset(&p->virtio);
+    settle_bells(p);
     virtio_free(&p->virtio);
     pci_detach(&p->pci);
 }

@@ -21,7 +21,7 @@ struct machine {
     struct board *board;
     const struct machine_model *model;
     struct machine_config config;
-    bool q35, kvm, smm;
+    bool q35, kvm, split_irqchip, smm;
     uint64_t below_4g, above_4g; /* bytes of RAM; below_4g is where it ends, too */
     uint32_t *apic_ids;          /* of maxcpus vCPUs */
     struct ram *ram, *bios, *isa_bios;

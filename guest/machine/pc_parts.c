@@ -5,6 +5,7 @@
 #include "guest/device/i8254.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
+#include "guest/device/kvm_irqchip.h"
 #include "guest/device/lapic.h"
 #include "guest/machine/pc.h"
 #include "host/image/image.h"
@@ -34,7 +35,8 @@ static bool software_chips(struct machine *m, GError **error)
 {
     struct board *board = m->board;
     struct device *pic = pc_device_new("i8259", error);
-    if (!pic || !device_connect(pic, "int", WIRE_IRQ, lapic_lint(board, 0), error) ||
+    struct irq *intr = m->kvm ? kvm_irqchip_intr() : lapic_lint(board, 0);
+    if (!pic || !device_connect(pic, "int", WIRE_IRQ, intr, error) ||
         !device_start(pic, board, "pic", error)) {
         return false;
     }
@@ -50,6 +52,9 @@ static bool software_chips(struct machine *m, GError **error)
         if (n < 16) {
             board->isa_irq[n] = &m->line[n];
         }
+    }
+    if (m->kvm) {
+        kvm_irqchip_join(pic, ioapic);
     }
     return true;
 }
@@ -78,8 +83,10 @@ bool pc_cpus(struct machine *m, GError **error)
     if (!m->cpu_model) {
         return false;
     }
-    const struct vcpu_board *vb = lapic_vcpu_board(b);
-    if (m->kvm ? !pc_device(m, "kvm-irqchip", "irqchip", error, NULL) : false) {
+    m->split_irqchip = m->kvm && g_str_equal(machine_prop(m, "kernel-irqchip", "on"), "split");
+    const struct vcpu_board *vb = m->kvm ? &kvm_irqchip_vcpu_board : lapic_vcpu_board(b);
+    if (m->kvm && !pc_device(m, "kvm-irqchip", "irqchip", error, "split",
+                             m->split_irqchip ? "on" : "off", NULL)) {
         return false;
     }
     for (unsigned n = 0; n < m->config.cpus; n++) {
@@ -90,9 +97,8 @@ bool pc_cpus(struct machine *m, GError **error)
     if (!m->kvm) {
         b->msi = lapic_msi;
         b->smi = request_smi;
-        return software_chips(m, error);
     }
-    return true;
+    return (m->kvm && !m->split_irqchip) || software_chips(m, error);
 }
 
 bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error)
@@ -188,7 +194,8 @@ static bool clock_and_timers(struct machine *m, GError **error)
         !device_start(rtc, m->board, "rtc", error)) {
         return false;
     }
-    return m->kvm || on_irq(m, "i8254", "pit", 0, error);
+    bool kernels = m->kvm && !m->split_irqchip;
+    return kernels || on_irq(m, "i8254", "pit", 0, error);
 }
 
 static bool serial_ports(struct machine *m, GError **error)

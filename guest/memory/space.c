@@ -247,6 +247,34 @@ void space_listen(struct space *s, struct space_listener *l)
     s->listeners = l;
 }
 
+/* ---- doorbells ---- */
+
+struct doorbell *doorbells;
+void (*doorbells_changed)(void);
+
+void doorbell_add(struct doorbell *d)
+{
+    d->next = doorbells;
+    doorbells = d;
+    if (doorbells_changed) {
+        doorbells_changed();
+    }
+}
+
+void doorbell_remove(struct doorbell *d)
+{
+    struct doorbell **at = &doorbells;
+    while (*at && *at != d) {
+        at = &(*at)->next;
+    }
+    if (*at) {
+        *at = d->next;
+        if (doorbells_changed) {
+            doorbells_changed();
+        }
+    }
+}
+
 /* ---- looking up ---- */
 
 /* The span at @at, or a span without region that tells how far nothing is. */

@@ -83,6 +83,25 @@ struct space_listener {
 void space_listen(struct space *s, struct space_listener *l);
 
 /*
+ * A register that only says "look": an engine that can (KVM) turns a guest's write to it into
+ * a count on an eventfd, and the guest goes on at once.  Engines that cannot call .ops->write
+ * as ever, so who has a doorbell must do with both.  Embedded in its owner; machine lock held.
+ */
+struct doorbell {
+    struct region *region;
+    uint64_t at;      /* bytes from the start of the region */
+    unsigned bytes;   /* size of the write; 0: any */
+    bool match;       /* only a write of .value */
+    uint64_t value;
+    int fd;           /* the eventfd */
+    struct doorbell *next;
+};
+void doorbell_add(struct doorbell *d);
+void doorbell_remove(struct doorbell *d);
+extern struct doorbell *doorbells;       /* all of them */
+extern void (*doorbells_changed)(void);  /* the engine's; NULL: it has no use for them */
+
+/*
  * Data path, any thread, no lock.  A region, and memory behind a span, goes away only while
  * all vCPUs are paused.
  */

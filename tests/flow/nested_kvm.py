@@ -30,7 +30,24 @@ def put(tree, path, where=None):
     shutil.copy(path, target)
 
 
-def outer_initrd(script, to):
+def pack(tree, to):
+    subprocess.run(f"find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 >'{to}'",
+                   shell=True, cwd=tree, check=True)
+
+
+def inner_initrd(scripts, to):
+    """The tiny guest's initramfs, and behind it one with scripts for lodge.run=/NAME."""
+    with tempfile.TemporaryDirectory() as tmp:
+        for name, text in scripts.items():
+            pathlib.Path(tmp, name).write_text(text)
+        more = pathlib.Path(tmp, "..", f"more-{os.getpid()}.gz").resolve()
+        pack(tmp, more)
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_bytes(pathlib.Path(guest_file("tiny", "initrd")).read_bytes() + more.read_bytes())
+    more.unlink()
+
+
+def outer_initrd(script, to, inner_scripts=None, files=()):
     """The tiny guest's tree with everything that the script needs."""
     with tempfile.TemporaryDirectory() as tmp:
         tree = pathlib.Path(tmp) / "tree"
@@ -44,45 +61,127 @@ def outer_initrd(script, to):
         for m in MODULES:
             put(tree, str(modules / m), "/kvm/" + os.path.basename(m))
         put(tree, guest_file("tiny", "vmlinuz"), "/inner/vmlinuz")
-        put(tree, guest_file("tiny", "initrd"), "/inner/initrd")
+        inner_initrd(inner_scripts or {}, tree / "inner/initrd")
+        for path, where in files:
+            put(tree, path, where)
         (tree / "nested").write_text(script)
-        subprocess.run(f"find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -1 >'{to}'",
-                       shell=True, cwd=tree, check=True)
+        pack(tree, to)
 
 
-def in_outer(script, cpus=2, module_options="", seconds=600):
+class Outer(Machine):
+    """The outer machine, which runs @script with /dev/kvm there.  Its second serial port is
+    for the inner machine's QMP, its third for the debugger."""
+
+    def __init__(self, script, cpus=2, module_options="", inner_scripts=None, files=()):
+        ports = tempfile.mkdtemp(prefix="lodge-kvm-")
+        self.ports = ports
+        self.gdb_path = os.path.join(ports, "gdb")
+        initrd = pathlib.Path(ports) / "initrd"
+        head = "mkdir -p /run; for m in irqbypass kvm; do insmod /kvm/$m.ko; done\n" \
+               f"insmod /kvm/kvm-amd.ko {module_options}\nls -l /dev/kvm\ncd /inner\n"
+        outer_initrd(head + script + "\necho nested-end\n", initrd, inner_scripts, files)
+        super().__init__(
+            ["-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-smp", str(cpus), "-m", "1536",
+             "-serial", f"unix:{ports}/qmp,server=on,wait=off",
+             "-serial", f"unix:{ports}/gdb,server=on,wait=off",
+             "-no-reboot", "-kernel", guest_file("tiny", "vmlinuz"), "-initrd", str(initrd),
+             "-append", "console=ttyS0 panic=-1 quiet lodge.run=/nested"],
+            program="qemu-system-x86_64")
+        self.qmp_path = os.path.join(ports, "qmp")
+
+    def __exit__(self, kind, value, trace):
+        super().__exit__(kind, value, trace)
+        shutil.rmtree(self.ports, ignore_errors=True)
+
+    def end(self, seconds=120):
+        self.expect("nested-end", seconds)
+        self.wait(60)
+        return self.seen
+
+
+def in_outer(script, seconds=300, **more):
     """Runs a shell script inside the outer machine; its serial output."""
-    initrd = BUILD / "guests" / "nested.initrd"
-    head = "mkdir -p /run; for m in irqbypass kvm; do insmod /kvm/$m.ko; done\n" \
-           f"insmod /kvm/kvm-amd.ko {module_options}\nls -l /dev/kvm\ncd /inner\n"
-    outer_initrd(head + script + "\necho nested-end\n", initrd)
-    with Machine(["-accel", "tcg", "-cpu", "EPYC,+svm,+npt", "-smp", str(cpus), "-m", "1536",
-                  "-no-reboot", "-kernel", guest_file("tiny", "vmlinuz"), "-initrd", str(initrd),
-                  "-append", "console=ttyS0 panic=-1 quiet lodge.run=/nested"],
-                 program="qemu-system-x86_64") as m:
-        m.expect("nested-end", seconds)
-        m.wait(60)
-        return m.seen
+    with Outer(script, **more) as m:
+        return m.end(seconds)
 
 
-INNER = ("-m 256 -display none -serial stdio -nodefaults -no-reboot -kernel vmlinuz -initrd initrd "
-         "-append 'console=ttyS0 panic=-1 quiet lodge.run=poweroff'")
+def inner(run="poweroff", append="quiet"):
+    return ("/lodge/lodge-vm -m 256 -display none -serial stdio -nodefaults -no-reboot "
+            "-kernel vmlinuz -initrd initrd "
+            f"-append 'console=ttyS0 panic=-1 {append} lodge.run={run}'")
 
 
-def boots(options, module_options="", times=1):
-    out = in_outer(f"/lodge/lodge-vm {options} {INNER} </dev/null; echo inner-exit-$?",
-                   module_options=module_options)
-    if out.count(UP) < times + 1 or "inner-exit-0" not in out:
+def check_exit(out):
+    if "inner-exit-0" not in out:
         raise Failed(out[-3000:])
     if "bt" in re.findall(r"lodge-vm: .*", out):
         raise Failed("the engine was not kvm")
 
 
+def boots(options, module_options=""):
+    out = in_outer(f"{inner()} {options} </dev/null; echo inner-exit-$?",
+                   module_options=module_options)
+    check_exit(out)
+    if out.count(UP) < 2:
+        raise Failed(out[-3000:])
+
+
 def self_test():
     """With real KVM under it the default engine is kvm, without a word."""
-    out = in_outer(f"/lodge/lodge-vm {INNER} </dev/null 2>/tmp/err; echo inner-exit-$?; cat /tmp/err")
+    out = in_outer(f"{inner()} </dev/null 2>/tmp/err; echo inner-exit-$?; cat /tmp/err")
     if out.count(UP) < 2 or "inner-exit-0" not in out or "/dev/kvm" in out.split("inner-exit-0")[1]:
         raise Failed(out[-3000:])
+
+
+# A disk read and written, the network, both CPUs: every interrupt and kick has its way.
+IO_GUEST = """
+md5sum /dev/vda
+head -c 4194304 /dev/urandom >/tmp/r
+cat /tmp/r >/dev/vda; sync; echo 3 >/proc/sys/vm/drop_caches
+[ "$(head -c 4194304 /dev/vda | md5sum)" = "$(md5sum </tmp/r)" ] && echo disk-kept
+ifconfig eth0 10.0.2.15 && ping -c 3 -W 10 10.0.2.2 && echo gateway-answers
+grep -c ^processor /proc/cpuinfo
+grep virtio /proc/interrupts
+sleep 1
+"""
+IO_OUTER = """
+mount -t debugfs debugfs /sys/kernel/debug
+head -c 8388608 /dev/urandom >/tmp/disk
+md5sum /tmp/disk
+run() {{
+    {command} -smp 2 "$@" -drive file=/tmp/disk,format=raw,if=none,id=d -netdev user,id=n </dev/null &
+    while [ -d /proc/$! ]; do
+        cat /sys/kernel/debug/kvm/$!-*/mmio_exits >/tmp/now 2>/dev/null && cp /tmp/now /tmp/exits
+        sleep 0.1
+    done
+    wait $!
+    echo "inner-exit-$? with $(cat /tmp/exits) MMIO exits"
+}}
+"""
+
+
+def io(machine, runs):
+    """Each run is a pair of what it has to say of kicks, and options."""
+    script = IO_OUTER.format(command=inner("/io") + f" -accel kvm -M {machine}")
+    for ioeventfd in runs:
+        script += (f"run -device virtio-blk-pci,drive=d,ioeventfd={ioeventfd} "
+                   f"-device virtio-net-pci,netdev=n,romfile=,ioeventfd={ioeventfd}\n")
+    out = in_outer(script, inner_scripts={"io": IO_GUEST})
+    for what in ("disk-kept", "gateway-answers", "inner-exit-0"):
+        if out.count(what) != len(runs):
+            raise Failed(f"{what} is there {out.count(what)} times of {len(runs)}\n{out[-5000:]}")
+    sums = re.findall(r"([0-9a-f]{32})  (\S+)", out)
+    if sums[0][0] != sums[1][0]:
+        raise Failed(f"the disk reads wrong: {sums}")
+    return [int(n) for n in re.findall(r"with (\d+) MMIO exits", out)]
+
+
+def doorbells():
+    """A kick through an eventfd does not leave the kernel: far fewer exits than without."""
+    with_them, without = io("q35", ("on", "off"))
+    print(f"MMIO exits: {with_them} with ioeventfd, {without} without")
+    if with_them > without * 0.9:
+        raise Failed(f"{with_them} MMIO exits with ioeventfd, {without} without")
 
 
 TESTS = {
@@ -90,6 +189,9 @@ TESTS = {
     "kvm-q35-smp": lambda: boots("-accel kvm -M q35 -smp 2"),
     "kvm-pc-smp": lambda: boots("-accel kvm -M pc -smp 2"),
     "kvm-shadow-paging": lambda: boots("-accel kvm -M pc", "npt=0"),
+    "kvm-default": self_test,
+    "kvm-ioeventfd": doorbells,
+    "kvm-split": lambda: io("pc,kernel-irqchip=split", ("on",)),
 }
 
 if __name__ == "__main__":

@@ -104,21 +104,26 @@ static size_t take_bytes(const char *at, uint8_t *out, size_t room)
 
 /* ---- running ---- */
 
-static void drop_steps(void)
+enum action { STAY, CONTINUE, STEP };
+
+static void act(struct vcpu *cpu, enum action what)
+{
+    cpu->single_step = what == STEP;
+    cpu->watched = false;
+    vcpu_hold(cpu, what == STAY);
+}
+
+static void act_all(enum action what)
 {
     for (unsigned i = 0; i < vcpu_count(); i++) {
-        vcpu_at(i)->single_step = false;
-        vcpu_at(i)->watched = false;
+        act(vcpu_at(i), what);
     }
 }
 
-static void go(struct vcpu *step)
+/* Those that have something to do, which act() has said, do it. */
+static void go(void)
 {
     g_autoptr(GError) error = NULL;
-    drop_steps();
-    if (step) {
-        step->single_step = true;
-    }
     gdb.waiting = true;
     gdb.stopped = NULL;
     if (!vm_cont(&error)) {
@@ -129,17 +134,23 @@ static void go(struct vcpu *step)
     }
 }
 
+static void end_actions(void)
+{
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        vcpu_at(i)->single_step = false;
+        vcpu_hold(vcpu_at(i), false);
+    }
+}
+
 /* In the main loop, machine stopped. */
 static bool debug_stop(struct vcpu *cpu)
 {
     if (!gdb.out.chr->open) {
-        drop_steps();
+        act_all(CONTINUE);
         return false;
     }
     gdb.stopped = gdb.cpu = cpu;
-    for (unsigned i = 0; i < vcpu_count(); i++) {
-        vcpu_at(i)->single_step = false;
-    }
+    end_actions();
     if (gdb.waiting) {
         gdb.waiting = false;
         reply_stopped(5);
@@ -150,6 +161,9 @@ static bool debug_stop(struct vcpu *cpu)
 /* For other reasons: the monitor's stop, a broken CPU, the end of the machine. */
 static void other_stop(enum vm_state why)
 {
+    if (why != VM_DEBUG) {
+        end_actions();
+    }
     if (gdb.waiting && why != VM_DEBUG) {
         gdb.waiting = false;
         reply_stopped(why == VM_INTERNAL_ERROR ? 6 : 2);
@@ -162,7 +176,15 @@ static void on_continue(const char *args)
     if (take_hex(&args, &at)) {
         gdb.cpu->r.rip = at;
     }
-    go(NULL);
+    act_all(CONTINUE);
+    go();
+}
+
+static void step_one(void)
+{
+    act_all(STAY);
+    act(gdb.cpu, STEP);
+    go();
 }
 
 static void on_step(const char *args)
@@ -171,19 +193,20 @@ static void on_step(const char *args)
     if (take_hex(&args, &at)) {
         gdb.cpu->r.rip = at;
     }
-    go(gdb.cpu);
+    step_one();
 }
 
 static void on_signal(const char *args) /* C05, S05: there are no signals to give */
 {
     (void)args;
-    go(NULL);
+    act_all(CONTINUE);
+    go();
 }
 
 static void on_signal_step(const char *args)
 {
     (void)args;
-    go(gdb.cpu);
+    step_one();
 }
 
 static struct vcpu *cpu_of_thread(uint64_t id)
@@ -191,35 +214,51 @@ static struct vcpu *cpu_of_thread(uint64_t id)
     return id == 0 ? gdb.cpu : vcpu_at((unsigned)(id - 1));
 }
 
-/* vCont;s:1;c: the first action that names a thread or all. */
+/* One of vCont's actions, for those CPUs that no action before it named. */
+static bool take_action(const char **args, bool named[])
+{
+    char action = **args;
+    uint64_t id = 0, signal;
+    *args += action != '\0';
+    if (action == 'C' || action == 'S') {
+        take_hex(args, &signal);
+    }
+    bool all = !skip(args, ':') || g_str_has_prefix(*args, "-1");
+    if (!all) {
+        skip(args, 'p');
+    } else if (**args == '-') {
+        *args += 2;
+    }
+    struct vcpu *one = !all && take_hex(args, &id) ? cpu_of_thread(id) : NULL;
+    if (!strchr("cCsS", action) || !action || (!all && !one)) {
+        return false;
+    }
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        struct vcpu *cpu = vcpu_at(i);
+        if ((all || cpu == one) && !named[i]) {
+            named[i] = true;
+            act(cpu, g_ascii_tolower(action) == 's' ? STEP : CONTINUE);
+        }
+    }
+    return true;
+}
+
+/* vCont;s:1;c: CPUs that no action names stand still. */
 static void on_vcont(const char *args)
 {
+    g_autofree bool *named = g_new0(bool, vcpu_count());
     if (skip(&args, '?')) {
         reply("vCont;c;C;s;S");
         return;
     }
-    struct vcpu *step = NULL;
+    act_all(STAY);
     while (skip(&args, ';')) {
-        char action = *args;
-        uint64_t id, signal;
-        args += action != '\0';
-        if (action == 'C' || action == 'S') {
-            take_hex(&args, &signal);
-        }
-        struct vcpu *cpu = gdb.cpu;
-        if (skip(&args, ':')) {
-            skip(&args, 'p');
-            cpu = take_hex(&args, &id) ? cpu_of_thread(id) : NULL;
-        }
-        if (!cpu || !strchr("cCsS", action) || !action) {
+        if (!take_action(&args, named)) {
             reply("E22");
             return;
         }
-        if (!step && (action == 's' || action == 'S')) {
-            step = cpu;
-        }
     }
-    go(step);
+    go();
 }
 
 static void on_status(const char *args)
@@ -419,7 +458,7 @@ static void on_detach(const char *args)
 {
     (void)args;
     debug_clear_points();
-    drop_steps();
+    act_all(CONTINUE);
     reply("OK");
     vm_cont(NULL);
 }
@@ -547,7 +586,7 @@ static void event(void *peer, enum chardev_event what)
         gdb.waiting = false;
         vm_hold();
         debug_clear_points();
-        drop_steps();
+        act_all(CONTINUE);
         vm_release();
     }
 }

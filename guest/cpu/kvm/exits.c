@@ -7,6 +7,8 @@
  */
 #include "guest/cpu/kvm/kvm.h"
 
+#include "guest/cpu/debug.h"
+
 #include <linux/kvm.h>
 #include <string.h>
 
@@ -50,10 +52,38 @@ static int on_shutdown(struct kvm_vcpu *v, struct kvm_run *run)
     return STOP_RESET; /* a PC answers a triple fault with a reset */
 }
 
+/* Which of the debugger's points the debug registers say was hit; a watchpoint is noted. */
+static bool hits_point(struct vcpu *cpu, uint64_t dr6)
+{
+    bool hit = false;
+    for (unsigned i = 0, used = 0; cpu->points && i < cpu->points->n; i++) {
+        const struct gdb_point *p = &cpu->points->at[i];
+        if (p->soft || used == DEBUG_REGISTERS || !(dr6 >> used++ & 1)) {
+            continue;
+        }
+        hit = true;
+        if (p->kind != GDB_EXECUTE) {
+            cpu->watched = true;
+            cpu->watch_hit = p->linear;
+        }
+    }
+    return hit;
+}
+
+/* The debugger's, or a breakpoint of the guest's own that we only saw first. */
 static int on_debug(struct kvm_vcpu *v, struct kvm_run *run)
 {
-    (void)v, (void)run;
-    return STOP_DEBUG;
+    const struct kvm_debug_exit_arch *why = &run->debug.arch;
+    struct vcpu *cpu = v->cpu;
+    if (why->exception == VEC_BP) {
+        if (debug_gdb_breakpoint(cpu, why->pc)) {
+            return STOP_DEBUG;
+        }
+    } else if (hits_point(cpu, why->dr6) || cpu->single_step) {
+        return STOP_DEBUG;
+    }
+    v->inject = (uint8_t)why->exception;
+    return KVM_STAY;
 }
 
 static int on_system_event(struct kvm_vcpu *v, struct kvm_run *run)
@@ -85,6 +115,26 @@ static int on_internal_error(struct kvm_vcpu *v, struct kvm_run *run)
     return STOP_BROKEN;
 }
 
+static struct {
+    void (*ended)(void *owner, uint8_t vector);
+    void *owner;
+} eoi;
+
+void kvm_on_eoi(void (*ended)(void *owner, uint8_t vector), void *owner)
+{
+    eoi.ended = ended;
+    eoi.owner = owner;
+}
+
+static int on_eoi(struct kvm_vcpu *v, struct kvm_run *run)
+{
+    (void)v;
+    if (eoi.ended) {
+        eoi.ended(eoi.owner, run->eoi.vector);
+    }
+    return KVM_STAY;
+}
+
 static int on_nothing(struct kvm_vcpu *v, struct kvm_run *run)
 {
     (void)v, (void)run;
@@ -99,6 +149,7 @@ static exit_fn *const exits[] = {
     [KVM_EXIT_FAIL_ENTRY] = on_fail_entry,
     [KVM_EXIT_INTERNAL_ERROR] = on_internal_error,
     [KVM_EXIT_SYSTEM_EVENT] = on_system_event,
+    [KVM_EXIT_IOAPIC_EOI] = on_eoi,
     [KVM_EXIT_INTR] = on_nothing,
     [KVM_EXIT_IRQ_WINDOW_OPEN] = on_nothing,
 };

@@ -11,7 +11,11 @@
  *
  * One VM a process.  Interrupt controllers are the kernel's (KVM_CREATE_IRQCHIP), so a board
  * makes the devices kvm_irqchip and kvm_apic in place of i8259, ioapic, lapic and i8254.
+ * With a split chip only the local APICs are: the board makes i8259, ioapic and i8254.
  */
+/* Before kvm_open(). */
+void kvm_split_irqchip(void);
+bool kvm_is_split(void);
 
 /* Opens /dev/kvm and makes the VM; idempotent.  EACCES, ENOENT, ENOTSUP with a line. */
 bool kvm_open(GError **error);
@@ -22,6 +26,24 @@ bool kvm_active(void);
 void kvm_set_gsi(unsigned gsi, bool level);
 /* Delivers a message-signalled interrupt. */
 void kvm_send_msi(uint64_t address, uint32_t data);
+/*
+ * The same for a source that sends often: an eventfd that the kernel turns into the message
+ * (irqfd).  *@route is NULL at first, made when it is first used and follows the message when
+ * that changes.  Machine lock held.
+ */
+struct kvm_route;
+void kvm_route_send(struct kvm_route **route, uint64_t address, uint32_t data);
+void kvm_route_free(struct kvm_route *route); /* NULL is fine */
+/* Split: what the pins of the board's IO-APIC send now. */
+struct kvm_message {
+    uint64_t address;
+    uint32_t data;
+};
+void kvm_pin_routes(const struct kvm_message *pins, unsigned n);
+/* Split: whom to tell that a level-triggered vector was ended; vCPU's thread, no lock held. */
+void kvm_on_eoi(void (*ended)(void *owner, uint8_t vector), void *owner);
+/* Follows doorbells (guest/memory/space.h) and the layout of @memory and @ports. */
+void kvm_doorbells_init(struct space *memory, struct space *ports);
 /*
  * What is to happen in vCPU @index's thread after its registers went over to the kernel:
  * its local APIC follows, whose mode depends on them.
@@ -44,9 +66,11 @@ struct kvm_vcpu {
     unsigned long thread; /* pthread_t: whom a kick interrupts */
     bool dirty;           /* cpu->r was changed by us: push before the next entry */
     bool debugging;       /* KVM_SET_GUEST_DEBUG is on */
+    uint8_t inject;       /* VEC_DB or VEC_BP that was the guest's own: deliver it */
 };
 
 int kvm_fd(void); /* /dev/kvm */
+int kvm_routes_init(bool split); /* 0 or -errno */
 int kvm_vm_fd(void);
 bool kvm_has(int capability);
 
@@ -56,6 +80,8 @@ bool kvm_memory_init(struct space *memory, struct space *memory_smm, GError **er
 bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error);
 void kvm_pull(struct vcpu *cpu);
 void kvm_push(struct vcpu *cpu);
+
+enum { DEBUG_REGISTERS = 4 };
 
 enum { KVM_STAY = -1 }; /* go back into the guest */
 /* Deals with what ended KVM_RUN; an enum stop, or KVM_STAY. */

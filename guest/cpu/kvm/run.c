@@ -3,10 +3,12 @@
 /*
  * run - the engine's table and its loop around KVM_RUN
  *
- * Spec: KVM API documentation, "KVM_RUN", "KVM_NMI", "KVM_SMI", "KVM_SET_GUEST_DEBUG".
+ * Spec: KVM API documentation, "KVM_RUN", "KVM_INTERRUPT", "KVM_NMI", "KVM_SMI",
+ * "KVM_SET_GUEST_DEBUG".
  */
 #include "guest/cpu/kvm/kvm.h"
 
+#include "base/lock.h"
 #include "guest/cpu/debug.h"
 
 #include <linux/kvm.h>
@@ -44,9 +46,8 @@ static void on_kick(int sig)
     (void)sig;
 }
 
-static void detach(struct vcpu *cpu)
+static void release(struct kvm_vcpu *v)
 {
-    struct kvm_vcpu *v = self(cpu);
     if (v->run) {
         munmap(v->run, v->run_bytes);
     }
@@ -54,10 +55,16 @@ static void detach(struct vcpu *cpu)
         close(v->fd);
     }
     g_free(v);
-    cpu->priv = NULL;
 }
 
-static bool attach_vcpu(struct kvm_vcpu *v, GError **error)
+static void detach(struct vcpu *cpu)
+{
+    struct kvm_vcpu *v = self(cpu);
+    __atomic_store_n(&cpu->priv, NULL, __ATOMIC_RELEASE);
+    release(v);
+}
+
+static bool make_vcpu(struct kvm_vcpu *v, GError **error)
 {
     v->fd = ioctl(kvm_vm_fd(), KVM_CREATE_VCPU, (unsigned long)v->cpu->apic_id);
     int size = ioctl(kvm_fd(), KVM_GET_VCPU_MMAP_SIZE, 0);
@@ -75,10 +82,18 @@ static bool attach_vcpu(struct kvm_vcpu *v, GError **error)
     return kvm_set_cpuid(v, error);
 }
 
+/* Layouts belong to the machine lock; all vCPUs attach at once. */
+static bool attach_memory(struct vcpu *cpu, GError **error)
+{
+    machine_lock();
+    bool good = kvm_open(error) && kvm_memory_init(cpu->memory_normal, cpu->memory_smm, error);
+    machine_unlock();
+    return good;
+}
+
 static bool attach(struct vcpu *cpu, GError **error)
 {
-    if (!kvm_open(error) ||
-        !kvm_memory_init(cpu->memory_normal, cpu->memory_smm, error)) {
+    if (!attach_memory(cpu, error)) {
         return false;
     }
     signal(SIG_KICK, on_kick);
@@ -87,17 +102,17 @@ static bool attach(struct vcpu *cpu, GError **error)
     v->fd = -1;
     v->thread = pthread_self();
     v->dirty = true;
-    cpu->priv = v;
-    if (!attach_vcpu(v, error)) {
-        detach(cpu);
+    if (!make_vcpu(v, error)) {
+        release(v);
         return false;
     }
+    __atomic_store_n(&cpu->priv, v, __ATOMIC_RELEASE); /* from now on others may kick it */
     return true;
 }
 
 static void kick(struct vcpu *cpu)
 {
-    struct kvm_vcpu *v = self(cpu);
+    struct kvm_vcpu *v = __atomic_load_n(&cpu->priv, __ATOMIC_ACQUIRE);
     if (v) {
         v->run->immediate_exit = 1;
         pthread_kill(v->thread, SIG_KICK);
@@ -116,19 +131,30 @@ static void pull(struct vcpu *cpu)
     }
 }
 
+/* DR0 to DR3 and DR7 for the debugger's points that are not INT3s. */
 static void debug_registers(const struct vcpu *cpu, unsigned long long dr[8])
 {
     static const unsigned kind[] = {
         [GDB_EXECUTE] = 0, [GDB_WRITE] = 1, [GDB_READ] = 3, [GDB_ACCESS] = 3};
-    unsigned n = cpu->points ? MIN(cpu->points->n, 4) : 0;
+    static const unsigned length[] = {[1] = 0, [2] = 1, [4] = 3, [8] = 2};
     dr[7] = 0x400;
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0, used = 0; cpu->points && i < cpu->points->n; i++) {
         const struct gdb_point *p = &cpu->points->at[i];
-        unsigned length = p->bytes >= 8 ? 2 : p->bytes >= 4 ? 3 : p->bytes >= 2 ? 1 : 0;
-        length = p->kind == GDB_EXECUTE ? 0 : length;
-        dr[i] = p->linear;
-        dr[7] |= 2u << i * 2 | (unsigned long long)(kind[p->kind] | length << 2) << (16 + i * 4);
+        if (!p->soft && used < DEBUG_REGISTERS) {
+            unsigned long long bits = kind[p->kind];
+            bits |= p->kind == GDB_EXECUTE ? 0 : length[p->bytes] << 2;
+            dr[used] = p->linear;
+            dr[7] |= 2u << used * 2 | bits << (16 + used * 4);
+            used++;
+        }
     }
+}
+
+/* Interrupts wait while single-stepping, if the kernel can do that: no step ends in a handler. */
+static uint32_t step_flags(void)
+{
+    int can = ioctl(kvm_vm_fd(), KVM_CHECK_EXTENSION, KVM_CAP_SET_GUEST_DEBUG2);
+    return KVM_GUESTDBG_SINGLESTEP | (can > 0 ? (uint32_t)can & KVM_GUESTDBG_BLOCKIRQ : 0);
 }
 
 static void set_debugging(struct kvm_vcpu *v)
@@ -140,13 +166,17 @@ static void set_debugging(struct kvm_vcpu *v)
     }
     struct kvm_guest_debug d = {0};
     if (want) {
-        d.control = KVM_GUESTDBG_ENABLE | (cpu->single_step ? KVM_GUESTDBG_SINGLESTEP : 0) |
-                    (cpu->points ? KVM_GUESTDBG_USE_HW_BP : 0);
+        d.control = KVM_GUESTDBG_ENABLE | (cpu->single_step ? step_flags() : 0) |
+                    (cpu->points ? KVM_GUESTDBG_USE_HW_BP | KVM_GUESTDBG_USE_SW_BP : 0);
         unsigned long long dr[8] = {0};
         debug_registers(cpu, dr);
         for (unsigned i = 0; i < 8; i++) {
             d.arch.debugreg[i] = dr[i];
         }
+    }
+    if (v->inject) {
+        d.control |= v->inject == VEC_BP ? KVM_GUESTDBG_INJECT_BP : KVM_GUESTDBG_INJECT_DB;
+        v->inject = 0;
     }
     kvm_vcpu_ioctl(cpu, KVM_SET_GUEST_DEBUG, &d);
     v->debugging = want;
@@ -164,6 +194,29 @@ static bool serve_requests(struct vcpu *cpu)
         kvm_vcpu_ioctl(cpu, KVM_SMI, NULL);
     }
     return cpu->requests != 0;
+}
+
+/*
+ * With a split chip the PIC is the board's: what it asks goes over when the guest can take
+ * it, and until then the kernel is to tell when it can.
+ */
+static void offer_interrupt(struct kvm_vcpu *v)
+{
+    struct vcpu *cpu = v->cpu;
+    const struct vcpu_board *b = cpu->board;
+    if (!kvm_is_split()) {
+        return;
+    }
+    bool asks = b->interrupt_pending(b->owner, cpu);
+    if (asks && v->run->ready_for_interrupt_injection) {
+        int vector = b->acknowledge(b->owner, cpu);
+        struct kvm_interrupt interrupt = {.irq = (uint32_t)vector};
+        if (vector >= 0) {
+            kvm_vcpu_ioctl(cpu, KVM_INTERRUPT, &interrupt);
+        }
+        asks = b->interrupt_pending(b->owner, cpu);
+    }
+    v->run->request_interrupt_window = asks;
 }
 
 /* An access that ended the last run is finished by the next: leave nothing half done. */
@@ -184,12 +237,16 @@ static enum stop run(struct vcpu *cpu)
     }
     set_debugging(v);
     while (stop == KVM_STAY) {
+        if (v->inject) {
+            set_debugging(v);
+        }
         v->run->immediate_exit = 0;
         atomic_thread_fence(memory_order_seq_cst);
         if (cpu->requests && serve_requests(cpu)) {
             finish_access(v);
             return STOP_KICKED;
         }
+        offer_interrupt(v);
         if (ioctl(v->fd, KVM_RUN, 0) == 0) {
             stop = kvm_handle_exit(v);
         } else if (errno != EINTR && errno != EAGAIN) {

@@ -20,10 +20,11 @@
 #include <time.h>
 
 enum {
-    LOOPS = 1000000,
+    LOOPS = 125000,
     INSNS = 2 * LOOPS,
     LEAST_MIPS = 50,
-    LIMIT_NS = INSNS / LEAST_MIPS * 1000, /* 40 ms */
+    LIMIT_NS = INSNS / LEAST_MIPS * 1000, /* 5 ms */
+    TRIES = 8, /* short ones: a busy host lets one of them run through */
     MEMORY = 0x8000,
     PML4 = 0x1000,
     PDPT = 0x2000,
@@ -77,6 +78,7 @@ static int64_t run_loop(int vcpu, struct kvm_run *run)
     struct itimerspec limit = {.it_value = {0, LIMIT_NS}};
     timer_t timer;
     watched = run;
+    run->immediate_exit = 0;
     sigaction(SIGRTMIN + 2, &act, &old);
     if (timer_create(CLOCK_MONOTONIC, &ev, &timer) < 0) {
         return -errno - 1;
@@ -117,8 +119,11 @@ static int64_t measure(int vm, uint8_t *memory)
     if (run == MAP_FAILED) {
         return -errno - 1;
     }
-    set_long_mode(vcpu);
-    int64_t ns = run_loop(vcpu, run);
+    int64_t ns = -1;
+    for (unsigned i = 0; i < TRIES && (ns == -1 || ns > LIMIT_NS); i++) {
+        set_long_mode(vcpu);
+        ns = run_loop(vcpu, run);
+    }
     munmap(run, (size_t)size);
     return ns;
 }

@@ -196,7 +196,9 @@ static void push_events(struct vcpu *cpu)
                                 (r->shadow & SHADOW_MOV_SS ? KVM_X86_SHADOW_INT_MOV_SS : 0)},
         .smi = {.smm = r->in_smm},
     };
-    if (r->event_pending && r->event_vector < 32) {
+    if (r->event_pending && r->event_vector == VEC_NMI) {
+        e.nmi.injected = 1;
+    } else if (r->event_pending && r->event_vector < 32) {
         e.exception.injected = 1;
         e.exception.nr = r->event_vector;
         e.exception.has_error_code = r->event_has_code;
@@ -224,11 +226,15 @@ static void pull_events(struct vcpu *cpu)
     r->in_smm = e.smi.smm;
     r->shadow = (uint8_t)((e.interrupt.shadow & KVM_X86_SHADOW_INT_STI ? SHADOW_STI : 0) |
                           (e.interrupt.shadow & KVM_X86_SHADOW_INT_MOV_SS ? SHADOW_MOV_SS : 0));
-    r->event_pending = e.exception.injected || e.interrupt.injected;
-    r->event_vector = e.exception.injected ? e.exception.nr : e.interrupt.nr;
+    r->event_pending = e.exception.injected || e.interrupt.injected || e.nmi.injected;
+    r->event_vector = e.exception.injected ? e.exception.nr
+                      : e.nmi.injected     ? VEC_NMI
+                                           : e.interrupt.nr;
+    /* What has arrived and is held off is asked for again: the next push forgets it. */
+    vcpu_request(cpu, (e.nmi.pending ? REQ_NMI : 0) | (e.smi.pending ? REQ_SMI : 0));
     r->event_has_code = e.exception.injected && e.exception.has_error_code;
     r->event_code = e.exception.error_code;
-    r->event_soft = !e.exception.injected && e.interrupt.soft;
+    r->event_soft = !e.exception.injected && e.interrupt.injected && e.interrupt.soft;
     r->halted = mp.mp_state == KVM_MP_STATE_HALTED;
     r->wait_sipi =
         mp.mp_state == KVM_MP_STATE_UNINITIALIZED || mp.mp_state == KVM_MP_STATE_INIT_RECEIVED;
@@ -296,6 +302,8 @@ void kvm_push(struct vcpu *cpu)
         after_push[cpu->index].push(after_push[cpu->index].owner);
     }
     push_events(cpu);
+    /* A guest that asked for it is told that it stood still: no soft lockup. */
+    kvm_vcpu_ioctl(cpu, KVM_KVMCLOCK_CTRL, NULL);
 }
 
 void kvm_pull(struct vcpu *cpu)
@@ -363,9 +371,8 @@ bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error)
         struct cpuid_regs r = limited(e, cpu_cpuid(v->cpu, e->function, e->index));
         e->eax = r.eax, e->ebx = r.ebx, e->ecx = r.ecx, e->edx = r.edx;
     }
-    int r = kvm_vcpu_ioctl(v->cpu, KVM_SET_CPUID2, can);
-    if (r < 0) {
-        error_set_errno(error, -r, "KVM_SET_CPUID2");
+    if (ioctl(v->fd, KVM_SET_CPUID2, can) < 0) {
+        error_set_errno(error, errno, "KVM_SET_CPUID2");
         return false;
     }
     return true;

@@ -1,26 +1,26 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * system - /dev/kvm, the VM, its interrupt inputs
+ * system - /dev/kvm, the VM, its interrupt controllers
  *
- * Spec: KVM API documentation, "KVM_CREATE_VM", "KVM_CREATE_IRQCHIP", "KVM_IRQ_LINE",
- * "KVM_SIGNAL_MSI", "KVM_SET_GSI_ROUTING".
+ * Spec: KVM API documentation, "KVM_CREATE_VM", "KVM_CREATE_IRQCHIP", "KVM_CREATE_PIT2",
+ * "KVM_CAP_SPLIT_IRQCHIP".
  */
 #include "guest/cpu/kvm/kvm.h"
 
 #include "base/util.h"
+#include "guest/cpu/debug.h"
 
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
-enum { GSI_COUNT = 24 };
+enum { IOAPIC_PINS = 24 };
 
 static struct {
     int dev, vm;
-    bool active;
-    struct kvm_irq_routing *routing;
+    bool active, split;
 } kvm = {.dev = -1, .vm = -1};
 
 int kvm_fd(void)
@@ -52,33 +52,36 @@ int kvm_vm_ioctl(unsigned long request, void *arg)
     return r < 0 ? -errno : r;
 }
 
-static void route_default(unsigned gsi)
+void kvm_split_irqchip(void)
 {
-    struct kvm_irq_routing *table = kvm.routing;
-    if (gsi < 16 && gsi != 2) { /* ISA interrupts reach both controllers */
-        table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = gsi,
-            .type = KVM_IRQ_ROUTING_IRQCHIP,
-            .u.irqchip = {gsi < 8 ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % 8}};
+    kvm.split = true;
+}
+
+bool kvm_is_split(void)
+{
+    return kvm.split;
+}
+
+static int make_chips(void)
+{
+    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
+    struct kvm_enable_cap split = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {IOAPIC_PINS}};
+    if (kvm.split) {
+        return kvm_vm_ioctl(KVM_ENABLE_CAP, &split);
     }
-    /* The PIT's interrupt 0 arrives at pin 2, as the MADT's override says. */
-    unsigned pin = gsi == 0 ? 2 : gsi;
-    if (gsi != 2) {
-        table->entries[table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = {KVM_IRQCHIP_IOAPIC, pin}};
-    }
+    int r = kvm_vm_ioctl(KVM_CREATE_IRQCHIP, NULL);
+    return r < 0 ? r : kvm_vm_ioctl(KVM_CREATE_PIT2, &pit);
 }
 
 static bool make_irqchip(GError **error)
 {
-    kvm.routing = g_malloc0(sizeof(*kvm.routing) + (2 * GSI_COUNT) * sizeof(struct kvm_irq_routing_entry));
-    struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-    int r = kvm_vm_ioctl(KVM_CREATE_IRQCHIP, NULL);
-    r = r < 0 ? r : kvm_vm_ioctl(KVM_CREATE_PIT2, &pit);
-    for (unsigned gsi = 0; gsi < GSI_COUNT; gsi++) {
-        route_default(gsi);
+    if (kvm.split && !kvm_has(KVM_CAP_SPLIT_IRQCHIP)) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "/dev/kvm: this kernel cannot do kernel-irqchip=split");
+        return false;
     }
-    r = r < 0 ? r : kvm_vm_ioctl(KVM_SET_GSI_ROUTING, kvm.routing);
+    int r = make_chips();
+    r = r < 0 ? r : kvm_routes_init(kvm.split);
     if (r < 0) {
         error_set_errno(error, -r, "KVM: interrupt controllers");
         return false;
@@ -112,19 +115,7 @@ bool kvm_open(GError **error)
     uint64_t identity_map = 0xfeffc000;
     kvm_vm_ioctl(KVM_SET_IDENTITY_MAP_ADDR, &identity_map);
     ioctl(kvm.vm, KVM_SET_TSS_ADDR, 0xfeffd000ul);
+    debug_in_hardware(DEBUG_REGISTERS);
     kvm.active = make_irqchip(error);
     return kvm.active;
-}
-
-void kvm_set_gsi(unsigned gsi, bool level)
-{
-    struct kvm_irq_level line = {.irq = gsi, .level = level};
-    kvm_vm_ioctl(KVM_IRQ_LINE, &line);
-}
-
-void kvm_send_msi(uint64_t address, uint32_t data)
-{
-    struct kvm_msi msi = {
-        .address_lo = (uint32_t)address, .address_hi = (uint32_t)(address >> 32), .data = data};
-    kvm_vm_ioctl(KVM_SIGNAL_MSI, &msi);
 }
