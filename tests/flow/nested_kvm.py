@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 from guest import BUILD, LODGE, UP, Failed, Machine, guest_file, main
 
@@ -72,7 +73,8 @@ class Outer(Machine):
     """The outer machine, which runs @script with /dev/kvm there.  Its second serial port is
     for the inner machine's QMP, its third for the debugger."""
 
-    def __init__(self, script, cpus=2, module_options="", inner_scripts=None, files=()):
+    def __init__(self, script, cpus=2, module_options="", inner_scripts=None, files=(),
+                 append="quiet"):
         ports = tempfile.mkdtemp(prefix="lodge-kvm-")
         self.ports = ports
         self.gdb_path = os.path.join(ports, "gdb")
@@ -85,7 +87,7 @@ class Outer(Machine):
              "-serial", f"unix:{ports}/qmp,server=on,wait=off",
              "-serial", f"unix:{ports}/gdb,server=on,wait=off",
              "-no-reboot", "-kernel", guest_file("tiny", "vmlinuz"), "-initrd", str(initrd),
-             "-append", "console=ttyS0 panic=-1 quiet lodge.run=/nested"],
+             "-append", f"console=ttyS0 panic=-1 {append} lodge.run=/nested"],
             program="qemu-system-x86_64")
         self.qmp_path = os.path.join(ports, "qmp")
 
@@ -136,9 +138,9 @@ def self_test():
 # A disk read and written, the network, both CPUs: every interrupt and kick has its way.
 IO_GUEST = """
 md5sum /dev/vda
-head -c 4194304 /dev/urandom >/tmp/r
+head -c 2097152 /dev/urandom >/tmp/r
 cat /tmp/r >/dev/vda; sync; echo 3 >/proc/sys/vm/drop_caches
-[ "$(head -c 4194304 /dev/vda | md5sum)" = "$(md5sum </tmp/r)" ] && echo disk-kept
+[ "$(head -c 2097152 /dev/vda | md5sum)" = "$(md5sum </tmp/r)" ] && echo disk-kept
 ifconfig eth0 10.0.2.15 && ping -c 3 -W 10 10.0.2.2 && echo gateway-answers
 grep -c ^processor /proc/cpuinfo
 grep virtio /proc/interrupts
@@ -146,13 +148,13 @@ sleep 1
 """
 IO_OUTER = """
 mount -t debugfs debugfs /sys/kernel/debug
-head -c 8388608 /dev/urandom >/tmp/disk
+head -c 3145728 /dev/urandom >/tmp/disk
 md5sum /tmp/disk
 run() {{
     {command} -smp 2 "$@" -drive file=/tmp/disk,format=raw,if=none,id=d -netdev user,id=n </dev/null &
     while [ -d /proc/$! ]; do
         cat /sys/kernel/debug/kvm/$!-*/mmio_exits >/tmp/now 2>/dev/null && cp /tmp/now /tmp/exits
-        sleep 0.1
+        sleep 0.3
     done
     wait $!
     echo "inner-exit-$? with $(cat /tmp/exits) MMIO exits"
@@ -184,6 +186,92 @@ def doorbells():
         raise Failed(f"{with_them} MMIO exits with ioeventfd, {without} without")
 
 
+# Memory that is written and checked all the time, and a clock.
+LOAD_GUEST = """
+head -c 20000000 /dev/urandom >/tmp/data; sum=$(md5sum </tmp/data)
+while :; do cat /tmp/data >/tmp/copy; [ "$(md5sum </tmp/copy)" = "$sum" ] || echo memory-broken; done &
+n=0; while [ $n -lt 25 ]; do usleep 250000; n=$((n+1)); echo tick-$n; done
+cat /sys/devices/system/clocksource/clocksource0/current_clocksource
+echo 3 >/proc/sys/kernel/printk; dmesg | grep -iE "lockup|stall|BUG|clocksource.*unstable"
+echo load-done
+"""
+
+
+def migrate(m, uri):
+    m.qmp("migrate", uri=uri)
+    for _ in range(600):
+        status = m.qmp("query-migrate").get("status")
+        if status in ("completed", "failed"):
+            break
+        time.sleep(0.1)
+    if status != "completed":
+        raise Failed(f"migration: {status}")
+
+
+def suspend(options):
+    """State to a file under load, resumed in another process; the guest sees nothing of it."""
+    command = inner("/load") + f" -accel kvm -smp 2 {options} </dev/null"
+    script = (f"{command} -qmp /dev/ttyS1; echo first-exit-$?\n"
+              f"{command} -incoming file:/tmp/state; echo inner-exit-$?\n")
+    with Outer(script, inner_scripts={"load": LOAD_GUEST}) as m:
+        m.connect()
+        m.expect("tick-4", 60)
+        migrate(m, "file:/tmp/state")
+        m.qmp("quit")
+        at = m.expect("first-exit-0", 30)
+        m.expect("load-done", 60, at)
+        out = m.end()
+    check_exit(out)
+    for wrong in ("memory-broken", "lockup", "stall", "BUG", "unstable"):
+        if wrong in out:
+            raise Failed(f"{wrong}\n{out[-5000:]}")
+    ticks = [int(n) for n in re.findall(r"tick-(\d+)", out)]
+    if ticks != list(range(1, 26)):
+        raise Failed(f"ticks: {ticks}")
+
+
+# One call after the other of system calls that nobody else makes.
+CALLS_GUEST = """
+echo calls-begin
+while :; do
+    sync; uname >/dev/null; umask 022; chroot / true; sh -c 'kill -0 $PPID'; nice true
+    echo 1 >/proc/sys/kernel/dmesg_restrict
+done
+"""
+CALLS = ["sync", "newuname", "umask", "chroot", "kill", "setpriority"]
+
+
+def debugger():
+    """gdb at the inner machine: six breakpoints, two of them beyond the processor's four
+    registers; a watchpoint; single steps; and the guest goes on as if nothing had been."""
+    names = "|".join([f"__x64_sys_{c}" for c in CALLS] + ["dmesg_restrict"])
+    script = (f"grep -E ' ({names})$' /proc/kallsyms; echo symbols-end\n"
+              f"{inner('/calls', 'quiet nokaslr')} -accel kvm -smp 2 -qmp /dev/ttyS1 "
+              "-gdb /dev/ttyS2 </dev/null; echo inner-exit-$?")
+    with Outer(script, inner_scripts={"calls": CALLS_GUEST}, append="quiet nokaslr") as m:
+        m.expect("symbols-end", 60)
+        symbols = {name: int(at, 16) for at, name in
+                   re.findall(r"([0-9a-f]{16}) \w (\w+)", m.seen)}
+        m.connect()
+        m.expect("calls-begin", 60)
+        m.qmp("stop")
+        commands = ["set pagination off", "set confirm off", f"target remote {m.gdb_path}"]
+        commands += [f"break *{symbols['__x64_sys_' + c]:#x}" for c in CALLS]
+        commands += ["continue", "p/x $pc"] * 12
+        commands += [f"x/4bx {symbols['__x64_sys_' + c]:#x}" for c in CALLS]
+        commands += ["delete", f"watch *(int *){symbols['dmesg_restrict']:#x}"]
+        commands += ["p/x $pc", "stepi", "p/x $pc", "stepi", "p/x $pc", "delete", "detach"]
+        args = ["gdb", "-nx", "-q", "-batch"]
+        for c in commands:
+            args += ["-ex", c]
+        p = subprocess.run(args, capture_output=True, text=True, timeout=100, check=False)
+        out = p.stdout + p.stderr
+        at = m.expect("", 1)
+        m.qmp("quit")
+        check_exit(m.end(30))
+    print(out)
+
+
 TESTS = {
     "kvm-pc": lambda: boots("-accel kvm -M pc"),
     "kvm-q35-smp": lambda: boots("-accel kvm -M q35 -smp 2"),
@@ -191,6 +279,9 @@ TESTS = {
     "kvm-shadow-paging": lambda: boots("-accel kvm -M pc", "npt=0"),
     "kvm-default": self_test,
     "kvm-ioeventfd": doorbells,
+    "kvm-suspend": lambda: suspend("-M pc"),
+    "kvm-suspend-split": lambda: suspend("-M q35,kernel-irqchip=split"),
+    "kvm-gdb": debugger,
     "kvm-split": lambda: io("pc,kernel-irqchip=split", ("on",)),
 }
 
