@@ -247,6 +247,10 @@ struct bitmap_tools {
                   GError **error);
     /* Copies all (convert --bitmaps); broken ones are skipped or an error. */
     bool (*copy)(struct node *to, struct node *from, bool skip_broken, GError **error);
+    /* Whether the bytes from @offset are marked in the bitmap, and how far that goes, at most
+     * @length.  0, -ENOENT (no such bitmap) or -errno. */
+    int (*next)(struct node *node, const char *name, uint64_t offset, uint64_t length, bool *dirty,
+                uint64_t *run);
 };
 
 /* Generated from the list in host/image/meson.build. */

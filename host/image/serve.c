@@ -1,0 +1,299 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/*
+ * serve: the NBD server's sockets, clients and life.
+ */
+#include "host/image/serve_nbd.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { CLIENTS_MAX = 256, LISTEN_MAX = 8 };
+
+struct server {
+    struct serve_options opts;
+    GPtrArray *exports; /* of struct serve_export */
+    int listening[LISTEN_MAX];
+    unsigned n_listening;
+    int stop;    /* readable from serve_stop() on */
+    int changed; /* a client has gone */
+    GMutex lock;
+    unsigned clients; /* under .lock */
+    bool served;      /* under .lock: somebody chose an export */
+    _Atomic bool stopping;
+};
+
+Server *serve_new(const struct serve_options *opts, GError **error)
+{
+    if (opts->tls && !opts->tls->server) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "TLS credentials \"%s\" are a client's: they need endpoint=server",
+                    opts->tls->id);
+        return NULL;
+    }
+    Server *s = g_new0(Server, 1);
+    s->opts = *opts;
+    s->exports = g_ptr_array_new_with_free_func(g_free);
+    s->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->changed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->stop < 0 || s->changed < 0) {
+        error_set_errno(error, errno, "cannot make an event descriptor");
+        serve_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+bool serve_add_export(Server *s, const struct serve_export *e, GError **error)
+{
+    if (strlen(e->name) > NBD_NAME_MAX ||
+        (e->description && strlen(e->description) > NBD_NAME_MAX)) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "an export's name and description have at most %d bytes", NBD_NAME_MAX);
+        return false;
+    }
+    if (server_find_export(s, e->name, strlen(e->name))) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "export \"%s\" is there already", e->name);
+        return false;
+    }
+    g_ptr_array_add(s->exports, g_memdup2(e, sizeof(*e)));
+    return true;
+}
+
+const struct serve_export *server_export(Server *s, unsigned i)
+{
+    return i < s->exports->len ? g_ptr_array_index(s->exports, i) : NULL;
+}
+
+const struct serve_export *server_find_export(Server *s, const char *name, size_t n)
+{
+    for (unsigned i = 0; i < s->exports->len; i++) {
+        const struct serve_export *e = g_ptr_array_index(s->exports, i);
+        if (strlen(e->name) == n && !memcmp(e->name, name, n)) {
+            return e;
+        }
+    }
+    return NULL;
+}
+
+const struct tls_creds *server_tls(const Server *s)
+{
+    return s->opts.tls;
+}
+
+const char *server_identity(const Server *s)
+{
+    return s->opts.identity;
+}
+
+bool server_stopping(const Server *s)
+{
+    return s->stopping;
+}
+
+void serve_listen(Server *s, int fd)
+{
+    if (s->n_listening < LISTEN_MAX) {
+        s->listening[s->n_listening++] = fd;
+    } else {
+        close(fd);
+    }
+}
+
+static void poke(int fd)
+{
+    uint64_t one = 1;
+    ssize_t n = write(fd, &one, sizeof(one)); /* fails only if it is readable already */
+    (void)n;
+}
+
+void serve_stop(Server *s)
+{
+    poke(s->stop);
+}
+
+/* ---- clients ---- */
+
+struct start {
+    struct client *client;
+    void (*run)(struct client *c);
+};
+
+static void *start_main(void *data)
+{
+    struct start *start = data;
+    struct client *c = start->client;
+    void (*run)(struct client * c) = start->run;
+    g_free(start);
+    run(c);
+    return NULL;
+}
+
+bool client_spawn(struct client *c, void (*run)(struct client *c))
+{
+    struct start *start = g_new(struct start, 1);
+    start->client = c;
+    start->run = run;
+    GThread *t = g_thread_try_new("nbd-client", start_main, start, NULL);
+    if (!t) {
+        g_free(start);
+        return false;
+    }
+    g_thread_unref(t);
+    return true;
+}
+
+static void tell(const Server *s, const char *line)
+{
+    if (s->opts.tell) {
+        s->opts.tell(line);
+    }
+}
+
+void client_end(struct client *c)
+{
+    Server *s = c->server;
+    tell(s, c->greeted ? "a client has gone" : "a client was turned away");
+    stream_close(&c->stream);
+    g_mutex_clear(&c->receiving);
+    g_mutex_clear(&c->sending);
+    g_mutex_lock(&s->lock);
+    s->clients--;
+    s->served |= c->greeted;
+    poke(s->changed); /* under the lock: afterwards the server may be gone */
+    g_mutex_unlock(&s->lock);
+    g_free(c);
+}
+
+static void client_main(struct client *c)
+{
+    if (!nbd_greet(c)) {
+        client_end(c);
+        return;
+    }
+    c->stream.deadline = 0;
+    c->greeted = true;
+    tell(c->server, "a client has connected");
+    nbd_transmit(c);
+}
+
+static struct client *client_new(Server *s, int in, int out)
+{
+    struct client *c = g_new0(struct client, 1);
+    c->server = s;
+    c->stream = (struct stream){.in = in, .out = out, .stop = s->stop, .socket = in == out};
+    g_mutex_init(&c->receiving);
+    g_mutex_init(&c->sending);
+    g_mutex_lock(&s->lock);
+    s->clients++;
+    g_mutex_unlock(&s->lock);
+    return c;
+}
+
+bool serve_client(Server *s, int in, int out, GError **error)
+{
+    struct client *c = client_new(s, in, out);
+    if (client_spawn(c, client_main)) {
+        return true;
+    }
+    client_end(c);
+    g_set_error(error, LODGE_ERROR, EAGAIN, "cannot make a thread");
+    return false;
+}
+
+static void accept_client(Server *s, int listening)
+{
+    int on = 1, fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
+    if (fd < 0) {
+        return; /* it has gone again; what else fails, fails again and is no worse */
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)); /* not for UNIX sockets */
+    setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+    struct client *c = client_new(s, fd, fd);
+    c->stream.deadline = g_get_monotonic_time() + GREET_SECONDS * G_USEC_PER_SEC;
+    if (!client_spawn(c, client_main)) {
+        client_end(c);
+    }
+}
+
+/* ---- the server's thread ---- */
+
+static unsigned count_clients(Server *s, bool *served)
+{
+    g_mutex_lock(&s->lock);
+    unsigned n = s->clients;
+    *served = s->served;
+    g_mutex_unlock(&s->lock);
+    return n;
+}
+
+/* Waits for something to happen; false: the server is to end. */
+static bool step(Server *s)
+{
+    bool served;
+    unsigned clients = count_clients(s, &served);
+    unsigned most = s->opts.clients ? MIN(s->opts.clients, CLIENTS_MAX) : CLIENTS_MAX;
+    unsigned n = clients < most ? s->n_listening : 0; /* the others wait in the queue */
+    struct pollfd fds[2 + LISTEN_MAX] = {{s->stop, POLLIN, 0}, {s->changed, POLLIN, 0}};
+    if (!clients && ((served && !s->opts.persistent) || !s->n_listening)) {
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        fds[2 + i] = (struct pollfd){s->listening[i], POLLIN, 0};
+    }
+    if (poll(fds, 2 + n, -1) < 0) {
+        return errno == EINTR;
+    }
+    if (fds[1].revents) {
+        uint64_t count;
+        ssize_t got = read(s->changed, &count, sizeof(count));
+        (void)got;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (fds[2 + i].revents) {
+            accept_client(s, s->listening[i]);
+            break; /* there may be room for one only */
+        }
+    }
+    return !fds[0].revents;
+}
+
+void serve_run(Server *s)
+{
+    bool served;
+    while (step(s)) {
+    }
+    for (unsigned i = 0; i < s->n_listening; i++) {
+        close(s->listening[i]);
+    }
+    s->n_listening = 0;
+    s->stopping = true;
+    serve_stop(s); /* ends what clients wait for */
+    while (count_clients(s, &served)) {
+        struct pollfd fd = {s->changed, POLLIN, 0};
+        uint64_t count;
+        poll(&fd, 1, -1);
+        ssize_t got = read(s->changed, &count, sizeof(count));
+        (void)got;
+    }
+}
+
+void serve_free(Server *s)
+{
+    if (s) {
+        if (s->stop >= 0) {
+            close(s->stop);
+        }
+        if (s->changed >= 0) {
+            close(s->changed);
+        }
+        g_ptr_array_unref(s->exports);
+        g_free(s);
+    }
+}

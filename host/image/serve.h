@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "host/image/chain.h"
+#include "host/image/tls.h"
+
+/*
+ * An NBD server: exports images to any number of clients, each served by threads of its own.
+ */
+typedef struct server Server;
+
+enum { SERVE_BITMAPS_MAX = 16 };
+
+struct serve_export {
+    const char *name, *description; /* description NULL: none */
+    struct node *image;
+    uint64_t offset, size; /* the part of the image that clients see */
+    bool read_only;
+    bool depth;  /* offer qemu:allocation-depth */
+    bool shared; /* invite clients to connect several times */
+    const char *bitmaps[SERVE_BITMAPS_MAX];
+    unsigned n_bitmaps; /* offer qemu:dirty-bitmap:NAME */
+};
+
+struct serve_options {
+    unsigned clients;               /* at once; 0: as many as there are threads for */
+    bool persistent;                /* stay when the last client has gone */
+    const struct tls_creds *tls;    /* NULL: plain */
+    const char *identity;           /* the only client's distinguished name; NULL: any */
+    void (*tell)(const char *line); /* of what happens to clients; NULL: nothing */
+};
+
+/* What the options point at stays the caller's and must live as long as the server. */
+Server *serve_new(const struct serve_options *opts, GError **error);
+bool serve_add_export(Server *s, const struct serve_export *e, GError **error);
+/* A listening socket, which the server closes. */
+void serve_listen(Server *s, int fd);
+/* One client over a pair of descriptors, which the server closes: no handshake's time limit. */
+bool serve_client(Server *s, int in, int out, GError **error);
+/* Until serve_stop(), or the last client has gone and .persistent is off. */
+void serve_run(Server *s);
+/* Any thread, also a signal handler. */
+void serve_stop(Server *s);
+void serve_free(Server *s);
