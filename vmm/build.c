@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vmm/build.h"
 
+#include "base/json.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "guest/cpu/engine.h"
@@ -8,7 +9,9 @@
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
+#include "host/image/options.h"
 #include "host/net/net.h"
+#include "vmm/blockdev.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/vm.h"
 
@@ -91,8 +94,12 @@ static bool on_any_drive(const struct option_use *use, void *owner, GError **err
 static bool on_blockdev(const struct option_use *use, void *owner, GError **error)
 {
     (void)owner;
-    g_autoptr(KeyVal) kv = vm_keyval(use->text, "driver", error);
-    bool ok = kv && vm_blockdev_add(kv, error);
+    bool is_json = *use->text == '{';
+    g_autoptr(KeyVal) kv = is_json ? NULL : keyval_parse(use->text, "driver", error);
+    g_autoptr(json_t) options = is_json ? json_parse(use->text, strlen(use->text), error)
+                                : kv    ? options_nest(kv, error)
+                                        : NULL;
+    bool ok = options && vm_blockdev_add(options, error);
     if (!ok) {
         g_prefix_error(error, "-blockdev %s: ", use->text);
     }

@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/json.h"
 #include "host/image/image.h"
+#include "host/image/options.h"
 #include "vmm/build.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
 #include <string.h>
-#include <unistd.h>
 
 /*
- * drives - from -drive, -hda and its like, and -blockdev to images
- *
- * A drive has a place (interface and index) where the board finds it; a node of -blockdev
- * has only a name, by which a -device asks for it.
+ * drives - from -drive, -hda and its like to images, and the places where boards find them
  */
 enum { PLACES_MAX = 32 };
 
@@ -103,21 +100,63 @@ static bool take_on_error(KeyVal *kv, const char *key, enum image_on_error *out,
     return !value || bad(error, key, value);
 }
 
-/* Keys that -drive and -blockdev share. */
-static bool take_image_keys(KeyVal *kv, struct image_options *image, GError **error)
+static bool take_zeroes(KeyVal *kv, struct image_options *image, GError **error)
 {
-    const char *discard = keyval_get(kv, "discard"), *zeroes = keyval_get(kv, "detect-zeroes");
-    const char *locking = keyval_get(kv, "file.locking");
-    locking = locking ? locking : keyval_get(kv, "locking");
-    image->aio = keyval_get(kv, "aio");
-    image->discard = discard && (g_str_equal(discard, "unmap") || g_str_equal(discard, "on"));
-    image->lock_off = locking && g_str_equal(locking, "off");
-    if (zeroes && !g_str_equal(zeroes, "off")) {
-        return bad(error, "detect-zeroes", zeroes);
+    static const char *const names[] = {"off", "on", "unmap"};
+    const char *value = keyval_get(kv, "detect-zeroes");
+    for (unsigned i = 0; value && i < G_N_ELEMENTS(names); i++) {
+        if (g_str_equal(names[i], value)) {
+            image->zeroes = (enum image_zeroes)i;
+            return true;
+        }
     }
+    return !value || bad(error, "detect-zeroes", value);
+}
+
+/* "throttling.bps-total" is the long form of "bps". */
+static const struct {
+    const char *name, *long_name;
+} limit_names[THROTTLE_KINDS] = {
+    [THROTTLE_BPS] = {"bps", "bps-total"},        [THROTTLE_BPS_READ] = {"bps_rd", "bps-read"},
+    [THROTTLE_BPS_WRITE] = {"bps_wr", "bps-write"}, [THROTTLE_IOPS] = {"iops", "iops-total"},
+    [THROTTLE_IOPS_READ] = {"iops_rd", "iops-read"}, [THROTTLE_IOPS_WRITE] = {"iops_wr", "iops-write"},
+};
+
+static bool take_limit(KeyVal *kv, unsigned kind, const char *suffix, const char *long_suffix,
+                       uint64_t *out, GError **error)
+{
+    g_autofree char *name = g_strconcat(limit_names[kind].name, suffix, NULL);
+    g_autofree char *full = g_strconcat("throttling.", limit_names[kind].long_name, long_suffix, NULL);
+    return keyval_size(kv, name, 1, out, error) && keyval_size(kv, full, 1, out, error);
+}
+
+static bool take_limits(KeyVal *kv, struct throttle_limits *l, GError **error)
+{
+    for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
+        if (!take_limit(kv, i, "", "", &l->rate[i], error) ||
+            !take_limit(kv, i, "_max", "-max", &l->burst[i], error) ||
+            !take_limit(kv, i, "_max_length", "-max-length", &l->seconds[i], error)) {
+            return false;
+        }
+    }
+    if (!keyval_size(kv, "iops_size", 1, &l->request_bytes, error) ||
+        !keyval_size(kv, "throttling.iops-size", 1, &l->request_bytes, error)) {
+        return false;
+    }
+    const char *wrong = throttle_check(l);
+    if (wrong) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s", wrong);
+    }
+    return !wrong;
+}
+
+/* Keys that are the drive's and not the image's. */
+static bool take_drive_keys(KeyVal *kv, struct image_options *image, GError **error)
+{
     return keyval_bool(kv, "readonly", &image->read_only, error) &&
            keyval_bool(kv, "read-only", &image->read_only, error) &&
            keyval_bool(kv, "snapshot", &image->snapshot, error) && take_cache(kv, image, error) &&
+           take_zeroes(kv, image, error) && take_limits(kv, &image->limits, error) &&
            take_on_error(kv, "rerror", &image->on_read_error, error) &&
            take_on_error(kv, "werror", &image->on_write_error, error);
 }
@@ -194,7 +233,8 @@ static char *default_id(const struct drive *d)
 static bool make_drive(struct drive *d, GError **error)
 {
     g_autofree char *id = d->image.id ? g_strdup(d->image.id) : default_id(d);
-    bool has_file = d->image.file && *d->image.file;
+    bool has_file = (d->image.file && *d->image.file) ||
+                    (!d->image.file && json_object_get(d->image.options, "file"));
     d->image.id = id;
     d->image.read_only |= d->cd;
     if (image_find(id)) {
@@ -228,22 +268,41 @@ static bool make_drive(struct drive *d, GError **error)
     return true;
 }
 
+/* What nobody has asked for is the image's: one object, for the format and what is below. */
+static json_t *rest_of(KeyVal *kv, GError **error)
+{
+    g_autoptr(KeyVal) rest = keyval_new();
+    for (unsigned i = 0; i < keyval_count(kv); i++) {
+        if (!keyval_known(kv, i)) {
+            keyval_set(rest, keyval_key(kv, i), keyval_value(kv, i));
+        }
+    }
+    return options_nest(rest, error);
+}
+
 bool vm_drive_add(KeyVal *kv, GError **error)
 {
     struct drive d = {.index = -1};
+    const char *driver = keyval_get(kv, "driver");
     d.image.id = keyval_get(kv, "id");
     d.image.file = keyval_get(kv, "file");
     d.image.format = keyval_get(kv, "format");
+    d.image.format = d.image.format ? d.image.format : driver;
     d.image.node_name = keyval_get(kv, "node-name");
     d.image.snapshot = vm_options()->snapshot;
-    if (!d.image.file) {
-        d.image.file = keyval_get(kv, "file.filename");
-        d.image.format = d.image.format ? d.image.format : keyval_get(kv, "driver");
-        keyval_get(kv, "file.driver");
-    }
     d.serial = keyval_get(kv, "serial");
-    return take_place(kv, &d, error) && take_image_keys(kv, &d.image, error) &&
-           keyval_done(kv, error) && settle_place(&d, error) && make_drive(&d, error);
+    if (!take_place(kv, &d, error) || !take_drive_keys(kv, &d.image, error)) {
+        return false;
+    }
+    g_autoptr(json_t) rest = rest_of(kv, error);
+    if (!rest) {
+        return false;
+    }
+    d.image.options = rest;
+    if (d.image.file && g_str_has_prefix(d.image.file, "json:")) {
+        d.image.format = NULL;
+    }
+    return settle_place(&d, error) && make_drive(&d, error);
 }
 
 bool vm_drive_is_cd(const struct image *img)
@@ -264,110 +323,4 @@ struct image *build_placed(const char *iface, unsigned index)
         }
     }
     return NULL;
-}
-
-/* ---- -blockdev ---- */
-
-/* A node of a protocol driver: opened when somebody uses it as it is. */
-struct node {
-    char *filename;
-    bool read_only, lock_off, direct, no_flush, discard;
-};
-
-static GHashTable *nodes; /* name -> struct node * */
-
-static struct node *node_find(const char *name)
-{
-    return nodes && name ? g_hash_table_lookup(nodes, name) : NULL;
-}
-
-static bool is_protocol(const char *driver)
-{
-    static const char *const names[] = {"file", "host_device", "host_cdrom", NULL};
-    return g_strv_contains(names, driver);
-}
-
-static bool node_taken(const char *name)
-{
-    return node_find(name) || image_find(name);
-}
-
-static bool add_protocol(const char *name, const char *filename, const struct image_options *image,
-                         GError **error)
-{
-    if (!filename) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "it needs filename=");
-        return false;
-    }
-    if (access(filename, R_OK) < 0) {
-        error_set_errno(error, errno, "Could not open '%s'", filename);
-        return false;
-    }
-    struct node *n = g_new0(struct node, 1);
-    *n = (struct node){g_strdup(filename), image->read_only, image->lock_off, image->direct,
-                       image->no_flush,    image->discard};
-    nodes = nodes ? nodes : g_hash_table_new(g_str_hash, g_str_equal);
-    g_hash_table_insert(nodes, g_strdup(name), n);
-    return true;
-}
-
-bool vm_blockdev_add(KeyVal *kv, GError **error)
-{
-    struct image_options image = {0};
-    bool automatic, share;
-    const char *driver = keyval_get(kv, "driver"), *name = keyval_get(kv, "node-name");
-    const char *file = keyval_get(kv, "file"), *filename = keyval_get(kv, "filename");
-    const char *nested = keyval_get(kv, "file.filename"), *nested_driver = keyval_get(kv, "file.driver");
-    if (!driver || !name || !*name) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "it needs %s=", driver ? "node-name" : "driver");
-        return false;
-    }
-    if (node_taken(name)) {
-        g_set_error(error, LODGE_ERROR, EEXIST, "node \"%s\" exists", name);
-        return false;
-    }
-    if (!take_image_keys(kv, &image, error) ||
-        !keyval_bool(kv, "auto-read-only", &automatic, error) ||
-        !keyval_bool(kv, "force-share", &share, error) || !keyval_done(kv, error)) {
-        return false;
-    }
-    if (is_protocol(driver)) {
-        return add_protocol(name, filename, &image, error);
-    }
-    struct node *below = node_find(file);
-    if ((file && !below) || (!file && !nested) || (nested_driver && !is_protocol(nested_driver))) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "file=%s: no such node of a file driver",
-                    file ? file : "");
-        return false;
-    }
-    image.id = image.node_name = name;
-    image.file = below ? below->filename : nested;
-    image.format = driver;
-    if (below) {
-        image.lock_off |= below->lock_off;
-        image.direct |= below->direct;
-        image.no_flush |= below->no_flush;
-        image.discard |= below->discard;
-    }
-    return image_open(&image, error) != NULL;
-}
-
-/* -device drive=: a drive's id or a node's name. */
-struct image *vm_drive(const char *id)
-{
-    Image *img = image_find(id);
-    struct node *n = node_find(id);
-    if (img || !n) {
-        return img;
-    }
-    struct image_options image = {.id = id,
-                                  .node_name = id,
-                                  .file = n->filename,
-                                  .format = "raw",
-                                  .read_only = n->read_only,
-                                  .lock_off = n->lock_off,
-                                  .direct = n->direct,
-                                  .no_flush = n->no_flush,
-                                  .discard = n->discard};
-    return image_open(&image, NULL);
 }

@@ -81,8 +81,7 @@ bool vm_device_remove(const char *id, GError **error);
 bool vm_object_add(KeyVal *opts, GError **error);
 bool vm_object_remove(const char *id, GError **error);
 bool vm_drive_add(KeyVal *opts, GError **error);
-bool vm_blockdev_add(KeyVal *opts, GError **error);
-struct image *vm_drive(const char *id);
+struct image *vm_drive(const char *id); /* -device drive=: a drive's id or a node's name */
 bool vm_drive_removable(const struct image *img); /* a CD-ROM or floppy drive */
 bool vm_drive_is_cd(const struct image *img);
 /* Keys down now, up after @hold_ms; at most 16. */

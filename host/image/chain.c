@@ -130,18 +130,35 @@ static json_t *file_part(json_t *o)
     return name ? json_pack("{s:s}", "filename", name) : json_object();
 }
 
+static void set_flag(unsigned *flags, unsigned flag, bool on)
+{
+    *flags = on ? *flags | flag : *flags & ~flag;
+}
+
+/* Keys that mean the same for every driver; what they leave unsaid stays as it is. */
 static bool flags_of(const json_t *o, unsigned *flags, GError **error)
 {
     static const struct {
-        const char *key;
+        const char *group, *key;
         unsigned flag;
-    } switches[] = {{"read-only", OPEN_READ_ONLY}, {"force-share", OPEN_SHARE}};
+    } switches[] = {{NULL, "read-only", OPEN_READ_ONLY},
+                    {NULL, "force-share", OPEN_SHARE},
+                    {"cache", "direct", OPEN_DIRECT},
+                    {"cache", "no-flush", OPEN_NO_FLUSH}};
     for (unsigned i = 0; i < G_N_ELEMENTS(switches); i++) {
         bool on = *flags & switches[i].flag;
-        if (!json_bool(o, switches[i].key, &on, error)) {
+        const json_t *from = switches[i].group ? json_object_get(o, switches[i].group) : o;
+        if (!json_bool(from, switches[i].key, &on, error)) {
             return false;
         }
-        *flags = on ? *flags | switches[i].flag : *flags & ~switches[i].flag;
+        set_flag(flags, switches[i].flag, on);
+    }
+    const char *discard = json_text(o, "discard"), *aio = json_text(o, "aio");
+    if (discard) {
+        set_flag(flags, OPEN_UNMAP, !strcmp(discard, "unmap") || !strcmp(discard, "on"));
+    }
+    if (aio) {
+        set_flag(flags, OPEN_THREADS, !strcmp(aio, "threads"));
     }
     return true;
 }
@@ -260,13 +277,38 @@ struct node *node_open_file(struct file *f, const char *name, json_t *o, unsigne
     return n;
 }
 
+static bool is_write_refused(const GError *error)
+{
+    int code = error_errno(error);
+    return code == EACCES || code == EPERM || code == EROFS;
+}
+
+/* @o: the node's object, @part: its file's. */
+static struct file *open_part(const json_t *o, const json_t *part, unsigned flags, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    unsigned own = flags;
+    bool either = false;
+    if (!json_bool(o, "auto-read-only", &either, error) || !flags_of(part, &own, error)) {
+        return NULL;
+    }
+    own |= flags & OPEN_READ_ONLY;
+    struct file *f = file_open(NULL, part, own, &why);
+    if (!f && either && !(own & OPEN_READ_ONLY) && is_write_refused(why)) {
+        f = file_open(NULL, part, own | OPEN_READ_ONLY, error);
+    } else if (!f) {
+        g_propagate_error(error, g_steal_pointer(&why));
+    }
+    return f;
+}
+
 static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
 {
-    g_autoptr(json_t) file = file_part(o);
+    g_autoptr(json_t) part = file_part(o);
     if (!flags_of(o, &flags, error)) {
         return NULL;
     }
-    struct file *f = file_open(NULL, file, flags, error);
+    struct file *f = open_part(o, part, flags, error);
     return f ? node_open_file(f, name, o, flags, error) : NULL;
 }
 

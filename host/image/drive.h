@@ -14,6 +14,10 @@ struct image {
     unsigned running; /* requests under way */
     enum image_on_error on_read_error, on_write_error;
     struct image_request *held; /* failed, for image_retry_held() */
+    enum image_zeroes zeroes;
+    struct throttle throttle;
+    struct image_request *waiting, **waiting_end; /* for the throttle, in order */
+    guint timer;                                  /* when the first of them may go */
     struct image_stats stats;
     void (*changed)(void *owner);
     void *changed_owner;

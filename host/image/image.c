@@ -94,7 +94,6 @@ static unsigned flags_of(const struct image_options *opts)
         {opts->writethrough, OPEN_WRITETHROUGH},
         {opts->lock_off, OPEN_NO_LOCK},
         {opts->discard, OPEN_UNMAP},
-        {opts->aio && !strcmp(opts->aio, "threads"), OPEN_THREADS},
     };
     unsigned flags = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -135,14 +134,36 @@ static bool insert(struct image *img, const struct image_options *opts, GError *
     img->top = top;
     img->file = g_strdup(opts->file ? opts->file : node_name(top));
     img->read_only = top->read_only;
-    img->no_flush = opts->no_flush || opts->snapshot;
+    img->no_flush = (top->flags & OPEN_NO_FLUSH) || opts->snapshot;
     img->writethrough = opts->writethrough && !opts->snapshot;
-    img->discard = opts->discard;
+    img->discard = top->flags & OPEN_UNMAP;
+    img->zeroes = opts->zeroes;
+    image_set_limits(img, &opts->limits);
     img->on_read_error = opts->on_read_error;
     img->on_write_error = opts->on_write_error;
     img->guarded = node_guessed(top);
     if (img->guarded) {
         image_read(img, 0, img->head, MIN(sizeof(img->head), top->size));
+    }
+    return true;
+}
+
+bool image_resize(Image *img, uint64_t size, GError **error)
+{
+    struct node *top = img->top;
+    if (!top || img->read_only || !top->format->tools || !top->format->tools->resize) {
+        g_set_error(error, LODGE_ERROR, top && img->read_only ? EROFS : ENOTSUP, "%s: %s", img->id,
+                    !top             ? "no medium"
+                    : img->read_only ? "it is read-only"
+                                     : "Image format driver does not support resize");
+        return false;
+    }
+    image_drain(img);
+    if (!top->format->tools->resize(top, size, PREALLOC_OFF, error)) {
+        return false;
+    }
+    if (img->changed) {
+        img->changed(img->changed_owner);
     }
     return true;
 }
@@ -181,6 +202,7 @@ void image_close(Image *img)
         at = &(*at)->next;
     }
     *at = img->next;
+    g_clear_handle_id(&img->timer, g_source_remove);
     g_free(img->id);
     g_free(img->node_name);
     g_free(img);
@@ -231,6 +253,21 @@ bool image_guarded(const Image *img)
 const char *image_id(const Image *img)
 {
     return img->id;
+}
+
+const char *image_node_name(const Image *img)
+{
+    return img->node_name;
+}
+
+bool image_attached(const Image *img)
+{
+    return img->changed != NULL;
+}
+
+struct node *image_top(const Image *img)
+{
+    return img->top;
 }
 
 const char *image_file(const Image *img)

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "base/error.h"
+#include "host/image/throttle.h"
 #include "host/image/track.h"
 
 #include <jansson.h>
@@ -48,6 +49,9 @@ enum image_on_error {
     IMAGE_ON_ERROR_ENOSPC,  /* stop for a full disk, else report */
 };
 
+/* detect-zeroes=: what becomes of a write that is all zero. */
+enum image_zeroes { IMAGE_ZEROES_WRITE, IMAGE_ZEROES_ZERO, IMAGE_ZEROES_UNMAP };
+
 struct image_options {
     const char *id;
     const char *file;      /* a path, or a name with a protocol */
@@ -60,8 +64,9 @@ struct image_options {
     bool discard;          /* discard=unmap */
     bool lock_off;
     const char *node_name;
-    const char *aio;       /* "io_uring", "native", "threads"; NULL: the best there is */
     enum image_on_error on_read_error, on_write_error;
+    enum image_zeroes zeroes;
+    struct throttle_limits limits;
 };
 
 Image *image_open(const struct image_options *opts, GError **error);
@@ -81,6 +86,14 @@ void image_on_change(Image *img, void (*changed)(void *owner), void *owner);
 /* An image without a medium, for an empty CD-ROM or floppy drive. */
 Image *image_new_empty(const char *id);
 Image *image_find(const char *id_or_node_name);
+const char *image_node_name(const Image *img); /* NULL: none was given */
+bool image_attached(const Image *img);         /* a device uses it */
+/* The chain under it, for who looks at it or changes it while nothing is under way. */
+struct node *image_top(const Image *img);
+/* Its size as the medium has it now, for the device that hears of it through .changed. */
+bool image_resize(Image *img, uint64_t size, GError **error);
+void image_set_limits(Image *img, const struct throttle_limits *limits);
+struct throttle_limits image_limits(const Image *img);
 void image_each(void (*each)(Image *img, void *owner), void *owner);
 
 /* Data path. */

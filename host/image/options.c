@@ -131,8 +131,7 @@ bool preallocation_of(const char *text, enum preallocation *out, GError **error)
 
 /* ---- objects ---- */
 
-/* Puts @value at "a.b.c" under @object. */
-static bool put_nested(json_t *object, const char *path, json_t *value, GError **error)
+bool options_put(json_t *object, const char *path, json_t *value, GError **error)
 {
     g_auto(GStrv) words = g_strsplit(path, ".", -1);
     unsigned n = g_strv_length(words);
@@ -196,7 +195,7 @@ json_t *options_nest(KeyVal *kv, GError **error)
             g_set_error(error, LODGE_ERROR, EINVAL, "\"%s\" is not UTF-8", keyval_key(kv, i));
             return NULL;
         }
-        if (!put_nested(flat, keyval_key(kv, i), value, error)) {
+        if (!options_put(flat, keyval_key(kv, i), value, error)) {
             return NULL;
         }
     }

@@ -28,6 +28,8 @@ uint64_t option_num(const Options *o, const char *name, uint64_t fallback);
 
 /* "a.b=1,c=2" as {"a": {"b": "1"}, "c": "2"}: "a.0", "a.1" make an array. */
 json_t *options_nest(KeyVal *kv, GError **error);
+/* Puts @value, a reference that is given away, at "a.b.c" under @object. */
+bool options_put(json_t *object, const char *path, json_t *value, GError **error);
 /* {"driver": "qcow2", "file": {...}} of --image-opts text. */
 json_t *options_of_text(const char *text, GError **error);
 /* Of an object whose values may be JSON's own or text: @out is left alone if @key is absent. */

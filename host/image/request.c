@@ -97,6 +97,18 @@ static int move_scattered(const struct image_request *req)
     return r;
 }
 
+static bool is_all_zero(const struct image_request *req)
+{
+    for (unsigned i = 0; i < req->niov; i++) {
+        const uint8_t *p = req->iov[i].iov_base;
+        size_t n = req->iov[i].iov_len;
+        if (n && (p[0] || memcmp(p, p + 1, n - 1))) {
+            return false;
+        }
+    }
+    return true;
+}
+
 int request_run(struct image_request *req)
 {
     struct node *top = req->image->top;
@@ -112,6 +124,10 @@ int request_run(struct image_request *req)
         return req->niov == 1 ? chain_read(top, req->offset, req->iov->iov_base, req->bytes)
                               : move_scattered(req);
     case IMAGE_WRITE:
+        if (req->image->zeroes && is_all_zero(req)) {
+            return chain_zero(top, req->offset, req->bytes,
+                              req->image->zeroes == IMAGE_ZEROES_UNMAP ? ZERO_UNMAP : ZERO_KEEP);
+        }
         return req->niov == 1 ? chain_write(top, req->offset, req->iov->iov_base, req->bytes)
                               : move_scattered(req);
     }
@@ -310,13 +326,88 @@ static void route(struct image *img, struct image_request *req)
         started = flat && submit_now(img, req);
         break;
     case IMAGE_READ:
-    case IMAGE_WRITE:
         started = submit_now(img, req);
+        break;
+    case IMAGE_WRITE:
+        started = !img->zeroes && submit_now(img, req);
         break;
     }
     if (!started) {
         submit_to_thread(img, req);
     }
+}
+
+/* ---- limits ---- */
+
+static gboolean go_on(gpointer image);
+
+static void start_timer(struct image *img, int64_t microseconds)
+{
+    if (!img->timer) {
+        img->timer = g_timeout_add((guint)(microseconds / 1000 + 1), go_on, img);
+    }
+}
+
+/* Lets those go whose turn it is. */
+static gboolean go_on(gpointer image)
+{
+    struct image *img = image;
+    img->timer = 0;
+    while (img->waiting) {
+        struct image_request *req = img->waiting;
+        int64_t wait = throttle_take(&img->throttle, req->op != IMAGE_READ, req->bytes,
+                                     g_get_monotonic_time());
+        if (wait) {
+            start_timer(img, wait);
+            break;
+        }
+        img->waiting = req->next;
+        route(img, req);
+        request_put(req, req->result);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+/* All at once: somebody waits for the drive to come to rest. */
+static void end_waiting(struct image *img)
+{
+    while (img->waiting) {
+        struct image_request *req = img->waiting;
+        img->waiting = req->next;
+        route(img, req);
+        request_put(req, req->result);
+    }
+    g_clear_handle_id(&img->timer, g_source_remove);
+}
+
+static bool must_wait(struct image *img, struct image_request *req)
+{
+    if (req->op == IMAGE_FLUSH || req->waits || !throttle_is_on(&img->throttle)) {
+        return false;
+    }
+    int64_t wait = img->waiting ? 1
+                                : throttle_take(&img->throttle, req->op != IMAGE_READ, req->bytes,
+                                                g_get_monotonic_time());
+    if (!wait) {
+        return false;
+    }
+    img->waiting_end = img->waiting ? img->waiting_end : &img->waiting;
+    req->next = NULL;
+    *img->waiting_end = req;
+    img->waiting_end = &req->next;
+    start_timer(img, wait);
+    return true;
+}
+
+void image_set_limits(Image *img, const struct throttle_limits *limits)
+{
+    img->throttle = (struct throttle){.limits = *limits, .leaked_at = g_get_monotonic_time()};
+    end_waiting(img);
+}
+
+struct throttle_limits image_limits(const Image *img)
+{
+    return img->throttle.limits;
 }
 
 void image_submit(Image *img, struct image_request *req)
@@ -328,6 +419,9 @@ void image_submit(Image *img, struct image_request *req)
     req->result = check(img, req);
     if (!req->result) {
         count(img, req);
+        if (must_wait(img, req)) {
+            return;
+        }
         route(img, req);
     }
     request_put(req, req->result);
@@ -411,9 +505,10 @@ void image_unplug(void)
     io_unplug();
 }
 
-static void wait_for(const struct image *img)
+static void wait_for(struct image *img)
 {
     while (img->running) {
+        end_waiting(img);
         run_finished();
         if (img->running) {
             io_reap(true);

@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "base/json.h"
 #include "base/lock.h"
 #include "base/util.h"
 #include "host/image/image.h"
@@ -82,8 +83,9 @@ static int run_range(Image *img, enum image_op op, uint64_t offset, uint64_t byt
 static void requests_move_bytes(const char *aio, bool direct)
 {
     char *path = make_file(MIB);
+    g_autoptr(json_t) o = aio ? json_pack("{s:s}", "aio", aio) : NULL;
     Image *img = open_image(&(struct image_options){
-        .id = "a", .file = path, .format = "raw", .aio = aio, .direct = direct, .discard = true});
+        .id = "a", .file = path, .format = "raw", .options = o, .direct = direct, .discard = true});
     static uint8_t a[40000], b[40000], c[80000];
     for (unsigned i = 0; i < sizeof(a); i++) {
         a[i] = (uint8_t)(i * 13);

@@ -11,6 +11,7 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/blockdev.h"
 #include "vmm/migrate.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
@@ -514,7 +515,7 @@ static json_t *with_keyval(json_t *args, bool (*add)(KeyVal *kv, GError **error)
 
 HANDLER(blockdev_add)
 {
-    return with_keyval(args, vm_blockdev_add, error);
+    return done(vm_blockdev_add(args, error));
 }
 
 HANDLER(device_add)
