@@ -32,6 +32,7 @@ struct stamp {
 struct model {
     uint64_t sent[BLOCKS], flushed[BLOCKS];
     uint64_t zeroed[BLOCKS]; /* the version of the last zeroing that was sent */
+    uint64_t unflushed[BLOCKS]; /* sent by the writer that lives, since its last flush; 0: no */
     uint64_t clock, flushes;
 };
 
@@ -76,7 +77,7 @@ static int write_blocks(struct node *n, struct model *m, uint64_t first, uint64_
     g_autofree uint8_t *buf = g_malloc(count * BLOCK);
     uint64_t version = ++m->clock;
     for (uint64_t i = 0; i < count; i++) {
-        m->sent[first + i] = version;
+        m->sent[first + i] = m->unflushed[first + i] = version;
         stamp_block(buf + i * BLOCK, first + i, version);
     }
     return chain_write(n, first * BLOCK, buf, count * BLOCK);
@@ -87,17 +88,18 @@ static int zero_blocks(struct node *n, struct model *m, uint64_t first, uint64_t
 {
     uint64_t version = ++m->clock;
     for (uint64_t i = 0; i < count; i++) {
-        m->sent[first + i] = m->zeroed[first + i] = version;
+        m->sent[first + i] = m->unflushed[first + i] = m->zeroed[first + i] = version;
     }
     return chain_zero(n, first * BLOCK, count * BLOCK, kind);
 }
 
 static int flush_blocks(struct node *n, struct model *m)
 {
-    static uint64_t before[BLOCKS];
-    memcpy(before, m->sent, sizeof(before));
     int r = chain_flush(n);
-    memcpy(m->flushed, before, sizeof(before));
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        m->flushed[i] = m->unflushed[i] ? m->unflushed[i] : m->flushed[i];
+        m->unflushed[i] = 0;
+    }
     m->flushes++;
     return r;
 }
@@ -328,6 +330,7 @@ static void write_until_killed(const char *path, const struct kind *kind, struct
         _exit(1);
     }
     int r = 0;
+    memset(m->unflushed, 0, sizeof(m->unflushed)); /* the last writer's may be lost */
     while (r == 0) {
         r = one_step(n, m, dice, kind);
     }
