@@ -324,7 +324,8 @@ static bool copy(struct convert *c)
         .any_order = args_has(c->args, "W"),
         .keep_space = c->sparse == 0,
     };
-    struct feed *feed = feed_of_chains(c->sources, c->n_sources, c->has_backing);
+    struct feed *feed = c->has_backing ? feed_above(c->sources[0], c->sources[0]->backing)
+                                       : feed_of_chains(c->sources, c->n_sources);
     struct sink *sink = sink_of_chain(c->out, &how);
     struct copy run = {
         .feed = feed,

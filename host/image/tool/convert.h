@@ -81,8 +81,10 @@ int copy_run(struct copy *c);
 /* All bytes are 0. */
 bool is_zero(const void *p, size_t n);
 
-/* Several disks one after the other; of each only what is above .backing if @above_backing. */
-struct feed *feed_of_chains(struct node *const *tops, unsigned n, bool above_backing);
+/* Several disks one after the other. */
+struct feed *feed_of_chains(struct node *const *tops, unsigned n);
+/* What @top and those between it and @base have of their own. */
+struct feed *feed_above(struct node *top, struct node *base);
 void feed_free(struct feed *f);
 
 struct sink_options {

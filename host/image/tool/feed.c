@@ -7,7 +7,9 @@ struct chain_feed {
     struct feed feed;
     struct node *const *tops;
     unsigned n;
-    bool above_backing;
+    struct node *only; /* .tops points here if there is one */
+    bool partly;       /* only what is above .base */
+    struct node *base;
     uint64_t at;          /* where the next piece starts */
     enum piece_kind kind; /* of what is known: [.at, .known) */
     uint64_t known;
@@ -26,7 +28,7 @@ static struct node *source_at(const struct chain_feed *f, uint64_t *at)
 
 static enum piece_kind kind_of(const struct chain_feed *f, const struct chain_status *s)
 {
-    if (f->above_backing && !s->present) {
+    if (f->partly && !s->present) {
         return PIECE_BACKING;
     }
     return s->zero ? PIECE_ZERO : PIECE_DATA;
@@ -37,7 +39,7 @@ static int look(struct chain_feed *f)
     uint64_t at = f->at;
     struct node *top = source_at(f, &at);
     struct chain_status s;
-    int error = chain_status(top, f->above_backing ? top->backing : NULL, at, top->size - at, &s);
+    int error = chain_status(top, f->partly ? f->base : NULL, at, top->size - at, &s);
     if (!error) {
         f->kind = kind_of(f, &s);
         f->known = f->at + s.length;
@@ -82,8 +84,7 @@ static int chain_fill(struct feed *feed, struct piece *p)
     const struct chain_feed *f = (struct chain_feed *)feed;
     for (uint64_t done = 0, n; done < p->length; done += n) {
         uint64_t at = p->offset + done;
-        const struct node *const_top = source_at(f, &at);
-        struct node *top = (struct node *)const_top;
+        struct node *top = source_at(f, &at);
         n = MIN(p->length - done, top->size - at);
         int error = chain_read(top, at, p->data + done, n);
         if (error) {
@@ -93,17 +94,34 @@ static int chain_fill(struct feed *feed, struct piece *p)
     return 0;
 }
 
-struct feed *feed_of_chains(struct node *const *tops, unsigned n, bool above_backing)
+static struct chain_feed *feed_new(void)
 {
     struct chain_feed *f = g_new0(struct chain_feed, 1);
     f->feed.next = chain_next;
     f->feed.read = chain_fill;
+    return f;
+}
+
+struct feed *feed_of_chains(struct node *const *tops, unsigned n)
+{
+    struct chain_feed *f = feed_new();
     f->tops = tops;
     f->n = n;
-    f->above_backing = above_backing;
     for (unsigned i = 0; i < n; i++) {
         f->feed.size += tops[i]->size;
     }
+    return &f->feed;
+}
+
+struct feed *feed_above(struct node *top, struct node *base)
+{
+    struct chain_feed *f = feed_new();
+    f->only = top;
+    f->tops = &f->only;
+    f->n = 1;
+    f->partly = true;
+    f->base = base;
+    f->feed.size = top->size;
     return &f->feed;
 }
 

@@ -2,8 +2,10 @@
 #include "host/image/tool/open.h"
 
 #include "host/image/protocol.h"
+#include "host/image/secret.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct {
@@ -45,10 +47,7 @@ static bool define_object(const char *text, GError **error)
                     type ? type : "");
         return false;
     }
-    if (kv) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "No format here takes secrets");
-    }
-    return false;
+    return kv && secret_add(kv, error) && keyval_done(kv, error);
 }
 
 bool tool_common(const struct args *args, struct tool_common *out)
@@ -160,6 +159,15 @@ uint64_t image_allocated(struct node *node)
 bool target_is_device(const struct node *node)
 {
     return node->file->block_device;
+}
+
+char *realpath_of(const char *name)
+{
+    const char *local = name_local_path(name);
+    char *real = local ? realpath(local, NULL) : NULL;
+    char *copy = g_strdup(real);
+    free(real);
+    return copy;
 }
 
 char *backing_path(const char *name, const char *backing)

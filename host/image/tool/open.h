@@ -58,5 +58,7 @@ json_t *json_text_of(const char *text);
 uint64_t image_allocated(struct node *node);
 /* Whether what a disk held before shows until it is overwritten. */
 bool target_is_device(const struct node *node);
+/* realpath() of a local file's name; NULL for others. */
+char *realpath_of(const char *name);
 /* @backing, as the image @name's header would have it, as a name that we can open. */
 char *backing_path(const char *name, const char *backing);

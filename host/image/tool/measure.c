@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/open.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* lodge-img measure */
+
+static const struct tool_option options[] = {
+    OPTION_HELP,
+    {0, "size", "SIZE", "of a disk of this size that holds nothing"},
+    OPTION_FORMAT,
+    {'O', NULL, "FORMAT", "format of the image that would be made (raw)"},
+    {'o', NULL, "OPTIONS", "its options"},
+    {'l', NULL, "SNAPSHOT", "of a snapshot in FILE"},
+    OPTION_OUTPUT,
+    OPTION_SHARE,
+    OPTION_OBJECT,
+    OPTION_IMAGE_OPTS,
+    OPTION_UNTRUSTED,
+    {0},
+};
+
+enum { CLUSTER_DEFAULT = 65536 };
+
+/* Guest bytes that are data, in whole clusters. */
+static bool count_data(struct node *node, uint64_t cluster, uint64_t *used)
+{
+    struct chain_status s;
+    *used = 0;
+    for (uint64_t at = 0; at < node->size; at += s.length) {
+        int error = chain_status(node, NULL, at, node->size - at, &s);
+        if (error) {
+            tool_error("Unable to get block status: %s", g_strerror(-error));
+            return false;
+        }
+        if (!s.zero) {
+            uint64_t from = at - at % cluster, to = at + s.length;
+            to = (to + cluster - 1) / cluster * cluster;
+            *used += to - from;
+            s.length = MIN(to, node->size) - at;
+        }
+    }
+    return true;
+}
+
+static bool measure(const struct tool_create *how, uint64_t used, uint64_t out[2])
+{
+    const struct image_format *f = format_find(how->format, NULL);
+    enum preallocation prealloc = PREALLOC_OFF;
+    const char *mode = option_str(how->options, "preallocation");
+    GError *error = NULL;
+    if (mode && !preallocation_of(mode, &prealloc, &error)) {
+        tool_report(error, "%s", "");
+        return false;
+    }
+    if (!f->tools->measure) {
+        tool_error("Block driver '%s' does not support size measurement", f->name);
+        return false;
+    }
+    struct image_create make = {
+        .size = how->size,
+        .options = how->options,
+        .backing_name = option_str(how->options, "backing_file"),
+        .backing_format = option_str(how->options, "backing_fmt"),
+        .preallocation = prealloc,
+    };
+    if (!f->tools->measure(&make, used, out, &error)) {
+        tool_report(error, "%s", "");
+        return false;
+    }
+    return true;
+}
+
+static void print(bool json, const uint64_t out[2])
+{
+    if (!json) {
+        printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", out[0], out[1]);
+        return;
+    }
+    json_t *o = json_object();
+    json_object_set_new(o, "required", json_integer((json_int_t)out[0]));
+    json_object_set_new(o, "fully-allocated", json_integer((json_int_t)out[1]));
+    print_json(o);
+    json_decref(o);
+}
+
+static bool from_image(struct args *args, struct tool_create *how, uint64_t *used)
+{
+    struct tool_common common;
+    const char *snapshot = args_get(args, "l");
+    GError *error = NULL;
+    if (!tool_common(args, &common)) {
+        return false;
+    }
+    g_autoptr(Node) node =
+        tool_open(&common, args->operands[0], args_get(args, "f"), OPEN_READ_ONLY);
+    if (!node) {
+        return false;
+    }
+    if (snapshot && !tool_load_snapshot(node, snapshot, &error)) {
+        tool_report(error, "Failed to load snapshot: ");
+        return false;
+    }
+    how->size = node->size;
+    return count_data(node, option_size(how->options, "cluster_size", CLUSTER_DEFAULT), used);
+}
+
+static int run(struct args *args)
+{
+    const char *size = args_get(args, "size");
+    g_autofree char *text = args_joined(args, "o");
+    struct tool_create how = {.format = args_get(args, "O")};
+    g_autoptr(Options) owned = NULL;
+    GError *error = NULL;
+    uint64_t used = 0, out[2];
+    bool json;
+    how.format = how.format ? how.format : "raw";
+    if (size && !tool_number("image size", size, 0, INT64_MAX, &how.size)) {
+        return 1;
+    }
+    if (!tool_wants_json(args, &json)) {
+        return 1;
+    }
+    if (args->n_operands > 1) {
+        tool_error("At most one filename argument is allowed.");
+        return 1;
+    }
+    if (size && args->n_operands) {
+        tool_error("--size N cannot be used together with a filename.");
+        return 1;
+    }
+    if (!size && !args->n_operands) {
+        tool_error("Either --size N or one filename must be specified.");
+        return 1;
+    }
+    if (!create_prepare(&how, text, &error)) {
+        tool_report(error, "%s", "");
+        return 1;
+    }
+    owned = how.options;
+    if ((!size && !from_image(args, &how, &used)) || !measure(&how, used, out)) {
+        return 1;
+    }
+    print(json, out);
+    return 0;
+}
+
+const struct verb verb_measure = {"measure", "tell how large a new image would be",
+                                  "[FILE | --size SIZE]", options, run};

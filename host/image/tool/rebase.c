@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/tool/convert.h"
+#include "host/image/tool/open.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* lodge-img rebase */
+
+static const struct tool_option options[] = {
+    OPTION_HELP,
+    OPTION_FORMAT,
+    {'b', NULL, "BACKING", "the new backing file; empty: none"},
+    {'F', NULL, "FORMAT", "its format"},
+    {'u', NULL, NULL, "only change the name in FILE; nothing is read or copied"},
+    OPTION_PROGRESS,
+    OPTION_PROGRESS_AS,
+    OPTION_CACHE,
+    OPTION_SRC_CACHE,
+    OPTION_QUIET,
+    OPTION_SHARE,
+    OPTION_OBJECT,
+    OPTION_IMAGE_OPTS,
+    OPTION_UNTRUSTED,
+    {0},
+};
+
+enum { STEP = 256 << 10, SECTOR = 512, ALIGN = 4096 };
+
+struct rebase {
+    struct node *top, *before, *after; /* backing nodes: NULL for none */
+    struct node *shared;               /* .after is this node of the old chain */
+    uint8_t *buffers[2];
+};
+
+/* The bytes of a backing node, zeros behind its end. */
+static int fetch(struct node *node, uint64_t offset, uint8_t *to, uint64_t n)
+{
+    uint64_t there = node && offset < node->size ? MIN(n, node->size - offset) : 0;
+    memset(to + there, 0, n - there);
+    return there ? chain_read(node, offset, to, there) : 0;
+}
+
+/* How far the status at @offset goes, and whether it is zero for sure. */
+static int look(struct node *node, uint64_t offset, uint64_t n, uint64_t *length, bool *zero)
+{
+    struct chain_status s = {.length = n, .zero = true};
+    int error = node && offset < node->size
+                    ? chain_status(node, NULL, offset, MIN(n, node->size - offset), &s)
+                    : 0;
+    *length = MIN(s.length, n);
+    *zero = s.zero;
+    return error;
+}
+
+static int read_failed(int error, const char *which)
+{
+    tool_error("error while reading from %s backing file: %s", which, g_strerror(-error));
+    return error;
+}
+
+/* Writes the sectors in which the two differ. */
+static int keep_difference(struct rebase *r, uint64_t offset, uint64_t n)
+{
+    const uint8_t *old = r->buffers[0], *new = r->buffers[1];
+    for (uint64_t at = 0, end; at < n; at = end) {
+        bool same = !memcmp(old + at, new + at, MIN(SECTOR, n - at));
+        for (end = at + SECTOR; end < n; end += SECTOR) {
+            if (!memcmp(old + end, new + end, MIN(SECTOR, n - end)) != same) {
+                break;
+            }
+        }
+        end = MIN(end, n);
+        int error = same ? 0 : chain_write(r->top, offset + at, old + at, end - at);
+        if (error) {
+            tool_error("Error while writing to COW image: %s", g_strerror(-error));
+            return error;
+        }
+    }
+    return 0;
+}
+
+/* A range that shows the backing file. */
+static int settle(struct rebase *r, uint64_t offset, uint64_t *length)
+{
+    uint64_t n[2];
+    bool zero[2];
+    int error = look(r->before, offset, *length, &n[0], &zero[0]);
+    error = error ? error : look(r->after, offset, *length, &n[1], &zero[1]);
+    if (error) {
+        tool_error("error while reading image metadata: %s", g_strerror(-error));
+        return error;
+    }
+    *length = MIN(n[0], n[1]);
+    if (zero[0] && zero[1]) {
+        return 0;
+    }
+    *length = MIN(*length, STEP);
+    error = fetch(r->before, offset, r->buffers[0], *length);
+    if (error) {
+        return read_failed(error, "old");
+    }
+    error = fetch(r->after, offset, r->buffers[1], *length);
+    if (error) {
+        return read_failed(error, "new");
+    }
+    return memcmp(r->buffers[0], r->buffers[1], *length) ? keep_difference(r, offset, *length) : 0;
+}
+
+/* Whether what shows at @offset comes from above the node that stays below. */
+static int shows_backing(struct rebase *r, uint64_t offset, uint64_t *length, bool *shows)
+{
+    struct chain_status s;
+    uint64_t n = r->top->size - offset;
+    int error = chain_status(r->top, r->before, offset, n, &s);
+    *shows = !error && !s.present;
+    if (*shows && r->shared && offset < r->before->size) {
+        n = MIN(s.length, r->before->size - offset);
+        error = chain_status(r->before, r->shared, offset, n, &s);
+        *shows = !error && s.present;
+    }
+    *length = s.length;
+    if (error) {
+        tool_error("error while reading image metadata: %s", g_strerror(-error));
+    }
+    return error;
+}
+
+static bool settle_all(struct rebase *r)
+{
+    uint64_t n;
+    for (uint64_t at = 0; at < r->top->size; at += n) {
+        bool shows;
+        if (shows_backing(r, at, &n, &shows) || (shows && settle(r, at, &n))) {
+            return false;
+        }
+        progress_bytes(at + n, r->top->size);
+    }
+    return true;
+}
+
+static bool change_name(struct node *top, const char *name, const char *format)
+{
+    const struct format_tools *tools = top->format->tools;
+    g_autoptr(GError) error = NULL;
+    const char *why = NULL;
+    if (name && !format) {
+        why = "backing format must be specified";
+    } else if (!tools || !tools->set_backing) {
+        why = g_strerror(ENOTSUP);
+    } else if (!tools->set_backing(top, name, format, &error)) {
+        why = error_errno(error) == ENOSPC ? "No space left in the file header" : error->message;
+    }
+    if (why) {
+        tool_error("Could not change the backing file to '%s': %s", name ? name : "", why);
+    }
+    return !why;
+}
+
+/* The new backing file: a node of the old chain, or one of its own in *opened. */
+static bool open_new(struct rebase *r, const char *file, const char *name, const char *format,
+                     unsigned flags, struct node **opened)
+{
+    g_autofree char *path = backing_path(file, name), *real = realpath_of(path);
+    g_autoptr(GError) error = NULL;
+    for (struct node *n = r->before; n; n = n->backing) {
+        g_autofree char *known = realpath_of(node_name(n));
+        if (real && !g_strcmp0(real, known)) {
+            r->after = r->shared = n;
+            return true;
+        }
+    }
+    struct chain_open how = {.name = path, .format = format, .flags = OPEN_READ_ONLY | flags};
+    *opened = r->after = chain_open(&how, &error);
+    if (!*opened) {
+        tool_error("Could not open new backing file '%s': %s", name, error->message);
+    }
+    return *opened != NULL;
+}
+
+static bool safely(struct node *top, const char *file, const char *name, const char *format,
+                   unsigned flags)
+{
+    struct rebase r = {.top = top, .before = top->backing};
+    struct node *opened = NULL;
+    bool ok = !name || open_new(&r, file, name, format, flags, &opened);
+    if (ok) {
+        r.buffers[0] = aligned_alloc(ALIGN, STEP);
+        r.buffers[1] = aligned_alloc(ALIGN, STEP);
+        ok = r.buffers[0] && r.buffers[1] && settle_all(&r) && tool_flush(top, file);
+    }
+    free(r.buffers[0]);
+    free(r.buffers[1]);
+    tool_close(opened);
+    return ok;
+}
+
+static int run(struct args *args)
+{
+    const char *name = args_get(args, "b"), *format = args_get(args, "F");
+    const char *t = args_get(args, "t"), *source = args_get(args, "T");
+    bool unsafe = args_has(args, "u");
+    struct tool_common common;
+    unsigned flags = OPEN_UNMAP | (unsafe ? OPEN_NO_BACKING : 0), source_flags = 0;
+    if (!tool_common(args, &common)) {
+        return 1;
+    }
+    const char *file = tool_one_file(args);
+    if (!file) {
+        return 1;
+    }
+    if (!unsafe && !name) {
+        return tool_usage("Must specify backing file (-b) or use unsafe mode (-u)");
+    }
+    if (!cache_flags(t, &flags)) {
+        tool_error("Invalid cache option: %s", t);
+        return 1;
+    }
+    if (!cache_flags(source, &source_flags)) {
+        tool_error("Invalid source cache option: %s", source);
+        return 1;
+    }
+    struct node *top = progress_begin(args) ? tool_open(&common, file, args_get(args, "f"), flags)
+                                            : NULL;
+    if (!top) {
+        return 1;
+    }
+    name = name && *name ? name : NULL;
+    bool ok = true;
+    if (format && !format_find(format, NULL)) {
+        tool_error("Invalid format name: '%s'", format);
+        ok = false;
+    }
+    progress_at(0);
+    ok = ok && (unsafe || safely(top, file, name, format, source_flags | common.flags)) &&
+         change_name(top, name, format) && tool_flush(top, file);
+    if (ok) {
+        progress_at(100);
+    }
+    progress_end();
+    tool_close(top);
+    return ok ? 0 : 1;
+}
+
+const struct verb verb_rebase = {"rebase", "give an image another backing file", "FILE", options,
+                                 run};
