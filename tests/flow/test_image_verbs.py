@@ -74,6 +74,51 @@ def test_raw():
          "$Q convert -n b.raw e.raw && wc -c e.raw", "ls")
 
 
+DATA = ("head -c 4194304 /dev/zero | tr '\\0' '\\377' > a.raw; truncate -s 10M a.raw; "
+        "printf hello | dd of=a.raw bs=1 seek=6000000 conv=notrunc status=none")
+
+
+def test_raw_more():
+    both(DATA, "$Q resize a.raw", "$Q resize -f raw a.raw -5M", "$Q resize -f raw a.raw +1M",
+         "$Q resize -f raw a.raw foo", "$Q resize -f raw a.raw +", "$Q resize a.raw 5M",
+         "$Q resize -f raw --shrink a.raw -20M", "$Q resize -f raw --preallocation=foo a.raw 20M",
+         "$Q resize -f raw --preallocation=full --shrink a.raw 5M", "$Q resize", "$Q resize a b 5",
+         "$Q resize -f raw --preallocation=falloc a.raw 12M", "$Q info a.raw | grep virtual",
+         "$Q resize -q --shrink -f raw a.raw 10M; wc -c a.raw",
+         "$Q rebase", "$Q rebase a.raw", "$Q rebase -f raw -b y a.raw", "$Q rebase -u -f raw -b y a.raw",
+         "$Q rebase -T foo -b y a.raw", "$Q rebase -t foo -b y a.raw",
+         "$Q commit a.raw", "$Q commit -f raw a.raw", "$Q commit -b y -f raw a.raw",
+         "$Q amend a.raw", "$Q amend -o foo=1 a.raw", "$Q amend -o help", "$Q amend -f raw -o size=1 a.raw",
+         "$Q amend -o compat=v2 nofile", "$Q bench", "$Q bench -c 10 -d 2 -s 512 -f raw a.raw",
+         "$Q bench -w -c 10 -f raw --flush-interval 3 a.raw", "$Q bench -c 10 -f raw --flush-interval 3 a.raw",
+         "$Q bench -w -c 100 -d 4 -f raw --flush-interval 10 --pattern 255 -S 8k -o 4k a.raw",
+         "$Q bench -w -c 100 -d 4 -f raw --flush-interval 10 --no-drain a.raw", "cksum a.raw",
+         "$Q bitmap", "$Q bitmap a.raw b", "$Q bitmap --add a.raw", "$Q bitmap --add -g 3 -f raw a.raw b",
+         "$Q bitmap --remove -g 512 a.raw b", "$Q bitmap --add -F raw a.raw b", "$Q bitmap --add -b x a.raw b",
+         "$Q dd", "$Q dd if=a.raw", "$Q dd if=a.raw of=b.raw bs=1M count=2 skip=1; cksum b.raw",
+         "$Q dd if=a.raw of=b.raw bs=0", "$Q dd if=a.raw of=b.raw bs=x", "$Q dd if=a.raw of=b.raw foo=1",
+         "$Q dd if=a.raw of=b.raw foo", "$Q dd if=a.raw of=b.raw skip=11M bs=1; wc -c b.raw",
+         "$Q dd bs=4k if=a.raw of=b.raw skip=2; cksum b.raw",
+         "$Q dd if=nofile of=b.raw",
+         "$Q measure", "$Q measure -O raw", "$Q measure --size 1G -O foo", "$Q measure --size 1G a.raw",
+         "$Q measure a b", "$Q measure --size 1G", "$Q measure -O raw a.raw", "$Q measure --output=json a.raw",
+         "$Q measure -f raw -l foo a.raw",
+         "$Q compare", "$Q compare a.raw", "$Q compare a.raw nofile", "$Q compare nofile a.raw",
+         "$Q compare a.raw a.raw", "$Q compare -s a.raw a.raw", "$Q compare -T foo a.raw a.raw",
+         "$Q compare -q a.raw a.raw", "cp a.raw c.raw; printf x | dd of=c.raw bs=1 seek=5001 conv=notrunc status=none",
+         "$Q compare a.raw c.raw", "$Q compare -q a.raw c.raw", "$Q compare -s a.raw c.raw",
+         "$Q compare a.raw b.raw", "$Q compare -s a.raw b.raw", "truncate -s 12M a.raw", "$Q compare c.raw a.raw",
+         "cp a.raw c.raw; truncate -s 14M c.raw", "$Q compare c.raw a.raw", "$Q compare a.raw c.raw",
+         "$Q compare -p a.raw c.raw | tr '\\r' '\\n' | sed -n '1p;$p'",
+         "$Q map a.raw", "$Q map --output=json a.raw")
+
+
+def test_secrets():
+    both("$Q create a.raw 1M", "$Q info --object foo a.raw",
+         "$Q info --object foo,id=x a.raw", "$Q info --object secret,data=5 a.raw",
+         "$Q info --object secret,id=x,data=5 a.raw | grep virtual")
+
+
 def test_names():
     """Messages start with the name of the program."""
     assert img("foo", check=False).stderr.startswith(b"lodge-img: Command not found: foo\n")
@@ -81,4 +126,4 @@ def test_names():
 
 if __name__ == "__main__":
     images.need_qemu_img()
-    images.main([test_usage, test_raw, test_names])
+    images.main([test_usage, test_raw, test_raw_more, test_secrets, test_names])

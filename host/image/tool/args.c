@@ -121,6 +121,12 @@ enum args_outcome args_parse(struct args *args, const struct verb *verb, int arg
     fill_tables(verb->options, n, letters, longs);
     *args = (struct args){.verb = verb, .given = g_new0(struct given, (size_t)argc)};
     optind = 0;
+    char *last = verb->sign_last && argc > 1 ? argv[argc - 1] : NULL;
+    if (last && last[0] == '-' && g_ascii_isdigit(last[1])) {
+        argc--;
+    } else {
+        last = NULL;
+    }
     while ((found = getopt_long(argc, argv, letters->str, longs, NULL)) != -1) {
         if (found == ':') {
             tool_usage("missing argument for option '%s'", argv[optind - 1]);
@@ -137,7 +143,7 @@ enum args_outcome args_parse(struct args *args, const struct verb *verb, int arg
         args->given[args->n_given++] = (struct given){o, o->value ? optarg : NULL};
     }
     args->operands = argv + optind;
-    args->n_operands = (unsigned)(argc - optind);
+    args->n_operands = (unsigned)(argc - optind) + (last != NULL);
     return ARGS_FINE;
 }
 

@@ -163,8 +163,7 @@ static bool measure(struct bench *b, bool quiet)
                " in parallel (starting at offset %" PRIu64 ", step size %" PRIu64 ")\n",
                b->count, b->write ? "write" : "read", b->size, b->depth, b->offset, b->step);
         if (b->flush_interval) {
-            printf("Sending flush every %" PRIu64 " %srequests\n", b->flush_interval,
-                   b->no_drain ? "" : "in-flight ");
+            printf("Sending flush every %" PRIu64 " requests\n", b->flush_interval);
         }
         fflush(stdout);
     }

@@ -116,4 +116,4 @@ static int run(struct args *args)
 }
 
 const struct verb verb_resize = {"resize", "change the size of a disk", "FILE [+|-]SIZE", options,
-                                 run};
+                                 run, true};
