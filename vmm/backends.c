@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "host/chardev/chardev.h"
+#include "host/image/secret.h"
 #include "host/net/net.h"
 #include "vmm/build.h"
 #include "vmm/monitor/monitor.h"
@@ -67,12 +68,20 @@ static bool make_memory(struct object *ob, KeyVal *kv, GError **error)
     return true;
 }
 
+static bool make_secret(struct object *ob, KeyVal *kv, GError **error)
+{
+    keyval_get(kv, "id");
+    (void)ob;
+    return secret_add(kv, error) && keyval_done(kv, error);
+}
+
 static const struct {
     const char *kind, *about;
     bool (*make)(struct object *ob, KeyVal *kv, GError **error);
 } object_kinds[] = {
     {"rng-builtin", "random bytes of the kernel", make_rng},
     {"rng-random", "random bytes of a file (filename=)", make_rng},
+    {"secret", "passphrase or key (data=, file=, format=, keyid=, iv=)", make_secret},
     {"memory-backend-ram", "guest memory (size=, prealloc=)", make_memory},
     {"memory-backend-file", "guest memory in a file (size=, mem-path=, share=, prealloc=)", make_memory},
     {"memory-backend-memfd", "guest memory other processes can map (size=, prealloc=)", make_memory},
@@ -127,6 +136,11 @@ bool vm_object_remove(const char *id, GError **error)
     if (!ob) {
         g_set_error(error, LODGE_ERROR, ENOENT, "object '%s' not found", id);
         return false;
+    }
+    if (g_str_equal(ob->kind, "secret") && secret_remove(id)) {
+        g_ptr_array_remove(objects, ob);
+        object_free(ob);
+        return true;
     }
     g_set_error(error, LODGE_ERROR, EBUSY, "object '%s' is in use, can not be deleted", id);
     return false;

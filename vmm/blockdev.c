@@ -167,9 +167,11 @@ bool vm_blockdev_remove(const char *name, GError **error)
         g_set_error(error, LODGE_ERROR, ENODEV, "Failed to find node with node-name='%s'", name);
         return false;
     }
-    if (b->parent || (img && image_attached(img))) {
+    Image *user = NULL;
+    bool used = image_find_node(name, &user) && user != img;
+    if (used || (img && image_attached(img))) {
         g_set_error(error, LODGE_ERROR, EBUSY, "Node '%s' is busy: node is used %s", name,
-                    b->parent ? "as a child of another" : "by a device");
+                    used ? "as a child of another" : "by a device");
         return false;
     }
     image_close(img);

@@ -168,6 +168,66 @@ bool image_resize(Image *img, uint64_t size, GError **error)
     return true;
 }
 
+static const char *part_name(const json_t *options)
+{
+    return json_string_value(json_object_get(options, "node-name"));
+}
+
+struct node *image_find_node(const char *name, Image **out)
+{
+    for (struct image *img = images; img; img = img->next) {
+        if (img->top && !g_strcmp0(img->node_name, name)) {
+            *out = img;
+            return img->top;
+        }
+        for (struct node *n = img->top; n; n = n->backing) {
+            const json_t *file = json_object_get(n->options, "file");
+            if (!g_strcmp0(part_name(n->options), name) || !g_strcmp0(part_name(file), name)) {
+                *out = img;
+                return n;
+            }
+        }
+    }
+    return NULL;
+}
+
+bool image_push(Image *img, struct node *over, GError **error)
+{
+    struct node *top = img->top;
+    if (!top || img->read_only || over->backing || over->size < top->size) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s: %s", img->id,
+                    !top             ? "no medium"
+                    : img->read_only ? "it is read-only"
+                    : over->backing  ? "the overlay has a backing file already"
+                                     : "the overlay is smaller");
+        return false;
+    }
+    image_drain(img);
+    int r = chain_flush(top);
+    if (r < 0) {
+        error_set_errno(error, -r, "%s: cannot flush", img->id);
+        return false;
+    }
+    if (top->format != &format_overlay && !node_reopen(top, true, error)) {
+        return false;
+    }
+    over->backing = top;
+    img->top = over;
+    img->guarded = false;
+    g_free(img->file);
+    img->file = g_strdup(node_name(over));
+    g_free(img->node_name);
+    img->node_name = g_strdup(part_name(over->options));
+    return true;
+}
+
+struct node *image_take(Image *img)
+{
+    image_drain(img);
+    g_clear_pointer(&img->file, g_free);
+    return g_steal_pointer(&img->top);
+}
+
 static void take_out(struct image *img)
 {
     image_drain(img);

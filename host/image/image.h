@@ -36,6 +36,7 @@ struct image_request {
     struct image_request *next;
     int result;
     unsigned pending;
+    int64_t started; /* monotonic nanoseconds */
     bool waits; /* the machine's owner, who has called a blocking form, looks at .pending */
     struct track track;
 };
@@ -90,6 +91,15 @@ const char *image_node_name(const Image *img); /* NULL: none was given */
 bool image_attached(const Image *img);         /* a device uses it */
 /* The chain under it, for who looks at it or changes it while nothing is under way. */
 struct node *image_top(const Image *img);
+/* A node of any image's chain, or the file under one, by node-name; NULL: none. */
+struct node *image_find_node(const char *name, Image **img);
+/*
+ * Puts @over, whose backing file is not open, over what is there: writes go to @over from now
+ * on.  What was the top is read-only then.
+ */
+bool image_push(Image *img, struct node *over, GError **error);
+/* Takes the whole chain out, which the caller has to close; nothing may be under way. */
+struct node *image_take(Image *img);
 /* Its size as the medium has it now, for the device that hears of it through .changed. */
 bool image_resize(Image *img, uint64_t size, GError **error);
 void image_set_limits(Image *img, const struct throttle_limits *limits);
@@ -120,6 +130,8 @@ bool image_holds_failed(void); /* then a state cannot be saved */
 void image_retry_held(void);
 
 struct image_stats {
-    uint64_t rd_ops, rd_bytes, wr_ops, wr_bytes, flush_ops;
+    uint64_t rd_ops, rd_bytes, rd_ns, wr_ops, wr_bytes, wr_ns, flush_ops, flush_ns;
+    uint64_t wr_highest; /* where the write that went farthest ended */
+    uint64_t rd_failed, wr_failed, flush_failed;
 };
 struct image_stats image_stats(const Image *img);

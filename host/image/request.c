@@ -12,6 +12,8 @@
  */
 #include "host/image/drive.h"
 
+#include <time.h>
+
 enum { FAST_EXTENTS = 16, GATHER = 1 << 20 };
 
 static struct {
@@ -27,10 +29,49 @@ bool requests_over(void)
     return finished.first != NULL;
 }
 
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+}
+
+static void count(struct image *img, const struct image_request *req)
+{
+    struct image_stats *s = &img->stats;
+    uint64_t ns = (uint64_t)(now_ns() - req->started), bad = req->result < 0;
+    switch (req->op) {
+    case IMAGE_READ:
+        s->rd_ops++;
+        s->rd_ns += ns;
+        s->rd_failed += bad;
+        s->rd_bytes += req->bytes;
+        break;
+    case IMAGE_WRITE:
+        s->wr_ops++;
+        s->wr_ns += ns;
+        s->wr_failed += bad;
+        s->wr_bytes += req->bytes;
+        s->wr_highest = MAX(s->wr_highest, req->offset + req->bytes);
+        break;
+    case IMAGE_FLUSH:
+        s->flush_ops++;
+        s->flush_ns += ns;
+        s->flush_failed += bad;
+        break;
+    case IMAGE_DISCARD:
+    case IMAGE_ZERO:
+        break;
+    }
+}
+
 static void finish(struct image_request *req)
 {
     if (req->track.at) {
         track_end(req->image->top, &req->track);
+    }
+    if (req->started) {
+        count(req->image, req);
     }
     if (req->waits) {
         req->image->running--;
@@ -300,16 +341,6 @@ static int check(struct image *img, const struct image_request *req)
                : -EPERM;
 }
 
-static void count(struct image *img, const struct image_request *req)
-{
-    struct image_stats *s = &img->stats;
-    s->rd_ops += req->op == IMAGE_READ;
-    s->rd_bytes += req->op == IMAGE_READ ? req->bytes : 0;
-    s->wr_ops += req->op == IMAGE_WRITE;
-    s->wr_bytes += req->op == IMAGE_WRITE ? req->bytes : 0;
-    s->flush_ops += req->op == IMAGE_FLUSH;
-}
-
 static void route(struct image *img, struct image_request *req)
 {
     bool started = false, flat = img->top->format->flat;
@@ -415,10 +446,11 @@ void image_submit(Image *img, struct image_request *req)
     req->image = img;
     req->pending = 1;
     req->track.at = NULL;
+    req->started = 0;
     img->running++;
     req->result = check(img, req);
     if (!req->result) {
-        count(img, req);
+        req->started = now_ns();
         if (must_wait(img, req)) {
             return;
         }

@@ -14,6 +14,7 @@
 #include "host/image/image.h"
 #include "host/net/net.h"
 #include "vmm/migrate.h"
+#include "vmm/monitor/qemu_io.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -757,6 +758,23 @@ static bool do_log(ARGS)
     return log_enable(args->at[0], error);
 }
 
+static bool do_qemu_io(ARGS)
+{
+    return qemu_io(args->at[0], args->at[1], out, error);
+}
+
+static bool do_block_resize(ARGS)
+{
+    uint64_t size;
+    (void)out;
+    if (!text_size(args->at[1], 1 << 20, &size) || size > INT64_MAX) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s: no size", args->at[1]);
+        return false;
+    }
+    return by_qmp("block_resize", json_pack("{s:s, s:I}", "device", args->at[0], "size",
+                                            (json_int_t)size), error);
+}
+
 static bool do_savevm(ARGS)
 {
     (void)args, (void)out;
@@ -790,6 +808,8 @@ const struct hmp_command hmp_commands[] = {
     {"migrate", "[-d] URI", 1, 2, "send the machine's state to file:, exec:, unix:, tcp:", do_migrate},
     {"migrate_cancel", "", 0, 0, "stop sending", do_migrate_cancel},
     {"migrate_incoming", "URI", 1, 1, "take a state, after -incoming defer", do_migrate_incoming},
+    {"block_resize", "DRIVE SIZE", 2, 2, "another size for a drive; megabytes without a suffix", do_block_resize},
+    {"qemu-io", "DRIVE \"COMMAND\"", 2, 2, "read, write, discard or flush as the guest would", do_qemu_io},
     {"savevm|loadvm|delvm", "NAME", 1, 1, "not supported: it says what is", do_savevm},
     {"device_add", "MODEL[,PROP=VALUE...]", 1, 1, "add a device", do_device_add},
     {"device_del", "ID", 1, 1, "take a device out", do_device_del},

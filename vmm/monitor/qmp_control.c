@@ -11,7 +11,6 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
-#include "vmm/blockdev.h"
 #include "vmm/migrate.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
@@ -439,83 +438,10 @@ HANDLER(query_migrate_parameters)
 
 /* ---- media and devices ---- */
 
-/* The image behind "device" (a drive) or "id" (a device). */
-static Image *removable(json_t *args, GError **error)
-{
-    const char *drive = qmp_str(args, "device"), *id = qmp_str(args, "id");
-    const char *shown = drive ? drive : id ? id : "";
-    Image *img = drive ? image_find(drive) : NULL;
-    struct device *dev = id ? board_find(vm_board(), id) : NULL;
-    for (unsigned i = 0; dev && i < dev->model->nprops && !img; i++) {
-        const struct prop *p = &dev->model->props[i];
-        img = p->kind == PROP_DRIVE ? *(Image **)((char *)dev + p->slot) : NULL;
-    }
-    if (!img) {
-        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", shown);
-    } else if (!vm_drive_removable(img)) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Device '%s' is not removable", shown);
-        return NULL;
-    }
-    return img;
-}
-
-static void tray_moved(Image *img, bool open)
-{
-    vm_event("DEVICE_TRAY_MOVED", json_pack("{s:s, s:s, s:b}", "device", image_id(img), "id",
-                                            image_id(img), "tray-open", open));
-}
-
-HANDLER(eject)
-{
-    Image *img = removable(args, error);
-    if (img) {
-        image_eject(img);
-        tray_moved(img, true);
-    }
-    return NULL;
-}
-
-HANDLER(open_tray)
-{
-    return qmp_eject(args, error);
-}
-
-HANDLER(close_tray)
-{
-    Image *img = removable(args, error);
-    if (img) {
-        tray_moved(img, false);
-    }
-    return NULL;
-}
-
-HANDLER(change_medium)
-{
-    Image *img = removable(args, error);
-    const char *mode = qmp_str(args, "read-only-mode");
-    struct image_options o = {.file = qmp_str(args, "filename"), .format = qmp_str(args, "format")};
-    if (!img) {
-        return NULL;
-    }
-    o.id = image_id(img);
-    o.read_only = mode && g_str_equal(mode, "read-write")  ? false
-                  : mode && g_str_equal(mode, "read-only") ? true
-                                                           : vm_drive_is_cd(img);
-    if (image_change(img, &o, error)) {
-        tray_moved(img, false);
-    }
-    return NULL;
-}
-
 static json_t *with_keyval(json_t *args, bool (*add)(KeyVal *kv, GError **error), GError **error)
 {
     g_autoptr(KeyVal) kv = json_to_keyval(args, error);
     return done(kv && add(kv, error));
-}
-
-HANDLER(blockdev_add)
-{
-    return done(vm_blockdev_add(args, error));
 }
 
 HANDLER(device_add)
