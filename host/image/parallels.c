@@ -60,6 +60,8 @@ static int write_inuse(struct parallels *p, bool on)
     return r;
 }
 
+static bool check(struct node *node, unsigned fix, struct check_result *out, GError **error);
+
 /* First the data, then the table. */
 static int parallels_flush(struct node *node)
 {
@@ -152,16 +154,25 @@ static bool check_extension(struct node *node, const uint8_t *h, GError **error)
     return true;
 }
 
-static bool start_writing(struct node *node, unsigned flags, GError **error)
+/* Nobody closed it.  Only an image whose table is good is written as it is. */
+static bool recover(struct node *node, unsigned flags, GError **error)
 {
     struct parallels *p = node->priv;
-    if (node->read_only || (flags & (OPEN_READ_ONLY | OPEN_NO_IO | OPEN_CHECK))) {
+    struct check_result result = {0};
+    if (!p->unclean || node->read_only ||
+        (flags & (OPEN_READ_ONLY | OPEN_NO_IO | OPEN_CHECK))) {
         return true;
     }
-    if (p->unclean) {
+    p->unclean = false; /* the check must judge the rest */
+    if (!check(node, FIX_LEAKS, &result, error)) {
+        return false;
+    }
+    if (result.corruptions) {
+        p->unclean = true;
         g_set_error(error, LODGE_ERROR, EACCES,
-                    "parallels: Image was not closed correctly; cannot be opened read/write: "
-                    "check -r all repairs it");
+                    "Image was not closed correctly and has %" PRIu64
+                    " errors; check -r all repairs it",
+                    result.corruptions);
         return false;
     }
     return true;
@@ -184,13 +195,13 @@ static bool parallels_open(struct node *node, unsigned flags, GError **error)
     p->node = node;
     p->unclean = p->inuse = le32_at(h + INUSE_AT) == inuse_magic;
     if (!read_geometry(node, h, error) || !read_data_start(node, h, error) ||
-        !check_extension(node, h, error) || !start_writing(node, flags, error)) {
+        !check_extension(node, h, error)) {
         return false;
     }
     p->table = tables_new(node->file, SECTOR, clean, node);
     p->end = MAX(file_size(node->file), p->data_at);
     node->granule = SECTOR;
-    return true;
+    return recover(node, flags, error);
 }
 
 static void parallels_close(struct node *node)
@@ -298,7 +309,7 @@ static int parallels_zero(struct node *node, uint64_t offset, uint64_t length, e
 /* ---- whole images ---- */
 
 static const struct option_desc create_options[] = {
-    {"cluster_size", "size", "Bytes of a cluster", NULL},
+    {"cluster_size", "size", "Bytes of a cluster", "1048576"},
     {0},
 };
 

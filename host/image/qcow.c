@@ -557,6 +557,14 @@ static bool qcow_create(const struct image_create *how, GError **error)
     return r == 0;
 }
 
+static void qcow_describe(struct node *node, json_t *data)
+{
+    const struct qcow *q = node->priv;
+    if (q->crypt != CRYPT_NONE) {
+        json_object_set_new(data, "encrypted", json_true());
+    }
+}
+
 static uint32_t qcow_cluster_size(struct node *node)
 {
     return cluster_bytes(node->priv);
@@ -565,6 +573,7 @@ static uint32_t qcow_cluster_size(struct node *node)
 static const struct format_tools qcow_tools = {
     .create_options = create_options,
     .create = qcow_create,
+    .describe = qcow_describe,
     .cluster_size = qcow_cluster_size,
     .dirty_flag = true,
 };

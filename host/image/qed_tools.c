@@ -58,7 +58,7 @@ int qed_write_header(struct qed *q)
 static const struct option_desc create_options[] = {
     {"backing_file", "str", "File name of a base image", NULL},
     {"backing_fmt", "str", "Must match the backing file's format", NULL},
-    {"cluster_size", "size", "Bytes of a cluster", NULL},
+    {"cluster_size", "size", "Bytes of a cluster", "65536"},
     {"table_size", "size", "Clusters of an L1 or L2 table", NULL},
     {0},
 };
@@ -322,6 +322,12 @@ static bool set_backing(struct node *node, const char *name, const char *format,
     return true;
 }
 
+static void describe(struct node *node, json_t *data)
+{
+    const struct qed *q = node->priv;
+    json_object_set_new(data, "dirty-flag", json_boolean(q->features & QED_NEED_CHECK));
+}
+
 static uint32_t cluster_size(struct node *node)
 {
     return ((struct qed *)node->priv)->cluster;
@@ -332,6 +338,7 @@ const struct format_tools qed_tools = {
     .create = create,
     .resize = resize,
     .check = qed_check,
+    .describe = describe,
     .cluster_size = cluster_size,
     .set_backing = set_backing,
     .dirty_flag = true,
