@@ -268,7 +268,7 @@ struct node *node_open_file(struct file *f, const char *name, json_t *o, unsigne
     n->core->name = g_strdup(name ? name : n->file->name);
     n->read_only = n->file->read_only;
     n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags;
-    n->untrusted = flags & OPEN_UNTRUSTED;
+    n->untrusted = (flags | f->flags) & OPEN_UNTRUSTED;
     if (!choose_format(n, o, error) || !format_open(n, error)) {
         node_close(n);
         return NULL;

@@ -40,6 +40,8 @@ char *node_backing_path(const struct node *node);
 bool node_reopen(struct node *node, bool read_only, GError **error);
 /* Opens what @how says as @node's backing node; @node has none. */
 bool node_open_backing(struct node *node, const struct chain_open *how, GError **error);
+/* A temporary overlay over @base that takes what is written; @base is its own on success. */
+struct node *node_overlay(struct node *base, GError **error);
 
 const struct image_format *format_find(const char *name, GError **error);
 /* Which format the first bytes are of; "raw" if no other. */

@@ -9,23 +9,6 @@ struct image *images;
 
 extern const struct image_format format_overlay;
 
-/* Puts a temporary overlay over @base, which is the new node's on success. */
-static struct node *node_overlay(struct node *base, GError **error)
-{
-    struct file *file = file_temporary(base->size, error);
-    if (!file) {
-        return NULL;
-    }
-    struct node *n = node_new(&format_overlay, file);
-    n->backing = base;
-    n->core->opened = true;
-    if (!format_overlay.open(n, 0, error)) {
-        node_close(n);
-        return NULL;
-    }
-    return n;
-}
-
 static gboolean source_prepare(GSource *src, gint *timeout)
 {
     (void)src;

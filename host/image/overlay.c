@@ -7,7 +7,8 @@
  * memory says which those are.  The bitmap is address space that only takes memory where
  * the guest wrote: 32 KiB for each GiB that was touched throughout.
  */
-#include "host/image/format.h"
+#include "host/image/core.h"
+#include "host/image/protocol.h"
 
 #include <sys/mman.h>
 
@@ -119,3 +120,19 @@ const struct image_format format_overlay = {
     .place = overlay_place,
     .link = overlay_link,
 };
+
+struct node *node_overlay(struct node *base, GError **error)
+{
+    struct file *file = file_temporary(base->size, error);
+    if (!file) {
+        return NULL;
+    }
+    struct node *n = node_new(&format_overlay, file);
+    n->backing = base;
+    n->core->opened = true;
+    if (!format_overlay.open(n, 0, error)) {
+        node_close(n);
+        return NULL;
+    }
+    return n;
+}

@@ -7,6 +7,8 @@
 
 #include "base/json.h"
 #include "host/image/options.h"
+#include "host/image/secret.h"
+#include "host/image/tls.h"
 
 #include <fcntl.h>
 #include <gmodule.h>
@@ -86,20 +88,25 @@ bool protocol_exists(const char *driver)
 
 /* ---- modules ---- */
 
-/* Beside the program in a build folder, else where `meson install` puts them. */
+/* Beside the program, or a test, in a build folder, else where `meson install` puts them. */
 static GModule *open_module(const char *name, GError **error)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *dir = g_path_get_dirname(self ? self : ".");
     g_autofree char *file = g_strdup_printf("image-%s.so", name);
     g_autofree char *beside = g_build_filename(dir, "host", "image", file, NULL);
+    g_autofree char *above = g_build_filename(dir, "..", "host", "image", file, NULL);
     g_autofree char *installed = g_build_filename(dir, "..", LODGE_MODULES, file, NULL);
-    bool here = g_file_test(beside, G_FILE_TEST_EXISTS);
-    if (!here && !g_file_test(installed, G_FILE_TEST_EXISTS)) {
+    const char *const places[] = {beside, above, installed};
+    const char *path = NULL;
+    for (unsigned i = 0; i < G_N_ELEMENTS(places) && !path; i++) {
+        path = g_file_test(places[i], G_FILE_TEST_EXISTS) ? places[i] : NULL;
+    }
+    if (!path) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "it was built without the client (%s)", file);
         return NULL;
     }
-    GModule *m = g_module_open(here ? beside : installed, G_MODULE_BIND_LOCAL | G_MODULE_BIND_LAZY);
+    GModule *m = g_module_open(path, G_MODULE_BIND_LOCAL | G_MODULE_BIND_LAZY);
     if (!m) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "%s", g_module_error());
     }
@@ -139,6 +146,17 @@ const struct protocol *protocol_find(const char *driver, GError **error)
     return provider(row, error);
 }
 
+/* Of what comes from elsewhere nobody here can say what its names should mean. */
+static bool is_network(const struct protocol *p)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        if (loaded[i] == p) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* @options of a name, or those given; a new reference. */
 static json_t *file_options(const char *name, const json_t *options, GError **error)
 {
@@ -163,11 +181,71 @@ static json_t *file_options(const char *name, const json_t *options, GError **er
     return all;
 }
 
+/* A password as JSON text, which is all that our libraries take. */
+static json_t *secret_text(const char *id, GError **error)
+{
+    size_t n = 0;
+    uint8_t *secret = secret_get(id, &n, error);
+    json_t *text = secret ? json_stringn((const char *)secret, n) : NULL;
+    if (secret && (!text || memchr(secret, '\0', n))) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "secret \"%s\" is not text", id);
+        json_decref(text);
+        text = NULL;
+    }
+    secret_free(secret, n);
+    return text;
+}
+
+/*
+ * What options name by id is put in its place, since modules do not see our tables:
+ * "password-secret": ID becomes "password": TEXT, "tls-creds": ID the credentials' properties.
+ */
+static bool resolve(json_t *all, const json_t *said, GError **error)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)said, key, value)
+    {
+        const char *id = json_string_value(value);
+        if (id && g_str_has_suffix(key, "-secret")) {
+            g_autofree char *plain = g_strndup(key, strlen(key) - strlen("-secret"));
+            json_t *text = secret_text(id, error);
+            if (!text) {
+                return false;
+            }
+            json_object_set_new(all, plain, text);
+            json_object_del(all, key);
+        } else if (id && !strcmp(key, "tls-creds")) {
+            const struct tls_creds *creds = tls_creds_find(id);
+            if (!creds || creds->server) {
+                g_set_error(error, LODGE_ERROR, ENOENT,
+                            creds ? "TLS credentials '%s' are a server's: endpoint=client is wanted"
+                                  : "No TLS credentials with id '%s'", id);
+                return false;
+            }
+            json_object_set_new(all, key, tls_creds_describe(creds));
+        }
+    }
+    return true;
+}
+
+/* A driver that is a module gets its own, complete copy. */
+static json_t *resolved_options(const char *name, const json_t *options, GError **error)
+{
+    g_autoptr(json_t) all = file_options(name, options, error);
+    const struct row *row = all ? row_of_driver(json_text(all, "driver")) : NULL;
+    if (!row || !row->module) {
+        return g_steal_pointer(&all);
+    }
+    g_autoptr(json_t) own = json_deep_copy(all);
+    return resolve(own, all, error) ? g_steal_pointer(&own) : NULL;
+}
+
 /* ---- files ---- */
 
 struct file *file_open(const char *name, const json_t *options, unsigned flags, GError **error)
 {
-    g_autoptr(json_t) all = file_options(name, options, error);
+    g_autoptr(json_t) all = resolved_options(name, options, error);
     const struct protocol *p = all ? protocol_find(json_text(all, "driver"), error) : NULL;
     if (!p) {
         return NULL;
@@ -176,7 +254,7 @@ struct file *file_open(const char *name, const json_t *options, unsigned flags, 
     *f = (struct file){.protocol = p,
                        .name = g_strdup(json_text(all, "filename")),
                        .align = 1,
-                       .flags = flags,
+                       .flags = is_network(p) ? flags | OPEN_UNTRUSTED : flags,
                        .read_only = flags & OPEN_READ_ONLY,
                        .fd = -1,
                        .cached_fd = -1};
@@ -190,7 +268,7 @@ struct file *file_open(const char *name, const json_t *options, unsigned flags, 
 
 bool file_make(const char *name, const json_t *options, uint64_t size, GError **error)
 {
-    g_autoptr(json_t) all = file_options(name, options, error);
+    g_autoptr(json_t) all = resolved_options(name, options, error);
     const struct protocol *p = all ? protocol_find(json_text(all, "driver"), error) : NULL;
     if (p && !p->create) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "Protocol driver '%s' does not support image creation",

@@ -3,6 +3,8 @@
 /*
  * serve: the NBD server's sockets, clients and life.
  */
+#include "base/util.h"
+#include "host/image/core.h"
 #include "host/image/serve_nbd.h"
 
 #include <errno.h>
@@ -16,9 +18,20 @@
 
 enum { CLIENTS_MAX = 256, LISTEN_MAX = 8 };
 
+/* An export, and the first bytes of a disk whose format was guessed to be raw. */
+struct exported {
+    struct serve_export e;
+    bool guarded;
+    GMutex lock;
+    uint8_t head[PROBE_BYTES];
+    /* A range that had data when we looked last.  If there are zeroes now, sending them as data
+     * is right too, and some file systems count pages for each answer. */
+    uint64_t data_from, data_to;
+};
+
 struct server {
     struct serve_options opts;
-    GPtrArray *exports; /* of struct serve_export */
+    GPtrArray *exports; /* of struct exported */
     int listening[LISTEN_MAX];
     unsigned n_listening;
     int stop;    /* readable from serve_stop() on */
@@ -28,6 +41,13 @@ struct server {
     bool served;      /* under .lock: somebody chose an export */
     _Atomic bool stopping;
 };
+
+static void exported_free(void *data)
+{
+    struct exported *x = data;
+    g_mutex_clear(&x->lock);
+    g_free(x);
+}
 
 Server *serve_new(const struct serve_options *opts, GError **error)
 {
@@ -39,7 +59,7 @@ Server *serve_new(const struct serve_options *opts, GError **error)
     }
     Server *s = g_new0(Server, 1);
     s->opts = *opts;
-    s->exports = g_ptr_array_new_with_free_func(g_free);
+    s->exports = g_ptr_array_new_with_free_func(exported_free);
     s->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->changed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->stop < 0 || s->changed < 0) {
@@ -62,19 +82,70 @@ bool serve_add_export(Server *s, const struct serve_export *e, GError **error)
         g_set_error(error, LODGE_ERROR, EEXIST, "export \"%s\" is there already", e->name);
         return false;
     }
-    g_ptr_array_add(s->exports, g_memdup2(e, sizeof(*e)));
-    return true;
+    struct exported *x = g_new0(struct exported, 1);
+    x->e = *e;
+    x->guarded = node_guessed(e->image) && !e->read_only;
+    g_mutex_init(&x->lock);
+    g_ptr_array_add(s->exports, x);
+    int r = x->guarded ? chain_read(e->image, 0, x->head, MIN(PROBE_BYTES, e->image->size)) : 0;
+    if (r) {
+        error_set_errno(error, -r, "cannot read the first sectors");
+    }
+    return !r;
+}
+
+bool server_may_write(const struct serve_export *e, uint64_t offset, const uint8_t *from,
+                      uint64_t n)
+{
+    struct exported *x = container_of(e, struct exported, e);
+    uint8_t head[PROBE_BYTES];
+    offset += e->offset;
+    if (!x->guarded || offset >= sizeof(head)) {
+        return true;
+    }
+    size_t here = (size_t)MIN(n, sizeof(head) - offset);
+    g_mutex_lock(&x->lock);
+    memcpy(head, x->head, sizeof(head));
+    if (from) {
+        memcpy(head + offset, from, here);
+    } else {
+        memset(head + offset, 0, here);
+    }
+    bool still_raw = !image_probe_name(head, sizeof(head));
+    if (still_raw) {
+        memcpy(x->head, head, sizeof(head));
+    }
+    g_mutex_unlock(&x->lock);
+    return still_raw;
+}
+
+uint64_t server_known_data(const struct serve_export *e, uint64_t offset)
+{
+    struct exported *x = container_of(e, struct exported, e);
+    g_mutex_lock(&x->lock);
+    uint64_t n = offset >= x->data_from && offset < x->data_to ? x->data_to - offset : 0;
+    g_mutex_unlock(&x->lock);
+    return n;
+}
+
+void server_learn_data(const struct serve_export *e, uint64_t from, uint64_t to)
+{
+    struct exported *x = container_of(e, struct exported, e);
+    g_mutex_lock(&x->lock);
+    x->data_from = from;
+    x->data_to = to;
+    g_mutex_unlock(&x->lock);
 }
 
 const struct serve_export *server_export(Server *s, unsigned i)
 {
-    return i < s->exports->len ? g_ptr_array_index(s->exports, i) : NULL;
+    return i < s->exports->len ? &((struct exported *)g_ptr_array_index(s->exports, i))->e : NULL;
 }
 
 const struct serve_export *server_find_export(Server *s, const char *name, size_t n)
 {
-    for (unsigned i = 0; i < s->exports->len; i++) {
-        const struct serve_export *e = g_ptr_array_index(s->exports, i);
+    const struct serve_export *e;
+    for (unsigned i = 0; (e = server_export(s, i)); i++) {
         if (strlen(e->name) == n && !memcmp(e->name, name, n)) {
             return e;
         }

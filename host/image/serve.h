@@ -16,7 +16,9 @@ struct serve_export {
     struct node *image;
     uint64_t offset, size; /* the part of the image that clients see */
     bool read_only;
-    bool depth;  /* offer qemu:allocation-depth */
+    bool unmap;                                                   /* clients may give space back */
+    enum { ZEROES_AS_DATA, ZEROES_KEPT, ZEROES_UNMAPPED } zeroes; /* --detect-zeroes= */
+    bool depth;                                                   /* offer qemu:allocation-depth */
     bool shared; /* invite clients to connect several times */
     const char *bitmaps[SERVE_BITMAPS_MAX];
     unsigned n_bitmaps; /* offer qemu:dirty-bitmap:NAME */

@@ -156,41 +156,49 @@ static int read_image(const struct worker *w, uint64_t offset, void *to, size_t 
     return chain_read(e->image, e->offset + offset, to, n);
 }
 
-/* Whether the image has zeroes at @offset, and how far that answer goes, at most @n. */
-static int look(const struct worker *w, uint64_t offset, uint64_t n, bool *zero, uint64_t *length)
+/* Whether the image has zeroes at @offset, and how far that answer goes, at most @left. */
+static bool is_hole(const struct worker *w, uint64_t offset, uint32_t left, uint32_t *n)
 {
     const struct serve_export *e = w->client->export;
     struct chain_status st;
-    int r = chain_status(e->image, NULL, e->offset + offset, n, &st);
-    *zero = !r && st.zero;
-    *length = r ? n : MIN(st.length, n);
-    return r;
+    uint64_t known = server_known_data(e, offset);
+    if (known) {
+        *n = (uint32_t)MIN(known, left);
+        return false;
+    }
+    *n = left;
+    if (chain_status(e->image, NULL, e->offset + offset, e->size - offset, &st)) {
+        return false; /* the error shows when the bytes are read */
+    }
+    *n = (uint32_t)MIN(st.length, left);
+    if (!st.zero) {
+        server_learn_data(e, offset, offset + st.length);
+    }
+    return st.zero;
 }
 
 /* One chunk of a structured read; how many bytes it covers or a negative errno value. */
 static int64_t read_chunk(struct worker *w, uint64_t offset, uint32_t left)
 {
-    uint64_t n;
-    bool zero;
+    uint32_t n;
     uint8_t *data = w->buf + HEAD_BYTES, *head = data - CHUNK_BYTES - 8;
-    look(w, offset, left, &zero, &n); /* a failure shows when the bytes are read */
-    if (zero) {
+    if (is_hole(w, offset, left, &n)) {
         head = w->buf;
         put_chunk(w, head, n == left, CHUNK_HOLE, 12);
         be64_put(head + CHUNK_BYTES, offset);
-        be32_put(head + CHUNK_BYTES + 8, (uint32_t)n);
+        be32_put(head + CHUNK_BYTES + 8, n);
         transmit(w->client, head, CHUNK_BYTES + 12);
-        return (int64_t)n;
+        return n;
     }
     n = MIN(n, NBD_PIECE);
     int r = read_image(w, offset, data, n);
     if (r) {
         return r;
     }
-    put_chunk(w, head, n == left, CHUNK_DATA, (uint32_t)(8 + n));
+    put_chunk(w, head, n == left, CHUNK_DATA, 8 + n);
     be64_put(head + CHUNK_BYTES, offset);
     transmit(w->client, head, CHUNK_BYTES + 8 + n);
-    return (int64_t)n;
+    return n;
 }
 
 /* In one piece, for clients that cannot take or do not want chunks. */
@@ -248,7 +256,11 @@ static void do_zero(struct worker *w)
         answer(w, -ENOTSUP); /* whether it would be fast is not known beforehand */
         return;
     }
-    enum zero_kind kind = q->flags & FLAG_NO_HOLE ? ZERO_KEEP : ZERO_UNMAP;
+    if (!server_may_write(e, q->offset, NULL, q->length)) {
+        answer(w, -EPERM);
+        return;
+    }
+    enum zero_kind kind = q->flags & FLAG_NO_HOLE || !e->unmap ? ZERO_KEEP : ZERO_UNMAP;
     answer(w, flush_if(w, chain_zero(e->image, e->offset + q->offset, q->length, kind)));
 }
 
@@ -256,7 +268,8 @@ static void do_trim(struct worker *w)
 {
     const struct request *q = &w->req;
     const struct serve_export *e = w->client->export;
-    int r = chain_zero(e->image, e->offset + q->offset, q->length, ZERO_DISCARD);
+    bool may = e->unmap && server_may_write(e, q->offset, NULL, q->length);
+    int r = may ? chain_zero(e->image, e->offset + q->offset, q->length, ZERO_DISCARD) : 0;
     answer(w, flush_if(w, r == -ENOTSUP ? 0 : r)); /* advice only */
 }
 
@@ -275,6 +288,24 @@ static void do_cache(struct worker *w)
     answer(w, r);
 }
 
+static bool all_zero(const uint8_t *p, size_t n)
+{
+    return !p[0] && !memcmp(p, p + 1, n - 1);
+}
+
+static int write_image(const struct worker *w, uint64_t offset, size_t n)
+{
+    const struct serve_export *e = w->client->export;
+    if (!server_may_write(e, offset, w->buf, n)) {
+        return -EPERM;
+    }
+    if (e->zeroes != ZEROES_AS_DATA && all_zero(w->buf, n)) {
+        bool unmap = e->zeroes == ZEROES_UNMAPPED && e->unmap;
+        return chain_zero(e->image, e->offset + offset, n, unmap ? ZERO_UNMAP : ZERO_KEEP);
+    }
+    return chain_write(e->image, e->offset + offset, w->buf, n);
+}
+
 /*
  * Takes the data of a write from the peer, which is done while .receiving is held; whatever
  * becomes of the first piece, the rest must be read.  False: the peer has gone.
@@ -282,7 +313,6 @@ static void do_cache(struct worker *w)
 static bool take_write(struct worker *w, int *result)
 {
     const struct request *q = &w->req;
-    const struct serve_export *e = w->client->export;
     for (uint32_t done = 0; done < q->length;) {
         uint32_t n = MIN(q->length - done, NBD_PIECE);
         if (!stream_read(&w->client->stream, w->buf, n)) {
@@ -292,7 +322,7 @@ static bool take_write(struct worker *w, int *result)
             return true; /* written when others may receive again */
         }
         if (!*result) {
-            *result = chain_write(e->image, e->offset + q->offset + done, w->buf, n);
+            *result = write_image(w, q->offset + done, n);
         }
         done += n;
     }
@@ -302,9 +332,8 @@ static bool take_write(struct worker *w, int *result)
 static void do_write(struct worker *w, int r)
 {
     const struct request *q = &w->req;
-    const struct serve_export *e = w->client->export;
     if (!r && q->length <= NBD_PIECE) {
-        r = chain_write(e->image, e->offset + q->offset, w->buf, q->length);
+        r = write_image(w, q->offset, q->length);
     }
     answer(w, flush_if(w, r));
 }

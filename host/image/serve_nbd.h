@@ -76,6 +76,13 @@ uint16_t nbd_export_flags(const struct serve_export *e);
 
 const struct serve_export *server_find_export(Server *s, const char *name, size_t n);
 const struct serve_export *server_export(Server *s, unsigned i); /* NULL after the last */
+/* Not if a disk that was guessed to be raw would be taken for something else afterwards.  @from
+ * NULL: zeroes. */
+bool server_may_write(const struct serve_export *e, uint64_t offset, const uint8_t *from,
+                      uint64_t n);
+/* Bytes from @offset that are known to be data; 0: it has to be looked up. */
+uint64_t server_known_data(const struct serve_export *e, uint64_t offset);
+void server_learn_data(const struct serve_export *e, uint64_t from, uint64_t to);
 const struct tls_creds *server_tls(const Server *s);
 const char *server_identity(const Server *s);
 bool server_stopping(const Server *s);

@@ -3,6 +3,7 @@
 
 #include "host/image/protocol.h"
 #include "host/image/secret.h"
+#include "host/image/tls.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,9 @@ static bool define_object(const char *text, GError **error)
 {
     g_autoptr(KeyVal) kv = keyval_parse(text, "qom-type", error);
     const char *type = kv ? keyval_get(kv, "qom-type") : NULL;
+    if (type && tls_object_known(type)) {
+        return tls_object_add(type, kv, error) && keyval_done(kv, error);
+    }
     if (kv && (!type || strcmp(type, "secret"))) {
         g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'qom-type' does not accept value '%s'",
                     type ? type : "");

@@ -100,6 +100,9 @@ int tool_main(int argc, char **argv)
         return tool_usage("Not enough arguments");
     }
     const char *first = argv[1];
+    if (!strcmp(tool_name, "qemu-nbd") && strcmp(first, "-V") && strcmp(first, "--version")) {
+        return run_verb(&verb_qemu_nbd, argc, argv);
+    }
     if (!strcmp(first, "-h") || !strcmp(first, "--help")) {
         return print_help();
     }

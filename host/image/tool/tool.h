@@ -96,6 +96,8 @@ struct verb {
     bool sign_last; /* the last word is no option, even with a minus: "-5M" */
 };
 
+/* What we are when called qemu-nbd. */
+extern const struct verb verb_qemu_nbd;
 /* Generated from the list in meson.build. */
 extern const struct verb *const verbs[];
 extern const unsigned n_verbs;
