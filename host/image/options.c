@@ -133,8 +133,13 @@ bool preallocation_of(const char *text, enum preallocation *out, GError **error)
 
 bool options_put(json_t *object, const char *path, json_t *value, GError **error)
 {
-    g_auto(GStrv) words = g_strsplit(path, ".", -1);
+    g_auto(GStrv) words = g_strsplit(path, ".", JSON_DEPTH_MAX + 1);
     unsigned n = g_strv_length(words);
+    if (!g_utf8_validate(path, -1, NULL)) {
+        json_decref(value);
+        g_set_error(error, LODGE_ERROR, EINVAL, "an option's name is not UTF-8");
+        return false;
+    }
     for (unsigned i = 0; i + 1 < n; i++) {
         json_t *inner = json_object_get(object, words[i]);
         if (!inner) {

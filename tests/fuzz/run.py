@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds the fuzz targets with clang and its sanitizers and runs each for a while.
+
+Usage: run.py SOURCE BUILD LODGE_IMG.  Seconds a target: 3, or 60 with LODGE_LONG=1.
+"""
+import os
+import pathlib
+import shutil
+import struct
+import subprocess
+import sys
+
+SOURCE, BUILD, IMG = (pathlib.Path(a) for a in sys.argv[1:4])
+SECONDS = 60 if os.environ.get("LODGE_LONG") == "1" else 3
+FUZZ = BUILD / "fuzz"
+TARGETS = ("fuzz_image", "fuzz_text")
+SECTOR = 512
+SKIP = 77  # meson's exit code for a test that leaves itself out
+
+# Format and the -o of a few images that show different sides of it.
+SEEDS = {
+    "qcow2": ["", "cluster_size=512", "compat=0.10", "extended_l2=on", "compression_type=zstd",
+              "data_file=x.raw"],
+    "qcow": [""], "cow": [""], "qed": ["", "cluster_size=4k,table_size=1"], "vdi": ["", "static=on"],
+    "vmdk": ["", "subformat=streamOptimized", "subformat=monolithicFlat"],
+    "vpc": ["", "subformat=fixed"], "vhdx": ["block_size=1M", "subformat=fixed"], "parallels": [""],
+    "luks": [],
+}
+READ_ONLY = ("bochs", "cloop", "dmg", "probe")
+
+
+def build():
+    if not (FUZZ / "build.ninja").exists():
+        subprocess.run(["meson", "setup", str(FUZZ), str(SOURCE), "-Dfuzz=true", "-Dwerror=false",
+                        "-Db_sanitize=address,undefined", "-Db_lundef=false", "-Dbuildtype=debugoptimized"],
+                       check=True, stdout=subprocess.DEVNULL, env={**os.environ, "CC": "clang"})
+    subprocess.run(["ninja", "-C", str(FUZZ), *("tests/" + t for t in TARGETS)], check=True,
+                   stdout=subprocess.DEVNULL)
+
+
+def as_list(path):
+    """The image as fuzz_image.c takes it: sectors that are not zero."""
+    data = path.read_bytes()
+    out = [struct.pack("<I", (len(data) + SECTOR - 1) // SECTOR)]
+    run, start = b"", 0
+    for at in range(0, len(data) + SECTOR, SECTOR):
+        sector = data[at:at + SECTOR]
+        if sector.strip(b"\0"):
+            start = start if run else at // SECTOR
+            run += sector
+        if run and (not sector.strip(b"\0") or len(run) > 32 * SECTOR):
+            out.append(struct.pack("<IH", start, len(run)) + run)
+            run = b""
+    return b"".join(out)
+
+
+def make_seeds(fmt, folder):
+    """Small images with some data, as far as lodge-img makes this format."""
+    source = folder.parent / "source.raw"
+    source.write_bytes(b"".join(struct.pack("<I", i) * 128 for i in range(64)) + bytes(1 << 20))
+    for i, options in enumerate(SEEDS.get(fmt, [])):
+        image = folder.parent / f"{fmt}{i}.img"
+        more = ["-o", options] if options else []
+        if "streamOptimized" in options:
+            more.append("-c")
+        p = subprocess.run([str(IMG), "convert", "-O", fmt, *more, str(source), str(image)],
+                           cwd=folder.parent, capture_output=True, text=True)
+        if p.returncode == 0:
+            (folder / f"seed{i}").write_bytes(as_list(image)[:1 << 20])
+
+
+def run(target, name, folder, *more):
+    env = {**os.environ, "FUZZ_FORMAT": name, "G_SLICE": "always-malloc",
+           "ASAN_OPTIONS": "detect_leaks=1:allocator_may_return_null=1",
+           "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+    p = subprocess.run([str(FUZZ / "tests" / target), f"-max_total_time={SECONDS}", "-timeout=20",
+                        "-rss_limit_mb=1024", "-print_final_stats=1", "-max_len=131072",
+                        f"-artifact_prefix={folder}/", *more, str(folder)],
+                       env=env, capture_output=True, text=True, errors="replace")
+    runs = [l.split()[-1] for l in p.stderr.splitlines() if "number_of_executed_units" in l]
+    print(f"{target} {name}: {runs[0] if runs else '?'} runs, exit {p.returncode}", flush=True)
+    if p.returncode:
+        print(p.stderr[-6000:], flush=True)
+    return p.returncode == 0
+
+
+def main():
+    if not shutil.which("clang"):
+        print("no clang: fuzz targets cannot be built")
+        return SKIP
+    build()
+    fine = True
+    for name in (*SEEDS, *READ_ONLY):
+        folder = FUZZ / "corpus" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        make_seeds(name, folder)
+        fine &= run("fuzz_image", name, folder)
+    folder = FUZZ / "corpus" / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "seed").write_text('{"execute": "x", "a.b": [1, true, null]}\nfile=a,,b,size=1.5G,on')
+    fine &= run("fuzz_text", "text", folder, "-max_len=4096")
+    return 0 if fine else 1
+
+
+sys.exit(main())
