@@ -144,6 +144,27 @@ int tables_write(struct tables *t)
     return 0;
 }
 
+unsigned tables_list(struct tables *t, struct tables_page *out, unsigned n)
+{
+    unsigned found = 0;
+    for (unsigned i = 0; i < PAGES && found < MIN(n, t->n_dirty); i++) {
+        struct page *p = &t->pages[i];
+        if (p->from < p->to) {
+            out[found++] = (struct tables_page){(p->number - 1) << t->shift, bytes_of(t, p)};
+        }
+    }
+    return found;
+}
+
+void tables_written(struct tables *t, uint64_t at)
+{
+    struct page *p = find(t, at >> t->shift);
+    if (p && p->from < p->to) {
+        p->from = p->to = 0;
+        t->n_dirty--;
+    }
+}
+
 bool tables_dirty(const struct tables *t)
 {
     return t->n_dirty;

@@ -29,6 +29,14 @@ int tables_at(struct tables *t, uint64_t at, bool wait, uint8_t **out);
 void tables_changed(struct tables *t, uint64_t at, uint32_t n);
 /* All changed pages to the file, which is not flushed. */
 int tables_write(struct tables *t);
+/* Up to @n changed pages, whole, for a format that writes them by way of a log; and that one
+ * of them has been written. */
+struct tables_page {
+    uint64_t at;
+    const uint8_t *bytes;
+};
+unsigned tables_list(struct tables *t, struct tables_page *out, unsigned n);
+void tables_written(struct tables *t, uint64_t at);
 bool tables_dirty(const struct tables *t);
 /* Forgets all pages: the file was changed otherwise. */
 void tables_forget(struct tables *t);
