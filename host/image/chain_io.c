@@ -408,12 +408,13 @@ int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
 
 int chain_write_packed(struct node *n, uint64_t offset, const void *packed, uint32_t stored)
 {
-    uint64_t length = offset < n->size ? MIN(n->granule, n->size - offset) : 0;
+    uint64_t unit = n->unit ? n->unit : n->granule;
+    uint64_t length = offset < n->size ? MIN(unit, n->size - offset) : 0;
     int r = check_write(n, offset, length);
     if (r < 0 || !n->format->place_packed) {
         return r < 0 ? r : -ENOTSUP;
     }
-    if (!length || offset & (n->granule - 1)) {
+    if (!length || offset & (unit - 1)) {
         return -EINVAL;
     }
     struct extent e = {0};

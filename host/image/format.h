@@ -95,6 +95,7 @@ struct node {
     uint32_t align;   /* smallest unit of data I/O in place: 1, or 512 under a cipher */
     struct cipher *cipher;     /* NULL: plain */
     const struct codec *codec; /* open(): what place_packed() takes units in; NULL: none */
+    uint32_t unit;             /* guest bytes of such a unit; 0: .granule */
     bool read_only;            /* nothing may be written to the file, not even a repaired header */
     bool untrusted;            /* see chain.h */
     unsigned flags;            /* enum open_flags it was opened with */
@@ -157,7 +158,7 @@ struct image_format {
     void (*unplace)(struct node *node, uint64_t offset, const struct extent *placed);
     /* Optional. */
     int (*zero)(struct node *node, uint64_t offset, uint64_t length, enum zero_kind kind);
-    /* Optional: space for a unit of node->granule guest bytes compressed to @stored bytes by
+    /* Optional: space for a unit of guest bytes (node->unit) compressed to @stored bytes by
      * node->codec; then the core writes it at out->at and calls link(). */
     int (*place_packed)(struct node *node, uint64_t offset, uint32_t stored, struct extent *out);
     /* Optional: metadata to the file in a safe order, including the data it points at:

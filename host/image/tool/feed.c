@@ -159,7 +159,7 @@ struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
         .size = top->size,
         .granule = top->granule <= GRANULE_MAX ? top->granule : SPARSE_DEFAULT,
         .codec = how->packed ? top->codec : NULL,
-        .unit = top->granule,
+        .unit = top->unit ? top->unit : top->granule,
         /* Space is taken in the order of the disk, unless offsets say where. */
         .ordered = how->packed || (top->granule > 1 && !how->any_order),
         .starts_zero = how->starts_zero,
