@@ -194,8 +194,7 @@ static void qcow2_describe(struct node *node, json_t *data)
         json_object_set_new(data, "data-file-raw", json_boolean(q->raw_data));
     }
     if (v3) {
-        json_object_set_new(data, "corrupt",
-                            json_boolean(q->h.incompatible & INCOMPAT_CORRUPT));
+        json_object_set_new(data, "corrupt", json_boolean(q->h.incompatible & INCOMPAT_CORRUPT));
         json_object_set_new(data, "extended-l2", json_boolean(q->extended));
     }
 }

@@ -36,18 +36,24 @@ enum {
     QCOW2_SUBCLUSTERS = 32,
 };
 
-enum { INCOMPAT_DIRTY = 1, INCOMPAT_CORRUPT = 2, INCOMPAT_DATA_FILE = 4, INCOMPAT_COMPRESSION = 8,
-       INCOMPAT_EXTENDED_L2 = 16, INCOMPAT_KNOWN = 31 };
+enum {
+    INCOMPAT_DIRTY = 1,
+    INCOMPAT_CORRUPT = 2,
+    INCOMPAT_DATA_FILE = 4,
+    INCOMPAT_COMPRESSION = 8,
+    INCOMPAT_EXTENDED_L2 = 16,
+    INCOMPAT_KNOWN = 31
+};
 enum { COMPAT_LAZY_REFCOUNTS = 1 };
 enum { AUTOCLEAR_BITMAPS = 1, AUTOCLEAR_RAW_DATA = 2, AUTOCLEAR_KNOWN = 3 };
 enum { CRYPT_NONE, CRYPT_AES, CRYPT_LUKS };
 enum { COMPRESSION_ZLIB, COMPRESSION_ZSTD };
 
-#define QCOW2_COPIED     (UINT64_C(1) << 63)
-#define QCOW2_COMPRESSED (UINT64_C(1) << 62)
-#define QCOW2_ZERO       UINT64_C(1)
-#define QCOW2_OFFSET     UINT64_C(0x00fffffffffffe00) /* of L1 and L2 entries */
-#define QCOW2_REF_OFFSET UINT64_C(0xfffffffffffffe00) /* of refcount table entries */
+#define QCOW2_COPIED      (UINT64_C(1) << 63)
+#define QCOW2_COMPRESSED  (UINT64_C(1) << 62)
+#define QCOW2_ZERO        UINT64_C(1)
+#define QCOW2_OFFSET      UINT64_C(0x00fffffffffffe00) /* of L1 and L2 entries */
+#define QCOW2_REF_OFFSET  UINT64_C(0xfffffffffffffe00) /* of refcount table entries */
 #define QCOW2_L1_RESERVED UINT64_C(0x7f000000000001ff)
 #define QCOW2_L2_RESERVED UINT64_C(0x3f000000000001fe)
 
@@ -72,20 +78,20 @@ struct qcow2_snapshot {
     struct image_snapshot shown;
     uint64_t l1_at;
     uint32_t l1_entries;
-    uint32_t extra_n;      /* bytes of extra data in the file */
-    uint8_t *unknown;      /* extra data beyond what we know; may be NULL */
+    uint32_t extra_n; /* bytes of extra data in the file */
+    uint8_t *unknown; /* extra data beyond what we know; may be NULL */
     uint32_t unknown_n;
 };
 
 struct qcow2_bitmap {
     char *name;
-    uint64_t table_at;     /* 0: the file has none yet */
+    uint64_t table_at; /* 0: the file has none yet */
     uint32_t table_entries, flags, granularity_bits;
     uint8_t *extra;
     uint32_t extra_n;
-    uint64_t *bits;        /* in memory while it is recording, else NULL */
+    uint64_t *bits; /* in memory while it is recording, else NULL */
     uint64_t n_bits;
-    bool broken;           /* not saved by who used it last, or it does not suit the disk */
+    bool broken; /* not saved by who used it last, or it does not suit the disk */
 };
 enum { BITMAP_IN_USE = 1, BITMAP_AUTO = 2, BITMAP_EXTRA_OK = 4 };
 
@@ -96,33 +102,33 @@ struct freed { /* host clusters that lose a reference when the L2 tables are in 
 struct qcow2 {
     struct node *node;
     struct file *file;
-    struct file *data;      /* where guest clusters lie: .file or the external data file */
-    struct file *data_own;  /* the external data file, for closing; NULL: none */
+    struct file *data;     /* where guest clusters lie: .file or the external data file */
+    struct file *data_own; /* the external data file, for closing; NULL: none */
     char *data_name;
     struct qcow2_header h;
-    GArray *extensions;     /* struct qcow2_extension */
-    uint32_t cluster;       /* bytes */
-    uint32_t entry;         /* bytes of an L2 entry: 8, or 16 with subclusters */
-    unsigned l2_bits;       /* log2 of the entries in an L2 table */
-    unsigned sub_bits;      /* log2 of the bytes of a subcluster; of a cluster without them */
-    uint32_t piece;         /* bytes of a piece of a table in .l2 and .refs */
+    GArray *extensions; /* struct qcow2_extension */
+    uint32_t cluster;   /* bytes */
+    uint32_t entry;     /* bytes of an L2 entry: 8, or 16 with subclusters */
+    unsigned l2_bits;   /* log2 of the entries in an L2 table */
+    unsigned sub_bits;  /* log2 of the bytes of a subcluster; of a cluster without them */
+    uint32_t piece;     /* bytes of a piece of a table in .l2 and .refs */
     bool extended, raw_data, lazy, corrupt, holes;
 
     struct whole_table l1, reftable;
     struct table_cache *l2, *refs;
-    uint64_t first_free;    /* no free host cluster before it */
-    uint64_t packed_at;     /* where the next compressed bytes may go; 0: nowhere yet */
+    uint64_t first_free; /* no free host cluster before it */
+    uint64_t packed_at;  /* where the next compressed bytes may go; 0: nowhere yet */
     struct freed *freed;
     unsigned n_freed;
     /* A bit for each host cluster that is known to hold metadata: nothing else goes there. */
     uint64_t *meta;
-    uint64_t n_meta;        /* bits */
+    uint64_t n_meta; /* bits */
 
     struct qcow2_snapshot *snapshots;
     struct qcow2_bitmap *bitmaps;
-    bool record;            /* some bitmap wants to hear of writes */
-    bool recording;         /* .bits are newer than the file, which calls the bitmaps in use */
-    bool bitmaps_stale;     /* the extension is there but its autoclear bit is not */
+    bool record;        /* some bitmap wants to hear of writes */
+    bool recording;     /* .bits are newer than the file, which calls the bitmaps in use */
+    bool bitmaps_stale; /* the extension is there but its autoclear bit is not */
     struct luks *luks;
     struct cipher *own_cipher; /* AES of old images, ours to free; luks owns its own */
 };
@@ -194,8 +200,8 @@ int qcow2_reftable_grow(struct qcow2 *q, uint64_t blocks);
 /* ---- qcow2_map.c ---- */
 struct spot { /* what an L2 entry says of one cluster or subcluster */
     enum extent_kind kind;
-    uint64_t host;  /* file offset of its space; 0 (or, with data file, NO_HOST): none */
-    bool copied;    /* the space is this entry's alone */
+    uint64_t host; /* file offset of its space; 0 (or, with data file, NO_HOST): none */
+    bool copied;   /* the space is this entry's alone */
     bool bad;
 };
 #define QCOW2_NO_HOST UINT64_MAX
@@ -263,9 +269,9 @@ struct qcow2_counting {
     struct qcow2_counts counts;
     struct check_result *out;
     unsigned fix;
-    uint64_t file_n;  /* bytes of the file */
-    bool rebuild;     /* the refcounts cannot be repaired one by one */
-    bool failed;      /* could not go on: .out has an error more */
+    uint64_t file_n; /* bytes of the file */
+    bool rebuild;    /* the refcounts cannot be repaired one by one */
+    bool failed;     /* could not go on: .out has an error more */
 };
 void qcow2_tell(struct qcow2_counting *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Counts every reference that there is. */
@@ -277,8 +283,7 @@ int qcow2_refs_rebuild(struct qcow2 *q, struct qcow2_counts *counts, unsigned or
 
 /* ---- qcow2_create.c ---- */
 bool qcow2_create(const struct image_create *how, GError **error);
-bool qcow2_measure(const struct image_create *how, uint64_t used, uint64_t out[2],
-                   GError **error);
+bool qcow2_measure(const struct image_create *how, uint64_t used, uint64_t out[2], GError **error);
 extern const struct option_desc qcow2_create_options[];
 /* Bytes of refcount table and blocks for @clusters and for themselves; the number of blocks. */
 uint64_t qcow2_refs_size(uint64_t clusters, uint32_t cluster, unsigned order, uint64_t *blocks);

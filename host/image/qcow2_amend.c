@@ -52,10 +52,10 @@ static bool read_wish(const struct qcow2 *q, const struct options *o, struct wis
 {
     const char *compat = option_str(o, "compat");
     uint64_t bits = option_num(o, "refcount_bits", 1ull << q->h.refcount_order);
-    *w = (struct wish){.version = q->h.version,
-                       .lazy = option_bool(o, "lazy_refcounts",
-                                           q->h.compatible & COMPAT_LAZY_REFCOUNTS),
-                       .data_raw = option_bool(o, "data_file_raw", q->raw_data)};
+    *w = (struct wish){
+        .version = q->h.version,
+        .lazy = option_bool(o, "lazy_refcounts", q->h.compatible & COMPAT_LAZY_REFCOUNTS),
+        .data_raw = option_bool(o, "data_file_raw", q->raw_data)};
     if (compat && (!strcmp(compat, "0.10") || !strcmp(compat, "v2"))) {
         w->version = 2;
     } else if (compat && (!strcmp(compat, "1.1") || !strcmp(compat, "v3"))) {
@@ -107,8 +107,10 @@ static bool change_width(struct qcow2 *q, unsigned order, GError **error)
     } else {
         r = qcow2_refs_rebuild(q, &c.counts, order);
         if (r == -EOVERFLOW) {
-            g_set_error(error, LODGE_ERROR, EOVERFLOW, "Cannot decrease refcount entry width to %u "
-                        "bits: a cluster has more references", 1u << order);
+            g_set_error(error, LODGE_ERROR, EOVERFLOW,
+                        "Cannot decrease refcount entry width to %u "
+                        "bits: a cluster has more references",
+                        1u << order);
         } else {
             failed(error, r, "Could not write the new refcounts");
         }
@@ -128,16 +130,17 @@ static bool may_downgrade(const struct qcow2 *q, GError **error)
         return bad(error, "Cannot downgrade an image with a data file");
     }
     if (q->h.incompatible & ~(uint64_t)INCOMPAT_DIRTY) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "Cannot downgrade an image with incompatible "
-                    "features set: 0x%" PRIx64, q->h.incompatible);
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "Cannot downgrade an image with incompatible "
+                    "features set: 0x%" PRIx64,
+                    q->h.incompatible);
         return false;
     }
     if (q->h.n_bitmaps) {
         return bad(error, "Cannot downgrade an image with persistent bitmaps");
     }
     for (uint32_t i = 0; i < q->h.n_snapshots; i++) {
-        if (q->snapshots[i].shown.disk_size != q->h.size ||
-            q->snapshots[i].shown.vm_state_size) {
+        if (q->snapshots[i].shown.disk_size != q->h.size || q->snapshots[i].shown.vm_state_size) {
             return bad(error, "Internal snapshots prevent downgrade of image");
         }
     }

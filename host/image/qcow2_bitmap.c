@@ -11,8 +11,15 @@
 
 #include <string.h>
 
-enum { ENTRY_FIXED = 24, TYPE_DIRTY = 1, GRANULARITY_LEAST = 9, GRANULARITY_MOST = 31,
-       BYTES_MAX = 512 << 20, FLAGS_KNOWN = 7, WORD_BITS = 64 };
+enum {
+    ENTRY_FIXED = 24,
+    TYPE_DIRTY = 1,
+    GRANULARITY_LEAST = 9,
+    GRANULARITY_MOST = 31,
+    BYTES_MAX = 512 << 20,
+    FLAGS_KNOWN = 7,
+    WORD_BITS = 64
+};
 
 static uint64_t bits_for(uint64_t size, const struct qcow2_bitmap *b)
 {
@@ -64,8 +71,10 @@ static bool read_entry(struct qcow2 *q, uint32_t i, const uint8_t *p, uint64_t l
         return bad_entry(error, i, "place", q->h.bitmaps_n - left);
     }
     uint32_t name_n = be16_at(p + 18), type = p[16];
-    *b = (struct qcow2_bitmap){.table_at = be64_at(p), .table_entries = be32_at(p + 8),
-                               .flags = be32_at(p + 12), .granularity_bits = p[17],
+    *b = (struct qcow2_bitmap){.table_at = be64_at(p),
+                               .table_entries = be32_at(p + 8),
+                               .flags = be32_at(p + 12),
+                               .granularity_bits = p[17],
                                .extra_n = be32_at(p + 20)};
     *n = ((uint64_t)ENTRY_FIXED + b->extra_n + name_n + 7) & ~7ull;
     if (*n > left || name_n == 0 || name_n > QCOW2_NAME_MAX) {
@@ -168,8 +177,8 @@ static int replace_directory(struct qcow2 *q, struct qcow2_bitmap *all, uint32_t
     q->h.bitmaps_at = at;
     q->h.bitmaps_n = dir->len;
     q->h.n_bitmaps = n;
-    q->h.autoclear = n ? q->h.autoclear | AUTOCLEAR_BITMAPS
-                       : q->h.autoclear & ~(uint64_t)AUTOCLEAR_BITMAPS;
+    q->h.autoclear =
+        n ? q->h.autoclear | AUTOCLEAR_BITMAPS : q->h.autoclear & ~(uint64_t)AUTOCLEAR_BITMAPS;
     if (!qcow2_header_write(q, NULL)) {
         q->h = was;
         return -EIO;
@@ -477,7 +486,8 @@ static bool bitmap_add(struct node *node, const char *name, uint32_t granularity
                                  .flags = enabled ? BITMAP_AUTO : 0};
     fresh.n_bits = bits_for(q->h.size, &fresh);
     if (table_entries_for(q, fresh.n_bits) > BYTES_MAX / 8 || fresh.n_bits / 8 > BYTES_MAX) {
-        g_set_error(error, LODGE_ERROR, EFBIG, "Too much space will be occupied by the bitmap. "
+        g_set_error(error, LODGE_ERROR, EFBIG,
+                    "Too much space will be occupied by the bitmap. "
                     "Use larger granularity");
         return false;
     }
@@ -581,8 +591,8 @@ static void change_by_merge(struct qcow2_bitmap *b, const struct qcow2_bitmap *w
     }
 }
 
-static bool bitmap_merge(struct node *node, const char *name, struct node *from,
-                         const char *source, GError **error)
+static bool bitmap_merge(struct node *node, const char *name, struct node *from, const char *source,
+                         GError **error)
 {
     struct qcow2 *q = qcow2_of(from);
     if (from->format != node->format) {

@@ -34,7 +34,10 @@ static bool mismatch(struct qcow2_counting *c, struct qcow2_view *v, uint64_t k,
         mended = &out->corruptions_fixed;
     }
     qcow2_tell(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
-               mended ? "Repairing" : has < wants ? "ERROR" : "Leaked", cluster, has, wants);
+               mended        ? "Repairing"
+               : has < wants ? "ERROR"
+                             : "Leaked",
+               cluster, has, wants);
     if (mended) {
         qcow2_ref_put(v->bytes, v->i + k, c->q->h.refcount_order, wants);
         qcow2_ref_changed(c->q, v, v->i + k, v->i + k + 1);
@@ -89,9 +92,9 @@ static uint64_t count_at(struct flags *f, uint64_t cluster)
         view(f->c, cluster, &f->v);
         f->first = cluster;
     }
-    return f->v.bytes ? qcow2_ref_at(f->v.bytes, f->v.i + (cluster - f->first),
-                                     f->c->q->h.refcount_order)
-                      : 0;
+    return f->v.bytes
+               ? qcow2_ref_at(f->v.bytes, f->v.i + (cluster - f->first), f->c->q->h.refcount_order)
+               : 0;
 }
 
 /* Whether the flag of an entry is wrong. */
@@ -102,8 +105,8 @@ static bool flag_wrong(struct flags *f, const char *what, uint64_t e, uint64_t c
     if ((count == 1) == !!(e & QCOW2_COPIED)) {
         return false;
     }
-    qcow2_tell(c, "%s OFLAG_COPIED %s=%" PRIx64 " refcount=%" PRIu64,
-               mend ? "Repairing" : "ERROR", what, e, count);
+    qcow2_tell(c, "%s OFLAG_COPIED %s=%" PRIx64 " refcount=%" PRIu64, mend ? "Repairing" : "ERROR",
+               what, e, count);
     if (mend) {
         c->out->corruptions_fixed++;
     } else {
@@ -142,8 +145,7 @@ static int check_flags(struct qcow2_counting *c)
             continue;
         }
         g_autofree char *what = g_strdup_printf("L2 cluster: l1_index=%" PRIu64 " l1_entry", i);
-        if (flag_wrong(&f, what, e, count_at(&f, at >> q->h.cluster_bits)) &&
-            c->fix & FIX_ERRORS) {
+        if (flag_wrong(&f, what, e, count_at(&f, at >> q->h.cluster_bits)) && c->fix & FIX_ERRORS) {
             whole_table_put64(&q->l1, i, e ^ QCOW2_COPIED);
         }
         uint64_t part = MIN(q->cluster, c->file_n - at);

@@ -61,8 +61,10 @@ static void add(struct qcow2_counting *c, uint64_t at, uint64_t bytes)
         return;
     }
     if (at + bytes < at || (at + bytes > c->file_n && at + bytes - c->file_n >= q->cluster)) {
-        qcow2_tell(c, "ERROR: counting reference for region exceeding the end of the file by one "
-                      "cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64, at, bytes);
+        qcow2_tell(c,
+                   "ERROR: counting reference for region exceeding the end of the file by one "
+                   "cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
+                   at, bytes);
         c->out->corruptions++;
         return;
     }
@@ -121,14 +123,17 @@ static void count_packed(struct qcow2_counting *c, const struct table *t, uint64
     uint64_t at;
     uint32_t stored;
     if (e & QCOW2_COPIED) {
-        qcow2_tell(c, "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed "
-                      "clusters", e & ((UINT64_C(1) << (62 - (q->h.cluster_bits - 8))) - 1));
+        qcow2_tell(c,
+                   "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed "
+                   "clusters",
+                   e & ((UINT64_C(1) << (62 - (q->h.cluster_bits - 8))) - 1));
         c->out->corruptions++;
     }
     if (q->h.incompatible & INCOMPAT_DATA_FILE || bits) {
-        qcow2_tell(c, bits ? "ERROR compressed cluster %" PRIu64 " with non-zero subcluster "
-                             "allocation bitmap, entry=0x%" PRIx64
-                           : "ERROR compressed cluster %" PRIu64 " with data file, entry=0x%" PRIx64,
+        qcow2_tell(c,
+                   bits ? "ERROR compressed cluster %" PRIu64 " with non-zero subcluster "
+                          "allocation bitmap, entry=0x%" PRIx64
+                        : "ERROR compressed cluster %" PRIu64 " with data file, entry=0x%" PRIx64,
                    i, e);
         c->out->corruptions++;
         return;
@@ -151,8 +156,10 @@ static bool entry_sane(struct qcow2_counting *c, struct table *t, uint64_t i, ui
     bool data = q->extended ? bits & 0xffffffff : !(e & QCOW2_ZERO) || q->h.version < 3;
     if (bits & bits >> 32 & 0xffffffff) {
         c->out->corruptions++;
-        qcow2_tell(c, "%s offset=%" PRIx64 ": Allocated cluster has corrupted subcluster "
-                      "allocation bitmap", c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
+        qcow2_tell(c,
+                   "%s offset=%" PRIx64 ": Allocated cluster has corrupted subcluster "
+                   "allocation bitmap",
+                   c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
         if (c->fix & FIX_ERRORS) {
             mend_by_zero(c, t, i);
         }
@@ -161,15 +168,19 @@ static bool entry_sane(struct qcow2_counting *c, struct table *t, uint64_t i, ui
     if (at & (q->cluster - 1)) {
         c->out->corruptions++;
         if (!data) {
-            qcow2_tell(c, "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; "
-                          "L2 entry corrupted.", c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
+            qcow2_tell(c,
+                       "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; "
+                       "L2 entry corrupted.",
+                       c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
             if (c->fix & FIX_ERRORS) {
                 mend_by_zero(c, t, i);
                 return false;
             }
         } else {
-            qcow2_tell(c, "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; L2 "
-                          "entry corrupted.", at);
+            qcow2_tell(c,
+                       "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; L2 "
+                       "entry corrupted.",
+                       at);
         }
     }
     return true;
@@ -258,8 +269,10 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
         }
         add(c, at, q->cluster);
         if (at & (q->cluster - 1)) {
-            qcow2_tell(c, "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
-                          "corrupted", at);
+            qcow2_tell(c,
+                       "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
+                       "corrupted",
+                       at);
             c->out->corruptions++;
         }
         /* What is behind the end of the file reads as zero. */
@@ -282,14 +295,16 @@ static void count_snapshots(struct qcow2_counting *c)
     for (uint32_t i = 0; i < q->h.n_snapshots && !c->failed; i++) {
         const struct qcow2_snapshot *s = &q->snapshots[i];
         if (s->l1_at & (q->cluster - 1)) {
-            qcow2_tell(c, "ERROR snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not cluster "
-                          "aligned; snapshot table entry corrupted", s->shown.id, s->shown.name,
-                       s->l1_at);
+            qcow2_tell(c,
+                       "ERROR snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not cluster "
+                       "aligned; snapshot table entry corrupted",
+                       s->shown.id, s->shown.name, s->l1_at);
             c->out->corruptions++;
         } else if (s->l1_entries > QCOW2_L1_MAX / 8) {
-            qcow2_tell(c, "ERROR snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; "
-                          "snapshot table entry corrupted", s->shown.id, s->shown.name,
-                       s->l1_entries);
+            qcow2_tell(c,
+                       "ERROR snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; "
+                       "snapshot table entry corrupted",
+                       s->shown.id, s->shown.name, s->l1_entries);
             c->out->corruptions++;
         } else {
             count_l1(c, s->l1_at, s->l1_entries, false);
@@ -299,8 +314,8 @@ static void count_snapshots(struct qcow2_counting *c)
         uint64_t bytes = 0;
         for (uint32_t i = 0; i < q->h.n_snapshots; i++) {
             const struct qcow2_snapshot *s = &q->snapshots[i];
-            bytes = (bytes + 40 + s->extra_n + strlen(s->shown.id) + strlen(s->shown.name) + 7) &
-                    ~7ull;
+            bytes =
+                (bytes + 40 + s->extra_n + strlen(s->shown.id) + strlen(s->shown.name) + 7) & ~7ull;
         }
         add(c, q->h.snapshots_at, bytes);
     }
@@ -357,8 +372,10 @@ static void count_blocks(struct qcow2_counting *c)
             continue;
         }
         if (at & (q->cluster - 1)) {
-            qcow2_tell(c, "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table "
-                          "entry corrupted", i);
+            qcow2_tell(c,
+                       "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table "
+                       "entry corrupted",
+                       i);
             c->out->corruptions++;
             c->rebuild = true;
             continue;

@@ -60,10 +60,10 @@ uint64_t qcow2_refs_size(uint64_t clusters, uint32_t cluster, unsigned order, ui
 }
 
 struct layout {
-    struct qcow2 q;       /* its header and geometry only */
+    struct qcow2 q; /* its header and geometry only */
     enum preallocation prealloc;
     uint64_t l1_clusters, l2_tables, data; /* clusters */
-    uint64_t crypto;      /* bytes of the encryption header */
+    uint64_t crypto;                       /* bytes of the encryption header */
     uint64_t blocks, table_clusters;
     uint64_t crypto_at, l1_at, l2_at, data_at, end; /* cluster numbers */
 };
@@ -201,8 +201,8 @@ static bool lay_out(const struct image_create *how, struct layout *l, GError **e
     if (q->raw_data && l->prealloc == PREALLOC_OFF) {
         l->prealloc = PREALLOC_METADATA; /* so that the data file is valid by itself */
     }
-    uint64_t entries = h->size > (uint64_t)INT64_MAX - q->cluster ? UINT64_MAX
-                                                        : qcow2_l1_entries_for(q, h->size);
+    uint64_t entries =
+        h->size > (uint64_t)INT64_MAX - q->cluster ? UINT64_MAX : qcow2_l1_entries_for(q, h->size);
     if (entries > QCOW2_L1_MAX / 8) {
         return bad(error, "The image size is too large for file format 'qcow2' (try using a larger "
                           "cluster size)");
@@ -338,12 +338,12 @@ static struct file *make_data_file(const struct image_create *how, GError **erro
     const char *name = option_str(how->options, "data_file");
     g_autofree char *dir = g_path_get_dirname(how->name);
     g_autofree char *path = g_path_is_absolute(name) || strstr(name, "://")
-                                ? g_strdup(name) : g_build_filename(dir, name, NULL);
+                                ? g_strdup(name)
+                                : g_build_filename(dir, name, NULL);
     return file_create(path, error);
 }
 
-static bool write_data_file(const struct image_create *how, const struct layout *l,
-                            GError **error)
+static bool write_data_file(const struct image_create *how, const struct layout *l, GError **error)
 {
     struct file *f = make_data_file(how, error);
     if (!f) {
@@ -370,9 +370,8 @@ static bool write_crypto(const struct image_create *how, const struct layout *l,
     struct luks_area area = {how->file, l->q.h.crypto_at,
                              qcow2_clusters(&l->q, l->crypto) << l->q.h.cluster_bits};
     struct luks_params p;
-    struct luks *luks = luks_params_of(how->options, "encrypt.", &p, error)
-                            ? luks_create(&area, &p, error)
-                            : NULL;
+    struct luks *luks =
+        luks_params_of(how->options, "encrypt.", &p, error) ? luks_create(&area, &p, error) : NULL;
     luks_free(luks);
     return luks;
 }

@@ -48,8 +48,10 @@ static bool format_fits(const struct qcow2 *q, const json_t *options, GError **e
     const char *has = q->h.crypt == CRYPT_LUKS ? "luks" : "aes";
     const char *wants = json_text(json_object_get(options, "encrypt"), "format");
     if (wants && strcmp(wants, has)) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Header reported '%s' encryption format but "
-                    "options specify '%s'", has, wants);
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Header reported '%s' encryption format but "
+                    "options specify '%s'",
+                    has, wants);
         return false;
     }
     return true;

@@ -25,10 +25,14 @@ static const struct {
     uint8_t kind, bit;
     const char *name;
 } features[] = {
-    {INCOMPATIBLE, 0, "dirty bit"},      {INCOMPATIBLE, 1, "corrupt bit"},
-    {INCOMPATIBLE, 2, "external data file"}, {INCOMPATIBLE, 3, "compression type"},
-    {INCOMPATIBLE, 4, "extended L2 entries"}, {COMPATIBLE, 0, "lazy refcounts"},
-    {AUTOCLEAR, 0, "bitmaps"},           {AUTOCLEAR, 1, "raw external data"},
+    {INCOMPATIBLE, 0, "dirty bit"},
+    {INCOMPATIBLE, 1, "corrupt bit"},
+    {INCOMPATIBLE, 2, "external data file"},
+    {INCOMPATIBLE, 3, "compression type"},
+    {INCOMPATIBLE, 4, "extended L2 entries"},
+    {COMPATIBLE, 0, "lazy refcounts"},
+    {AUTOCLEAR, 0, "bitmaps"},
+    {AUTOCLEAR, 1, "raw external data"},
 };
 
 static bool bad(GError **error, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
@@ -45,11 +49,20 @@ static bool bad(GError **error, const char *fmt, ...)
 static void fields_from(struct qcow2_header *h, const uint8_t *p)
 {
     *h = (struct qcow2_header){
-        .version = be32_at(p + 4), .backing_at = be64_at(p + 8), .backing_n = be32_at(p + 16),
-        .cluster_bits = be32_at(p + 20), .size = be64_at(p + 24), .crypt = be32_at(p + 32),
-        .l1_entries = be32_at(p + 36), .l1_at = be64_at(p + 40), .reftable_at = be64_at(p + 48),
-        .reftable_clusters = be32_at(p + 56), .n_snapshots = be32_at(p + 60),
-        .snapshots_at = be64_at(p + 64), .refcount_order = 4, .length = QCOW2_HEADER_V2,
+        .version = be32_at(p + 4),
+        .backing_at = be64_at(p + 8),
+        .backing_n = be32_at(p + 16),
+        .cluster_bits = be32_at(p + 20),
+        .size = be64_at(p + 24),
+        .crypt = be32_at(p + 32),
+        .l1_entries = be32_at(p + 36),
+        .l1_at = be64_at(p + 40),
+        .reftable_at = be64_at(p + 48),
+        .reftable_clusters = be32_at(p + 56),
+        .n_snapshots = be32_at(p + 60),
+        .snapshots_at = be64_at(p + 64),
+        .refcount_order = 4,
+        .length = QCOW2_HEADER_V2,
     };
     if (h->version >= 3) {
         h->incompatible = be64_at(p + 72);
@@ -154,8 +167,8 @@ static bool check_first(const struct qcow2_header *h, GError **error)
     if (h->backing_at > 1u << h->cluster_bits || (h->backing_at && h->backing_at < h->length)) {
         return bad(error, "Invalid backing file offset 0x%" PRIx64, h->backing_at);
     }
-    if (h->backing_at && h->backing_n > MIN((uint64_t)QCOW2_NAME_MAX,
-                                            (1u << h->cluster_bits) - h->backing_at)) {
+    if (h->backing_at &&
+        h->backing_n > MIN((uint64_t)QCOW2_NAME_MAX, (1u << h->cluster_bits) - h->backing_at)) {
         return bad(error, "Backing file name too long: %" PRIu32 " bytes", h->backing_n);
     }
     return true;
@@ -200,8 +213,8 @@ static bool check_tables(const struct qcow2 *q, GError **error)
     if (h->n_snapshots > QCOW2_SNAPSHOTS_MAX) {
         return bad(error, "Snapshot table too large: %" PRIu32 " snapshots", h->n_snapshots);
     }
-    return check_table(q, h->reftable_at, h->reftable_clusters, q->cluster,
-                       "Reference count table", error) &&
+    return check_table(q, h->reftable_at, h->reftable_clusters, q->cluster, "Reference count table",
+                       error) &&
            check_table(q, h->snapshots_at, h->n_snapshots ? QCOW2_SNAPSHOT_TABLE_MAX : 0, 1,
                        "Snapshot table", error) &&
            check_table(q, h->l1_at, h->l1_entries, 8, "Active L1 table", error);
@@ -211,8 +224,10 @@ static bool check_fields(const struct qcow2 *q, GError **error)
 {
     const struct qcow2_header *h = &q->h;
     if (h->refcount_order > 6) {
-        return bad(error, "Reference count entry width too large: 2^%" PRIu32
-                   " bits; may not exceed 64 bits", h->refcount_order);
+        return bad(error,
+                   "Reference count entry width too large: 2^%" PRIu32
+                   " bits; may not exceed 64 bits",
+                   h->refcount_order);
     }
     if (h->crypt > CRYPT_LUKS) {
         return bad(error, "Unsupported encryption method %" PRIu32, h->crypt);
@@ -260,8 +275,7 @@ static bool read_bitmaps_ext(struct qcow2 *q, const uint8_t *p, uint32_t n, GErr
     }
     if (h->bitmaps_at % q->cluster || h->bitmaps_at > file_size(q->file) ||
         h->bitmaps_n > file_size(q->file) - h->bitmaps_at) {
-        return bad(error, "bitmaps_ext: invalid bitmap directory offset 0x%" PRIx64,
-                   h->bitmaps_at);
+        return bad(error, "bitmaps_ext: invalid bitmap directory offset 0x%" PRIx64, h->bitmaps_at);
     }
     return true;
 }
@@ -278,8 +292,9 @@ static bool read_crypto_ext(struct qcow2 *q, const uint8_t *p, uint32_t n, GErro
     h->crypto_at = be64_at(p);
     h->crypto_n = be64_at(p + 8);
     if (h->crypto_at % q->cluster || h->crypto_at > INT64_MAX - h->crypto_n) {
-        return bad(error, "Encryption header offset 0x%" PRIx64
-                   " is not a multiple of cluster size", h->crypto_at);
+        return bad(error,
+                   "Encryption header offset 0x%" PRIx64 " is not a multiple of cluster size",
+                   h->crypto_at);
     }
     if (h->crypto_n == 0 || h->crypto_n > file_size(q->file)) {
         return bad(error, "Encryption header of %" PRIu64 " bytes does not fit the file",

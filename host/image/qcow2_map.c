@@ -110,7 +110,8 @@ static uint64_t run(struct qcow2 *q, uint64_t unit, uint64_t most, const struct 
         uint64_t end = MIN(most, ((cluster + qcow2_l2_left(q, cluster)) << per) - unit);
         for (; n < end; n++) {
             uint64_t i = ((unit + n) >> per) - cluster;
-            struct spot s = qcow2_spot(q, e + i * q->entry, (unsigned)((unit + n) & ((1u << per) - 1)));
+            struct spot s =
+                qcow2_spot(q, e + i * q->entry, (unsigned)((unit + n) & ((1u << per) - 1)));
             if (!continues(q, first, &s, n)) {
                 return n;
             }

@@ -216,8 +216,8 @@ static int take_space(struct qcow2 *q, uint64_t cluster, uint64_t clusters)
         } else if (s.host != QCOW2_NO_HOST) {
             n = 1;
         } else {
-            while (n < most && !(be64_at(p + n * q->entry) & (QCOW2_OFFSET | QCOW2_COMPRESSED |
-                                                              QCOW2_COPIED))) {
+            while (n < most && !(be64_at(p + n * q->entry) &
+                                 (QCOW2_OFFSET | QCOW2_COMPRESSED | QCOW2_COPIED))) {
                 n++;
             }
             int64_t got = take_data(q, cluster, n, &at);
@@ -371,8 +371,13 @@ int qcow2_place_packed(struct node *node, uint64_t offset, uint32_t stored, stru
         return -ENOTSUP;
     }
     int r = may_write(q, offset, q->cluster);
-    *out = (struct extent){.kind = EXTENT_PACKED, .length = q->cluster, .codec = node->codec,
-                           .stored = stored, .unit = q->cluster, .start = offset, .fresh = true};
+    *out = (struct extent){.kind = EXTENT_PACKED,
+                           .length = q->cluster,
+                           .codec = node->codec,
+                           .stored = stored,
+                           .unit = q->cluster,
+                           .start = offset,
+                           .fresh = true};
     r = r ? r : qcow2_alloc_packed(q, stored, &out->at);
     unsigned x = 62 - (q->h.cluster_bits - 8);
     return r ? r : out->at >> MIN(x, 56) ? -EFBIG : 0;
@@ -403,8 +408,8 @@ static bool zeroed(const struct qcow2 *q, uint64_t *e, uint64_t *bits, uint64_t 
         *bits = absent ? 0 : ALL_ZERO;
         return had;
     }
-    *bits = (*bits & ~(mask | mask << QCOW2_SUBCLUSTERS)) |
-            (absent ? 0 : mask << QCOW2_SUBCLUSTERS);
+    *bits =
+        (*bits & ~(mask | mask << QCOW2_SUBCLUSTERS)) | (absent ? 0 : mask << QCOW2_SUBCLUSTERS);
     return false;
 }
 

@@ -111,7 +111,9 @@ static int write_blocks(struct rebuild *b, struct whole_table *table)
 
 int qcow2_refs_rebuild(struct qcow2 *q, struct qcow2_counts *counts, unsigned order)
 {
-    struct rebuild b = {.q = q, .counts = counts, .order = order,
+    struct rebuild b = {.q = q,
+                        .counts = counts,
+                        .order = order,
                         .per_block = (uint64_t)q->cluster * 8 >> order,
                         .first = qcow2_clusters(q, file_size(q->file))};
     struct qcow2_header was = q->h;

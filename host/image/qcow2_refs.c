@@ -201,8 +201,9 @@ bool qcow2_refs_open(struct qcow2 *q, GError **error)
     int r = whole_table_read(&q->reftable, q->file, q->h.reftable_at,
                              (size_t)q->h.reftable_clusters << q->h.cluster_bits);
     if (r) {
-        error_set_errno(error, -r, "Could not read the reference count table at 0x%" G_GINT64_MODIFIER
-                        "x", q->h.reftable_at);
+        error_set_errno(error, -r,
+                        "Could not read the reference count table at 0x%" G_GINT64_MODIFIER "x",
+                        q->h.reftable_at);
         return false;
     }
     q->freed = g_new(struct freed, FREED_MAX);

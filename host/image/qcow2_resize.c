@@ -74,8 +74,8 @@ static int prealloc(struct qcow2 *q, uint64_t from, uint64_t to, enum preallocat
         if (ok && how != PREALLOC_METADATA) {
             ok = file_preallocate(q->data, e.at, e.at + e.length, how, error);
         } else if (ok && file_size(q->data) < e.at + q->cluster) {
-            r = file_resize(q->data, (e.at + e.length + q->cluster - 1) &
-                            ~(uint64_t)(q->cluster - 1));
+            r = file_resize(q->data,
+                            (e.at + e.length + q->cluster - 1) & ~(uint64_t)(q->cluster - 1));
         }
         if (ok && !r && e.fresh) {
             r = qcow2_link(q->node, at, &e);
@@ -204,8 +204,7 @@ bool qcow2_resize(struct node *node, uint64_t size, enum preallocation how, GErr
         return false;
     }
     if (q->h.n_snapshots && q->h.version < 3) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP,
-                    "Can't resize a v2 image which has snapshots");
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Can't resize a v2 image which has snapshots");
         return false;
     }
     if (q->corrupt) {
@@ -214,12 +213,14 @@ bool qcow2_resize(struct node *node, uint64_t size, enum preallocation how, GErr
     }
     if (size > (uint64_t)INT64_MAX - q->cluster ||
         qcow2_l1_entries_for(q, size) > QCOW2_L1_MAX / 8) {
-        g_set_error(error, LODGE_ERROR, EFBIG, "The image size is too large for file format "
+        g_set_error(error, LODGE_ERROR, EFBIG,
+                    "The image size is too large for file format "
                     "'qcow2' (try using a larger cluster size)");
         return false;
     }
     if (size < q->h.size && how != PREALLOC_OFF) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Preallocation can't be used for shrinking an "
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Preallocation can't be used for shrinking an "
                     "image");
         return false;
     }

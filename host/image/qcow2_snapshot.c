@@ -90,8 +90,10 @@ bool qcow2_snapshots_read(struct qcow2 *q, GError **error)
         return true;
     }
     if (at > left || (uint64_t)n * ENTRY_FIXED > left - at) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Snapshot table of %u entries is behind the end "
-                    "of the file", n);
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Snapshot table of %u entries is behind the end "
+                    "of the file",
+                    n);
         return false;
     }
     q->snapshots = g_new0(struct qcow2_snapshot, n); /* the file holds as many */
@@ -110,8 +112,8 @@ bool qcow2_snapshots_read(struct qcow2 *q, GError **error)
 
 static uint64_t entry_bytes(const struct qcow2_snapshot *s)
 {
-    uint64_t n = ENTRY_FIXED + EXTRA_KNOWN + s->unknown_n + strlen(s->shown.id) +
-                 strlen(s->shown.name);
+    uint64_t n =
+        ENTRY_FIXED + EXTRA_KNOWN + s->unknown_n + strlen(s->shown.id) + strlen(s->shown.name);
     return (n + 7) & ~7ull;
 }
 
@@ -311,8 +313,7 @@ static int find_snapshot(const struct qcow2 *q, const char *id_or_name)
     return -1;
 }
 
-static struct qcow2_snapshot *want_snapshot(struct qcow2 *q, const char *id_or_name,
-                                            GError **error)
+static struct qcow2_snapshot *want_snapshot(struct qcow2 *q, const char *id_or_name, GError **error)
 {
     int i = find_snapshot(q, id_or_name);
     if (i < 0) {
@@ -322,8 +323,8 @@ static struct qcow2_snapshot *want_snapshot(struct qcow2 *q, const char *id_or_n
     struct qcow2_snapshot *s = &q->snapshots[i];
     if (s->l1_at % q->cluster || s->l1_entries > QCOW2_L1_MAX / 8) {
         g_set_error(error, LODGE_ERROR, EINVAL,
-                    "Snapshot L1 table of '%s' is invalid: %u entries at 0x%" G_GINT64_MODIFIER
-                    "x", id_or_name, s->l1_entries, s->l1_at);
+                    "Snapshot L1 table of '%s' is invalid: %u entries at 0x%" G_GINT64_MODIFIER "x",
+                    id_or_name, s->l1_entries, s->l1_at);
         return NULL;
     }
     return s;
@@ -445,8 +446,9 @@ static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
     }
     q->node->size = q->h.size;
     r = count_all(q, old.bytes, old_entries, -1);
-    r = r ? r : qcow2_ref_add(q, old.at >> q->h.cluster_bits,
-                              qcow2_clusters(q, 8 * MAX(old_entries, 1)), -1);
+    r = r ? r
+          : qcow2_ref_add(q, old.at >> q->h.cluster_bits,
+                          qcow2_clusters(q, 8 * MAX(old_entries, 1)), -1);
     whole_table_free(&old);
     return r ? r : flag_all(q);
 }
@@ -470,10 +472,10 @@ static bool snapshot_apply(struct node *node, const char *id_or_name, GError **e
 
 /* ---- removing one ---- */
 
-static int delete(struct qcow2 *q, uint32_t i)
+static int delete (struct qcow2 *q, uint32_t i)
 {
-    struct qcow2_snapshot gone = q->snapshots[i], *all = g_new(struct qcow2_snapshot,
-                                                               q->h.n_snapshots);
+    struct qcow2_snapshot gone = q->snapshots[i],
+                          *all = g_new(struct qcow2_snapshot, q->h.n_snapshots);
     struct whole_table l1;
     uint32_t n = q->h.n_snapshots - 1;
     int r = begin(q);
@@ -493,8 +495,9 @@ static int delete(struct qcow2 *q, uint32_t i)
     g_free(q->snapshots);
     q->snapshots = all;
     r = count_all(q, l1.bytes, gone.l1_entries, -1);
-    r = r ? r : qcow2_ref_add(q, gone.l1_at >> q->h.cluster_bits,
-                              qcow2_clusters(q, 8ull * MAX(gone.l1_entries, 1)), -1);
+    r = r ? r
+          : qcow2_ref_add(q, gone.l1_at >> q->h.cluster_bits,
+                          qcow2_clusters(q, 8ull * MAX(gone.l1_entries, 1)), -1);
     whole_table_free(&l1);
     snapshot_clear(&gone);
     return r ? r : flag_all(q);
@@ -507,7 +510,7 @@ static bool snapshot_remove(struct node *node, const char *id_or_name, GError **
     if (!s) {
         return false;
     }
-    return finish(q, delete(q, (uint32_t)(s - q->snapshots)), "Could not delete snapshot", error);
+    return finish(q, delete (q, (uint32_t)(s - q->snapshots)), "Could not delete snapshot", error);
 }
 
 /* ---- looking ---- */
@@ -524,9 +527,9 @@ static bool snapshot_load(struct node *node, const char *id_or_name, GError **er
         return false;
     }
     if (qcow2_l1_entries_for(q, s->shown.disk_size) > s->l1_entries) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Snapshot '%s' of %" G_GUINT64_FORMAT
-                    " bytes has only %u L1 entries", id_or_name, s->shown.disk_size,
-                    s->l1_entries);
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Snapshot '%s' of %" G_GUINT64_FORMAT " bytes has only %u L1 entries",
+                    id_or_name, s->shown.disk_size, s->l1_entries);
         return false;
     }
     struct whole_table l1;

@@ -12,9 +12,9 @@ enum { NOBODY = -1, SECTOR = 512, READ_STEP = 1 << 16 };
 
 struct piece {
     uint64_t at;
-    int32_t next;           /* in its hash chain */
-    uint32_t from, to;      /* changed bytes; from >= to: none */
-    bool used, here;        /* used: asked for since the hand came by */
+    int32_t next;      /* in its hash chain */
+    uint32_t from, to; /* changed bytes; from >= to: none */
+    bool used, here;   /* used: asked for since the hand came by */
 };
 
 struct table_cache {
@@ -30,8 +30,8 @@ struct table_cache {
 
 static void *reserve(size_t n)
 {
-    void *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    void *p =
+        mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -39,8 +39,12 @@ struct table_cache *table_cache_new(struct file *f, uint32_t bytes, uint32_t mos
                                     int (*make_clean)(void *owner), void *owner, GError **error)
 {
     struct table_cache *c = g_new0(struct table_cache, 1);
-    *c = (struct table_cache){.file = f, .bytes = bytes, .most = most, .make_clean = make_clean,
-                              .owner = owner, .bits = (unsigned)__builtin_ctz(bytes),
+    *c = (struct table_cache){.file = f,
+                              .bytes = bytes,
+                              .most = most,
+                              .make_clean = make_clean,
+                              .owner = owner,
+                              .bits = (unsigned)__builtin_ctz(bytes),
                               .hash_bits = g_bit_storage(most)};
     c->room = reserve((size_t)most * bytes);
     c->pieces = g_try_new0(struct piece, most);
@@ -214,8 +218,7 @@ int table_cache_write(struct table_cache *c)
     for (uint32_t i = 0; i < c->filled && c->dirty; i++) {
         struct piece *p = &c->pieces[i];
         if (is_dirty(p)) {
-            int r = file_write(c->file, p->at + p->from, bytes_of(c, i) + p->from,
-                               p->to - p->from);
+            int r = file_write(c->file, p->at + p->from, bytes_of(c, i) + p->from, p->to - p->from);
             if (r) {
                 return r;
             }
