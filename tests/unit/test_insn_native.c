@@ -533,6 +533,8 @@ static bool special(struct test_case *c, struct insn *i, uint64_t target)
         to = code_target() - low;
         if (c->code_bytes == 8 && chance(4)) {
             to |= UINT64_C(1) << (47 + rnd() % 17); /* not canonical */
+        } else if (c->code_bytes == 8 && chance(1)) {
+            to = UINT64_MAX;
         }
         if (i->op == OP_POP_SREG) {
             uint64_t selector = (const uint16_t[]){0x2b, 0x28, 0, 3, 0xfffb}[rnd() % 5];

@@ -170,6 +170,9 @@ void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
         jump_cache_clear(b, mode);
         b->jump_flags[mode] = block->flags;
     }
+    if (slot == JUMP_SLOTS - 1) {
+        return;
+    }
     if (!global) {
         if (b->n_jump_log == JUMP_LOG) {
             drop_logged(b);

@@ -234,7 +234,7 @@ static bool cached_at_rip(struct bt_cpu *b)
     const struct jump_cache *j = &b->jump[b->mode];
     unsigned slot = (unsigned)pc & (JUMP_SLOTS - 1);
     if (b->jump_flags[b->mode] != b->flags ||
-        __atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) != ~pc) {
+        __atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) != ~pc || slot == JUMP_SLOTS - 1) {
         return false;
     }
     b->resume = j->code[slot];
@@ -645,6 +645,9 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     struct bt_cpu *b = tlb_engine_area(cpu->tlb);
     *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = JUMP_SLOTS - 1,
                          .mxcsr_default = 0x1f80};
+    for (unsigned mode = 0; mode < TLB_MODES; mode++) {
+        b->jump[mode].code[JUMP_SLOTS - 1] = exec_of(thunk_at[THUNK_LAST_PC]);
+    }
     cpu->priv = b;
     ram_code_written = smc_written;
     pthread_mutex_lock(&cache_lock);

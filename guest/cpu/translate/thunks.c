@@ -158,6 +158,13 @@ static void write_jump(struct code *c, unsigned mode)
     emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
 }
 
+static void write_last_pc(struct code *c)
+{
+    thunk_at[THUNK_LAST_PC] = c->at;
+    emit_mov_imm(c, S0, UINT64_MAX);
+    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+}
+
 void thunks_write(struct code *c)
 {
     write_enter(c);
@@ -173,4 +180,5 @@ void thunks_write(struct code *c)
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         write_jump(c, mode);
     }
+    write_last_pc(c);
 }

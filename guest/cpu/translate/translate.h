@@ -24,7 +24,10 @@ enum { S0 = R14, S1 = R15, S2 = R13 };
 #define JUMP_BITS 14
 enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_LOG = 4096 };
 
-/* From a guest address to translated code, one for each tlb_mode. */
+/*
+ * From a guest address to translated code, one for each tlb_mode.  An empty slot looks like
+ * one for the very last address, so the last slot is never used: its code is a thunk.
+ */
 struct jump_cache {
     uint64_t key[JUMP_SLOTS];  /* ~pc; 0: empty */
     uint64_t code[JUMP_SLOTS];
@@ -354,7 +357,8 @@ bool system_return(struct vcpu *cpu);
 /* ---- thunks.c: between C and generated code ---- */
 
 enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
-             THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2, THUNKS };
+             THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2,
+             THUNK_LAST_PC, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
 /*
