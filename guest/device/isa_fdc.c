@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-
 /*
  * isa_fdc: floppy disk controller with two drives that take 360 KB to 2.88 MB disks.
  *
@@ -8,6 +7,8 @@
  * Not modelled: SCAN commands, deleted data marks, sectors of other than 512 bytes, time:
  * each command is over as soon as its data has moved.
  */
+#include "guest/device/isa_fdc.h"
+
 #include "base/bytes.h"
 #include "base/log.h"
 #include "base/util.h"
@@ -35,12 +36,15 @@ enum rate { RATE_500 = 0, RATE_300 = 1, RATE_250 = 2, RATE_1000 = 3 };
 struct medium {
     uint32_t bytes;
     uint8_t tracks, heads, sectors, rate;
+    uint8_t type; /* of the drive, in CMOS */
 };
 static const struct medium media[] = {
-    {1474560, 80, 2, 18, RATE_500},  {2949120, 80, 2, 36, RATE_1000}, {737280, 80, 2, 9, RATE_250},
-    {1228800, 80, 2, 15, RATE_500},  {1720320, 80, 2, 21, RATE_500},  {368640, 40, 2, 9, RATE_300},
-    {3194880, 80, 2, 39, RATE_1000}, {839680, 82, 2, 10, RATE_250},   {327680, 40, 2, 8, RATE_250},
-    {184320, 40, 1, 9, RATE_300},    {163840, 40, 1, 8, RATE_250},
+    {1474560, 80, 2, 18, RATE_500, 4},  {2949120, 80, 2, 36, RATE_1000, 5},
+    {737280, 80, 2, 9, RATE_250, 3},    {1228800, 80, 2, 15, RATE_500, 2},
+    {1720320, 80, 2, 21, RATE_500, 4},  {368640, 40, 2, 9, RATE_300, 1},
+    {3194880, 80, 2, 39, RATE_1000, 5}, {839680, 82, 2, 10, RATE_250, 3},
+    {327680, 40, 2, 8, RATE_250, 1},    {184320, 40, 1, 9, RATE_300, 1},
+    {163840, 40, 1, 8, RATE_250, 1},
 };
 
 struct fdc {
@@ -78,7 +82,7 @@ static void settle(struct device *dev)
     irq_set(f->irq, f->wants && (f->dor & DOR_DMA)); /* that bit gates the interrupt too */
 }
 
-/* The geometry follows from the size; what is no known size is read as 1.44 MB. */
+/* The geometry follows from the size; what is no known size is the start of a larger disk. */
 static const struct medium *medium_of(const struct fdc *f, unsigned unit)
 {
     Image *img = unit < DRIVES ? f->drive[unit] : NULL;
@@ -90,7 +94,14 @@ static const struct medium *medium_of(const struct fdc *f, unsigned unit)
             return &media[i];
         }
     }
-    return &media[0];
+    return &media[image_size(img) > media[0].bytes];
+}
+
+unsigned isa_fdc_drive_type(const struct device *dev, unsigned unit)
+{
+    const struct fdc *f = container_of(dev, struct fdc, dev);
+    const struct medium *m = medium_of(f, unit);
+    return m ? m->type : unit < DRIVES && f->drive[unit] ? 5 : 0;
 }
 
 static bool by_dma(const struct fdc *f)

@@ -10,6 +10,7 @@
 #include "base/keyval.h"
 #include "guest/device/ata.h"
 #include "guest/device/fw_cfg.h"
+#include "guest/device/isa_fdc.h"
 #include "guest/device/mc146818.h"
 #include "guest/device/pci.h"
 #include "guest/machine/pc.h"
@@ -69,12 +70,12 @@ static void cmos_boot_order(struct device *rtc, const char *order)
 
 static void cmos_floppies(struct machine *m, struct device *rtc)
 {
+    const struct device *fdc = board_find(m->board, "fdc");
     unsigned n = 0, kinds = 0;
-    for (unsigned i = 0; i < 2 && board_find(m->board, "fdc"); i++) {
-        if (m->config.floppy[i]) {
-            kinds |= 5u << (i ? 0 : 4); /* 2.88 MB: takes all smaller ones */
-            n++;
-        }
+    for (unsigned i = 0; i < 2 && fdc; i++) {
+        unsigned type = isa_fdc_drive_type(fdc, i);
+        kinds |= type << (i ? 0 : 4);
+        n += type != 0;
     }
     mc146818_set(rtc, CMOS_FLOPPY, (uint8_t)kinds);
     mc146818_set(rtc, CMOS_EQUIPMENT, (uint8_t)(0x06 | (n ? 1 | (n - 1) << 6 : 0)));

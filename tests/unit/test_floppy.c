@@ -2,6 +2,7 @@
 #include "tests/unit/rig.h"
 
 #include "base/util.h"
+#include "guest/device/isa_fdc.h"
 
 enum { FLOPPY_BYTES = 1474560, DATA = 0x8000 };
 enum { DOR = 0x3f2, MSR = 0x3f4, FIFO = 0x3f5, CCR = 0x3f7 };
@@ -96,6 +97,13 @@ static void program_dma(unsigned mode, unsigned bytes)
     out(0x05, (bytes - 1) & 0xff);
     out(0x05, (bytes - 1) >> 8);
     out(0x0a, 0x02);
+}
+
+static void the_drive_is_of_the_disks_type(void **state)
+{
+    (void)state;
+    assert_int_equal(isa_fdc_drive_type(fdc, 0), 4); /* 1.44 MB */
+    assert_int_equal(isa_fdc_drive_type(fdc, 1), 0);
 }
 
 static void a_reset_asks_for_four_answers(void **state)
@@ -224,6 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         FTEST(a_reset_asks_for_four_answers),
+        FTEST(the_drive_is_of_the_disks_type),
         FTEST(the_head_seeks),
         FTEST(sectors_move_by_dma),
         FTEST(sectors_move_by_the_processor),
