@@ -735,8 +735,10 @@ static bool choose_slot(struct pci_device *pci, GError **error)
  * An option ROM names the device it drives.  One that drives several models of a family
  * is told the one that we are, as QEMU does it; the checksum byte follows.
  */
-static void name_rom_for(const struct pci_device *pci, uint8_t *rom, uint64_t size)
+void pci_name_rom(struct pci_device *pci)
 {
+    uint8_t *rom = pci->rom ? pci->rom->host : NULL;
+    uint64_t size = pci->rom ? pci->rom->size : 0;
     unsigned at = size >= 0x1c ? le16_at(rom + 0x18) : 0;
     if (!at || le16_at(rom) != 0xaa55 || at + 8u > size || memcmp(rom + at, "PCIR", 4) != 0) {
         return;
@@ -776,7 +778,7 @@ static bool load_rom(struct pci_device *pci, const char *file, GError **error)
     }
     memset(pci->rom->host, 0xff, size);
     memcpy(pci->rom->host, bytes, n);
-    name_rom_for(pci, pci->rom->host, n);
+    pci_name_rom(pci);
     pci->rom->read_only = true;
     pci->rom_region =
         (struct region){.name = "pci.rom", .size = size, .ram = pci->rom, .read_only = true};

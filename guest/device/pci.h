@@ -107,6 +107,7 @@ struct pci_device {
  * or the next free), fills the header from the model's struct pci_ident.
  */
 bool pci_attach(struct pci_device *pci, GError **error);
+void pci_name_rom(struct pci_device *pci); /* for who has changed its identity since */
 void pci_detach(struct pci_device *pci);
 void pci_set_bar(struct pci_device *pci, unsigned n, struct region *r, bool io, bool is64,
                  bool prefetch);

@@ -547,6 +547,7 @@ static void fill_ids(struct virtio_pci *p, bool legacy)
     c[PCI_REVISION] = legacy ? 0 : 1;
     le16_put(c + PCI_SUBSYSTEM_VENDOR, VIRTIO_VENDOR);
     le16_put(c + PCI_SUBSYSTEM, legacy ? m->id : MODERN_SUBSYSTEM);
+    pci_name_rom(&p->pci);
 }
 
 /* On a port of its own a device is Express, and there legacy I/O has no place. */
