@@ -230,46 +230,36 @@ def suspend(options):
         raise Failed(f"ticks: {ticks}")
 
 
-# One call after the other of system calls that nobody else makes.
-CALLS_GUEST = """
-echo calls-begin
-while :; do
-    sync; uname >/dev/null; umask 022; chroot / true; sh -c 'kill -0 $PPID'; nice true
-    echo 1 >/proc/sys/kernel/dmesg_restrict
-done
+BUSY_GUEST = """
+while :; do :; done &
+while :; do :; done &
+while :; do usleep 300000; echo alive; done
 """
-CALLS = ["sync", "newuname", "umask", "chroot", "kill", "setpriority"]
 
 
 def debugger():
-    """gdb at the inner machine: six breakpoints, two of them beyond the processor's four
-    registers; a watchpoint; single steps; and the guest goes on as if nothing had been."""
-    names = "|".join([f"__x64_sys_{c}" for c in CALLS] + ["dmesg_restrict"])
-    script = (f"grep -E ' ({names})$' /proc/kallsyms; echo symbols-end\n"
-              f"{inner('/calls', 'quiet nokaslr')} -accel kvm -smp 2 -qmp /dev/ttyS1 "
-              "-gdb /dev/ttyS2 </dev/null; echo inner-exit-$?")
-    with Outer(script, inner_scripts={"calls": CALLS_GUEST}, append="quiet nokaslr") as m:
-        m.expect("symbols-end", 60)
-        symbols = {name: int(at, 16) for at, name in
-                   re.findall(r"([0-9a-f]{16}) \w (\w+)", m.seen)}
+    """gdb at the inner machine: one CPU steps while the other stands still; then all go on.
+    (Breakpoints are not tried here: QEMU's SVM keeps DR7 and INT3 from the hypervisor.)"""
+    script = (f"{inner('/busy')} -accel kvm -smp 2 -qmp /dev/ttyS1 -gdb /dev/ttyS2 </dev/null; "
+              "echo inner-exit-$?")
+    with Outer(script, inner_scripts={"busy": BUSY_GUEST}) as m:
         m.connect()
-        m.expect("calls-begin", 60)
+        m.expect("alive", 100)
         m.qmp("stop")
-        commands = ["set pagination off", "set confirm off", f"target remote {m.gdb_path}"]
-        commands += [f"break *{symbols['__x64_sys_' + c]:#x}" for c in CALLS]
-        commands += ["continue", "p/x $pc"] * 12
-        commands += [f"x/4bx {symbols['__x64_sys_' + c]:#x}" for c in CALLS]
-        commands += ["delete", f"watch *(int *){symbols['dmesg_restrict']:#x}"]
-        commands += ["p/x $pc", "stepi", "p/x $pc", "stepi", "p/x $pc", "delete", "detach"]
         args = ["gdb", "-nx", "-q", "-batch"]
-        for c in commands:
+        other = ["thread 2", "echo other:", "p/x $pc", "p/x $rax", "p/x $rcx"]
+        for c in ["set pagination off", "set confirm off", f"target remote {m.gdb_path}", *other,
+                  "thread 1", "set scheduler-locking on", *["stepi", "p/x $pc"] * 4, *other, "detach"]:
             args += ["-ex", c]
-        p = subprocess.run(args, capture_output=True, text=True, timeout=100, check=False)
+        p = subprocess.run(args, capture_output=True, text=True, timeout=60, check=False)
         out = p.stdout + p.stderr
-        at = m.expect("", 1)
+        at = len(m.seen)
+        m.expect("alive", 30, at)
         m.qmp("quit")
         check_exit(m.end(30))
-    print(out)
+    values = re.findall(r"\$\d+ = (0x[0-9a-f]+)", out)
+    if len(values) != 10 or values[:3] != values[7:] or len(set(values[3:7])) < 2:
+        raise Failed(f"{values}\n{out}")
 
 
 TESTS = {
