@@ -228,6 +228,9 @@ static bool build_board(struct vm_options *o, GError **error)
     m->display = display_new();
     struct board *board = machine_new(m, error);
     vm_set_board(board);
+    if (board) {
+        board->eject = vm_device_eject;
+    }
     const struct vcpu *cpu = vcpu_at(0);
     if (board && cpu && cpu->model && cpu->model->missing[0]) {
         vm_report("-cpu %s: this host, or this engine, lacks %s", cpu->model->name,

@@ -145,21 +145,85 @@ bool vm_device_add(KeyVal *kv, GError **error)
     return device_start(dev, vm_board(), NULL, error);
 }
 
+/* ---- coming and going while the guest runs ---- */
+
+static bool is_hot(const struct pci_bus *bus, GError **error)
+{
+    if (!bus->plugged) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus '%s' does not support hotplugging", bus->name);
+    }
+    return bus->plugged != NULL;
+}
+
 bool vm_device_hotplug(KeyVal *kv, GError **error)
 {
-    const char *name = keyval_get(kv, "driver");
+    const char *name = keyval_get(kv, "driver"), *id = keyval_get(kv, "id");
+    const char *bus_name = keyval_get(kv, "bus");
+    struct board *board = vm_board();
     const struct device_model *m = model_for_user(name ? name : "", error);
     if (!m) {
         return false;
     }
-    g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus of device '%s' does not support hotplugging", m->name);
-    return false;
+    struct pci_bus *bus = bus_name ? pci_bus_find(board, bus_name) : board->pci;
+    if (m->bus != BUS_PCI || m->soldered || !bus) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Bus of device '%s' does not support hotplugging",
+                    m->name);
+        return false;
+    }
+    if (!is_hot(bus, error)) {
+        return false;
+    }
+    vm_hold();
+    struct device *before = board->devices;
+    bool good = vm_device_add(kv, error);
+    struct device *dev = good && id ? board_find(board, id) : before;
+    while (good && !id && dev && dev->next) {
+        dev = dev->next; /* the latest */
+    }
+    if (dev && good) {
+        bus->plugged(bus, (struct pci_device *)dev);
+    }
+    vm_release();
+    return good;
 }
 
 bool vm_device_remove(const char *id, GError **error)
 {
     struct device *dev = board_find(vm_board(), id);
-    g_set_error(error, LODGE_ERROR, dev ? ENOTSUP : ENODEV,
-                dev ? "Bus of device '%s' does not support hotplugging" : "Device '%s' not found", id);
-    return false;
+    if (!dev) {
+        g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", id);
+        return false;
+    }
+    if (dev->model->bus != BUS_PCI || dev->model->soldered) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Device '%s' does not support hotplugging", id);
+        return false;
+    }
+    struct pci_device *pci = (struct pci_device *)dev;
+    return is_hot(pci->bus, error) && pci->bus->unplug(pci->bus, pci, error);
+}
+
+static GPtrArray *ejected; /* of struct device: under the machine lock */
+
+static gboolean free_ejected(gpointer unused)
+{
+    (void)unused;
+    vm_hold();
+    while (ejected->len) {
+        struct device *dev = g_ptr_array_remove_index(ejected, 0);
+        json_t *what = json_pack("{s:s*, s:s}", "device", dev->id, "path", dev->path);
+        device_free(dev);
+        vm_event("DEVICE_DELETED", what);
+    }
+    vm_release();
+    return G_SOURCE_REMOVE;
+}
+
+void vm_device_eject(struct board *board, struct device *dev)
+{
+    (void)board;
+    ejected = ejected ? ejected : g_ptr_array_new();
+    g_ptr_array_add(ejected, dev);
+    if (ejected->len == 1) {
+        g_idle_add(free_ejected, NULL);
+    }
 }

@@ -78,6 +78,8 @@ extern void (*vm_event_sink)(const char *name, json_t *data);
 bool vm_device_add(KeyVal *opts, GError **error);
 bool vm_device_hotplug(KeyVal *opts, GError **error); /* while the guest may run */
 bool vm_device_remove(const char *id, GError **error);
+struct device;
+void vm_device_eject(struct board *board, struct device *dev); /* struct board's .eject */
 bool vm_object_add(KeyVal *opts, GError **error);
 bool vm_object_remove(const char *id, GError **error);
 bool vm_drive_add(KeyVal *opts, GError **error);

@@ -62,6 +62,8 @@ struct board {
     void (*smi)(struct board *board);
     /* The power button: set by the ACPI device. */
     void (*power_button)(struct board *board);
+    /* The guest has let go of @dev: free it when no vCPU runs.  NULL: it stays. */
+    void (*eject)(struct board *board, struct device *dev);
     /* Full path of a firmware file (option ROM), searched as -L says; caller frees. */
     char *(*find_file)(struct board *board, const char *name, GError **error);
     struct machine *machine; /* guest/machine's */

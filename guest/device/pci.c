@@ -503,13 +503,11 @@ void pci_add_express(struct pci_device *pci, enum pci_express_type type)
     le16_put(w1c + 10, 0xf);
     if (type != PCIE_ROOT_ENDPOINT) {
         le32_put(c + 12, 1 << 4 | 1 | (slot ? 1 << 20 | (uint32_t)pci->devfn << 24 : 0));
-        le16_put(c + 18, 1 << 4 | 1 | (slot ? 1 << 13 : 0)); /* link is up: x1, 2.5 GT/s */
+        le16_put(c + 18, 1 << 4 | 1); /* x1, 2.5 GT/s */
         le16_put(w + 16, 0x3 | 1 << 6 | 1 << 7);
     }
     if (slot) {
-        le32_put(c + 20, (uint32_t)(pci->devfn >> 3) << 19);
         le16_put(w + 24, 0x1fff & ~(1 << 11));
-        le16_put(c + 26, 1 << 6); /* a card is in it */
         le16_put(w1c + 26, 0x11f);
         le16_put(w + 28, 0x1f);
     }
@@ -605,7 +603,8 @@ static struct pci_bus *bus_numbered(struct pci_bus *bus, unsigned number)
 static struct pci_device *function_at(struct pci_bus *root, unsigned bus, unsigned devfn)
 {
     struct pci_bus *b = bus_numbered(root, bus);
-    return b ? b->function[devfn & 0xff] : NULL;
+    struct pci_device *pci = b ? b->function[devfn & 0xff] : NULL;
+    return pci && !pci->ejected ? pci : NULL;
 }
 
 uint32_t pci_config_read(struct pci_bus *root, unsigned bus, unsigned devfn, unsigned at,
@@ -848,6 +847,15 @@ void pci_detach(struct pci_device *pci)
     if (pci->rom) {
         ram_free(pci->rom);
         pci->rom = NULL;
+    }
+}
+
+void pci_eject(struct pci_device *pci)
+{
+    struct board *board = pci->dev.board;
+    if (!pci->ejected && board->eject) {
+        pci->ejected = true;
+        board->eject(board, &pci->dev);
     }
 }
 

@@ -71,6 +71,7 @@ struct pci_device {
     struct pci_bar bar[PCI_BARS + 1];
     bool irq_level;          /* INTx as the device drives it, before routing */
     bool line;               /* INTx as the bus sees it: derived from the above */
+    bool ejected;            /* nobody sees it any more; the board will free it */
     uint16_t cap_end;        /* next free byte for a capability */
     uint16_t ext_cap, ext_end; /* the last extended capability; next free byte */
     uint8_t msi_cap, msix_cap, express_cap; /* where they are; 0: none */
@@ -153,6 +154,13 @@ struct pci_bus {
     /* INTx: which of the board's inputs pin (0-3) of devfn drives; the root's. */
     void (*set_irq)(struct pci_bus *bus, unsigned devfn, unsigned pin, bool level);
     void *owner;
+    /*
+     * Hot-plug; NULL: what is there stays.  A device has come (it is started), and: the guest
+     * is to be asked to let one go, which pci_eject() then says.
+     */
+    void (*plugged)(struct pci_bus *bus, struct pci_device *pci);
+    bool (*unplug)(struct pci_bus *bus, struct pci_device *pci, GError **error);
+    void *hotplug;
     struct pci_bus *sibling, *child;
 };
 void pci_bus_init(struct pci_bus *bus, struct board *board, const char *name, bool express);
@@ -168,3 +176,5 @@ uint32_t pci_config_read(struct pci_bus *root, unsigned bus, unsigned devfn, uns
 void pci_config_write(struct pci_bus *root, unsigned bus, unsigned devfn, unsigned at,
                       uint32_t value, unsigned bytes);
 struct pci_bus *pci_bus_find(struct board *board, const char *name);
+/* From a hot-plug controller: @pci vanishes from its bus now and is freed later. */
+void pci_eject(struct pci_device *pci);

@@ -169,12 +169,24 @@ void aml_region(struct aml *a, const char *name, unsigned space, uint64_t at, ui
     aml_int(a, bytes);
 }
 
-void aml_field(struct aml *a, const char *region)
+enum { FIELD_BYTES = 1, FIELD_DWORDS = 3 }; /* no lock, preserve */
+
+static void field(struct aml *a, const char *region, unsigned access)
 {
     extended(a, AML_FIELD);
     open_here(a);
     aml_path(a, region);
-    put(a, 1, 1); /* byte access, no lock, preserve */
+    put(a, access, 1);
+}
+
+void aml_field(struct aml *a, const char *region)
+{
+    field(a, region, FIELD_BYTES);
+}
+
+void aml_field_dwords(struct aml *a, const char *region)
+{
+    field(a, region, FIELD_DWORDS);
 }
 
 void aml_field_unit(struct aml *a, const char *name, unsigned bits)

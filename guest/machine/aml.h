@@ -21,7 +21,7 @@ struct aml {
 enum aml_op {
     AML_ZERO = 0x00, AML_ONE = 0x01, AML_NAME = 0x08, AML_SCOPE = 0x10, AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12, AML_METHOD = 0x14, AML_LOCAL0 = 0x60, AML_ARG0 = 0x68, AML_STORE = 0x70,
-    AML_AND = 0x7b, AML_OR = 0x7d, AML_DWORD_FIELD = 0x8a, AML_LEQUAL = 0x93, AML_IF = 0xa0,
+    AML_AND = 0x7b, AML_NOTIFY = 0x86, AML_OR = 0x7d, AML_DWORD_FIELD = 0x8a, AML_LEQUAL = 0x93, AML_IF = 0xa0,
     AML_ELSE = 0xa1, AML_RETURN = 0xa4,
     /* After the prefix 0x5b. */
     AML_REGION = 0x80, AML_FIELD = 0x81, AML_DEVICE = 0x82,
@@ -50,6 +50,7 @@ void aml_name_resources(struct aml *a, const char *name, GByteArray *resources);
 void aml_region(struct aml *a, const char *name, unsigned space, uint64_t at, uint64_t bytes);
 /* A field of @region of byte access; aml_field_unit() for each, then aml_close(). */
 void aml_field(struct aml *a, const char *region);
+void aml_field_dwords(struct aml *a, const char *region); /* the same, of 32-bit access */
 void aml_field_unit(struct aml *a, const char *name, unsigned bits); /* NULL: skipped */
 
 /* Resource templates; aml_buffer() ends one and frees it. */

@@ -295,7 +295,8 @@ static GByteArray *root_windows(const struct pc_layout *pc)
 
 /*
  * Spec: PCI Firmware Specification 3.0, "_OSC Interface for PCI Host Bridge Devices": the
- * guest gets what it asks for, except hot-plug, power events and error reporting.
+ * guest gets what it asks for of native hot-plug and the capability structure, but no power
+ * events and no error reporting.
  */
 static void express_control(struct aml *a)
 {
@@ -306,10 +307,95 @@ static void express_control(struct aml *a)
     aml_path(a, "CTRL");
     aml_op(a, AML_AND);
     aml_path(a, "CTRL");
-    aml_int(a, 1 << 4);
+    aml_int(a, 1 << 4 | 1 << 0);
     aml_path(a, "CTRL");
     aml_op(a, AML_RETURN);
     aml_op(a, AML_ARG0 + 3);
+    aml_close(a);
+}
+
+/* ---- hot-plug on the root bus: guest/device/acpi_pcihp.c ---- */
+
+static void slot_name(char name[5], unsigned slot)
+{
+    snprintf(name, 5, "S%02X_", slot & 31);
+}
+
+static void hot_slot(struct aml *a, unsigned slot)
+{
+    char name[5];
+    slot_name(name, slot);
+    aml_device(a, name);
+    aml_name_int(a, "_SUN", slot);
+    aml_name_int(a, "_ADR", slot << 16);
+    aml_method(a, "_EJ0", 1, true);
+    aml_op(a, AML_STORE);
+    aml_int(a, UINT32_C(1) << slot);
+    aml_path(a, "B0EJ");
+    aml_close(a);
+    aml_close(a);
+}
+
+enum { NOTIFY_CHECK = 1, NOTIFY_EJECT = 3 };
+
+/* If (And(@local, 1 << @slot)) { Notify(slot, @what) } */
+static void notify_slot(struct aml *a, enum aml_op local, unsigned slot, unsigned what)
+{
+    char name[5];
+    slot_name(name, slot);
+    aml_if(a);
+    aml_op(a, AML_AND);
+    aml_op(a, local);
+    aml_int(a, UINT32_C(1) << slot);
+    aml_op(a, AML_ZERO);
+    aml_op(a, AML_NOTIFY);
+    aml_path(a, name);
+    aml_int(a, what);
+    aml_close(a);
+}
+
+static void take_register(struct aml *a, const char *field, enum aml_op local)
+{
+    aml_op(a, AML_STORE);
+    aml_path(a, field);
+    aml_op(a, local);
+}
+
+static void hot_plug(struct aml *a, const struct pc_layout *pc)
+{
+    static const char *const fields[] = {"PCIU", "PCID", "B0EJ", "B0RM", "BNUM"};
+    aml_region(a, "PCST", SPACE_IO, 0xae00, 0x14);
+    aml_field_dwords(a, "PCST");
+    for (unsigned i = 0; i < G_N_ELEMENTS(fields); i++) {
+        aml_field_unit(a, fields[i], 32);
+    }
+    aml_close(a);
+    for (unsigned slot = 0; slot < 32; slot++) {
+        if (pc->hot_slots >> slot & 1) {
+            hot_slot(a, slot);
+        }
+    }
+    aml_method(a, "PCNT", 0, true);
+    aml_op(a, AML_STORE);
+    aml_int(a, 0);
+    aml_path(a, "BNUM");
+    take_register(a, "PCIU", AML_LOCAL0);
+    take_register(a, "PCID", AML_LOCAL0 + 1);
+    for (unsigned slot = 0; slot < 32; slot++) {
+        if (pc->hot_slots >> slot & 1) {
+            notify_slot(a, AML_LOCAL0, slot, NOTIFY_CHECK);
+            notify_slot(a, AML_LOCAL0 + 1, slot, NOTIFY_EJECT);
+        }
+    }
+    aml_close(a);
+}
+
+static void hot_plug_event(struct aml *a)
+{
+    aml_scope(a, "\\_GPE");
+    aml_method(a, "_E01", 0, false);
+    aml_path(a, "\\_SB_.PCI0.PCNT");
+    aml_close(a);
     aml_close(a);
 }
 
@@ -327,6 +413,9 @@ static void root_bridge(struct aml *a, const struct pc_layout *pc)
     aml_name_resources(a, "_CRS", root_windows(pc));
     routing(a, pc);
     isa_bridge(a, pc);
+    if (pc->hot_slots) {
+        hot_plug(a, pc);
+    }
     aml_close(a);
 }
 
@@ -374,6 +463,7 @@ static void board_devices(struct aml *a, const struct pc_layout *pc)
     res_io(r, SMB_BASE, 0x40);
     if (!pc->q35) {
         res_io(r, 0xafe0, 4);
+        res_io(r, 0xae00, 0x14);
     } else {
         res_memory(r, pc->ecam_at, pc->ecam_bytes);
     }
@@ -418,6 +508,9 @@ void dsdt_write(GByteArray *out, const struct pc_layout *pc)
     board_devices(&a, pc);
     processors(&a, pc);
     aml_close(&a);
+    if (pc->hot_slots) {
+        hot_plug_event(&a);
+    }
     if (pc->s3) {
         sleep_state(&a, "_S3_", 1);
     }

@@ -15,7 +15,8 @@ static bool southbridge(struct machine *m, GError **error)
     return pm && device_set(pm, "addr", "1.3", error) &&
            device_set(pm, "smm", m->smm ? "on" : "off", error) &&
            device_connect(pm, "sci", WIRE_IRQ, m->board->isa_irq[SCI_IRQ], error) &&
-           device_start(pm, m->board, "pm", error);
+           device_start(pm, m->board, "pm", error) &&
+           pc_device(m, "acpi-pcihp", "pcihp", error, NULL);
 }
 
 static bool build(struct board *board, const struct machine_config *config, GError **error)

@@ -3,6 +3,7 @@
  * pc_finish: what is known only when all devices are there: tables, memory map, the boot.
  */
 #include "base/bytes.h"
+#include "guest/device/acpi_pcihp.h"
 #include "guest/device/acpi_pm.h"
 #include "guest/device/pci.h"
 #include "guest/machine/pc.h"
@@ -38,6 +39,7 @@ static struct pc_layout layout_of(struct machine *m)
     pc.keyboard = board_find(b, "i8042");
     pc.fw_cfg = board_part(b, "fw_cfg");
     pc.floppy = board_find(b, "fdc");
+    pc.hot_slots = m->q35 ? 0 : acpi_pcihp_slots(b);
     for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
         pc.serial[i] = m->config.serial[i];
     }
