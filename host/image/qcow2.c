@@ -179,6 +179,7 @@ static void qcow2_describe(struct node *node, json_t *data)
 {
     const struct qcow2 *q = qcow2_of(node);
     bool v3 = q->h.version >= 3;
+    json_object_set_new(data, "dirty-flag", json_boolean(q->h.incompatible & INCOMPAT_DIRTY));
     json_object_set_new(data, "compat", json_string(v3 ? "1.1" : "0.10"));
     json_object_set_new(data, "compression-type",
                         json_string(q->h.compression == COMPRESSION_ZSTD ? "zstd" : "zlib"));

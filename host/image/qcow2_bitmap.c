@@ -634,6 +634,32 @@ static bool bitmap_copy(struct node *to, struct node *from, bool skip_broken, GE
     return true;
 }
 
+/* Bits are read into memory when first asked for and stay there. */
+static int bitmap_next(struct node *node, const char *name, uint64_t offset, uint64_t length,
+                       bool *dirty, uint64_t *run)
+{
+    struct qcow2 *q = qcow2_of(node);
+    struct qcow2_bitmap *b = find_bitmap(q, name, true, NULL);
+    int r = b ? load(q, b) : -ENOENT;
+    if (r) {
+        return r;
+    }
+    uint64_t first = offset >> b->granularity_bits, bit = first;
+    uint64_t last = MIN((offset + length - 1) >> b->granularity_bits, b->n_bits - 1);
+    *dirty = b->bits[first / WORD_BITS] >> first % WORD_BITS & 1;
+    while (bit <= last) {
+        uint64_t word = *dirty ? ~b->bits[bit / WORD_BITS] : b->bits[bit / WORD_BITS];
+        word >>= bit % WORD_BITS; /* bits that end the run */
+        if (word) {
+            bit += (unsigned)__builtin_ctzll(word);
+            break;
+        }
+        bit = (bit / WORD_BITS + 1) * WORD_BITS;
+    }
+    *run = MIN(length, (bit << b->granularity_bits) - offset);
+    return 0;
+}
+
 void qcow2_bitmaps_describe(struct qcow2 *q, json_t *data)
 {
     json_t *list = json_array();
@@ -664,4 +690,5 @@ const struct bitmap_tools qcow2_bitmap_tools = {
     .enable = bitmap_enable,
     .merge = bitmap_merge,
     .copy = bitmap_copy,
+    .next = bitmap_next,
 };

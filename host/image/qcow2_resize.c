@@ -107,10 +107,12 @@ static int zero_tail(struct qcow2 *q, uint64_t was, uint64_t size)
 {
     struct node *node = q->node;
     uint64_t end = was, last = (was + q->cluster - 1) & ~(uint64_t)(q->cluster - 1);
-    struct extent e;
-    int r = was & (q->cluster - 1) ? qcow2_map(node, was, 1, true, &e) : 0;
-    if (!r && last != was && e.kind != EXTENT_ABSENT && e.kind != EXTENT_ZERO) {
-        end = MIN(last, size);
+    int r = 0;
+    for (uint64_t at = was; at < last && !r;) {
+        struct extent e;
+        r = qcow2_map(node, at, last - at, true, &e);
+        at += r ? 0 : e.length;
+        end = !r && e.kind != EXTENT_ABSENT && e.kind != EXTENT_ZERO ? MIN(last, size) : end;
     }
     if (node->backing && node->backing->size > was) {
         end = MAX(end, MIN(size, node->backing->size));

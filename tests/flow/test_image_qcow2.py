@@ -127,6 +127,204 @@ def test_snapshots():
         assert p.returncode == 1 and b"none" in p.stderr
 
 
+def bitmaps_of(image):
+    data = json.loads(qemu_img("info", "--output=json", image).stdout)["format-specific"]["data"]
+    ours = json.loads(img("info", "--output=json", image).stdout)["format-specific"]["data"]
+    assert ours.get("bitmaps") == data.get("bitmaps"), (ours, data)
+    return {b["name"]: b["flags"] for b in data.get("bitmaps", [])}
+
+
+def test_bitmaps():
+    img("create", "-f", "qcow2", "o.qcow2", "64M")
+    img("bitmap", "--add", "o.qcow2", "a")
+    img("bitmap", "--add", "--disable", "-g", "512", "o.qcow2", "b")
+    sound("o.qcow2")
+    assert bitmaps_of("o.qcow2") == {"a": ["auto"], "b": []}
+    qemu_io("o.qcow2", "write 1M 128k")
+    sound("o.qcow2")
+    img("bitmap", "--merge", "a", "o.qcow2", "b")
+    img("bitmap", "--enable", "o.qcow2", "b")
+    sound("o.qcow2")
+    assert bitmaps_of("o.qcow2") == {"a": ["auto"], "b": ["auto"]}
+    img("bitmap", "--clear", "--disable", "o.qcow2", "a")
+    img("resize", "o.qcow2", "100M")
+    sound("o.qcow2")
+    qemu_img("bitmap", "--add", "o.qcow2", "theirs")
+    img("convert", "-O", "qcow2", "--bitmaps", "o.qcow2", "c.qcow2")
+    sound("c.qcow2")
+    assert bitmaps_of("c.qcow2") == {"a": [], "b": ["auto"], "theirs": ["auto"]}
+    img("bitmap", "--remove", "o.qcow2", "b")
+    img("bitmap", "--remove", "o.qcow2", "theirs")
+    img("bitmap", "--remove", "o.qcow2", "a")
+    sound("o.qcow2")
+    assert bitmaps_of("o.qcow2") == {}
+    for args in (("--add", "-g", "513", "o.qcow2", "x"), ("--remove", "o.qcow2", "x"),
+                 ("--add", "o.qcow2", "x" * 1024)):
+        assert img("bitmap", *args, check=False).returncode == 1, args
+
+
+def test_bitmaps_record_writes():
+    """What we write is in the bitmap that QEMU reads, and nothing else."""
+    img("create", "-f", "qcow2", "o.qcow2", "64M")
+    img("bitmap", "--add", "o.qcow2", "a")
+    with open("s.raw", "wb") as f:
+        f.truncate(64 * MIB)
+        for at in (0, 3 * MIB, 40 * MIB + 65536):
+            f.seek(at)
+            f.write(b"x" * 70000)
+    img("convert", "-n", "--target-is-zero", "-O", "qcow2", "s.raw", "o.qcow2")
+    sound("o.qcow2")
+    assert bitmaps_of("o.qcow2") == {"a": ["auto"]}
+    img("bitmap", "--add", "-g", "65536", "--disable", "o.qcow2", "b")
+    qemu_img("bitmap", "--merge", "a", "o.qcow2", "b")
+    run("sh", "-c", "qemu-nbd -r -f qcow2 -k $PWD/s.sock -B b --fork --pid-file=pid o.qcow2")
+    out = run("nbdinfo", "--json", "--map=qemu:dirty-bitmap:b",
+              f"nbd+unix:///?socket={os.getcwd()}/s.sock").stdout
+    dirty = [(e["offset"], e["length"]) for e in json.loads(out) if e["type"]]
+    assert dirty == [(0, 131072), (3 * MIB, 131072), (40 * MIB + 65536, 131072)], dirty
+
+
+def test_resize():
+    for o in ("compat=1.1", "cluster_size=512", "extended_l2=on", "compat=0.10",
+              "data_file=d.img"):
+        images.make_source("s.raw", 3 * MIB + 512, seed=5)
+        img("convert", "-O", "qcow2", "-o", o, "s.raw", "o.qcow2")
+        img("resize", "o.qcow2", "+2G" if "512" not in o else "+200M")
+        sound("o.qcow2")
+        assert sha256_of("o.qcow2", "qcow2", size=3 * MIB + 512) == sha256_of_file("s.raw"), o
+        assert img("resize", "o.qcow2", "2M", check=False).returncode == 1
+        img("resize", "--shrink", "o.qcow2", str(2 * MIB + 512))
+        sound("o.qcow2")
+        assert sha256_of("o.qcow2", "qcow2") == sha256_of_file("s.raw", 2 * MIB + 512), o
+        # What was cut off does not come back.
+        img("resize", "o.qcow2", "4M")
+        qemu_img("convert", "-O", "raw", "o.qcow2", "x.raw")
+        with open("x.raw", "rb") as f:
+            f.seek(2 * MIB + 512)
+            assert not f.read().strip(b"\0"), o
+        sound("o.qcow2")
+        run("sh", "-c", "rm -f d.img")
+    for mode in ("metadata", "falloc", "full"):
+        img("create", "-q", "-f", "qcow2", "p.qcow2", "1M")
+        img("resize", "--preallocation=" + mode, "p.qcow2", "20M")
+        sound("p.qcow2")
+        assert (os.stat("p.qcow2").st_blocks * 512 > 18 * MIB) == (mode != "metadata")
+    img("create", "-q", "-f", "raw", "b.raw", "4M")
+    run("qemu-io", "-f", "raw", "-c", "write -P 5 0 4M", "b.raw")
+    img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", "b.raw", "t.qcow2", "1M")
+    img("resize", "t.qcow2", "4M")
+    assert b"verification failed" not in qemu_io("t.qcow2", "read -P 5 0 1M", "read -P 0 1M 3M").stdout
+
+
+def test_amend():
+    images.make_source("s.raw", 3 * MIB, seed=6)
+    want = sha256_of_file("s.raw")
+    img("convert", "-O", "qcow2", "-o", "compat=0.10", "s.raw", "o.qcow2")
+    img("snapshot", "-c", "one", "o.qcow2")
+    for o in ("compat=1.1", "lazy_refcounts=on", "lazy_refcounts=off", "refcount_bits=64",
+              "refcount_bits=8", "refcount_bits=16", "compat=0.10", "compat=v3,refcount_bits=32",
+              "size=5M"):
+        img("amend", "-o", o, "o.qcow2")
+        sound("o.qcow2")
+        assert sha256_of("o.qcow2", "qcow2", size=3 * MIB) == want, o
+    for o in ("refcount_bits=1", "refcount_bits=3", "compat=0.10", "data_file=x", "compat=7",
+              "cluster_size=4k", "data_file_raw=on"):
+        assert img("amend", "-o", o, "o.qcow2", check=False).returncode == 1, o
+        sound("o.qcow2")
+    img("create", "-q", "-f", "raw", "b.raw", "4M")
+    run("qemu-io", "-f", "raw", "-c", "write -P 5 0 4M", "b.raw")
+    img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", "b.raw", "t.qcow2")
+    qemu_io("t.qcow2", "write -z 1M 300k", "write -P 6 2M 64k")
+    before = sha256_of("t.qcow2", "qcow2")
+    img("amend", "-o", "compat=0.10", "t.qcow2")
+    sound("t.qcow2")
+    assert sha256_of("t.qcow2", "qcow2") == before
+    img("amend", "-o", "backing_file=,backing_fmt=", "t.qcow2")
+    assert b"backing" not in qemu_img("info", "t.qcow2").stdout
+
+
+def test_check_and_repair():
+    """The same words, numbers and exit codes as qemu-img's, of images damaged at random."""
+    rng = random.Random(7)
+    images.make_source("s.raw", 2 * MIB, seed=8)
+    qemu_img("convert", "-O", "qcow2", "s.raw", "whole.qcow2")
+    qemu_img("snapshot", "-c", "one", "whole.qcow2")
+    qemu_io("whole.qcow2", "write 0 300k", "discard 1M 128k")
+    size = os.path.getsize("whole.qcow2")
+    header = open("whole.qcow2", "rb").read(112)
+    l1 = int.from_bytes(header[40:48], "big")
+    for i in range(40):
+        run("cp", "whole.qcow2", "o.qcow2")
+        with open("o.qcow2", "r+b") as f:
+            for _ in range(rng.randint(1, 3)):
+                f.seek(l1)
+                l2 = int.from_bytes(f.read(8), "big") & 0xfffffffffffe00
+                f.seek(rng.choice((2 * 65536 + 2 * rng.randrange(60), l2 + 8 * rng.randrange(30))))
+                f.write(rng.choice((bytes(2), b"\0\1", b"\0\2", b"\0\5")))
+        text = []
+        for tool in (qemu_img, img):
+            p = tool("check", "--output=json", "o.qcow2", check=False)
+            report = json.loads(p.stdout) if p.stdout else None
+            text.append((p.returncode, report, sorted(p.stderr.splitlines())))
+        assert text[0] == text[1], (i, text)
+        run("cp", "o.qcow2", "leaks.qcow2")
+        img("check", "-q", "-r", "leaks", "leaks.qcow2", check=False)
+        img("check", "-q", "-r", "all", "o.qcow2", check=False)
+        p = qemu_img("check", "o.qcow2", check=False)
+        q = img("check", "o.qcow2", check=False)
+        assert p.returncode == q.returncode and p.stdout == q.stdout, (i, p, q)
+        if not any(b"l2" in line or b"offset" in line for line in text[0][2]):
+            assert p.returncode == 0, (i, text, p.stdout, p.stderr)
+    assert size == os.path.getsize("whole.qcow2")
+
+
+def test_encrypted():
+    images.make_source("s.raw", 2 * MIB, seed=9)
+    want = sha256_of_file("s.raw")
+    secret = ("--object", "secret,id=k,data=swordfish")
+    for o in ("encrypt.format=luks,encrypt.iter-time=10", "encrypt.format=aes",
+              "encrypt.format=luks,encrypt.iter-time=10,extended_l2=on",
+              "encrypt.format=luks,encrypt.iter-time=10,encrypt.cipher-alg=serpent-256"):
+        for name, tool in (("us", img), ("them", qemu_img)):
+            for last in (False, False, False, True):  # qemu-img cannot always time its hashing
+                p = tool("convert", *secret, "-O", "qcow2", "-o", o + ",encrypt.key-secret=k",
+                         "s.raw", "o.qcow2", check=last)
+                if p.returncode == 0:
+                    break
+            for reader in (qemu_img, img):
+                reader("convert", *secret, "--image-opts", "-O", "raw",
+                       "driver=qcow2,encrypt.key-secret=k,file.filename=o.qcow2", "x.raw")
+                assert sha256_of_file("x.raw") == want, (o, name)
+            p = qemu_img("check", *secret, "--image-opts",
+                         "driver=qcow2,encrypt.key-secret=k,file.filename=o.qcow2")
+            assert img("check", "o.qcow2").stdout == p.stdout
+            infos = [json.loads(t("info", "--output=json", "o.qcow2").stdout) for t in (img, qemu_img)]
+            assert infos[0] == infos[1], infos
+        p = img("convert", "-O", "raw", "o.qcow2", "y.raw", check=False)
+        assert p.returncode == 1 and b"key-secret" in p.stderr, p.stderr
+
+
+def test_dirty_image_is_repaired():
+    img("create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on", "o.qcow2", "16M")
+    run("sh", "-c", "qemu-io -c 'write -P 3 0 2M' -c flush -c 'sigraise 9' o.qcow2; true",
+        check=False)
+    assert json.loads(img("info", "--output=json", "o.qcow2").stdout)["dirty-flag"]
+    assert img("check", "o.qcow2", check=False).returncode == 2
+    img("bench", "-q", "-w", "-c", "1", "-o", str(8 * MIB), "o.qcow2")
+    sound("o.qcow2")
+    assert b"verification failed" not in qemu_io("o.qcow2", "read -P 3 0 2M").stdout
+
+
+def test_measure():
+    for o in OPTIONS:
+        for size in ("0", "1M", "10G", "1000000000512"):
+            if "512" in o and size[0] == "1" and len(size) > 4:
+                continue
+            a, b = (t("measure", "-O", "qcow2", "-o", o, "--size", size, check=False)
+                    for t in (qemu_img, img))
+            assert (a.returncode, a.stdout) == (b.returncode, b.stdout), (o, size, a, b)
+
+
 TESTS = [f for name, f in sorted(globals().items()) if name.startswith("test_")]
 
 if __name__ == "__main__":

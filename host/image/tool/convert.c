@@ -289,7 +289,8 @@ static bool make_target(struct convert *c)
 
 static bool open_target(struct convert *c)
 {
-    struct tool_common common = {.image_opts = args_has(c->args, "target-image-opts")};
+    struct tool_common common = {.image_opts = args_has(c->args, "target-image-opts"),
+                                 .made_with = c->make ? c->create.options : NULL};
     unsigned no_backing = c->make && !c->has_backing ? OPEN_NO_BACKING : 0;
     c->out = tool_open(&common, c->target, c->format, c->target_flags | no_backing | OPEN_UNMAP);
     if (!c->out) {

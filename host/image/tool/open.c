@@ -93,6 +93,16 @@ static void warn_of_guess(const struct node *node, const char *name)
     }
 }
 
+/* What opens an image that was made with these options: its key. */
+static json_t *keys_of(const Options *made_with)
+{
+    const char *own = option_str(made_with, "key-secret");
+    const char *inner = option_str(made_with, "encrypt.key-secret");
+    return own     ? json_pack("{s:s}", "key-secret", own)
+           : inner ? json_pack("{s:{s:s}}", "encrypt", "key-secret", inner)
+                   : NULL;
+}
+
 struct node *tool_open(const struct tool_common *common, const char *name, const char *format,
                        unsigned flags)
 {
@@ -102,6 +112,9 @@ struct node *tool_open(const struct tool_common *common, const char *name, const
     if (!*name) {
         tool_error("Could not open '': The 'file' block driver requires a file name");
         return NULL;
+    }
+    if (common->made_with) {
+        how.options = options = keys_of(common->made_with);
     }
     if (common->image_opts) {
         if (format) {

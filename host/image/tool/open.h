@@ -18,6 +18,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Node, tool_close)
 struct tool_common {
     bool image_opts;
     unsigned flags; /* enum open_flags */
+    const Options *made_with; /* -o of an image that was just made: its key opens it; or NULL */
 };
 bool tool_common(const struct args *args, struct tool_common *out);
 /* none, writeback, writethrough, directsync, unsafe; NULL is fine.  False if it is none. */
