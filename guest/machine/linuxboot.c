@@ -5,7 +5,8 @@
  *
  * OVMF reads the kernel from fw_cfg by itself.  For SeaBIOS there is an option ROM of a few
  * instructions that is offered as a device to boot from: it has the machine put the files
- * into memory and jumps to the kernel's real-mode part.
+ * into memory and jumps to the kernel's real-mode part, or in protected mode to the entry of
+ * one that has none (multiboot, PVH).
  *
  * Spec: Linux kernel documentation, "The Linux/x86 Boot Protocol", "Running the Kernel"; Plug
  * and Play BIOS Specification 1.0A, "Option ROM header", "Expansion Header for Plug and Play".
@@ -26,8 +27,6 @@ enum {
     HEAP_END_PTR = 0x224,
     CMDLINE = 0x228
 };
-/* The firmware's tables lie at the end of low RAM: an initrd must stay below. */
-enum { FIRMWARE_BYTES = 1 << 20 };
 
 static const uint8_t rom_start[] = {
     0x55, 0xaa, ROM_BYTES / 512, 0xeb, 0x4b, /* signature, length, jmp 0x50 */
@@ -120,7 +119,19 @@ static const uint8_t rom_boot[] = {
     SETUP_AT >> 12, /* ljmp to 512 bytes behind SETUP_AT */
 };
 
-static void make_rom(uint8_t rom[ROM_BYTES])
+/* For kernels that begin in protected mode: load.c has prepared the rest in low memory. */
+static const uint8_t rom_boot_flat[] = {
+    0xfa,                               /* cli */
+    0xba, PORT & 0xff, PORT >> 8,       /* mov $PORT, %dx */
+    0xb0, 0x01, 0xee,                   /* mov $1, %al; out %al, %dx */
+    0x31, 0xc0, 0x8e, 0xd8,             /* xor %ax, %ax; mov %ax, %ds */
+    0x0f, 0x01, 0x16, 0x30, 0x05,       /* lgdt 0x530 */
+    0x0f, 0x20, 0xc0, 0x0c, 0x01,       /* mov %cr0, %eax; or $1, %al */
+    0x0f, 0x22, 0xc0,                   /* mov %eax, %cr0 */
+    0x66, 0xea, 0x40, 0x05, 0, 0, 0x10, 0, /* ljmpl $0x10, $0x540 */
+};
+
+static void make_rom(uint8_t rom[ROM_BYTES], bool flat)
 {
     uint8_t sum = 0;
     memset(rom, 0, ROM_BYTES);
@@ -128,7 +139,11 @@ static void make_rom(uint8_t rom[ROM_BYTES])
     rom[0x1a] = 0x20;
     memcpy(rom + 0x20, rom_pnp, sizeof(rom_pnp));
     memcpy(rom + 0x50, rom_init, sizeof(rom_init));
-    memcpy(rom + 0x60, rom_boot, sizeof(rom_boot));
+    if (flat) {
+        memcpy(rom + 0x60, rom_boot_flat, sizeof(rom_boot_flat));
+    } else {
+        memcpy(rom + 0x60, rom_boot, sizeof(rom_boot));
+    }
     for (unsigned i = 0; i < ROM_BYTES; i++) {
         sum = (uint8_t)(sum + rom[i]);
     }
@@ -147,6 +162,10 @@ static void place_files(void *owner, uint64_t at, uint64_t value, unsigned bytes
     const struct direct_boot *d = m->firmware_kernel;
     uint8_t head[0x300];
     (void)at, (void)value, (void)bytes;
+    if (d->kind != BOOT_LINUX) {
+        direct_boot_behind_firmware(m);
+        return;
+    }
     memcpy(head, d->data, sizeof(head));
     head[LOADER] = 0xff;
     head[LOADFLAGS] |= CAN_USE_HEAP;
@@ -197,14 +216,16 @@ bool linuxboot_add(struct machine *m, GError **error)
     if (!m->firmware_kernel) {
         return false;
     }
-    if (m->firmware_kernel->kind != BOOT_LINUX) {
+    bool flat = m->firmware_kernel->kind != BOOT_LINUX;
+    if (flat && m->config.pflash[0]) {
         g_set_error(error, LODGE_ERROR, ENOTSUP,
-                    "kernel %s: firmware starts only Linux: use -M kernel-firmware=off",
-                    m->config.kernel);
+                    "kernel %s: UEFI starts only Linux: leave -pflash out", m->config.kernel);
         return false;
     }
-    add_items(m, fw);
-    make_rom(rom);
+    if (!flat) {
+        add_items(m, fw);
+    }
+    make_rom(rom, flat);
     m->kernel_port = (struct region){.name = "linuxboot", .size = 1, .ops = &port_ops, .owner = m};
     space_place(m->board->ports, &m->kernel_port, PORT, 0);
     return fw_cfg_add_file(fw, "genroms/linuxboot.bin", rom, sizeof(rom), error);

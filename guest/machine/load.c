@@ -33,6 +33,7 @@ enum {
     RSDP_AT = 0xf0000,
     SMBIOS_AT = 0xf0040
 };
+enum { GDT_POINTER_AT = 0x530, STUB_AT = 0x540, EBDA_AT = 0x9fc00 };
 enum { FLAT_CODE = 0x10, FLAT_DATA = 0x18, ONE_MB = 0x100000 };
 
 /* ---- files ---- */
@@ -110,17 +111,31 @@ static bool linux_parse(struct direct_boot *d, GError **error)
     return true;
 }
 
-static void put_e820(const struct machine *m, uint8_t *at, unsigned entry_bytes, unsigned skip)
+/* Returns how many entries it wrote. */
+static unsigned put_e820(const struct machine *m, uint8_t *at, unsigned entry_bytes, unsigned skip)
 {
-    for (unsigned i = 0; i < m->n_e820; i++) {
+    /* What firmware leaves to a kernel; its tables lie at the end of low memory. */
+    uint64_t top = m->below_4g - MIN(m->below_4g / 2, FIRMWARE_BYTES);
+    const struct memory_range behind_firmware[] = {
+        {0, EBDA_AT, E820_RAM},
+        {EBDA_AT, 0xa0000 - EBDA_AT, E820_RESERVED},
+        {RSDP_AT, ONE_MB - RSDP_AT, E820_RESERVED},
+        {ONE_MB, top - ONE_MB, E820_RAM},
+        {top, m->below_4g - top, E820_RESERVED},
+        {UINT64_C(1) << 32, m->above_4g, E820_RAM},
+    };
+    const struct memory_range *map = m->direct ? m->e820 : behind_firmware;
+    unsigned n = m->direct ? m->n_e820 : 5 + (m->above_4g != 0);
+    for (unsigned i = 0; i < n; i++) {
         uint8_t *p = at + i * entry_bytes;
         if (skip) {
             le32_put(p, entry_bytes - skip);
         }
-        le64_put(p + skip, m->e820[i].at);
-        le64_put(p + skip + 8, m->e820[i].bytes);
-        le32_put(p + skip + 16, m->e820[i].type);
+        le64_put(p + skip, map[i].at);
+        le64_put(p + skip + 8, map[i].bytes);
+        le32_put(p + skip + 16, map[i].type);
     }
+    return n;
 }
 
 static void linux_params(struct machine *m, struct direct_boot *d, uint8_t *ram)
@@ -134,8 +149,7 @@ static void linux_params(struct machine *m, struct direct_boot *d, uint8_t *ram)
     le32_put(p + RAMDISK, (uint32_t)d->initrd_at);
     le32_put(p + RAMDISK_SIZE, (uint32_t)d->initrd_bytes);
     le64_put(p + PARAM_RSDP, m->acpi ? RSDP_AT : 0);
-    p[PARAM_E820_COUNT] = (uint8_t)m->n_e820;
-    put_e820(m, p + PARAM_E820, 20, 0);
+    p[PARAM_E820_COUNT] = (uint8_t)put_e820(m, p + PARAM_E820, 20, 0);
     if (d->text_mode) { /* orig_video_*: colour text of 80 columns and 25 lines is set */
         p[0x06] = 3;
         p[0x07] = 80;
@@ -169,7 +183,15 @@ static bool elf_segment(const struct direct_boot *d, unsigned n, struct segment_
     s->paddr = wide ? le64_at(p + 24) : le32_at(p + 12);
     s->filesz = wide ? le64_at(p + 32) : le32_at(p + 16);
     s->memsz = wide ? le64_at(p + 40) : le32_at(p + 20);
-    return s->offset <= d->size && s->filesz <= d->size - s->offset && s->memsz >= s->filesz;
+    bool ok = s->offset <= d->size && s->filesz <= d->size - s->offset && s->memsz >= s->filesz;
+    uint64_t under = ONE_MB - MIN(s->paddr, ONE_MB);
+    if (ok && s->type == PT_LOAD && s->offset == 0 && under <= PAGE_SIZE) {
+        s->paddr += under; /* the file's header, which linkers put in front of the text */
+        s->offset = MIN(under, d->size);
+        s->filesz -= MIN(under, s->filesz);
+        s->memsz -= MIN(under, s->memsz);
+    }
+    return ok;
 }
 
 static unsigned elf_segments(const struct direct_boot *d)
@@ -255,14 +277,13 @@ static void pvh_info(struct machine *m, struct direct_boot *d, uint8_t *ram)
     le32_put(p + 12, d->initrd_bytes ? 1 : 0);
     le64_put(p + 16, MODULES_AT);
     le64_put(p + 24, TEXT_AT);
-    le64_put(p + 32, m->acpi ? RSDP_AT : 0);
+    le64_put(p + 32, m->acpi && m->direct ? RSDP_AT : 0);
     le64_put(p + 40, MAP_AT);
-    le32_put(p + 48, m->n_e820);
     memset(module, 0, 32);
     le64_put(module, d->initrd_at);
     le64_put(module + 8, d->initrd_bytes);
     memset(ram + MAP_AT, 0, E820_MAX * 24);
-    put_e820(m, ram + MAP_AT, 24, 0);
+    le32_put(p + 48, put_e820(m, ram + MAP_AT, 24, 0));
 }
 
 /* ---- multiboot ---- */
@@ -355,10 +376,9 @@ static void multiboot_info(struct machine *m, struct direct_boot *d, uint8_t *ra
     le32_put(p + 16, TEXT_AT);
     le32_put(p + 20, d->n_modules);
     le32_put(p + 24, MODULES_AT);
-    le32_put(p + 44, m->n_e820 * 24);
     le32_put(p + 48, MAP_AT);
     memset(ram + MAP_AT, 0, E820_MAX * 24);
-    put_e820(m, ram + MAP_AT, 24, 4);
+    le32_put(p + 44, put_e820(m, ram + MAP_AT, 24, 4) * 24);
     for (unsigned i = 0; i < d->n_modules; i++) {
         const struct boot_module *mod = &d->module[i];
         uint8_t *e = ram + MODULES_AT + 16 * i;
@@ -376,10 +396,15 @@ static void multiboot_info(struct machine *m, struct direct_boot *d, uint8_t *ra
 
 /* ---- choosing ---- */
 
+static bool is_linux(const struct direct_boot *d)
+{
+    return d->size > HEADER_END + 0x100 && le16_at(d->data + BOOT_FLAG) == 0xaa55 &&
+           memcmp(d->data + MAGIC, "HdrS", 4) == 0;
+}
+
 static bool recognize(struct direct_boot *d, GError **error)
 {
-    if (d->size > HEADER_END + 0x100 && le16_at(d->data + BOOT_FLAG) == 0xaa55 &&
-        memcmp(d->data + MAGIC, "HdrS", 4) == 0) {
+    if (is_linux(d)) {
         d->kind = BOOT_LINUX;
         return linux_parse(d, error);
     }
@@ -499,6 +524,16 @@ struct direct_boot *direct_boot_parse(const struct boot_request *r, GError **err
     return d;
 }
 
+bool direct_boot_wants_bios(const char *kernel)
+{
+    struct direct_boot d = {.path = (char *)kernel};
+    d.file = read_file("kernel", kernel, NULL);
+    d.data = d.file ? g_bytes_get_data(d.file, &d.size) : NULL;
+    bool yes = d.data && !is_linux(&d) && multiboot_header(&d);
+    g_clear_pointer(&d.file, g_bytes_unref);
+    return yes;
+}
+
 void direct_boot_free(struct direct_boot *d)
 {
     if (!d) {
@@ -576,6 +611,21 @@ static void put_gdt(uint8_t *ram)
     le64_put(ram + GDT_AT + 8, 0);
     le64_put(ram + GDT_AT + FLAT_CODE, UINT64_C(0x00cf9b000000ffff));
     le64_put(ram + GDT_AT + FLAT_DATA, UINT64_C(0x00cf93000000ffff));
+    le16_put(ram + GDT_POINTER_AT, 0x1f);
+    le32_put(ram + GDT_POINTER_AT + 2, GDT_AT);
+}
+
+/* What little of the BIOS's data kernels look at that know no better place. */
+static void put_bios_data(uint8_t *ram)
+{
+    le16_put(ram + 0x400, 0x3f8);
+    le16_put(ram + 0x40e, EBDA_AT >> 4);
+    le16_put(ram + 0x413, EBDA_AT >> 10);
+    le16_put(ram + 0x44a, 80);
+    le16_put(ram + 0x463, 0x3d4);
+    ram[0x449] = 3;
+    ram[0x484] = 24;
+    ram[EBDA_AT] = 1; /* KiB */
 }
 
 static void set_cpu(const struct direct_boot *d, struct vcpu *cpu)
@@ -600,14 +650,13 @@ static void set_cpu(const struct direct_boot *d, struct vcpu *cpu)
     vcpu_loaded(cpu);
 }
 
-void direct_boot_go(struct machine *m)
+/* Kernel, modules, and what the kernel is told. */
+static void place(struct machine *m, struct direct_boot *d)
 {
-    struct direct_boot *d = m->direct;
     uint8_t *ram = m->ram->host;
     put_gdt(ram);
     memcpy(ram + TEXT_AT, d->text, strlen(d->text) + 1);
     place_files(d, ram);
-    place_tables(m, ram);
     if (d->kind == BOOT_LINUX) {
         linux_params(m, d, ram);
     } else if (d->kind == BOOT_PVH) {
@@ -615,6 +664,40 @@ void direct_boot_go(struct machine *m)
     } else {
         multiboot_info(m, d, ram);
     }
+}
+
+/* mov $imm32, %reg */
+static uint8_t *put_mov(uint8_t *p, enum gpr reg, uint32_t value)
+{
+    *p = (uint8_t)(0xb8 + reg);
+    le32_put(p + 1, value);
+    return p + 5;
+}
+
+void direct_boot_behind_firmware(struct machine *m)
+{
+    static const uint8_t load_segments[] = {
+        0x66, 0xb8, FLAT_DATA, 0x00,                               /* mov $FLAT_DATA, %ax */
+        0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0x8e, 0xe0, 0x8e, 0xe8, /* ... to all of them */
+    };
+    struct direct_boot *d = m->firmware_kernel;
+    uint8_t *ram = m->ram->host, *p = ram + STUB_AT;
+    place(m, d);
+    memcpy(p, load_segments, sizeof(load_segments));
+    p = put_mov(p + sizeof(load_segments), RSP, 0x7c00);
+    p = put_mov(p, RBX, INFO_AT);
+    p = put_mov(p, RAX, d->kind == BOOT_MULTIBOOT ? MB_LOADED : 0);
+    p = put_mov(p, RDX, d->entry);
+    memcpy(p, (const uint8_t[]){0xff, 0xe2}, 2); /* jmp *%edx */
     ram_note_write(ram, m->below_4g);
+}
+
+void direct_boot_go(struct machine *m)
+{
+    struct direct_boot *d = m->direct;
+    place(m, d);
+    put_bios_data(m->ram->host);
+    place_tables(m, m->ram->host);
+    ram_note_write(m->ram->host, m->below_4g);
     set_cpu(d, vcpu_at(0));
 }

@@ -41,4 +41,6 @@ struct boot_request {
 };
 /* NULL with one line that names the file and what is wrong. */
 struct direct_boot *direct_boot_parse(const struct boot_request *r, GError **error);
+/* Its own loader would be a BIOS's: multiboot kernels may call it. */
+bool direct_boot_wants_bios(const char *kernel);
 void direct_boot_free(struct direct_boot *d);

@@ -101,3 +101,7 @@ bool linuxboot_add(struct machine *m, GError **error);
 /* ---- load.c ---- */
 /* Places kernel, tables and initrd in memory and sets the boot processor. */
 void direct_boot_go(struct machine *m);
+/* The same for .firmware_kernel, up to a stub that firmware's last jump goes to. */
+void direct_boot_behind_firmware(struct machine *m);
+/* The firmware's tables lie at the end of low RAM: what is loaded must stay below. */
+enum { FIRMWARE_BYTES = 1 << 20 };

@@ -104,7 +104,8 @@ bool pc_cpus(struct machine *m, GError **error)
 bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error)
 {
     /* Whoever names a firmware or looks at the screen wants what firmware sets up. */
-    bool through_firmware = m->config.graphic || m->config.bios || m->config.pflash[0];
+    bool through_firmware = m->config.graphic || m->config.bios || m->config.pflash[0] ||
+                            (m->config.kernel && direct_boot_wants_bios(m->config.kernel));
     /* SMM is there for secure UEFI variables; SeaBIOS is faster without. */
     bool smm = m->q35 && m->config.pflash[0];
     if (!machine_prop_bool(m, "smm", smm, &m->smm, error) ||

@@ -7,6 +7,8 @@ serial port; what is typed goes in as keys.
 """
 import os
 import pathlib
+import subprocess
+import tempfile
 import time
 
 from guest import UP, Failed, Machine, guest_file, main, tiny
@@ -130,6 +132,37 @@ def pvh():
         m.powered_off()
 
 
+def multiboot():
+    """A kernel of our own, with a module, through firmware and without; devices for tests."""
+    source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "multiboot.S")
+    with tempfile.TemporaryDirectory() as folder:
+        kernel, module = os.path.join(folder, "kernel"), os.path.join(folder, "module")
+        subprocess.run(["gcc", "-m32", "-static", "-nostdlib", "-Wl,-Ttext=0x100000,--build-id=none",
+                        "-o", kernel, source], check=True)
+        pathlib.Path(module).write_bytes(b"inside the module\0")
+        for machine, engine in (("pc", "bt"), ("q35", "bt"), ("pc,kernel-firmware=off", "interp")):
+            with Machine(["-M", machine, "-accel", engine, "-m", "32", "-kernel", kernel, "-append",
+                          "some words", "-initrd", f"{module} a text", "-device", "pc-testdev",
+                          "-device", "isa-debug-exit,iobase=0x501,iosize=2"]) as m:
+                code = m.wait()
+                for text in (f"{kernel} some words\n", f"{module} a text\n", "inside the module\n",
+                             "00000000 0009FC00 \n", "00100000 01", "pc-testdev echoes\n"):
+                    if text not in m.seen:
+                        raise Failed(f"no {text!r}")
+                if code != 2 * 0x15 + 1:
+                    raise Failed(f"exit code {code}")
+
+
+def xen():
+    """The hypervisor by multiboot, Linux and its initramfs as modules."""
+    modules = f"{guest_file('amd64', 'vmlinuz')} console=hvc0 lodge.run=poweroff,{guest_file('amd64', 'initrd')}"
+    with Screen(["-m", "512", "-no-reboot", "-kernel", media("xen"), "-append",
+                 "console=com1 com1=115200,8n1 loglvl=warning", "-initrd", modules], vga=False) as m:
+        m.expect("Xen 4\\.|Latest ChangeSet|Xen version 4")
+        m.expect(UP)
+        m.powered_off()
+
+
 def ovmf_kernel():
     """-kernel through UEFI: OVMF finds it in fw_cfg."""
     code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
@@ -148,6 +181,8 @@ TESTS = {
     "pxe": pxe,
     "isolinux": isolinux,
     "pvh": pvh,
+    "multiboot": multiboot,
+    "xen": xen,
     "ovmf-kernel": ovmf_kernel,
 }
 
