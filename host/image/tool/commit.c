@@ -144,8 +144,8 @@ static int run(struct args *args)
         tool_error("Invalid cache option: %s", cache);
         return 1;
     }
-    struct node *top = progress_begin(args) ? tool_open(&common, file, args_get(args, "f"), flags)
-                                            : NULL;
+    struct node *top =
+        progress_begin(args) ? tool_open(&common, file, args_get(args, "f"), flags) : NULL;
     if (!top) {
         return 1;
     }

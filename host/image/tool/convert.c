@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host/image/tool/convert.h"
 #include "host/image/tool/open.h"
+#include "host/image/tool/pipe.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -56,6 +58,11 @@ struct convert {
     struct node **sources;
     unsigned n_sources;
     struct node *out;
+    /* Standard input and output. */
+    struct pipe_in in;
+    struct feed *pipe_feed; /* the only source, instead of .sources */
+    bool pipe_out;          /* to standard output as it comes */
+    char *spool;            /* the target, until it goes to standard output */
 };
 
 /* ---- the command line ---- */
@@ -150,10 +157,97 @@ static bool take_args(struct convert *c)
     return true;
 }
 
+/* ---- standard input and output ---- */
+
+static bool is_one_of(const char *format, const char *const *formats)
+{
+    return format && g_strv_contains(formats, format);
+}
+
+/* Whether standard output takes the target without a file in between. */
+static bool streams_out(const struct convert *c)
+{
+    static const char *const streams[] = {"raw", "vmdk", NULL};
+    if (args_has(c->args, "o")) { /* options say how a file is laid out */
+        return !strcmp(c->format, "vmdk");
+    }
+    return is_one_of(c->format, streams) || (!strcmp(c->format, "qcow2") && !c->packed);
+}
+
+/* Whether the bytes of standard input can be taken as they come. */
+static bool streams_in(const struct convert *c)
+{
+    static const char *const growing[] = {"raw", "qcow2", NULL};
+    if (args_has(c->args, "l") || args_has(c->args, "B") || !c->make) {
+        return false;
+    }
+    if (c->pipe_out && strcmp(c->format, "raw")) { /* the size stands in front */
+        return !strcmp(c->in.format, "vmdk") && !strcmp(c->format, "vmdk");
+    }
+    return !strcmp(c->in.format, "vmdk") ||
+           (!strcmp(c->in.format, "raw") && (c->pipe_out || is_one_of(c->format, growing)));
+}
+
+static bool take_stdin(struct convert *c)
+{
+    GError *error = NULL;
+    if (!is_pipe_in(c->args->operands[0])) {
+        c->args->operands[0] = (char *)"/proc/self/fd/0";
+        return true;
+    }
+    if (!pipe_in_open(&c->in, args_get(c->args, "f"), &error)) {
+        tool_report(error, "%s", "");
+        return false;
+    }
+    if (streams_in(c)) {
+        c->pipe_feed = feed_of_pipe(&c->in, &error);
+        c->create.size = c->pipe_feed && c->pipe_feed->size != UINT64_MAX ? c->pipe_feed->size : 0;
+    } else {
+        c->args->operands[0] = pipe_in_spool(&c->in, &error); /* until the program ends */
+    }
+    if (error) {
+        tool_report(error, "Could not open '-': ");
+    }
+    return !error;
+}
+
+static bool take_stdout(struct convert *c)
+{
+    GError *error = NULL;
+    if (!is_pipe_out(c->target)) {
+        return true;
+    }
+    if (!c->make || args_has(c->args, "target-image-opts") || args_has(c->args, "bitmaps")) {
+        tool_error("-n, --target-image-opts and --bitmaps need a file that can be opened, not '-'");
+        return false;
+    }
+    if (isatty(STDOUT_FILENO)) {
+        tool_error("An image does not belong on a terminal: send it to a file or a program");
+        return false;
+    }
+    signal(SIGPIPE, SIG_IGN); /* EPIPE is told like other errors */
+    progress_to_stderr();
+    c->pipe_out = streams_out(c);
+    if (!c->pipe_out) {
+        c->create.name = c->target = c->spool = spool_new(&error);
+    }
+    if (error) {
+        tool_report(error, "%s", "");
+    }
+    return !error;
+}
+
 /* ---- sources ---- */
 
 static bool open_sources(struct convert *c)
 {
+    if (c->n_sources == 1 && !strcmp(c->args->operands[0], "-") && !take_stdin(c)) {
+        return false;
+    }
+    if (c->pipe_feed) {
+        c->n_sources = 0;
+        return true;
+    }
     c->sources = g_new0(struct node *, c->n_sources);
     for (unsigned i = 0; i < c->n_sources; i++) {
         c->sources[i] = tool_open(&c->common, c->args->operands[i], args_get(c->args, "f"),
@@ -251,6 +345,19 @@ static bool check_packed(const struct convert *c, const struct image_format *f)
     return true;
 }
 
+/* The one subformat whose every unit is packed, -c or not, is the only one for a pipe. */
+static bool check_subformat(struct convert *c)
+{
+    const char *subformat = option_str(c->create.options, "subformat");
+    bool stream = !g_strcmp0(subformat, "streamOptimized");
+    c->packed |= stream;
+    if (c->pipe_out && subformat && !stream) {
+        tool_error("Of vmdk only subformat=streamOptimized can go to standard output");
+        return false;
+    }
+    return true;
+}
+
 static bool prepare_target(struct convert *c)
 {
     g_autofree char *text = args_joined(c->args, "o");
@@ -272,15 +379,13 @@ static bool prepare_target(struct convert *c)
     if (option_given(c->create.options, "size")) {
         c->create.size = option_size(c->create.options, "size", 0);
     }
-    /* The one subformat whose every unit is packed; -c may be left out. */
-    c->packed |= !g_strcmp0(option_str(c->create.options, "subformat"), "streamOptimized");
-    return true;
+    return check_subformat(c);
 }
 
 static bool make_target(struct convert *c)
 {
     GError *error = NULL;
-    if (c->make && !create_run(&c->create, &error)) {
+    if (c->make && !c->pipe_out && !create_run(&c->create, &error)) {
         tool_report(error, "%s: error while converting %s: ", c->target, c->format);
         return false;
     }
@@ -292,6 +397,9 @@ static bool open_target(struct convert *c)
     struct tool_common common = {.image_opts = args_has(c->args, "target-image-opts"),
                                  .made_with = c->make ? c->create.options : NULL};
     unsigned no_backing = c->make && !c->has_backing ? OPEN_NO_BACKING : 0;
+    if (c->pipe_out) {
+        return true;
+    }
     c->out = tool_open(&common, c->target, c->format, c->target_flags | no_backing | OPEN_UNMAP);
     if (!c->out) {
         return false;
@@ -317,47 +425,92 @@ static bool reads_zero(const struct convert *c)
     return c->make && !c->has_backing && !target_is_device(c->out);
 }
 
-static bool copy(struct convert *c)
+static struct feed *open_feed(struct convert *c)
+{
+    if (c->pipe_feed) {
+        return g_steal_pointer(&c->pipe_feed);
+    }
+    return c->has_backing ? feed_above(c->sources[0], c->sources[0]->backing)
+                          : feed_of_chains(c->sources, c->n_sources);
+}
+
+static struct sink *open_sink(struct convert *c, const struct feed *feed)
 {
     struct sink_options how = {
         .packed = c->packed,
-        .starts_zero = reads_zero(c),
         .any_order = args_has(c->args, "W"),
         .keep_space = c->sparse == 0,
+        .grows = feed->size == UINT64_MAX,
     };
-    struct feed *feed = c->has_backing ? feed_above(c->sources[0], c->sources[0]->backing)
-                                       : feed_of_chains(c->sources, c->n_sources);
-    struct sink *sink = sink_of_chain(c->out, &how);
+    struct sink *sink;
+    GError *error = NULL;
+    if (!c->pipe_out) {
+        how.starts_zero = reads_zero(c);
+        return sink_of_chain(c->out, &how);
+    }
+    sink = !strcmp(c->format, "qcow2")
+               ? sink_of_qcow2_pipe(c->sources, c->n_sources, &error)
+               : sink_of_pipe(c->format, c->create.options, c->create.size, &error);
+    if (!sink) {
+        tool_report(error, "%s", "");
+    }
+    return sink;
+}
+
+/* Every byte, or every cluster that was announced, goes through a pipe. */
+static bool writes_all(const struct convert *c)
+{
+    return c->pipe_out && strcmp(c->format, "vmdk");
+}
+
+static bool run_copy(struct convert *c, struct feed *feed, struct sink *sink)
+{
     struct copy run = {
         .feed = feed,
         .sink = sink,
         .threads = (unsigned)c->threads,
-        .sparse = c->sparse,
+        .sparse = writes_all(c) ? 0 : c->sparse,
         .level = (int)c->level,
         .rate = c->rate,
         .salvage = args_has(c->args, "salvage"),
         .quiet = c->quiet,
-        .progress_of = feed->size,
+        .progress_of = feed->size == UINT64_MAX ? 0 : feed->size,
         .progress = progress_bytes,
     };
+    if (sink->codec && feed->grain > 1 && feed->grain % sink->unit) {
+        tool_error("Units of %u bytes cannot be packed from a stream of %u bytes each: use a file",
+                   sink->unit, feed->grain);
+        return false;
+    }
     int error = copy_run(&run);
-    feed_free(feed);
-    sink_free(sink);
     if (error) {
         tool_error("error while %s at byte %" PRIu64 ": %s",
                    run.failed_writing ? "writing" : "reading", run.failed_at, g_strerror(-error));
-        return false;
     }
-    return true;
+    return !error;
+}
+
+static bool copy(struct convert *c)
+{
+    struct feed *feed = open_feed(c);
+    struct sink *sink = open_sink(c, feed);
+    bool ok = sink && run_copy(c, feed, sink);
+    feed_free(feed);
+    sink_free(sink);
+    return ok;
 }
 
 static bool copy_bitmaps(struct convert *c)
 {
-    const struct format_tools *from = c->sources[0]->format->tools, *to = c->out->format->tools;
     GError *error = NULL;
     if (!args_has(c->args, "bitmaps")) {
         return true;
     }
+    if (c->n_sources != 1) {
+        tool_error("--bitmaps needs one source that can be opened");
+        return false;
+    }
+    const struct format_tools *from = c->sources[0]->format->tools, *to = c->out->format->tools;
     if (!from || !from->bitmaps || !to || !to->bitmaps) {
         tool_error("Format driver '%s' does not support bitmaps",
                    from && from->bitmaps ? c->out->format->name : c->sources[0]->format->name);
@@ -374,11 +527,37 @@ static bool copy_bitmaps(struct convert *c)
 /* What goes wrong while metadata is written out counts as much as what did before. */
 static bool finish(struct convert *c)
 {
-    int error = chain_flush(c->out);
+    int error = c->out ? chain_flush(c->out) : 0;
     if (error) {
         tool_error("error while writing %s: %s", c->target, g_strerror(-error));
     }
     return !error;
+}
+
+static bool send_spool(struct convert *c)
+{
+    GError *error = NULL;
+    if (!c->spool) {
+        return true;
+    }
+    tool_close(g_steal_pointer(&c->out));
+    if (!spool_out(c->spool, &error)) {
+        tool_report(error, "%s", "");
+        return false;
+    }
+    return true;
+}
+
+static void clear(struct convert *c)
+{
+    feed_free(c->pipe_feed);
+    tool_close(c->out);
+    for (unsigned i = 0; c->sources && i < c->n_sources; i++) {
+        tool_close(c->sources[i]);
+    }
+    g_free(c->sources);
+    g_free(c->spool);
+    options_free(c->create.options);
 }
 
 static int run(struct args *args)
@@ -401,18 +580,14 @@ static int run(struct args *args)
         tool_warn("-o has no effect when skipping image creation");
     }
     progress_at(0);
-    bool ok = open_sources(&c) && load_snapshot(&c) && (!c.make || prepare_target(&c)) &&
-              make_target(&c) && open_target(&c) && copy(&c) && copy_bitmaps(&c) && finish(&c);
+    bool ok = take_stdout(&c) && open_sources(&c) && load_snapshot(&c) &&
+              (!c.make || prepare_target(&c)) && make_target(&c) && open_target(&c) && copy(&c) &&
+              copy_bitmaps(&c) && finish(&c) && send_spool(&c);
     if (ok) {
         progress_at(100);
     }
     progress_end();
-    tool_close(c.out);
-    for (unsigned i = 0; c.sources && i < c.n_sources; i++) {
-        tool_close(c.sources[i]);
-    }
-    g_free(c.sources);
-    options_free(c.create.options);
+    clear(&c);
     return ok ? 0 : 1;
 }
 

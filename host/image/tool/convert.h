@@ -21,11 +21,9 @@ struct piece {
     uint64_t offset, length; /* guest bytes */
     uint64_t turn;           /* counted from 0, in order */
     uint8_t *data;           /* of PIECE_BYTES */
-    /* A feed that reads pipes has the bytes already, perhaps packed. */
-    bool here;
-    const struct codec *codec;
-    uint8_t *packed;
-    size_t stored;
+    /* A feed of vmdk through a pipe: what next() has read and read() unpacks. */
+    uint8_t *packed; /* of as many bytes as .data */
+    size_t stored, unpacked;
 };
 
 enum {
@@ -39,12 +37,14 @@ enum {
 /* Where the bytes come from. */
 struct feed {
     uint64_t size;  /* guest bytes; UINT64_MAX: not known before the end */
+    uint32_t grain; /* pieces may be at least so long */
     uint32_t unit;  /* set by the engine: pieces start at multiples of it */
     uint64_t piece; /* set by the engine: the longest piece of data, in bytes */
     /* One at a time: the next piece; 0 or a negative errno value, with .offset set. */
     int (*next)(struct feed *f, struct piece *p);
     /* Any thread: fills .data. */
     int (*read)(struct feed *f, struct piece *p);
+    void (*close)(struct feed *f); /* NULL: nothing to do */
 };
 
 /* Where they go to. */
@@ -58,6 +58,9 @@ struct sink {
     int (*data)(struct sink *s, uint64_t offset, const void *from, uint64_t n);
     int (*zero)(struct sink *s, uint64_t offset, uint64_t n);
     int (*packed)(struct sink *s, uint64_t offset, const void *from, uint32_t stored);
+    /* May be NULL: everything came, and the disk ends at @size. */
+    int (*end)(struct sink *s, uint64_t size);
+    void (*close)(struct sink *s); /* NULL: nothing to do */
 };
 
 struct copy {
@@ -91,6 +94,7 @@ struct sink_options {
     bool packed;      /* units are packed by the format's codec */
     bool starts_zero; /* a new image without backing file */
     bool any_order;
+    bool grows;      /* the size of the disk is not known yet */
     bool keep_space; /* zeros take space too */
 };
 struct sink *sink_of_chain(struct node *top, const struct sink_options *how);

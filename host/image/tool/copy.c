@@ -21,14 +21,15 @@ struct engine {
     uint64_t turn; /* whose turn it is to write */
     bool ended;
     int error;
-    uint64_t done;   /* guest bytes whose fate is settled */
-    int64_t started; /* us, for .rate */
+    uint64_t done;     /* guest bytes whose fate is settled */
+    int64_t started;   /* us, for .rate */
+    size_t packed_max; /* of a unit: what takes more is kept as it is */
 };
 
 struct worker {
     struct engine *e;
     struct piece piece;
-    uint8_t *packed; /* units of this piece, packed, each in .unit bytes */
+    uint8_t *packed; /* units of this piece, packed, each in .packed_max bytes */
     int64_t *stored; /* bytes of each; 0: all zero, -1: kept as it is */
     size_t n_units;
 };
@@ -151,7 +152,8 @@ static int write_packed(struct worker *w)
     for (size_t i = 0; i < w->n_units && !error; i++) {
         uint64_t at = i * s->unit;
         if (w->stored[i] > 0) {
-            error = s->packed(s, p->offset + at, w->packed + at, (uint32_t)w->stored[i]);
+            error = s->packed(s, p->offset + at, w->packed + i * w->e->packed_max,
+                              (uint32_t)w->stored[i]);
         } else if (w->stored[i] < 0) {
             error = s->data(s, p->offset + at, p->data + at, MIN(s->unit, p->length - at));
         }
@@ -272,8 +274,9 @@ static bool worker_init(struct worker *w, struct engine *e)
     w->piece.data = aligned_alloc(ALIGN, bytes);
     w->piece.packed = aligned_alloc(ALIGN, bytes);
     if (c->sink->codec) {
-        w->packed = g_try_malloc(bytes);
-        w->stored = g_try_new(int64_t, bytes / c->sink->unit);
+        size_t units = bytes / c->sink->unit;
+        w->packed = g_try_malloc(units * e->packed_max);
+        w->stored = g_try_new(int64_t, units);
     }
     return w->piece.data && w->piece.packed && (!c->sink->codec || (w->packed && w->stored));
 }
@@ -301,6 +304,12 @@ static void run_threads(struct worker *workers, unsigned n)
     }
 }
 
+/* Every grain of a vmdk stream is packed, even if that makes it longer. */
+static size_t packed_max(const struct sink *s)
+{
+    return s->codec == &codec_zlib ? s->unit + s->unit / 8 + 64 : s->unit - 1;
+}
+
 int copy_run(struct copy *c)
 {
     struct engine e = {.copy = c, .started = g_get_monotonic_time()};
@@ -310,7 +319,8 @@ int copy_run(struct copy *c)
     bool ok = true;
 
     c->feed->unit = MAX(unit, 1);
-    c->feed->piece = MAX(PIECE_BYTES, unit);
+    c->feed->piece = MAX(MAX(PIECE_BYTES, unit), c->feed->grain);
+    e.packed_max = packed_max(c->sink);
     g_mutex_init(&e.lock);
     g_cond_init(&e.moved);
     for (unsigned i = 0; i < n && ok; i++) {
@@ -323,6 +333,11 @@ int copy_run(struct copy *c)
     }
     for (unsigned i = 0; i < n; i++) {
         worker_clear(&workers[i]);
+    }
+    if (!e.error && c->sink->end) {
+        e.error = c->sink->end(c->sink, e.done);
+        c->failed_writing = true;
+        c->failed_at = e.done;
     }
     g_cond_clear(&e.moved);
     g_mutex_clear(&e.lock);

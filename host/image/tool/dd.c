@@ -9,14 +9,9 @@
 /* lodge-img dd */
 
 static const struct tool_option options[] = {
-    OPTION_HELP,
-    OPTION_FORMAT,
-    {'O', NULL, "FORMAT", "format of the new image (raw)"},
-    OPTION_SHARE,
-    OPTION_OBJECT,
-    OPTION_IMAGE_OPTS,
-    OPTION_UNTRUSTED,
-    {0},
+    OPTION_HELP,      OPTION_FORMAT, {'O', NULL, "FORMAT", "format of the new image (raw)"},
+    OPTION_SHARE,     OPTION_OBJECT, OPTION_IMAGE_OPTS,
+    OPTION_UNTRUSTED, {0},
 };
 
 enum { BLOCK_DEFAULT = 512, STEP = 256 << 10, ALIGN = 4096 };
@@ -127,4 +122,5 @@ static int run(struct args *args)
 }
 
 const struct verb verb_dd = {"dd", "copy a part of a disk to a new image",
-                             "[bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=FILE of=FILE", options, run};
+                             "[bs=SIZE] [count=BLOCKS] [skip=BLOCKS] if=FILE of=FILE", options,
+                             run};

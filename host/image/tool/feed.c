@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host/image/tool/convert.h"
 
+enum { SECTOR = 512 };
+static const uint64_t GROW_MAX = UINT64_C(16) << 30; /* at a time */
+
 /* Opened images as the beginning and the end of a copy. */
 
 struct chain_feed {
@@ -127,6 +130,9 @@ struct feed *feed_above(struct node *top, struct node *base)
 
 void feed_free(struct feed *f)
 {
+    if (f && f->close) {
+        f->close(f);
+    }
     g_free(f);
 }
 
@@ -134,22 +140,50 @@ struct chain_sink {
     struct sink sink;
     struct node *top;
     enum zero_kind zero_kind;
+    bool grows;
 };
+
+/* Nobody else uses the node meanwhile: a sink that grows is ordered. */
+static int make_room(struct chain_sink *c, uint64_t end)
+{
+    g_autoptr(GError) error = NULL;
+    if (!c->grows || end <= c->top->size) {
+        return 0;
+    }
+    uint64_t size = MAX(end, c->top->size + MIN(c->top->size, GROW_MAX));
+    size = (size + SECTOR - 1) / SECTOR * SECTOR;
+    bool ok = c->top->format->tools->resize(c->top, size, PREALLOC_OFF, &error);
+    return ok ? 0 : -error_errno(error);
+}
+
+static int set_size(struct sink *s, uint64_t size)
+{
+    struct chain_sink *c = (struct chain_sink *)s;
+    g_autoptr(GError) error = NULL;
+    size = (size + SECTOR - 1) / SECTOR * SECTOR;
+    bool ok = !c->grows || c->top->format->tools->resize(c->top, size, PREALLOC_OFF, &error);
+    return ok ? 0 : -error_errno(error);
+}
 
 static int chain_put(struct sink *s, uint64_t offset, const void *from, uint64_t n)
 {
-    return chain_write(((struct chain_sink *)s)->top, offset, from, n);
+    struct chain_sink *c = (struct chain_sink *)s;
+    int error = make_room(c, offset + n);
+    return error ? error : chain_write(c->top, offset, from, n);
 }
 
 static int chain_clear(struct sink *s, uint64_t offset, uint64_t n)
 {
-    const struct chain_sink *c = (struct chain_sink *)s;
-    return chain_zero(c->top, offset, n, c->zero_kind);
+    struct chain_sink *c = (struct chain_sink *)s;
+    int error = make_room(c, offset + n);
+    return error ? error : chain_zero(c->top, offset, n, c->zero_kind);
 }
 
 static int chain_put_packed(struct sink *s, uint64_t offset, const void *from, uint32_t stored)
 {
-    return chain_write_packed(((struct chain_sink *)s)->top, offset, from, stored);
+    struct chain_sink *c = (struct chain_sink *)s;
+    int error = make_room(c, offset + c->sink.unit);
+    return error ? error : chain_write_packed(c->top, offset, from, stored);
 }
 
 struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
@@ -161,12 +195,14 @@ struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
         .codec = how->packed ? top->codec : NULL,
         .unit = top->unit ? top->unit : top->granule,
         /* Space is taken in the order of the disk, unless offsets say where. */
-        .ordered = how->packed || (top->granule > 1 && !how->any_order),
+        .ordered = how->packed || how->grows || (top->granule > 1 && !how->any_order),
         .starts_zero = how->starts_zero,
         .data = chain_put,
         .zero = chain_clear,
         .packed = chain_put_packed,
+        .end = set_size,
     };
+    c->grows = how->grows;
     c->top = top;
     c->zero_kind = how->keep_space ? ZERO_KEEP : ZERO_UNMAP;
     return &c->sink;
@@ -174,5 +210,8 @@ struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
 
 void sink_free(struct sink *s)
 {
+    if (s && s->close) {
+        s->close(s);
+    }
     g_free(s);
 }

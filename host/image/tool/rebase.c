@@ -222,8 +222,8 @@ static int run(struct args *args)
         tool_error("Invalid source cache option: %s", source);
         return 1;
     }
-    struct node *top = progress_begin(args) ? tool_open(&common, file, args_get(args, "f"), flags)
-                                            : NULL;
+    struct node *top =
+        progress_begin(args) ? tool_open(&common, file, args_get(args, "f"), flags) : NULL;
     if (!top) {
         return 1;
     }

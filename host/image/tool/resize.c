@@ -115,5 +115,5 @@ static int run(struct args *args)
     return ok ? 0 : 1;
 }
 
-const struct verb verb_resize = {"resize", "change the size of a disk", "FILE [+|-]SIZE", options,
-                                 run, true};
+const struct verb verb_resize = {
+    "resize", "change the size of a disk", "FILE [+|-]SIZE", options, run, true};

@@ -93,7 +93,7 @@ struct verb {
     const char *operands; /* "FILE [SIZE]" */
     const struct tool_option *options;
     int (*run)(struct args *args); /* the exit code */
-    bool sign_last; /* the last word is no option, even with a minus: "-5M" */
+    bool sign_last;                /* the last word is no option, even with a minus: "-5M" */
 };
 
 /* What we are when called qemu-nbd. */
