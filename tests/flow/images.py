@@ -13,8 +13,7 @@ IMG = os.path.abspath(os.environ.get("LODGE_IMG", os.path.join(os.path.dirname(_
 QEMU_IMG = shutil.which("qemu-img")
 MIB = 1 << 20
 
-# Name: (options of -o, or None; how many bytes a sector of the size must be a multiple of).
-# Every format and subformat that can be created and written, with what qemu-img calls it.
+# Name: (format, options of -o or None).  Every format and subformat that can be created and written, with what qemu-img calls it.
 FORMATS = {
     "raw": ("raw", None),
     "qcow2": ("qcow2", None),
@@ -28,7 +27,7 @@ FORMATS = {
     "qcow2-meta": ("qcow2", "preallocation=metadata"),
     "qcow": ("qcow", None),
     "qed": ("qed", None),
-    "qed-4k": ("qed", "cluster_size=4k,table_size=1"),
+    "qed-4k": ("qed", "cluster_size=4k"),
     "vdi": ("vdi", None),
     "vdi-static": ("vdi", "static=on"),
     "vmdk": ("vmdk", None),

@@ -579,10 +579,11 @@ static int run(struct args *args)
     if (!c.make && text) {
         tool_warn("-o has no effect when skipping image creation");
     }
+    bool ok = take_stdout(&c);
     progress_at(0);
-    bool ok = take_stdout(&c) && open_sources(&c) && load_snapshot(&c) &&
-              (!c.make || prepare_target(&c)) && make_target(&c) && open_target(&c) && copy(&c) &&
-              copy_bitmaps(&c) && finish(&c) && send_spool(&c);
+    ok = ok && open_sources(&c) && load_snapshot(&c) && (!c.make || prepare_target(&c)) &&
+         make_target(&c) && open_target(&c) && copy(&c) && copy_bitmaps(&c) && finish(&c) &&
+         send_spool(&c);
     if (ok) {
         progress_at(100);
     }

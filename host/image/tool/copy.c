@@ -133,8 +133,8 @@ static bool pack(struct worker *w)
             w->stored[i] = 0;
             continue;
         }
-        int64_t n =
-            s->codec->pack(unit, s->unit, w->packed + i * s->unit, s->unit - 1, w->e->copy->level);
+        int64_t n = s->codec->pack(unit, s->unit, w->packed + i * w->e->packed_max,
+                                   w->e->packed_max, w->e->copy->level);
         if (n < 0) {
             fail(w->e, (int)n, p->offset + i * s->unit, true);
             return false;

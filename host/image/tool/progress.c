@@ -20,7 +20,7 @@ enum { RATE_AFTER_US = 500000 }; /* what is guessed from less would jump */
 static struct {
     enum mode mode;
     FILE *out;
-    bool terminal;
+    bool terminal, ended;
     double now, shown;
     uint64_t done, all; /* bytes; .all 0: not known */
     int64_t started;    /* us */
@@ -90,8 +90,9 @@ static void show(void)
 {
     if (progress.mode == MODE_TEXT) {
         show_text();
-    } else if (progress.mode == MODE_JSON) {
+    } else if (progress.mode == MODE_JSON && !progress.ended) {
         show_json();
+        progress.ended = progress.now == 100;
     }
 }
 
