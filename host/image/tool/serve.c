@@ -44,7 +44,7 @@ static const struct tool_option options[] = {
     {0, "tls-authz", "ID", "only whom --object authz-simple,id=ID,identity=NAME names"},
     {0, "fork", NULL, "go on in the background once clients can connect"},
     {0, "pid-file", "PATH", "write the process number there"},
-    OPTION_FORMAT,
+    {'f', "format", "FORMAT", "format of FILE; found out by probing without it"},
     OPTION_SHARE,
     OPTION_OBJECT,
     OPTION_IMAGE_OPTS,
@@ -52,7 +52,7 @@ static const struct tool_option options[] = {
     {0},
 };
 
-enum { BACKLOG = 16, FIRST_PASSED_FD = 3, PASSED_MAX = 8 };
+enum { BACKLOG = 128, FIRST_PASSED_FD = 3, PASSED_MAX = 8 };
 
 static Server *running;
 

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Real servers on loopback for the tests of disk images: each ends with its `with` block."""
+import os
+import shutil
+import socket
+import subprocess
+import time
+
+
+def need(*programs):
+    """Leaves the test out, by name, where a program is not installed."""
+    for p in programs:
+        if not find(p):
+            print(f"SKIP: no {p}")
+            raise SystemExit(77)
+
+
+def find(program):
+    return shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin:/usr/lib/openssh")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_for(what, seconds=60, process=None):
+    """Until `what()` is true."""
+    end = time.monotonic() + seconds
+    while not what():
+        if process and process.poll() is not None:
+            raise AssertionError(f"{process.args[0]} has ended with {process.returncode}")
+        if time.monotonic() > end:
+            raise AssertionError("it does not come up")
+        time.sleep(0.02)
+
+
+def answers(port):
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Program:
+    """A program that runs until the block ends."""
+
+    def __init__(self, *args, ready=None, env=None, log="server.log"):
+        self.args = [str(a) for a in args]
+        self.ready = ready
+        self.env = {**os.environ, **(env or {})}
+        self.log = log
+
+    def __enter__(self):
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, env=self.env)
+        try:
+            if self.ready:
+                wait_for(self.ready, process=self.process)
+        except AssertionError as e:
+            self.__exit__()
+            with open(self.log, encoding="utf-8", errors="replace") as log:
+                raise AssertionError(f"{self.args[0]}: {e}\n{log.read()}") from e
+        return self
+
+    def __exit__(self, *what):
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def nbdkit(*args, socket_path="nbdkit.sock"):
+    """nbdkit on a UNIX socket in the working directory."""
+    path = os.path.abspath(socket_path)
+    if os.path.exists(path):
+        os.unlink(path)
+    return Program("nbdkit", "-f", "-U", path, *args, ready=lambda: os.path.exists(path))
+
+
+NGINX = """
+daemon off; master_process off; worker_processes 1; pid nginx.pid; error_log nginx.log;
+events {{ worker_connections 64; }}
+http {{
+    access_log {folder}/access.log;
+    client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4;
+    scgi_temp_path t5;
+    server {{
+        listen 127.0.0.1:{port};
+        {tls}
+        root {folder};
+        location /secret/ {{ auth_basic "x"; auth_basic_user_file {folder}/users; alias {folder}/; }}
+        location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
+        location /loop {{ return 302 /loop; }}
+        location /away/ {{ return 302 ftp://127.0.0.1/x; }}
+        location /whole/ {{ max_ranges 0; alias {folder}/; }}
+        location /broken/ {{ return 503; }}
+    }}
+}}
+"""
+
+
+def nginx(port, tls=None):
+    """nginx that gives out the working directory."""
+    folder = os.getcwd()
+    words = ""
+    if tls:
+        words = (f"listen 127.0.0.1:{tls} ssl; ssl_certificate {folder}/cert.pem; "
+                 f"ssl_certificate_key {folder}/key.pem;")
+    with open("nginx.conf", "w", encoding="utf-8") as f:
+        f.write(("user root;\n" if os.geteuid() == 0 else "") +
+                NGINX.format(folder=folder, port=port, tls=words))
+    return Program(find("nginx"), "-p", folder, "-c", f"{folder}/nginx.conf",
+                   ready=lambda: answers(port))
+
+
+class Sshd(Program):
+    """sshd with keys of its own, and an agent that holds the one it lets in."""
+
+    def __init__(self, port):
+        folder = os.path.join(os.getcwd(), "ssh")
+        os.makedirs(folder, exist_ok=True)
+        for name in ("host", "user"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f",
+                            f"{folder}/{name}"], check=True)
+        shutil.copy(f"{folder}/user.pub", f"{folder}/authorized")
+        with open(f"{folder}/config", "w", encoding="utf-8") as f:
+            f.write(f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\n"
+                    f"PidFile {folder}/pid\nAuthorizedKeysFile {folder}/authorized\n"
+                    "StrictModes no\nUsePAM no\nPasswordAuthentication no\nMaxStartups 100\n"
+                    "KbdInteractiveAuthentication no\nSubsystem sftp internal-sftp\n")
+        self.folder = folder
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", exist_ok=True)
+        super().__init__(find("sshd"), "-D", "-e", "-f", f"{folder}/config",
+                         ready=lambda: answers(port))
+
+    def fingerprint(self, kind):
+        text = subprocess.run(["ssh-keygen", "-l", "-E", kind, "-f", f"{self.folder}/host.pub"],
+                              check=True, capture_output=True, text=True).stdout.split()[1]
+        return text.split(":", 1)[1]
+
+    def __enter__(self):
+        sock = f"{self.folder}/agent"
+        self.agent = subprocess.Popen(["ssh-agent", "-D", "-a", sock],
+                                      stdout=subprocess.DEVNULL)
+        wait_for(lambda: os.path.exists(sock), process=self.agent)
+        self.agent_env = {"SSH_AUTH_SOCK": sock}
+        subprocess.run(["ssh-add", "-q", f"{self.folder}/user"], check=True,
+                       env={**os.environ, **self.agent_env})
+        return super().__enter__()
+
+    def __exit__(self, *what):
+        super().__exit__(*what)
+        self.agent.terminate()
+        self.agent.wait()
