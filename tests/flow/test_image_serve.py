@@ -27,13 +27,18 @@ def nbdsh(*args, **more):
     return run("/usr/bin/python3", "-m", "nbd", *args, **more)
 
 
+def listens():
+    with socket.socket(socket.AF_UNIX) as s:
+        return s.connect_ex(SOCK) == 0
+
+
 class Serve:
     """lodge-img serve in the foreground."""
 
     def __init__(self, *args, program=(IMG, "serve"), where=("-k", SOCK), env=None):
         self.args = [str(a) for a in (*program, *where, *args)]
         self.env = {**os.environ, **(env or {})}
-        self.ready = (lambda: os.path.exists(SOCK)) if "-k" in where else None
+        self.ready = listens if "-k" in where else None
 
     def __enter__(self):
         self.process = subprocess.Popen(self.args, stdin=subprocess.DEVNULL,
@@ -267,7 +272,7 @@ def test_called_qemu_nbd():
     with Serve("--format=raw", "--read-only", "--export-name=x", "a.raw",
                program=(os.path.abspath("qemu-nbd"),), where=("--socket=" + os.path.abspath(SOCK),)
                ) as s:
-        wait_for(lambda: os.path.exists(SOCK), process=s.process)
+        wait_for(listens, process=s.process)
         assert not contexts("x")["x"]["can_multi_conn"]
 
 
