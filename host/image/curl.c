@@ -424,6 +424,11 @@ static bool first_http(struct site *s, CURL *h, GError **error)
         s->size = 0;
         return true;
     }
+    curl_off_t whole = -1;
+    curl_easy_getinfo(h, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &whole);
+    if (f.status == 200 && code == CURLE_OK && whole == 0) {
+        return true; /* no range of an empty file can be asked for */
+    }
     if (f.status == 200) {
         g_set_error(error, LODGE_ERROR, ENOTSUP,
                     "Server does not support 'range' (byte ranges): %s", s->url);
@@ -448,7 +453,8 @@ static bool first_http(struct site *s, CURL *h, GError **error)
 
 static bool first_ftp(struct site *s, CURL *h, GError **error)
 {
-    struct fetch f = {0};
+    uint8_t heads[1024]; /* curl makes some up and hands them out as data */
+    struct fetch f = {.to = heads, .n = sizeof(heads)};
     curl_off_t n = -1;
     curl_easy_setopt(h, CURLOPT_NOBODY, 1L);
     curl_easy_setopt(h, CURLOPT_HEADERDATA, &f);
