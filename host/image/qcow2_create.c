@@ -326,6 +326,8 @@ static int write_tables(struct file *f, const struct layout *l)
     if (l->l2_tables) {
         out_pad(&o, l->l2_at << bits);
         out_l2(&o, l);
+    } else if (file_size(f) > q->h.l1_at) { /* a device, which holds what it held before */
+        out_pad(&o, q->h.l1_at + q->h.l1_entries * UINT64_C(8));
     }
     out_flush(&o);
     g_free(o.bytes);
