@@ -343,6 +343,12 @@ static int unit_flush(struct file *f)
     return r == -ENOTSUP ? 0 : r; /* no cache to flush */
 }
 
+/* It is as large as it is. */
+static int unit_resize(struct file *f, uint64_t size)
+{
+    return size > f->size ? -ENOSPC : -ENOTSUP;
+}
+
 /* Unmapped blocks are holes only if they read as zero. */
 static int unit_extent(struct file *f, uint64_t at, uint64_t n, bool *data, uint64_t *length)
 {
@@ -452,6 +458,7 @@ const struct protocol lodge_protocol = {
     .zero = unit_zero,
     .discard = unit_discard,
     .flush = unit_flush,
+    .resize = unit_resize,
     .extent = unit_extent,
     .create = unit_create,
     .reopen = unit_reopen,

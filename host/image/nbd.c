@@ -755,6 +755,12 @@ static int disk_extent(struct file *f, uint64_t at, uint64_t n, bool *data, uint
     return r;
 }
 
+/* It is as large as it is. */
+static int disk_resize(struct file *f, uint64_t size)
+{
+    return size > f->size ? -ENOSPC : -ENOTSUP;
+}
+
 static uint64_t disk_allocated(struct file *f)
 {
     return ((struct disk *)f->priv)->size;
@@ -841,6 +847,7 @@ const struct protocol lodge_protocol = {
     .zero = disk_zero,
     .discard = disk_discard,
     .flush = disk_flush,
+    .resize = disk_resize,
     .extent = disk_extent,
     .allocated = disk_allocated,
     .create = disk_create,

@@ -102,7 +102,7 @@ def test_nbd_writes():
     with nbdkit("-r", "memory", "8M"):
         refused("read-only", "convert", "-n", "-O", "raw", "a.raw", unix())
     with nbdkit("memory", "1M"):
-        refused("fewer than", "create", "-f", "raw", unix(), 8 * MIB)
+        refused("No space left", "create", "-f", "raw", unix(), 8 * MIB)
 
 
 def test_nbd_other_servers():
@@ -424,7 +424,7 @@ def test_iscsi():
                 img("create", "-f", "qcow2", url, "4M")
                 img("check", "-f", "qcow2", url)
             refused("iSCSI", "info", f"iscsi://127.0.0.1:{port}/{name}/7")
-            refused("fewer than", "create", "-f", "raw", url, "64M")
+            refused("No space left", "create", "-f", "raw", url, "64M")
         finally:
             run("tgtadm", "-C", control, "--op", "delete", "--mode", "system", check=False, env=env)
 
