@@ -491,6 +491,7 @@ static void finish(void)
         }
         vcpus_exit();
     }
+    image_close_all();
     monitors_close();
     vnc_stop();
     netdevs_close();

@@ -56,6 +56,8 @@ int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
 int chain_zero(struct node *top, uint64_t offset, uint64_t n, enum zero_kind kind);
 /* A unit at a multiple of .granule, packed by node->codec already; -ENOTSUP: it takes none. */
 int chain_write_packed(struct node *top, uint64_t offset, const void *packed, uint32_t stored);
+/* Makes what @top does not have itself of the range, but a node above @base has, its own. */
+int chain_pull(struct node *top, struct node *base, uint64_t offset, uint64_t n, bool *copied);
 int chain_flush(struct node *top);
 
 struct chain_status {

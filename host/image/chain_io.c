@@ -524,6 +524,56 @@ int chain_flush(struct node *n)
     return r;
 }
 
+/* ---- pulling up ---- */
+
+/* In granules that @top does not have and that this thread has for itself. */
+static int pull_absent(struct node *top, struct node *base, uint64_t offset, uint64_t n,
+                       bool *copied)
+{
+    static _Thread_local uint8_t *buf;
+    uint64_t mask = top->granule - UINT64_C(1);
+    buf = buf ? buf : g_try_malloc(BOUNCE);
+    int r = buf ? 0 : -ENOMEM;
+    while (r == 0 && n) {
+        struct chain_status s = {.length = n};
+        if (top->backing && offset < top->backing->size) {
+            r = chain_status(top->backing, base, offset, MIN(n, top->backing->size - offset), &s);
+        }
+        /* What only a part of a granule has makes all of it the top's. */
+        uint64_t whole = s.length & ~mask, step = s.present || !whole
+                                                      ? MIN((s.length + mask) & ~mask, n) : whole;
+        if (r == 0 && (s.present || !whole)) {
+            uint64_t done = 0;
+            step = MIN(step, BOUNCE);
+            r = read_below(top->backing, offset, buf, step);
+            r = r ? r : write_placed(top, offset, buf, step, &done);
+            step = done;
+            *copied = true;
+        }
+        offset += step;
+        n -= step;
+    }
+    return r;
+}
+
+int chain_pull(struct node *top, struct node *base, uint64_t offset, uint64_t n, bool *copied)
+{
+    struct track t;
+    int r = check_write(top, offset, n);
+    track_begin_exclusive(top, &t, offset, n);
+    while (r == 0 && n) {
+        struct extent e;
+        r = map_locked(top, offset, n, &e);
+        if (r == 0 && e.kind == EXTENT_ABSENT) {
+            r = pull_absent(top, base, offset, e.length, copied);
+        }
+        offset += e.length;
+        n -= MIN(n, e.length);
+    }
+    track_end(top, &t);
+    return r;
+}
+
 void chain_forget(struct node *n)
 {
     units_clear(&n->core->units);

@@ -3,6 +3,7 @@
 
 #include "host/image/core.h"
 #include "host/image/io.h"
+#include "host/image/job.h"
 
 /* Inside host/image: a drive, and the way of a request from image.c to transfer.c. */
 struct image {
@@ -12,6 +13,7 @@ struct image {
     bool guarded; /* raw by probing: the guest may not make it look like something else */
     uint8_t head[PROBE_BYTES];
     unsigned running; /* requests under way */
+    struct job *job;  /* NULL: none */
     enum image_on_error on_read_error, on_write_error;
     struct image_request *held; /* failed, for image_retry_held() */
     enum image_zeroes zeroes;
@@ -25,6 +27,9 @@ struct image {
 };
 
 extern struct image *images;
+
+/* image.c: after a job; the nodes below @top are the drive's from now on. */
+void image_set_top(Image *img, struct node *top);
 
 /* request.c */
 bool requests_over(void); /* some wait for run_finished() */

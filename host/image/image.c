@@ -108,6 +108,14 @@ static struct node *open_nodes(const struct image_options *opts, GError **error)
     return over;
 }
 
+static void set_guard(struct image *img)
+{
+    img->guarded = node_guessed(img->top);
+    if (img->guarded) {
+        chain_read(img->top, 0, img->head, MIN(sizeof(img->head), img->top->size));
+    }
+}
+
 static bool insert(struct image *img, const struct image_options *opts, GError **error)
 {
     struct node *top = open_nodes(opts, error);
@@ -124,10 +132,7 @@ static bool insert(struct image *img, const struct image_options *opts, GError *
     image_set_limits(img, &opts->limits);
     img->on_read_error = opts->on_read_error;
     img->on_write_error = opts->on_write_error;
-    img->guarded = node_guessed(top);
-    if (img->guarded) {
-        image_read(img, 0, img->head, MIN(sizeof(img->head), top->size));
-    }
+    set_guard(img);
     return true;
 }
 
@@ -174,12 +179,23 @@ struct node *image_find_node(const char *name, Image **out)
     return NULL;
 }
 
+void image_set_top(Image *img, struct node *top)
+{
+    img->top = top;
+    set_guard(img);
+    g_free(img->file);
+    img->file = g_strdup(node_name(top));
+    g_free(img->node_name);
+    img->node_name = g_strdup(part_name(top->options));
+}
+
 bool image_push(Image *img, struct node *over, GError **error)
 {
     struct node *top = img->top;
-    if (!top || img->read_only || over->backing || over->size < top->size) {
+    if (!top || img->read_only || img->job || over->backing || over->size < top->size) {
         g_set_error(error, LODGE_ERROR, EINVAL, "%s: %s", img->id,
                     !top             ? "no medium"
+                    : img->job       ? "a block job runs"
                     : img->read_only ? "it is read-only"
                     : over->backing  ? "the overlay has a backing file already"
                                      : "the overlay is smaller");
@@ -195,12 +211,7 @@ bool image_push(Image *img, struct node *over, GError **error)
         return false;
     }
     over->backing = top;
-    img->top = over;
-    img->guarded = false;
-    g_free(img->file);
-    img->file = g_strdup(node_name(over));
-    g_free(img->node_name);
-    img->node_name = g_strdup(part_name(over->options));
+    image_set_top(img, over);
     return true;
 }
 
@@ -213,6 +224,7 @@ struct node *image_take(Image *img)
 
 static void take_out(struct image *img)
 {
+    job_end(img);
     image_drain(img);
     g_clear_pointer(&img->top, chain_close);
     g_clear_pointer(&img->file, g_free);
@@ -366,4 +378,12 @@ bool image_flush_all(GError **error)
         }
     }
     return true;
+}
+
+/* The drives stay, empty: devices hold pointers to them. */
+void image_close_all(void)
+{
+    for (struct image *img = images; img; img = img->next) {
+        take_out(img);
+    }
 }

@@ -120,6 +120,8 @@ void image_drain(Image *img);
 /* Waits until nothing is under way, for stopping and saving. */
 void image_drain_all(void);
 bool image_flush_all(GError **error);
+/* At the end of the process: formats write what they still hold, nobody uses an image again. */
+void image_close_all(void);
 
 /*
  * Requests that failed and that the machine stops for are held until image_retry_held().

@@ -29,6 +29,11 @@ bool requests_over(void)
     return finished.first != NULL;
 }
 
+static bool is_change(const struct image_request *req)
+{
+    return req->op != IMAGE_READ && req->op != IMAGE_FLUSH;
+}
+
 static int64_t now_ns(void)
 {
     struct timespec t;
@@ -72,6 +77,9 @@ static void finish(struct image_request *req)
     }
     if (req->started) {
         count(req->image, req);
+    }
+    if (req->image->job && is_change(req)) {
+        job_after_write(req->image->job, req->offset, req->bytes);
     }
     if (req->waits) {
         req->image->running--;
@@ -153,6 +161,9 @@ static bool is_all_zero(const struct image_request *req)
 int request_run(struct image_request *req)
 {
     struct node *top = req->image->top;
+    if (req->image->job && is_change(req)) {
+        job_before_write(req->image->job, req->offset, req->bytes);
+    }
     switch (req->op) {
     case IMAGE_FLUSH:
         return chain_flush(top);
@@ -344,6 +355,7 @@ static int check(struct image *img, const struct image_request *req)
 static void route(struct image *img, struct image_request *req)
 {
     bool started = false, flat = img->top->format->flat;
+    bool at_once = !img->job || !job_wants_before(img->job);
     switch (req->op) {
     case IMAGE_FLUSH:
         started = submit_flush_now(img, req);
@@ -354,13 +366,13 @@ static void route(struct image *img, struct image_request *req)
         }
         /* fall through */
     case IMAGE_ZERO:
-        started = flat && submit_now(img, req);
+        started = flat && at_once && submit_now(img, req);
         break;
     case IMAGE_READ:
         started = submit_now(img, req);
         break;
     case IMAGE_WRITE:
-        started = !img->zeroes && submit_now(img, req);
+        started = !img->zeroes && at_once && submit_now(img, req);
         break;
     }
     if (!started) {

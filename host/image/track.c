@@ -23,7 +23,8 @@ static bool overlaps(const struct track *list, const struct track *t)
 
 static void set_range(const struct node *node, struct track *t, uint64_t offset, uint64_t n)
 {
-    uint64_t mask = MAX(node->granule, node->align) - UINT64_C(1);
+    /* What a compressed unit takes is given back as soon as any part of it is written. */
+    uint64_t whole = MAX(MAX(node->granule, node->align), node->unit), mask = whole - 1;
     t->start = offset & ~mask;
     t->end = (offset + n + mask) & ~mask;
 }
