@@ -238,13 +238,15 @@ static void what_cannot_be_opened_is_named(void **state)
     char *path = make_file(4096);
     assert_fails(image_open(&(struct image_options){.file = "/no/such"}, &error), error, ENOENT);
     assert_fails(image_open(&(struct image_options){.file = "/tmp"}, &error), error, EISDIR);
-    assert_fails(image_open(&(struct image_options){.file = "nbd:x:1"}, &error), error, ENOTSUP);
+    assert_fails(image_open(&(struct image_options){.file = "nobody:x:1"}, &error), error, ENOTSUP);
     assert_fails(image_open(&(struct image_options){.file = path, .format = "qcow2"}, &error),
+                 error, EINVAL);
+    assert_fails(image_open(&(struct image_options){.file = path, .format = "nonsense"}, &error),
                  error, ENOTSUP);
     autofd int fd = open(path, O_RDWR | O_CLOEXEC);
     assert_int_equal(pwrite(fd, "QFI\xfb\0\0\0\3", 8, 0), 8);
     assert_false(image_open(&(struct image_options){.file = path}, &error));
-    assert_non_null(strstr(error->message, "qcow2"));
+    assert_non_null(strstr(error->message, path));
     assert_null(image_find("a"));
     drop_file(path);
 }
