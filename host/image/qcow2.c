@@ -24,13 +24,20 @@ static int clean_l2(void *owner)
     return qcow2_settle(owner);
 }
 
+/* The name in the header, unless options say another. */
 static bool open_data_file(struct qcow2 *q, unsigned flags, GError **error)
 {
+    const char *given = json_text(json_object_get(q->node->options, "data-file"), "filename");
     q->data = q->file;
     if (!(q->h.incompatible & INCOMPAT_DATA_FILE)) {
-        return true;
+        if (given) {
+            g_set_error(error, LODGE_ERROR, EINVAL,
+                        "'data-file' can only be set for images with an "
+                        "external data file");
+        }
+        return !given;
     }
-    if (!q->data_name) {
+    if (!q->data_name && !given) {
         g_set_error(error, LODGE_ERROR, EINVAL, "'data-file' is required for this image");
         return false;
     }
@@ -38,7 +45,8 @@ static bool open_data_file(struct qcow2 *q, unsigned flags, GError **error)
         q->data = NULL; /* its name is all that is asked for */
         return true;
     }
-    q->data_own = file_open_beside(q->node, q->data_name, q->node->read_only, error);
+    q->data_own =
+        file_open_beside(q->node, given ? given : q->data_name, q->node->read_only, error);
     if (!q->data_own) {
         g_prefix_error(error, "Could not open data file: ");
         return false;
@@ -143,7 +151,7 @@ static void write_all(struct qcow2 *q)
     }
     r = r ? r : qcow2_settle(q); /* what the first one gave back */
     r = r ? r : file_flush(q->file);
-    if (!r && !(q->node->flags & OPEN_CHECK)) {
+    if (!r && !q->keep_dirty && !(q->node->flags & OPEN_CHECK)) {
         qcow2_mark(q, INCOMPAT_DIRTY, false);
     }
 }

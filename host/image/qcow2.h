@@ -113,6 +113,7 @@ struct qcow2 {
     unsigned sub_bits;  /* log2 of the bytes of a subcluster; of a cluster without them */
     uint32_t piece;     /* bytes of a piece of a table in .l2 and .refs */
     bool extended, raw_data, lazy, corrupt, holes;
+    bool keep_dirty; /* something that failed could not be mended */
 
     struct whole_table l1, reftable;
     struct table_cache *l2, *refs;
@@ -235,7 +236,7 @@ int qcow2_l1_replace(struct qcow2 *q, struct whole_table *fresh);
 bool qcow2_snapshots_read(struct qcow2 *q, GError **error);
 void qcow2_snapshots_free(struct qcow2 *q);
 /* The snapshot table with @n snapshots goes to a new place, which the header then names. */
-int qcow2_snapshots_write(struct qcow2 *q, const struct qcow2_snapshot *all, uint32_t n);
+int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t n);
 uint64_t qcow2_snapshots_bytes(const struct qcow2_snapshot *all, uint32_t n);
 extern const struct snapshot_tools qcow2_snapshot_tools;
 

@@ -294,7 +294,7 @@ static int save_bits(struct qcow2 *q, struct qcow2_bitmap *b)
 {
     struct whole_table t;
     uint64_t entries = table_entries_for(q, b->n_bits), bytes = (b->n_bits + 7) / 8, at;
-    int r = qcow2_alloc_table(q, MAX(8 * entries, 8), &at);
+    int r = qcow2_alloc_table(q, 8 * entries, &at);
     r = r ? r : whole_table_blank(&t, at, 8 * entries);
     if (r) {
         return r;

@@ -175,9 +175,7 @@ static int check_snapshot_table(struct qcow2_counting *c)
         return 0;
     }
     int r = qcow2_snapshots_write(q, q->snapshots, q->h.n_snapshots);
-    for (uint32_t i = 0; i < q->h.n_snapshots && !r; i++) {
-        q->snapshots[i].extra_n = 24 + q->snapshots[i].unknown_n;
-    }
+
     c->out->corruptions_fixed += r ? 0 : bad;
     return r;
 }

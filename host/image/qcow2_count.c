@@ -311,13 +311,7 @@ static void count_snapshots(struct qcow2_counting *c)
         }
     }
     if (q->h.n_snapshots) {
-        uint64_t bytes = 0;
-        for (uint32_t i = 0; i < q->h.n_snapshots; i++) {
-            const struct qcow2_snapshot *s = &q->snapshots[i];
-            bytes =
-                (bytes + 40 + s->extra_n + strlen(s->shown.id) + strlen(s->shown.name) + 7) & ~7ull;
-        }
-        add(c, q->h.snapshots_at, bytes);
+        add(c, q->h.snapshots_at, qcow2_snapshots_bytes(q->snapshots, q->h.n_snapshots));
     }
 }
 

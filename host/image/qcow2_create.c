@@ -14,7 +14,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { BUFFER = 4 << 20 };
+enum { BUFFER = 2 << 20 }; /* at least a cluster */
 
 const struct option_desc qcow2_create_options[] = {
     {"backing_file", "str", "File name of a base image", NULL},
@@ -209,7 +209,7 @@ static bool lay_out(const struct image_create *how, struct layout *l, GError **e
     }
     h->l1_entries = (uint32_t)entries;
     h->length = h->version >= 3 ? QCOW2_HEADER_OURS : QCOW2_HEADER_V2;
-    l->l1_clusters = MAX(qcow2_clusters(q, 8 * entries), 1);
+    l->l1_clusters = qcow2_clusters(q, 8 * entries);
     uint64_t data = qcow2_clusters(q, h->size), crypto = qcow2_clusters(q, l->crypto);
     l->l2_tables = l->prealloc == PREALLOC_OFF ? 0 : entries;
     l->data = l->prealloc == PREALLOC_OFF || h->incompatible & INCOMPAT_DATA_FILE ? 0 : data;

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-enum { REFS_BYTES = 4 << 20, FREED_MAX = 4096, WORD_BITS = 64 };
+enum { REFS_BYTES = 4 << 20, REFS_CHECK = 512 << 10, FREED_MAX = 4096, WORD_BITS = 64 };
 
 /* ---- one entry ---- */
 
@@ -131,8 +131,10 @@ int qcow2_meta_set(struct qcow2 *q, uint64_t at, uint64_t bytes)
 {
     uint64_t first = at >> q->h.cluster_bits, end = first + qcow2_clusters(q, bytes);
     int r = meta_room(q, end);
-    for (uint64_t c = first; c < end && !r; c++) {
-        q->meta[c / WORD_BITS] |= 1ull << c % WORD_BITS;
+    for (uint64_t c = first; c < end && !r;) {
+        uint64_t n = MIN(end - c, WORD_BITS - c % WORD_BITS);
+        q->meta[c / WORD_BITS] |= (UINT64_MAX >> (WORD_BITS - n)) << c % WORD_BITS;
+        c += n;
     }
     return r;
 }
@@ -194,7 +196,9 @@ static int clean_refs(void *owner)
 
 bool qcow2_refs_open(struct qcow2 *q, GError **error)
 {
-    q->refs = table_cache_new(q->file, q->piece, REFS_BYTES / q->piece, clean_refs, q, error);
+    /* Who checks reads them in order, and has better use for memory. */
+    uint32_t bytes = q->node->flags & OPEN_CHECK ? REFS_CHECK : REFS_BYTES;
+    q->refs = table_cache_new(q->file, q->piece, bytes / q->piece, clean_refs, q, error);
     if (!q->refs) {
         return false;
     }
@@ -496,7 +500,7 @@ static int free_now(struct qcow2 *q)
 
 static int flush_files(struct qcow2 *q)
 {
-    int r = q->data == q->file ? 0 : file_flush(q->data);
+    int r = q->data_own ? file_flush(q->data_own) : 0;
     return r ? r : file_flush(q->file);
 }
 

@@ -110,10 +110,10 @@ bool qcow2_snapshots_read(struct qcow2 *q, GError **error)
     return true;
 }
 
+/* As it is in the file; put_entry() writes all the extra data that we know. */
 static uint64_t entry_bytes(const struct qcow2_snapshot *s)
 {
-    uint64_t n =
-        ENTRY_FIXED + EXTRA_KNOWN + s->unknown_n + strlen(s->shown.id) + strlen(s->shown.name);
+    uint64_t n = ENTRY_FIXED + s->extra_n + strlen(s->shown.id) + strlen(s->shown.name);
     return (n + 7) & ~7ull;
 }
 
@@ -150,10 +150,14 @@ static void put_entry(uint8_t *p, const struct qcow2_snapshot *s)
     memcpy(p + s->unknown_n + id_n, s->shown.name, name_n);
 }
 
-int qcow2_snapshots_write(struct qcow2 *q, const struct qcow2_snapshot *all, uint32_t n)
+int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t n)
 {
-    uint64_t bytes = qcow2_snapshots_bytes(all, n), at = 0, old_at = q->h.snapshots_at;
     uint64_t old = qcow2_snapshots_bytes(q->snapshots, q->h.n_snapshots);
+    for (uint32_t i = 0; i < n; i++) {
+        all[i].extra_n = EXTRA_KNOWN + all[i].unknown_n;
+    }
+    uint64_t bytes = qcow2_snapshots_bytes(all, n), at = 0, old_at = q->h.snapshots_at;
+
     if (bytes > QCOW2_SNAPSHOT_TABLE_MAX) {
         return -EFBIG;
     }
@@ -285,15 +289,33 @@ static int begin(struct qcow2 *q)
     return r;
 }
 
-static bool finish(struct qcow2 *q, int r, const char *what, GError **error)
+static void ignore_line(void *owner, const char *line)
+{
+    (void)owner, (void)line;
+}
+
+/* What was counted before it failed is counted anew; else the dirty bit stays. */
+static void undo(struct qcow2 *q)
+{
+    struct check_result res = {.tell = ignore_line};
+    q->keep_dirty = !qcow2_check(q->node, FIX_LEAKS | FIX_ERRORS, &res, NULL);
+}
+
+static bool finish(struct qcow2 *q, int r, GError **error)
 {
     r = r ? r : qcow2_settle(q);
     r = r ? r : file_flush(q->file);
     if (!r && !q->lazy) {
         r = qcow2_mark(q, INCOMPAT_DIRTY, false);
     }
-    if (r) {
-        error_set_errno(error, -r, "%s", what);
+    if (r && !q->corrupt) {
+        undo(q);
+    }
+    if (r == -EOVERFLOW) {
+        g_set_error(error, LODGE_ERROR, EOVERFLOW, "refcount_bits=%u cannot count another snapshot",
+                    1u << q->h.refcount_order);
+    } else if (r) {
+        g_set_error(error, LODGE_ERROR, -r, "%s", g_strerror(-r));
     }
     return r == 0;
 }
@@ -355,7 +377,7 @@ static int make(struct qcow2 *q, struct qcow2_snapshot *s)
 {
     uint64_t bytes = 8ull * q->h.l1_entries;
     int r = begin(q);
-    r = r ? r : qcow2_alloc_table(q, MAX(bytes, 8), &s->l1_at);
+    r = r ? r : qcow2_alloc_table(q, bytes, &s->l1_at);
     r = r ? r : count_all(q, q->l1.bytes, q->h.l1_entries, 1);
     r = r ? r : table_cache_write(q->refs); /* counts first */
     r = r ? r : qcow2_settle(q);
@@ -406,7 +428,7 @@ static bool snapshot_create(struct node *node, struct image_snapshot *snap, GErr
     if (r) {
         snapshot_clear(&s);
     }
-    return finish(q, r, "Could not create snapshot", error);
+    return finish(q, r, error);
 }
 
 /* ---- applying one ---- */
@@ -422,7 +444,7 @@ static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
     if (r) {
         return r;
     }
-    r = qcow2_alloc_table(q, 8 * MAX(entries, 1), &at);
+    r = qcow2_alloc_table(q, 8 * entries, &at);
     r = r ? r : whole_table_blank(&fresh, at, 8 * entries);
     if (!r) {
         memcpy(fresh.bytes, was.bytes, was.n);
@@ -447,8 +469,7 @@ static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
     q->node->size = q->h.size;
     r = count_all(q, old.bytes, old_entries, -1);
     r = r ? r
-          : qcow2_ref_add(q, old.at >> q->h.cluster_bits,
-                          qcow2_clusters(q, 8 * MAX(old_entries, 1)), -1);
+          : qcow2_ref_add(q, old.at >> q->h.cluster_bits, qcow2_clusters(q, 8 * old_entries), -1);
     whole_table_free(&old);
     return r ? r : flag_all(q);
 }
@@ -467,7 +488,7 @@ static bool snapshot_apply(struct node *node, const char *id_or_name, GError **e
         r = qcow2_bitmaps_record(q, 0, q->h.size);
     }
     r = r || !resized ? r : qcow2_bitmaps_store(q);
-    return finish(q, r, "Could not apply snapshot", error);
+    return finish(q, r, error);
 }
 
 /* ---- removing one ---- */
@@ -497,7 +518,7 @@ static int delete (struct qcow2 *q, uint32_t i)
     r = count_all(q, l1.bytes, gone.l1_entries, -1);
     r = r ? r
           : qcow2_ref_add(q, gone.l1_at >> q->h.cluster_bits,
-                          qcow2_clusters(q, 8ull * MAX(gone.l1_entries, 1)), -1);
+                          qcow2_clusters(q, 8ull * gone.l1_entries), -1);
     whole_table_free(&l1);
     snapshot_clear(&gone);
     return r ? r : flag_all(q);
@@ -510,7 +531,7 @@ static bool snapshot_remove(struct node *node, const char *id_or_name, GError **
     if (!s) {
         return false;
     }
-    return finish(q, delete (q, (uint32_t)(s - q->snapshots)), "Could not delete snapshot", error);
+    return finish(q, delete (q, (uint32_t)(s - q->snapshots)), error);
 }
 
 /* ---- looking ---- */
