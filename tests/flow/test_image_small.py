@@ -38,7 +38,13 @@ def image_opts(name, fmt, opts):
 
 
 def write(tool, name, fmt, opts, source="src.raw"):
-    run(tool, "convert", *SECRET, "-f", "raw", "-O", fmt, *(("-o", opts) if opts else ()), source, name)
+    for turn in range(20):
+        p = run(tool, "convert", *SECRET, "-f", "raw", "-O", fmt, *(("-o", opts) if opts else ()), source,
+                name, check=False)
+        # What qemu-img says when the machine is too busy for such a short iter-time.
+        if b"Unable to get accurate CPU usage" not in p.stderr:
+            break
+    assert p.returncode == 0, f"{tool} -O {fmt} -o {opts}: {p.stderr.decode()}"
 
 
 def read(tool, name, fmt, opts):
@@ -359,14 +365,13 @@ def test_luks_ciphers():
     for alg, mode, ivgen, ivhash, hash_alg in CIPHERS:
         opts = (f"key-secret=s0,iter-time=10,cipher-alg={alg},cipher-mode={mode},ivgen-alg={ivgen},"
                 f"hash-alg={hash_alg}" + (f",ivgen-hash-alg={ivhash}" if ivhash else ""))
-        write(IMG, "ours", "luks", opts) if "serpent-128" not in alg else None
-        if alg == "serpent-128":  # the second cipher of essiv has the hash's length as its key
-            write(IMG, "ours", "luks", opts)
+        write(IMG, "ours", "luks", opts)
         assert read(IMG, "ours", "luks", "key-secret") == want, opts
-        p = qemu_img("convert", *SECRET, "-f", "raw", "-O", "luks", "-o", opts, "src.raw", "theirs",
-                     check=False)
-        if p.returncode:
-            continue  # a cipher that this build of QEMU has not
+        try:
+            write(QEMU_IMG, "theirs", "luks", opts)
+        except AssertionError as e:
+            assert "upport" in str(e), e  # a cipher that this build of QEMU has not
+            continue
         compared += 1
         assert read(QEMU_IMG, "ours", "luks", "key-secret") == want, opts
         assert read(IMG, "theirs", "luks", "key-secret") == want, opts
@@ -560,7 +565,7 @@ def make_dmg(path, data, kinds, chunk=128 * 1024, resources=False):
             body += stored
         rows.append(struct.pack(">IIQQQQ", 0xffffffff, 0, (last - first) // 512, 0, len(body) - 512, 0))
         tables.append(struct.pack(">4sIQQQII", b"mish", 1, first // 512, (last - first) // 512, 0, 520, 0)
-                      + bytes(24) + struct.pack(">II", 2, 32) + bytes(128) + struct.pack(">I", len(rows))
+                      + bytes(24) + struct.pack(">III", 2, 32, zlib.crc32(data[first:last])) + bytes(124) + struct.pack(">I", len(rows))
                       + b"".join(rows))
     tail_at = len(body)
     if resources:
