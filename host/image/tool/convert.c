@@ -417,12 +417,24 @@ static bool open_target(struct convert *c)
 
 /* ---- the copy ---- */
 
+/* Space that is there already reads as noise under a cipher. */
+static bool has_noise(struct node *n)
+{
+    struct chain_status s = {.zero = true};
+    for (uint64_t at = 0; n->cipher && s.zero && at < n->size; at += s.length) {
+        if (chain_status(n, NULL, at, n->size - at, &s) < 0) {
+            return true;
+        }
+    }
+    return !s.zero;
+}
+
 static bool reads_zero(const struct convert *c)
 {
     if (args_has(c->args, "target-is-zero")) {
         return true;
     }
-    return c->make && !c->has_backing && !target_is_device(c->out);
+    return c->make && !c->has_backing && !target_is_device(c->out) && !has_noise(c->out);
 }
 
 static struct feed *open_feed(struct convert *c)
