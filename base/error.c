@@ -38,8 +38,10 @@ int error_errno(const GError *error)
     if (error->domain == LODGE_ERROR) {
         return error->code;
     }
-    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
-        if (g_error_matches(error, G_IO_ERROR, (int)rows[i].io)) {
+    /* By name: calling into GIO would have every program load it. */
+    bool io = error->domain == g_quark_try_string("g-io-error-quark");
+    for (size_t i = 0; io && i < G_N_ELEMENTS(rows); i++) {
+        if (error->code == (int)rows[i].io) {
             return rows[i].code;
         }
     }

@@ -103,7 +103,7 @@ static GModule *open_module(const char *name, GError **error)
         path = g_file_test(places[i], G_FILE_TEST_EXISTS) ? places[i] : NULL;
     }
     if (!path) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "it was built without the client (%s)", file);
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "it was built without %s", file);
         return NULL;
     }
     GModule *m = g_module_open(path, G_MODULE_BIND_LOCAL | G_MODULE_BIND_LAZY);
@@ -113,27 +113,34 @@ static GModule *open_module(const char *name, GError **error)
     return m;
 }
 
-static const struct protocol *provider(const struct row *row, GError **error)
+const void *module_symbol(const char *name, const char *symbol, GError **error)
 {
-    const struct protocol **slot = &loaded[row - rows];
-    gpointer symbol = NULL;
-    if (row->built_in) {
-        return row->built_in;
+    gpointer found = NULL;
+    GModule *m = open_module(name, error);
+    if (!m) {
+        return NULL;
     }
-    if (*slot) {
-        return *slot;
-    }
-    GModule *m = open_module(row->module, error);
-    if (m && !g_module_symbol(m, "lodge_protocol", &symbol)) {
+    if (!g_module_symbol(m, symbol, &found)) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "%s", g_module_error());
-    }
-    if (!m || !symbol) {
-        g_prefix_error(error, "protocol \"%s\": ", row->driver);
         return NULL;
     }
     g_module_make_resident(m);
-    *slot = symbol;
-    return symbol;
+    return found;
+}
+
+static const struct protocol *provider(const struct row *row, GError **error)
+{
+    const struct protocol **slot = &loaded[row - rows];
+    if (row->built_in) {
+        return row->built_in;
+    }
+    if (!*slot) {
+        *slot = module_symbol(row->module, "lodge_protocol", error);
+    }
+    if (!*slot) {
+        g_prefix_error(error, "protocol \"%s\": ", row->driver);
+    }
+    return *slot;
 }
 
 const struct protocol *protocol_find(const char *driver, GError **error)

@@ -31,6 +31,7 @@ struct exported {
 
 struct server {
     struct serve_options opts;
+    struct server_tls *tls;
     GPtrArray *exports; /* of struct exported */
     int listening[LISTEN_MAX];
     unsigned n_listening;
@@ -49,28 +50,43 @@ static void exported_free(void *data)
     g_free(x);
 }
 
-Server *serve_new(const struct serve_options *opts, GError **error)
+static void serve_free(Server *s)
 {
-    if (opts->tls && !opts->tls->server) {
-        g_set_error(error, LODGE_ERROR, EINVAL,
-                    "TLS credentials \"%s\" are a client's: they need endpoint=server",
-                    opts->tls->id);
-        return NULL;
+    if (s) {
+        if (s->stop >= 0) {
+            close(s->stop);
+        }
+        if (s->changed >= 0) {
+            close(s->changed);
+        }
+        server_tls_free(s->tls);
+        g_ptr_array_unref(s->exports);
+        g_free(s);
     }
+}
+
+static Server *serve_new(const struct serve_options *opts, GError **error)
+{
     Server *s = g_new0(Server, 1);
     s->opts = *opts;
     s->exports = g_ptr_array_new_with_free_func(exported_free);
     s->stop = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->changed = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (s->stop < 0 || s->changed < 0) {
+    bool ok = s->stop >= 0 && s->changed >= 0;
+    if (!ok) {
         error_set_errno(error, errno, "cannot make an event descriptor");
+    } else if (opts->tls) {
+        s->tls = server_tls_new(opts->tls, opts->identity, error);
+        ok = s->tls;
+    }
+    if (!ok) {
         serve_free(s);
         return NULL;
     }
     return s;
 }
 
-bool serve_add_export(Server *s, const struct serve_export *e, GError **error)
+static bool serve_add_export(Server *s, const struct serve_export *e, GError **error)
 {
     if (strlen(e->name) > NBD_NAME_MAX ||
         (e->description && strlen(e->description) > NBD_NAME_MAX)) {
@@ -153,14 +169,9 @@ const struct serve_export *server_find_export(Server *s, const char *name, size_
     return NULL;
 }
 
-const struct tls_creds *server_tls(const Server *s)
+const struct server_tls *server_tls(const Server *s)
 {
-    return s->opts.tls;
-}
-
-const char *server_identity(const Server *s)
-{
-    return s->opts.identity;
+    return s->tls;
 }
 
 bool server_stopping(const Server *s)
@@ -168,7 +179,7 @@ bool server_stopping(const Server *s)
     return s->stopping;
 }
 
-void serve_listen(Server *s, int fd)
+static void serve_listen(Server *s, int fd)
 {
     if (s->n_listening < LISTEN_MAX) {
         s->listening[s->n_listening++] = fd;
@@ -184,7 +195,7 @@ static void poke(int fd)
     (void)n;
 }
 
-void serve_stop(Server *s)
+static void serve_stop(Server *s)
 {
     poke(s->stop);
 }
@@ -267,7 +278,7 @@ static struct client *client_new(Server *s, int in, int out)
     return c;
 }
 
-bool serve_client(Server *s, int in, int out, GError **error)
+static bool serve_client(Server *s, int in, int out, GError **error)
 {
     struct client *c = client_new(s, in, out);
     if (client_spawn(c, client_main)) {
@@ -335,7 +346,7 @@ static bool step(Server *s)
     return !fds[0].revents;
 }
 
-void serve_run(Server *s)
+static void serve_run(Server *s)
 {
     bool served;
     while (step(s)) {
@@ -355,16 +366,12 @@ void serve_run(Server *s)
     }
 }
 
-void serve_free(Server *s)
-{
-    if (s) {
-        if (s->stop >= 0) {
-            close(s->stop);
-        }
-        if (s->changed >= 0) {
-            close(s->changed);
-        }
-        g_ptr_array_unref(s->exports);
-        g_free(s);
-    }
-}
+const struct serve_api lodge_serve = {
+    .new = serve_new,
+    .add_export = serve_add_export,
+    .listen = serve_listen,
+    .client = serve_client,
+    .run = serve_run,
+    .stop = serve_stop,
+    .free = serve_free,
+};

@@ -32,15 +32,19 @@ struct serve_options {
     void (*tell)(const char *line); /* of what happens to clients; NULL: nothing */
 };
 
-/* What the options point at stays the caller's and must live as long as the server. */
-Server *serve_new(const struct serve_options *opts, GError **error);
-bool serve_add_export(Server *s, const struct serve_export *e, GError **error);
-/* A listening socket, which the server closes. */
-void serve_listen(Server *s, int fd);
-/* One client over a pair of descriptors, which the server closes: no handshake's time limit. */
-bool serve_client(Server *s, int in, int out, GError **error);
-/* Until serve_stop(), or the last client has gone and .persistent is off. */
-void serve_run(Server *s);
-/* Any thread, also a signal handler. */
-void serve_stop(Server *s);
-void serve_free(Server *s);
+/*
+ * The server is a module ("serve", symbol lodge_serve), because TLS is large.  What options and
+ * exports point at stays the caller's and must live as long as the server.
+ */
+struct serve_api {
+    Server *(*new)(const struct serve_options *opts, GError **error);
+    bool (*add_export)(Server *s, const struct serve_export *e, GError **error);
+    /* A listening socket, which the server closes. */
+    void (*listen)(Server *s, int fd);
+    /* One client over two descriptors, which the server closes; no limit of time. */
+    bool (*client)(Server *s, int in, int out, GError **error);
+    /* Until .stop, or the last client has gone and .persistent is off. */
+    void (*run)(Server *s);
+    void (*stop)(Server *s); /* any thread, also a signal handler */
+    void (*free)(Server *s); /* NULL is fine */
+};

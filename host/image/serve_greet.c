@@ -142,18 +142,17 @@ static enum verdict opt_list(struct greeting *g)
 static enum verdict opt_starttls(struct greeting *g)
 {
     struct client *c = g->client;
-    const struct tls_creds *creds = server_tls(c->server);
+    const struct server_tls *tls = server_tls(c->server);
     if (g->length) {
         return refuse(g, REP_ERR_INVALID, "STARTTLS takes no data");
     }
     if (c->stream.tls) {
         return refuse(g, REP_ERR_INVALID, "TLS is on already");
     }
-    if (!creds) {
+    if (!tls) {
         return refuse(g, REP_ERR_POLICY, "TLS is not configured");
     }
-    if (reply(g, REP_ACK) == HANG_UP ||
-        !stream_start_tls(&c->stream, creds, server_identity(c->server))) {
+    if (reply(g, REP_ACK) == HANG_UP || !stream_start_tls(&c->stream, tls)) {
         return HANG_UP;
     }
     c->structured = false; /* what was said in the clear does not count */

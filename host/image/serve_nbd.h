@@ -5,6 +5,7 @@
 #include "host/image/tls.h"
 
 #include <glib.h>
+#include <gnutls/gnutls.h>
 #include <stdatomic.h>
 
 /*
@@ -32,6 +33,16 @@ enum context {
     CONTEXTS_MAX = CONTEXT_BITMAPS + SERVE_BITMAPS_MAX
 };
 
+/* Credentials with their files read, and who may come. */
+struct server_tls;
+struct server_tls *server_tls_new(const struct tls_creds *creds, const char *identity,
+                                  GError **error);
+void server_tls_free(struct server_tls *t); /* NULL is fine */
+/* A session that only lacks its transport; NULL on failure. */
+gnutls_session_t server_tls_session(const struct server_tls *t);
+/* After the handshake: is the peer who it has to be? */
+bool server_tls_allows(const struct server_tls *t, gnutls_session_t tls);
+
 /* Bytes both ways, perhaps through TLS: any one thread reads while any one writes. */
 struct stream {
     int in, out;
@@ -47,8 +58,8 @@ bool stream_write(struct stream *s, const void *from, size_t n);
 bool stream_skip(struct stream *s, uint64_t n);
 /* More bytes have come than were read. */
 bool stream_pending(const struct stream *s);
-/* A handshake with the peer that @creds and @identity (NULL: anybody) let in. */
-bool stream_start_tls(struct stream *s, const struct tls_creds *creds, const char *identity);
+/* A handshake with a peer that @tls lets in. */
+bool stream_start_tls(struct stream *s, const struct server_tls *tls);
 void stream_close(struct stream *s);
 
 struct client {
@@ -83,8 +94,7 @@ bool server_may_write(const struct serve_export *e, uint64_t offset, const uint8
 /* Bytes from @offset that are known to be data; 0: it has to be looked up. */
 uint64_t server_known_data(const struct serve_export *e, uint64_t offset);
 void server_learn_data(const struct serve_export *e, uint64_t from, uint64_t to);
-const struct tls_creds *server_tls(const Server *s);
-const char *server_identity(const Server *s);
+const struct server_tls *server_tls(const Server *s); /* NULL: plain */
 bool server_stopping(const Server *s);
 /* A new thread that runs @run(@c); false if there are no more threads. */
 bool client_spawn(struct client *c, void (*run)(struct client *c));

@@ -122,9 +122,9 @@ static ssize_t tls_push(gnutls_transport_ptr_t p, const void *from, size_t n)
     return plain_write(p, from, n);
 }
 
-bool stream_start_tls(struct stream *s, const struct tls_creds *creds, const char *identity)
+bool stream_start_tls(struct stream *s, const struct server_tls *server)
 {
-    gnutls_session_t tls = tls_server_session(creds);
+    gnutls_session_t tls = server_tls_session(server);
     if (!tls) {
         return false;
     }
@@ -135,7 +135,7 @@ bool stream_start_tls(struct stream *s, const struct tls_creds *creds, const cha
     for (;;) {
         int r = gnutls_handshake(tls);
         if (r == GNUTLS_E_SUCCESS) {
-            return tls_peer_allowed(creds, tls, identity);
+            return server_tls_allows(server, tls);
         }
         if (gnutls_error_is_fatal(r)) {
             return false;

@@ -4,7 +4,6 @@
 #include "base/error.h"
 #include "base/keyval.h"
 
-#include <gnutls/gnutls.h>
 #include <jansson.h>
 
 /*
@@ -18,10 +17,6 @@ struct tls_creds {
     enum tls_kind kind;
     char *id, *dir, *priority, *username;
     bool server, verify_peer;
-    /* The server's. */
-    gnutls_certificate_credentials_t x509;
-    gnutls_psk_server_credentials_t psk;
-    gnutls_anon_server_credentials_t anon;
 };
 
 /* Whether "qom-type" @type is one of ours. */
@@ -32,9 +27,5 @@ const struct tls_creds *tls_creds_find(const char *id); /* NULL: none */
 /* The distinguished name that -object authz-simple,id=@id lets in. */
 const char *tls_authz_identity(const char *id);
 
-/* A server's session that only lacks its transport; NULL on failure. */
-gnutls_session_t tls_server_session(const struct tls_creds *creds);
-/* After the handshake: is the peer whom @creds and @identity (NULL: anybody) want? */
-bool tls_peer_allowed(const struct tls_creds *creds, gnutls_session_t tls, const char *identity);
 /* What a client needs of them, for modules: qom-type, dir, username, verify-peer. */
 json_t *tls_creds_describe(const struct tls_creds *creds);

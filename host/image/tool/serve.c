@@ -2,6 +2,7 @@
 #include "host/image/serve.h"
 
 #include "base/util.h"
+#include "host/image/protocol.h"
 #include "host/image/tool/open.h"
 
 #include <fcntl.h>
@@ -54,12 +55,13 @@ static const struct tool_option options[] = {
 
 enum { BACKLOG = 128, FIRST_PASSED_FD = 3, PASSED_MAX = 8 };
 
+static const struct serve_api *nbd;
 static Server *running;
 
 static void on_signal(int number)
 {
     (void)number;
-    serve_stop(running);
+    nbd->stop(running);
 }
 
 static void tell(const char *line)
@@ -282,10 +284,10 @@ static bool listen_all(const struct args *args, Server *s, unsigned passed, GErr
     }
     if (args_has(args, "stdio")) {
         int in = fcntl(0, F_DUPFD_CLOEXEC, 3), out = fcntl(1, F_DUPFD_CLOEXEC, 3);
-        return serve_client(s, in, out, error);
+        return nbd->client(s, in, out, error);
     }
     for (unsigned i = 0; i < passed; i++) {
-        serve_listen(s, FIRST_PASSED_FD + (int)i);
+        nbd->listen(s, FIRST_PASSED_FD + (int)i);
     }
     if (passed) {
         return true;
@@ -296,7 +298,7 @@ static bool listen_all(const struct args *args, Server *s, unsigned passed, GErr
                                          : "localhost",
                                port ? port : "10809");
     if (fd >= 0) {
-        serve_listen(s, fd);
+        nbd->listen(s, fd);
     }
     return fd >= 0;
 }
@@ -398,12 +400,17 @@ static bool serve(const struct args *args, struct serve_export *e, unsigned pass
     if (!take_options(args, &o) || !make_export(args, e)) {
         return false;
     }
+    nbd = module_symbol("serve", "lodge_serve", &error);
+    if (!nbd) {
+        tool_error("%s", error->message);
+        return false;
+    }
     e->shared = o.clients != 1;
-    Server *s = serve_new(&o, &error);
+    Server *s = nbd->new (&o, &error);
     if (s) {
         catch_signals(s);
     }
-    bool ok = s && serve_add_export(s, e, &error) && listen_all(args, s, passed, &error);
+    bool ok = s && nbd->add_export(s, e, &error) && listen_all(args, s, passed, &error);
     if (error) {
         tool_error("%s", error->message);
     }
@@ -411,13 +418,13 @@ static bool serve(const struct args *args, struct serve_export *e, unsigned pass
         if (ready >= 0) {
             tell_ready(ready);
         }
-        serve_run(s);
+        nbd->run(s);
         if (args_get(args, "k")) {
             unlink(args_get(args, "k"));
         }
         ok = e->image->read_only || tool_flush(e->image, args->operands[0]);
     }
-    serve_free(s);
+    nbd->free(s);
     return ok;
 }
 
