@@ -18,7 +18,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 UP_LINE = b"lodge-guest: user space is up"
-ROW = re.compile(rb"^(\w+) +([0-9.eE+-]+) +(ns|us|\S+/s)\s*$")
+ROW = re.compile(rb"^(\w+) +([0-9.eE+-]+) +(ns|us|s|\S+/s)\s*$")
 GROUPS = {
     "integer": "int_alu int_mix branchy branch_pred icall callret div64",
     "fp-simd": "nbody sse2_mandel sse2_int x87_mul x87_sin aesni avx2_fma",
@@ -48,9 +48,10 @@ def be_fair():
         pass
 
 
-def boot_args(args, mib, append, cpus=1):
+def boot_args(args, mib, append, cpus=1, initrd=None):
     return ["-m", str(mib), "-smp", str(cpus), "-kernel", str(args.tiny / "vmlinuz"),
-            "-initrd", str(args.initrd), "-append", f"console=ttyS0 panic=-1 quiet {append}"]
+            "-initrd", str(initrd or args.initrd),
+            "-append", f"console=ttyS0 panic=-1 quiet {append}"]
 
 
 def run_guest(cmd, seconds):
@@ -69,20 +70,28 @@ def rows_of(lines):
     return found
 
 
-def make_initrd(args):
-    """The tiny initramfs with guestbench behind it: the kernel takes archives in a row."""
+def make_initrd(base, files, initrd):
+    """The initramfs @base with /bench behind it: the kernel takes archives in a row."""
     with tempfile.TemporaryDirectory() as tmp:
         tree = pathlib.Path(tmp) / "bench"
         tree.mkdir()
-        subprocess.run(["cp", args.guestbench, tree / "guestbench"], check=True)
-        (tree / "run").write_text("opts=\nfor w in $(cat /proc/cmdline); do case $w in bench=*) "
-                                  "opts=$(echo ${w#bench=} | tr , ' ') ;; esac; done\n"
-                                  "ifconfig lo up\n/bench/guestbench $opts\n")
+        for name, content in files.items():
+            (tree / name).write_bytes(content)
+            (tree / name).chmod(0o755)
         packed = subprocess.run("find bench | cpio --quiet -o -H newc -R 0:0 | gzip -1", shell=True,
                                 cwd=tmp, stdout=subprocess.PIPE, check=True).stdout
     # Each archive starts on 4 bytes.
-    base = (args.tiny / "initrd").read_bytes()
-    args.initrd.write_bytes(base + b"\0" * (-len(base) % 4) + packed)
+    base = base.read_bytes()
+    initrd.write_bytes(base + b"\0" * (-len(base) % 4) + packed)
+
+
+RUN_GUESTBENCH = b"""opts=
+for w in $(cat /proc/cmdline); do
+    case $w in bench=*) opts=$(echo ${w#bench=} | tr , ' ') ;; esac
+done
+ifconfig lo up
+/bench/guestbench $opts
+"""
 
 
 def bench_rows(args, result):
@@ -95,14 +104,57 @@ def bench_rows(args, result):
             cmd = machines(args)[name] + boot_args(
                 args, 512, f"lodge.run=/bench/run bench={','.join(what)}", args.cpus)
             runs[name].append(rows_of(run_guest(cmd, 1200)))
-    result["rows"] = {}
+    result["rows"] = medians(runs)
+
+
+def native_apps(args, names):
+    """The same programs of the same packages, in a chroot."""
+    tree = args.apps / "tree"
+    bench = tree / "bench"
+    bench.mkdir(exist_ok=True)
+    for name, content in app_files(args).items():
+        (bench / name).write_bytes(content)
+        (bench / name).chmod(0o755)
+    # Like the guest's: /tmp in memory, /dev and /proc there.
+    script = (f"mount -t tmpfs tmp {tree}/tmp && mount --rbind /dev {tree}/dev && "
+              f"mount -t proc proc {tree}/proc && exec chroot {tree} /bench/apps.sh "
+              f"/bench/guestbench {' '.join(names)}")
+    who = [] if os.getuid() == 0 else ["--map-auto", "--map-root-user"]
+    return rows_of(run_guest(["unshare", *who, "--mount", "--pid", "--fork", "sh", "-c", script],
+                             600))
+
+
+def app_files(args):
+    return {"apps.sh": (HERE / "apps.sh").read_bytes(),
+            "run": b"#!/bin/sh\nexec /bench/apps.sh /bench/guestbench \"$@\"\n",
+            "guestbench": args.guestbench.read_bytes()}
+
+
+def bench_apps(args, result):
+    subprocess.run([HERE.parent / "tools/guest", "apps", args.apps], check=True)
+    initrd = args.build / "bench" / "apps.initrd"
+    make_initrd(args.apps / "initrd", app_files(args), initrd)
+    runs = {"native": [], **{name: [] for name in args.machines}}
+    for i in range(args.runs):
+        print(f"applications, run {i + 1} of {args.runs}", file=sys.stderr)
+        runs["native"].append(native_apps(args, args.apps_rows))
+        for name in args.machines:
+            append = f"lodge.run=/bench/run bench={','.join(args.apps_rows)}"
+            cmd = machines(args)[name] + boot_args(args, 1024, append, args.cpus, initrd)
+            runs[name].append(rows_of(run_guest(cmd, 1800)))
+    result["apps"] = medians(runs)
+
+
+def medians(runs):
+    found = {}
     for row in runs["native"][0]:
         entry = {"unit": runs["native"][0][row][1]}
         for who, all_runs in runs.items():
             values = [r[row][0] for r in all_runs if row in r]
             if values:
                 entry[who] = statistics.median(values)
-        result["rows"][row] = entry
+        found[row] = entry
+    return found
 
 
 def time_of(entry, who):
@@ -168,7 +220,8 @@ def show(result):
     print(f"{'row':16} {'native':>10} {'lodge':>10} {'qemu':>10} {'unit':>8} "
           f"{'x native':>9} {'over TCG':>9}")
     ratios = {}
-    for row, entry in result.get("rows", {}).items():
+    groups = {**GROUPS, "applications": " ".join(result.get("apps", {}))}
+    for row, entry in [*result.get("rows", {}).items(), *result.get("apps", {}).items()]:
         native, ours, theirs = (time_of(entry, w) for w in ("native", "lodge", "qemu"))
         slow = ours / native if ours and native else None
         gain = theirs / ours if ours and theirs else None
@@ -177,7 +230,7 @@ def show(result):
         print(f"{row:16} {' '.join(cell)} {entry['unit']:>8} "
               f"{slow if slow else float('nan'):9.2f} {gain if gain else float('nan'):9.2f}"
               f"{'  < 0.95' if gain and gain < 0.95 else ''}")
-        for group, rows in GROUPS.items():
+        for group, rows in groups.items():
             if row in rows.split() and slow and gain:
                 ratios.setdefault(group, []).append((slow, gain))
     result["groups"] = {}
@@ -203,25 +256,29 @@ def main():
     p.add_argument("--reps", type=int, default=3)
     p.add_argument("--cpus", type=int, default=2)
     p.add_argument("--machines", default="lodge,qemu", type=lambda s: s.split(","))
-    p.add_argument("--only", default="rows,boot,memory", type=lambda s: s.split(","))
-    p.add_argument("rows", nargs="*", help="rows of guestbench; all of them by default")
+    p.add_argument("--only", default="rows,apps,boot,memory", type=lambda s: s.split(","))
+    p.add_argument("rows", nargs="*",
+                   help="rows of guestbench, with --only apps applications; all by default")
     args = p.parse_args()
     be_fair()
     args.build = args.build.resolve()
     out = args.build / "bench"
     out.mkdir(parents=True, exist_ok=True)
-    args.tiny = args.build / "guests" / "tiny"
+    args.tiny, args.apps = (args.build / "guests" / name for name in ("tiny", "apps"))
+    args.apps_rows = args.rows if args.only == ["apps"] else []
     subprocess.run([HERE.parent / "tools/guest", "tiny", args.tiny], check=True)
     args.guestbench, args.initrd = out / "guestbench", out / "initrd"
     subprocess.run(["gcc", "-O2", "-static", "-pthread", "-w", "-o", args.guestbench,
                     args.guestbench_source, "-lm"], check=True)
-    make_initrd(args)
+    make_initrd(args.tiny / "initrd", {"run": RUN_GUESTBENCH,
+                                       "guestbench": args.guestbench.read_bytes()}, args.initrd)
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"],
                             capture_output=True, text=True, check=False).stdout.strip()
     result = {"commit": commit, "date": time.strftime("%Y-%m-%d %H:%M"), "kernel": platform.release(),
               "cpu": next((l.split(":")[1].strip() for l in open("/proc/cpuinfo")
                            if l.startswith("model name")), "?"), "cores": os.cpu_count()}
-    for part, fn in (("boot", bench_boot), ("memory", bench_memory), ("rows", bench_rows)):
+    for part, fn in (("boot", bench_boot), ("memory", bench_memory), ("rows", bench_rows),
+                     ("apps", bench_apps)):
         if part in args.only:
             fn(args, result)
     show(result)
