@@ -277,11 +277,13 @@ static inline bool careful(const struct vcpu *cpu)
            cpu->single_step || cpu->traps;
 }
 
+enum extent { ONE, STRAIGHT /* up to the next branch that is taken */, UNTIL_STOPPED };
+
 /*
- * Executes until something stops it, or only one instruction.  An exception comes back to
- * the setjmp(), is delivered, and execution goes on.
+ * Executes until something stops it, or less.  An exception comes back to the setjmp() and is
+ * delivered.
  */
-static int execute_many(struct vcpu *cpu, bool one)
+static int execute_many(struct vcpu *cpu, enum extent extent)
 {
     struct interp *s = state(cpu);
     jmp_buf here;
@@ -296,15 +298,17 @@ static int execute_many(struct vcpu *cpu, bool one)
     } else if (jumped > 1) {
         stop = jumped - 2; /* cpu_leave() */
     }
-    if (stop != STOP_NONE || (jumped && one)) {
+    if (stop != STOP_NONE || (jumped && extent != UNTIL_STOPPED)) {
         cpu->unwind = outer;
         return stop;
     }
+    uint64_t before;
     do {
-        if (G_UNLIKELY(atomic_load_explicit(&cpu->requests, memory_order_relaxed)) && !one &&
-            !cpu_may_go_on(cpu)) {
+        if (G_UNLIKELY(atomic_load_explicit(&cpu->requests, memory_order_relaxed)) &&
+            extent != ONE && !cpu_may_go_on(cpu)) {
             break;
         }
+        before = cpu->r.rip;
         if (G_UNLIKELY(careful(cpu))) {
             stop = step_carefully(cpu, s);
         } else {
@@ -313,14 +317,21 @@ static int execute_many(struct vcpu *cpu, bool one)
         if (G_UNLIKELY(cpu->r.halted)) {
             stop = stop == STOP_NONE ? STOP_HALTED : stop;
         }
-    } while (!one && stop == STOP_NONE);
+    } while (stop == STOP_NONE &&
+             (extent == UNTIL_STOPPED ||
+              (extent == STRAIGHT && cpu->r.rip - before - 1 < MAX_INSN)));
     cpu->unwind = outer;
     return stop;
 }
 
 int interp_step(struct vcpu *cpu)
 {
-    return execute_many(cpu, true);
+    return execute_many(cpu, ONE);
+}
+
+int interp_straight(struct vcpu *cpu)
+{
+    return execute_many(cpu, STRAIGHT);
 }
 
 /* ---- requests ---- */
@@ -465,7 +476,7 @@ static enum stop interp_run(struct vcpu *cpu)
         stop = cpu_take_requests(cpu);
         vcpu_unrequest(cpu, REQ_ENGINE);
         if (stop == STOP_NONE) {
-            stop = execute_many(cpu, false);
+            stop = execute_many(cpu, UNTIL_STOPPED);
         }
         if (stop == STOP_HALTED && atomic_load(&cpu->requests)) {
             int again = cpu_take_requests(cpu); /* what came in the meantime may wake it */

@@ -68,6 +68,8 @@ static inline bool cpu_may_go_on(const struct vcpu *cpu)
  * Return: STOP_NONE, or an enum stop.
  */
 int interp_step(struct vcpu *cpu);
+/* The same up to and with the next branch that is taken; ends early when something is requested. */
+int interp_straight(struct vcpu *cpu);
 
 /*
  * The handler of @i alone, for an engine that has decoded it and set cpu->unwind: mode,

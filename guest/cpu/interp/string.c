@@ -120,13 +120,34 @@ static void one_cmps(const struct string *s)
 
 /* ---- runs ---- */
 
+/* The same downwards, for run_at(); @host is that of the first element. */
+static uint64_t run_down(const struct string *s, enum seg_name seg, unsigned reg, bool write,
+                         uint64_t count, uint8_t **host)
+{
+    uint64_t index = index_of(s, reg), in_page = index & (PAGE_SIZE - 1);
+    uint64_t n = MIN(in_page / s->bytes + 1, count), bytes = n * s->bytes, have = bytes;
+    if (in_page + s->bytes > PAGE_SIZE) {
+        return 0;
+    }
+    uint64_t low = index - (bytes - s->bytes);
+    *host = mem_map(s->cpu, seg_linear(s->cpu, seg, low, (unsigned)bytes, write), &have, write);
+    if (!*host || have < bytes) {
+        return 0;
+    }
+    *host += bytes - s->bytes;
+    return n;
+}
+
 /*
- * How many elements at @reg in @seg lie in one plain page, at most @count, and where.  The
- * direction is upwards.  0: do one element the slow way.
+ * How many elements at @reg in @seg lie in one plain page, at most @count, and where.  0: do
+ * one element the slow way.
  */
 static uint64_t run_at(const struct string *s, enum seg_name seg, unsigned reg, bool write,
                        uint64_t count, uint8_t **host)
 {
+    if (s->step < 0) {
+        return run_down(s, seg, reg, write, count, host);
+    }
     uint64_t index = index_of(s, reg);
     uint64_t room = s->mask - index; /* bytes before the index wraps, less one */
     uint64_t in_page = PAGE_SIZE - (index & (PAGE_SIZE - 1));
@@ -163,9 +184,23 @@ static bool near_limit(const struct string *s, enum seg_name seg, unsigned reg)
     return index_of(s, reg) + PAGE_SIZE > d->limit;
 }
 
+/* In the guest's direction, element by element, because the two may overlap. */
+static void copy_down(const struct string *s, uint8_t *to, const uint8_t *from, uint64_t count)
+{
+    for (uint64_t n = 0; n < count; n++, to -= s->bytes, from -= s->bytes) {
+        uint64_t v = 0;
+        memcpy(&v, from, s->bytes);
+        memcpy(to, &v, s->bytes);
+    }
+}
+
 static void copy_run(const struct string *s, uint8_t *to, const uint8_t *from, uint64_t count)
 {
     uint64_t n = count;
+    if (s->step < 0) {
+        copy_down(s, to, from, count);
+        return;
+    }
     switch (s->bytes) {
     case 1:
         __asm__ volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(n) : : "memory");
@@ -201,12 +236,16 @@ static void fill_run(const struct string *s, uint8_t *to, uint64_t v, uint64_t c
     }
 }
 
+static uint8_t *lowest(const struct string *s, uint8_t *first, uint64_t n)
+{
+    return s->step < 0 ? first - (n - 1) * s->bytes : first;
+}
+
 /* Elements done at once; 0: none, take the slow way for one. */
 static uint64_t run_movs(const struct string *s, uint64_t count)
 {
     uint8_t *from, *to;
-    if (s->step < 0 || near_limit(s, (enum seg_name)s->i->seg, RSI) ||
-        near_limit(s, SEG_ES, RDI)) {
+    if (near_limit(s, (enum seg_name)s->i->seg, RSI) || near_limit(s, SEG_ES, RDI)) {
         return 0;
     }
     uint64_t n = run_at(s, (enum seg_name)s->i->seg, RSI, false, count, &from);
@@ -215,7 +254,7 @@ static uint64_t run_movs(const struct string *s, uint64_t count)
     }
     if (n) {
         copy_run(s, to, from, n);
-        mem_wrote(s->cpu, to, (unsigned)n * s->bytes);
+        mem_wrote(s->cpu, lowest(s, to, n), (unsigned)n * s->bytes);
         advance(s, RSI, n);
         advance(s, RDI, n);
     }
