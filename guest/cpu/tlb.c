@@ -23,9 +23,8 @@ enum {
     SIDE_SLOTS = 256,
     WRITER_SLOTS = 8192,
     LARGE_BITS = 4096,
-    TABLES = TLB_MODES * 2,
 };
-#define WHOLE_BYTES (TLB_HEADER_BYTES + TABLES * TLB_TABLE_BYTES)
+#define WHOLE_BYTES (TLB_HEADER_BYTES + TLB_TABLES * TLB_TABLE_BYTES)
 G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
 
 /* Pages without a direct path: device registers, pages with flags; and fetches. */
@@ -63,8 +62,9 @@ struct tlb *tlb_new(GError **error)
     madvise(base, WHOLE_BYTES, MADV_NOHUGEPAGE); /* a fill must not cost 2 MiB */
     madvise(base, WHOLE_BYTES, MADV_DONTDUMP);
     struct tlb *t = (struct tlb *)(base + TLB_ENGINE_BYTES);
-    for (unsigned i = 0; i < TABLES; i++) {
-        t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + i * TLB_TABLE_BYTES);
+    for (unsigned i = 0; i < TLB_MODES * 2; i++) {
+        unsigned place = tlb_table((enum tlb_mode)(i / 2), i & 1);
+        t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + place * TLB_TABLE_BYTES);
     }
     t->log = g_new0(struct tlb_log, 1);
     t->log->slot[0] = g_new(uint64_t, LOG_SLOTS);
@@ -107,7 +107,7 @@ static void drop_all(struct tlb *t)
     struct tlb_log *log = t->log;
     drop_writers(log, false);
     drop_writers(log, true);
-    madvise(t->table[0][0], TABLES * TLB_TABLE_BYTES, MADV_DONTNEED);
+    madvise(t->table[0][0], TLB_TABLES * TLB_TABLE_BYTES, MADV_DONTNEED);
     memset(log->seen, 0, sizeof(log->seen));
     memset(log->large, 0, sizeof(log->large));
     log->huge = false;
@@ -165,7 +165,7 @@ static bool is_large(const struct tlb_log *log, uint64_t linear)
 static void drop_2m(struct tlb *t, uint64_t linear)
 {
     uint64_t first = tlb_index(linear) & ~UINT64_C(511);
-    for (unsigned i = 0; i < TABLES; i++) {
+    for (unsigned i = 0; i < TLB_TABLES; i++) {
         madvise(&t->table[i / 2][i & 1][first], 4096, MADV_DONTNEED);
     }
 }
@@ -190,7 +190,7 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
         tell_engine(cpu, linear & ~UINT64_C(0x3fffff), 0x400000, true);
         return;
     }
-    for (unsigned i = 0; i < TABLES; i++) {
+    for (unsigned i = 0; i < TLB_TABLES; i++) {
         int64_t *slot = &t->table[i / 2][i & 1][tlb_index(linear)];
         if (*slot) {
             *slot = 0;
@@ -217,7 +217,7 @@ static bool drop_writes_of(struct tlb *t, bool global, uint64_t host_page)
     }
     for (unsigned i = 0; i < n; i++) {
         uint64_t slot = __atomic_load_n(&log->slot[global][i], __ATOMIC_RELAXED);
-        if (!(slot >> TLB_INDEX_BITS & 1)) {
+        if (!tlb_table_is_write((unsigned)(slot >> TLB_INDEX_BITS))) {
             continue;
         }
         uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
@@ -258,7 +258,7 @@ static void touch(struct tlb *t, uint64_t slot)
 
 static uint64_t slot_of(enum tlb_mode mode, bool write, uint64_t linear)
 {
-    return ((uint64_t)mode * 2 + write) << TLB_INDEX_BITS | tlb_index(linear);
+    return (uint64_t)tlb_table(mode, write) << TLB_INDEX_BITS | tlb_index(linear);
 }
 
 static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear, uint8_t *page,

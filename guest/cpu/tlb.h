@@ -19,11 +19,22 @@
  */
 
 enum tlb_mode {
+    TLB_USER,      /* CPL 3 */
     TLB_KERNEL,    /* CPL 0-2, SMAP in force (CR4.SMAP set and RFLAGS.AC clear) */
     TLB_KERNEL_AC, /* CPL 0-2 without SMAP */
-    TLB_USER,      /* CPL 3 */
     TLB_MODES
 };
+
+/* The place of a table in the reservation; the first ones are reached with shorter code. */
+enum { TLB_TABLES = 6 };
+static inline unsigned tlb_table(enum tlb_mode mode, bool write)
+{
+    return mode == TLB_USER ? write : mode == TLB_KERNEL ? 2u << write : 3u + 2u * write;
+}
+static inline bool tlb_table_is_write(unsigned number)
+{
+    return number == 1 || number >= 4;
+}
 
 #define TLB_INDEX_BITS 36
 #define TLB_TABLE_BYTES (UINT64_C(8) << TLB_INDEX_BITS)
@@ -39,8 +50,9 @@ enum tlb_mode {
 struct tlb {
     /*
      * table[mode][0] is for reads, [1] for writes.  All six lie TLB_TABLE_BYTES apart in
-     * one reservation, in this order, and struct tlb lies just below the first, so that
-     * one base register reaches all of them with an offset that is the same on every vCPU.
+     * one reservation, in the order of tlb_table(), and struct tlb lies just below the first,
+     * so that one base register reaches all of them with an offset that is the same on every
+     * vCPU.
      */
     int64_t *table[TLB_MODES][2];
 

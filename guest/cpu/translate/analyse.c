@@ -3,7 +3,8 @@
  * analyse: which instructions make a block, and where the guest's flags matter.
  *
  * A block goes on behind a conditional branch, so that the likely path is straight; it ends
- * with any other branch, at the end of the page, and before what cannot be decoded.
+ * with any other branch, at the end of the page, and before what cannot be decoded.  One whose
+ * first instruction lies across two pages goes on in the second.
  */
 #include "guest/cpu/translate/translate.h"
 
@@ -25,21 +26,42 @@ static uint32_t live_before(const struct insn *i, uint32_t after)
     return (after & ~i->desc->flags_written) | read;
 }
 
-static bool decode_at(struct tr *t, unsigned page_at, struct insn *out)
+/* The guest's code at @pc, and how many bytes of it may be looked at; 0: none. */
+static unsigned code_at(struct tr *t, uint64_t pc, const uint8_t **bytes)
 {
-    const uint8_t *page = (const uint8_t *)((uintptr_t)t->bytes & ~(uintptr_t)4095);
-    enum decode_result r =
-        insn_decode(page + page_at, 4096 - page_at, t->code64 ? 8 : 4, out);
-    if (r != DECODE_OK) {
-        return false;
+    struct block *b = t->block;
+    int page = block_page(b, pc);
+    unsigned at = (unsigned)(pc & 4095), room = 4096 - at;
+    if (page < 0) {
+        return 0;
     }
-    t->lines |= UINT64_C(1) << page_at / 64 | UINT64_C(1) << (page_at + out->len - 1u) / 64;
-    return true;
+    const uint8_t *host = page ? b->host2 : b->host;
+    *bytes = (const uint8_t *)((uintptr_t)host & ~(uintptr_t)4095) + at;
+    if (!page && b->host2 && pc >= b->pc) { /* the instruction across */
+        memcpy(t->across, *bytes, room);
+        memcpy(t->across + room, b->host2, INSN_BYTES);
+        *bytes = t->across;
+        room = INSN_BYTES;
+    }
+    return room;
 }
 
-static bool same_page(uint64_t a, uint64_t b)
+static void note_lines(struct tr *t, uint64_t pc, unsigned bytes)
 {
-    return a >> 12 == b >> 12;
+    for (uint64_t at = pc; at < pc + bytes; at = (at | 63) + 1) {
+        t->lines[block_page(t->block, at)] |= UINT64_C(1) << (at & 4095) / 64;
+    }
+}
+
+static bool decode_at(struct tr *t, uint64_t pc, struct insn *out)
+{
+    const uint8_t *bytes;
+    unsigned room = code_at(t, pc, &bytes);
+    if (!room || insn_decode(bytes, room, t->code64 ? 8 : 4, out) != DECODE_OK) {
+        return false;
+    }
+    note_lines(t, pc, out->len);
+    return true;
 }
 
 /* Flags that the code at @pc may read before it writes them. */
@@ -48,7 +70,7 @@ static uint32_t live_at(struct tr *t, uint64_t pc)
     static struct insn i; /* the cache lock is held */
     uint32_t live = 0, open = FLAGS_ARITH;
     for (unsigned n = 0; n < AHEAD && open; n++) {
-        if (!same_page(pc, t->block->pc) || !decode_at(t, pc & 4095, &i)) {
+        if (!decode_at(t, pc, &i)) {
             break;
         }
         live |= live_before(&i, 0) & open;
@@ -95,13 +117,13 @@ static bool ends_block(const struct insn *i)
 
 void analyse(struct tr *t)
 {
-    unsigned first = (unsigned)(t->block->pc & 4095), at = 0;
+    unsigned at = 0;
     bool ended = false;
     t->n = 0;
-    t->lines = 0;
-    while (t->n < BLOCK_INSNS && first + at < 4096 && !ended) {
+    t->lines[0] = t->lines[1] = 0;
+    while (t->n < BLOCK_INSNS && !ended) {
         struct insn *i = &t->in[t->n];
-        if (!decode_at(t, first + at, i)) {
+        if (!decode_at(t, t->block->pc + at, i)) {
             break;
         }
         t->offset[t->n++] = (uint16_t)at;

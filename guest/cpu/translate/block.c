@@ -58,7 +58,7 @@ static void write_slow(struct tr *t, const struct stub *s)
         return;
     }
     d->size = s->size;
-    d->bits |= s->write ? DESC_WRITE : 0;
+    d->bits |= (s->write ? DESC_WRITE : 0) | (s->apart ? DESC_NO_NEXT : 0);
     d->retry = (uint16_t)(s->retry - t->block->code);
     if (s->back) { /* the same page for the last byte? */
         point_at(s->odd, c->at);
@@ -101,15 +101,47 @@ static void write_exit(struct tr *t, const struct stub *s)
         *d = (struct exit_desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
                                 .delta = (int32_t)(s->value - t->block->pc),
                                 .field = (uint16_t)(s->miss - t->block->code),
-                                .mode = s->flags & BLOCK_MODE};
+                                .mode = s->flags & BLOCK_MODE,
+                                .bits = (s->saved ? EXIT_SAVED : 0) |
+                                        (s->apart ? EXIT_APART : 0)};
         point_at(s->miss, c->at);
         emit_lea_rip(c, S2, (const uint8_t *)d);
         emit_jmp(c, thunk_at[THUNK_LINK]);
     } else {
         point_at(s->miss, c->at);
     }
+    if (!s->saved) {
+        flags_save(c);
+    }
     emit_mov_imm(c, S0, s->value);
     emit_jmp(c, thunk_at[THUNK_JUMP_0 + (s->flags & BLOCK_MODE)]);
+}
+
+/* Not in the first slot of the jump cache. */
+static void write_target(struct tr *t, const struct stub *s)
+{
+    struct code *c = &t->cold;
+    struct desc *d = desc_new(t, s->insn, s->saved);
+    if (!d) {
+        return;
+    }
+    point_at(s->miss, c->at);
+    uint8_t *hit = jump_look_again(c, s->flags & BLOCK_MODE);
+    emit_lea_rip(c, S2, (const uint8_t *)d);
+    emit_jmp(c, thunk_at[THUNK_ONE]);
+    emit_short_target(c, hit);
+    emit_jmp(c, s->back);
+}
+
+/* The way in for those who bring the flags in .fl_saved, if they matter. */
+static void write_entry(struct tr *t)
+{
+    t->block->entry = t->block->code;
+    if (t->live[0] & FLAGS_ARITH) {
+        t->block->entry = t->cold.at;
+        flags_load(&t->cold);
+        emit_jmp(&t->cold, t->block->code);
+    }
 }
 
 void stubs_write(struct tr *t)
@@ -122,6 +154,9 @@ void stubs_write(struct tr *t)
             break;
         case STUB_FP:
             write_fp(t, s);
+            break;
+        case STUB_TARGET:
+            write_target(t, s);
             break;
         default:
             write_exit(t, s);
@@ -152,15 +187,22 @@ static void write_insn(struct tr *t)
     before.saved = t->saved;
     before.fp = t->fp;
     before.n_stubs = t->n_stubs;
+    before.next_group = t->next_group;
+    before.in_s1 = t->in_s1;
+    memcpy(before.group, t->group, sizeof(t->group));
     if (!emit_insn(t, i) && !t->hot.full) {
         t->hot = before.hot;
         t->saved = before.saved;
         t->fp = before.fp;
         t->n_stubs = before.n_stubs;
+        t->next_group = before.next_group;
+        t->in_s1 = before.in_s1;
+        memcpy(t->group, before.group, sizeof(t->group));
         t->done = false;
         bool ends = t->at + 1 == t->n || i->desc->class == CLASS_BRANCH;
         insn_interp(t, ends);
     }
+    group_after(t, i);
 }
 
 static void write_insns(struct tr *t)
@@ -191,7 +233,8 @@ static bool finish(struct tr *t)
     b->n_points = (uint16_t)t->n_points;
     b->code_bytes = (uint32_t)(t->hot.at - b->code);
     b->bytes = t->offset[t->n];
-    b->lines = t->lines;
+    b->ref[0] = (struct page_ref){.block = b, .lines = t->lines[0]};
+    b->ref[1] = (struct page_ref){.block = b, .lines = t->lines[1]};
     b->fp = t->fp_used;
     b->valid = true;
     cache_end_block(&t->hot, &t->cold);
@@ -200,7 +243,7 @@ static bool finish(struct tr *t)
     return true;
 }
 
-struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *host2)
 {
     struct tr *t = &the_translation;
     t->b = b;
@@ -210,15 +253,17 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
     t->saved = t->done = false;
     t->fp = 0;
     t->fp_used = false;
+    memset(t->group, 0, sizeof(t->group));
+    t->in_s1 = 0;
     t->mode = (enum tlb_mode)(b->flags & BLOCK_MODE);
     t->code64 = !(b->flags & BLOCK_32);
-    t->bytes = host;
     struct block *block = cache_begin(&t->hot, &t->cold) ? cache_meta(sizeof(*block)) : NULL;
     if (!block) {
         atomic_store(&cache_full, true);
         return NULL;
     }
-    *block = (struct block){.pc = pc, .host = host, .code = t->hot.at, .flags = b->flags};
+    *block = (struct block){.pc = pc, .host = host, .host2 = host2, .code = t->hot.at,
+                            .flags = b->flags | b->apart};
     t->block = block;
     t->exit_flags = b->flags;
     analyse(t);
@@ -228,6 +273,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host)
     }
     write_insns(t);
     stubs_write(t);
+    write_entry(t);
     if (!finish(t)) {
         atomic_store(&cache_full, true);
         return NULL;

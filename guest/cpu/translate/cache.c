@@ -119,10 +119,10 @@ static struct block **bucket(const uint8_t *host, uint64_t pc)
     return &hash[h >> (64 - 14)];
 }
 
-struct block *cache_find(const uint8_t *host, uint64_t pc, uint32_t flags)
+struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags)
 {
     struct block *b = *bucket(host, pc);
-    while (b && (b->host != host || b->pc != pc || b->flags != flags)) {
+    while (b && (b->host != host || b->pc != pc || b->flags != flags || b->host2 != host2)) {
         b = b->next_hash;
     }
     return b;

@@ -5,16 +5,30 @@
  */
 #include "guest/cpu/translate/translate.h"
 
+void flags_save(struct code *c)
+{
+    emit_mov(c, S2, RAX);
+    emit_lahf(c);
+    emit_seto_al(c);
+    emit_store(c, 2, SLOT(fl_saved), RAX);
+    emit_mov(c, RAX, S2);
+}
+
+void flags_load(struct code *c)
+{
+    emit_mov(c, S2, RAX);
+    emit_load(c, 2, RAX, SLOT(fl_saved));
+    emit_add_al_imm(c, 0x7f); /* 1 becomes an overflow; SAHF leaves OF alone */
+    emit_sahf(c);
+    emit_mov(c, RAX, S2);
+}
+
 void flags_free(struct tr *t)
 {
     if (t->saved || !(t->live[t->at] & FLAGS_ARITH)) {
         return;
     }
-    emit_store(&t->hot, 8, SLOT(temp), RAX);
-    emit_lahf(&t->hot);
-    emit_seto_al(&t->hot);
-    emit_store(&t->hot, 2, SLOT(fl_saved), RAX);
-    emit_load(&t->hot, 8, RAX, SLOT(temp));
+    flags_save(&t->hot);
     t->saved = true;
 }
 
@@ -23,10 +37,6 @@ void flags_restore(struct tr *t)
     if (!t->saved) {
         return;
     }
-    emit_store(&t->hot, 8, SLOT(temp), RAX);
-    emit_load(&t->hot, 2, RAX, SLOT(fl_saved));
-    emit_add_al_imm(&t->hot, 0x7f); /* 1 becomes an overflow; SAHF leaves OF alone */
-    emit_sahf(&t->hot);
-    emit_load(&t->hot, 8, RAX, SLOT(temp));
+    flags_load(&t->hot);
     t->saved = false;
 }

@@ -5,6 +5,9 @@
  * A direct jump inside the page leads straight to the next block once that exists.  So does
  * one out of the page in the kernel, as long as the target's page is global (link.c).  All
  * other jumps go through the vCPU's jump cache.
+ *
+ * Links are made with the guest's flags in the host's or in .fl_saved, as they happen to be;
+ * the jump cache leads to code that finds them in .fl_saved.
  */
 #include "guest/cpu/translate/translate.h"
 
@@ -26,7 +29,7 @@ static bool may_link(const struct tr *t, uint64_t pc)
     if (delta != (int32_t)delta) {
         return false;
     }
-    return pc >> 12 == t->block->pc >> 12 || t->mode != TLB_USER;
+    return block_page(t->block, pc) >= 0 || t->mode != TLB_USER;
 }
 
 static struct stub *exit_stub(struct tr *t, uint64_t pc)
@@ -35,6 +38,7 @@ static struct stub *exit_stub(struct tr *t, uint64_t pc)
     s->value = pc;
     s->flags = t->exit_flags;
     s->link = may_link(t, pc);
+    s->saved = t->saved;
     return s;
 }
 
@@ -43,12 +47,19 @@ static void jump_cached(struct tr *t)
     emit_jmp(&t->hot, thunk_at[THUNK_JUMP_0 + (t->exit_flags & BLOCK_MODE)]);
 }
 
+/* What comes next through the jump cache expects the flags in .fl_saved. */
+static void flags_out(struct tr *t)
+{
+    if (!t->saved && (t->live[t->at + 1] & FLAGS_ARITH)) {
+        flags_save(&t->hot);
+        t->saved = true;
+    }
+}
+
 void exit_direct(struct tr *t, uint64_t pc)
 {
-    if (t->live[t->at + 1] & FLAGS_ARITH) {
-        flags_restore(t);
-    }
     if (!may_link(t, pc)) {
+        flags_out(t);
         emit_mov_imm(&t->hot, S0, pc);
         jump_cached(t);
         return;
@@ -56,6 +67,15 @@ void exit_direct(struct tr *t, uint64_t pc)
     struct stub *s = exit_stub(t, pc);
     align_field(&t->hot, 1);
     emit_jmp(&t->hot, t->hot.at);
+    s->miss = t->hot.at - 4;
+}
+
+void exit_apart(struct tr *t, unsigned cc)
+{
+    struct stub *s = exit_stub(t, insn_pc(t, t->at));
+    s->apart = true;
+    align_field(&t->hot, 2);
+    emit_jcc(&t->hot, cc, t->hot.at);
     s->miss = t->hot.at - 4;
 }
 
@@ -146,9 +166,16 @@ bool emit_branch(struct tr *t, const struct insn *i)
  */
 static void find_target(struct tr *t)
 {
+    struct stub *s = stub_new(t, STUB_TARGET);
+    t->in_s1 = 0;
     uint8_t *hit = jump_look_up(&t->hot, t->exit_flags & BLOCK_MODE);
-    insn_interp(t, true);
+    emit_jmp(&t->hot, t->hot.at);
+    s->miss = t->hot.at - 4;
+    s->back = t->hot.at;
+    s->saved = t->saved;
+    s->flags = t->exit_flags;
     jump_found(&t->hot, hit);
+    t->done = true;
 }
 
 static struct mem target_code(const struct tr *t)
@@ -163,7 +190,7 @@ static bool ret_insn(struct tr *t, const struct insn *i)
     emit_load(&t->hot, bytes, S0, m);
     find_target(t);
     stack_move(t, RSP, (int)bytes + (i->imm_bytes ? (int)i->imm : 0));
-    flags_restore(t);
+    flags_out(t);
     emit_jmp_mem(&t->hot, target_code(t));
     return true;
 }
@@ -194,7 +221,7 @@ bool emit_indirect(struct tr *t, const struct insn *i)
         emit_store(&t->hot, 8, to, S1);
         push_value(t, next_pc(t));
     }
-    flags_restore(t);
+    flags_out(t);
     emit_jmp_mem(&t->hot, to);
     return true;
 }

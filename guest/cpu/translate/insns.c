@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * insns: instructions that are copied, with their memory operand and R13 to R15 replaced.
+ * insns: instructions that are copied, with their memory operand and the stolen registers
+ * replaced.
  */
 #include "guest/cpu/translate/translate.h"
 
@@ -191,6 +192,20 @@ static bool touch(struct tr *t, const struct insn *i)
     return true;
 }
 
+/* A selector to a register; to 16 bits of one the interpreter. */
+static bool from_selector(struct tr *t, const struct insn *i)
+{
+    if (i->mem || i->opsize == 2 || i->reg >= SEG_COUNT) {
+        return false;
+    }
+    int32_t at = (int32_t)(offsetof(struct vcpu, r.seg) + i->reg * sizeof(struct segment) +
+                           offsetof(struct segment, selector));
+    emit_load(&t->hot, 8, S0, SLOT(cpu));
+    emit_load(&t->hot, 2, S0, MEM_BASE(S0, at));
+    store_guest(t, i->rm, S0);
+    return true;
+}
+
 static bool emit_integer(struct tr *t, const struct insn *i)
 {
     switch (i->op) {
@@ -209,6 +224,7 @@ static bool emit_integer(struct tr *t, const struct insn *i)
         emit_store_imm(&t->hot, 1, SLOT(df), i->op == OP_STD);
         return true;
     case OP_MOV_FROM_SREG:
+        return from_selector(t, i);
     case OP_ENTER:
     case OP_BOUND:
         return false;
@@ -276,7 +292,9 @@ static bool bit_in_memory(struct tr *t, const struct insn *i)
     memory_probe(t, i->opsize, i->desc->mem & MEM_WRITE);
     load_guest(t, S2, i->reg);
     emit_and32_imm(c, S2, i->opsize == 8 ? 63 : 31);
+    emit_store(c, 8, SLOT(temp), S2);
     flags_before(t, i);
+    emit_load(c, 8, S2, SLOT(temp));
     point_saved(t);
     f.mem = true;
     f.m = MEM_SUM(S0, S1);

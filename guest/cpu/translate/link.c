@@ -59,7 +59,11 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
         }
     }
     /* A loop goes through the poll; forward jumps need not. */
-    emit_patch_rel32(field_of(d), to->code + (to->pc > x->from->pc ? to->skip_poll : 0));
+    if ((d->bits & EXIT_SAVED) && to->entry != to->code) {
+        emit_patch_rel32(field_of(d), to->entry);
+    } else {
+        emit_patch_rel32(field_of(d), to->code + (to->pc > x->from->pc ? to->skip_poll : 0));
+    }
 }
 
 void link_never(const struct exit_desc *d)
@@ -130,11 +134,6 @@ void link_reset(void)
 
 /* ---- jump caches: filled and flushed by their own vCPU, forgotten from by any ---- */
 
-static unsigned jump_slot(uint64_t pc)
-{
-    return (unsigned)(pc & (JUMP_SLOTS - 1));
-}
-
 static void set_key(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t key)
 {
     __atomic_store_n(&b->jump[mode].key[slot], key, __ATOMIC_RELEASE);
@@ -143,6 +142,25 @@ static void set_key(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t key
 static unsigned log_hash(uint64_t linear)
 {
     return (unsigned)(linear >> 12) % (64 * 64);
+}
+
+static void mark(uint64_t pages[64], uint64_t linear)
+{
+    unsigned h = log_hash(linear);
+    pages[h / 64] |= UINT64_C(1) << h % 64;
+}
+
+/* May there be an entry for [linear, linear + bytes), or for an instruction of the page before
+ * that goes on there? */
+static bool marked(const uint64_t pages[64], uint64_t linear, uint64_t bytes)
+{
+    for (uint64_t at = 0; at <= bytes; at += 4096) {
+        unsigned h = log_hash(linear + at - 4096);
+        if (pages[h / 64] >> h % 64 & 1) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static void drop_logged(struct bt_cpu *b)
@@ -163,6 +181,25 @@ void jump_cache_clear(struct bt_cpu *b, unsigned mode)
     }
 }
 
+static void log_slot(struct bt_cpu *b, unsigned mode, unsigned slot)
+{
+    b->jump_log[b->n_jump_log++] = (uint16_t)(mode << JUMP_BITS | slot);
+}
+
+/* Room at @slot: its entry goes to the other slot of the pair. */
+static void displace(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t pc)
+{
+    struct jump_cache *j = &b->jump[mode];
+    uint64_t key = j->key[slot];
+    if (!key || key == ~pc) {
+        return;
+    }
+    set_key(b, mode, slot ^ JUMP_PAIR, 0);
+    j->code[slot ^ JUMP_PAIR] = j->code[slot];
+    set_key(b, mode, slot ^ JUMP_PAIR, key);
+    log_slot(b, mode, slot ^ JUMP_PAIR); /* it may not be global */
+}
+
 void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
 {
     unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
@@ -170,20 +207,36 @@ void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
         jump_cache_clear(b, mode);
         b->jump_flags[mode] = block->flags;
     }
-    if (slot == JUMP_SLOTS - 1) {
+    if (is_last_slot(slot)) {
         return;
     }
-    if (!global) {
-        if (b->n_jump_log == JUMP_LOG) {
-            drop_logged(b);
-        }
-        unsigned h = log_hash(block->pc);
-        b->jump_pages[h / 64] |= UINT64_C(1) << h % 64;
-        b->jump_log[b->n_jump_log++] = (uint16_t)(mode << JUMP_BITS | slot);
+    if (b->n_jump_log > JUMP_LOG - 2) {
+        drop_logged(b);
     }
+    displace(b, mode, slot, block->pc);
+    if (!global) {
+        mark(b->jump_pages, block->pc);
+        log_slot(b, mode, slot);
+    }
+    mark(b->jump_seen, block->pc);
     set_key(b, mode, slot, 0);
-    b->jump[mode].code[slot] = exec_of(block->code);
+    b->jump[mode].code[slot] = exec_of(block->entry);
     set_key(b, mode, slot, ~block->pc);
+}
+
+uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc)
+{
+    const struct jump_cache *j = &b->jump[mode];
+    unsigned slot = jump_slot(pc);
+    if (is_last_slot(slot)) {
+        return 0;
+    }
+    for (unsigned k = 0; k < 2; k++, slot ^= JUMP_PAIR) {
+        if (__atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) == ~pc) {
+            return j->code[slot];
+        }
+    }
+    return 0;
 }
 
 static void drop_range(struct bt_cpu *b, uint64_t linear, uint64_t bytes)
@@ -206,12 +259,11 @@ void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool glo
             jump_cache_clear(b, mode);
         }
     } else if (linear >> 63 || bytes > 4096) {
-        drop_range(b, linear, bytes);
-    } else {
-        unsigned h = log_hash(linear);
-        if (b->jump_pages[h / 64] >> h % 64 & 1) {
-            drop_logged(b);
+        if (marked(b->jump_seen, linear, bytes)) {
+            drop_range(b, linear - 4096, bytes + 4096);
         }
+    } else if (marked(b->jump_pages, linear, bytes)) {
+        drop_logged(b);
     }
 }
 
@@ -219,8 +271,10 @@ void jump_cache_forget(const struct block *block)
 {
     unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
     for (unsigned k = 0; k < BT_CPUS; k++) {
-        if (bt_cpus[k] && bt_cpus[k]->jump[mode].key[slot] == ~block->pc) {
-            set_key(bt_cpus[k], mode, slot, 0);
+        for (unsigned n = 0; bt_cpus[k] && n < 2; n++, slot ^= JUMP_PAIR) {
+            if (bt_cpus[k]->jump[mode].key[slot] == ~block->pc) {
+                set_key(bt_cpus[k], mode, slot, 0);
+            }
         }
     }
 }

@@ -19,14 +19,14 @@
 
 static uint64_t table_offset(const struct tr *t, bool write)
 {
-    return ((uint64_t)t->mode * 2 + write) * TLB_TABLE_BYTES;
+    return tlb_table(t->mode, write) * TLB_TABLE_BYTES;
 }
 
-/* The slot of guest R13, R14 or R15. */
+/* The slot of a guest register that has no host register. */
 static struct mem high_slot(unsigned guest)
 {
     struct mem m = SLOT(high);
-    m.disp += (int32_t)(guest - R13) * 8;
+    m.disp += (guest == R10 ? 0 : guest == R11 ? 1 : 2) * 8;
     return m;
 }
 
@@ -86,12 +86,12 @@ static void check_span(struct tr *t, struct stub *s, unsigned reg, unsigned size
 static void look_up(struct tr *t, struct stub *s, bool write)
 {
     uint64_t table = table_offset(t, write);
+    t->in_s1 = 0;
     struct mem entry = {.base = -1, .index = S1, .scale = 3, .gs = true};
     emit_shl(&t->hot, S1, 16);
     emit_shr(&t->hot, S1, 28);
-    /* The number of a table is in the bits above the index: one more instruction on the way
-     * of a load, but shorter. */
-    if (table && write && !(table & (table - 1))) {
+    /* The number of a table is in the bits above the index. */
+    if (table && !(table & (table - 1))) {
         emit_bts(&t->hot, S1, (unsigned)__builtin_ctzll(table / 8));
     } else if (table) {
         emit_mov_imm(&t->hot, S2, table);
@@ -101,6 +101,17 @@ static void look_up(struct tr *t, struct stub *s, bool write)
     emit_test(&t->hot, S1, S1);
     s->miss = jcc_field(t, CC_E);
     s->retry = t->hot.at;
+}
+
+/* S1 = the lowest address of the group, which lies in one page. */
+static void check_group(struct tr *t, unsigned base, const struct group *g)
+{
+    struct code *c = &t->hot;
+    emit_lea(c, S1, MEM_BASE(base, g->lo));
+    emit_mov32(c, S2, S1);
+    emit_and32_imm(c, S2, 4095);
+    emit_cmp32_imm(c, S2, 4096 - (g->hi - g->lo));
+    exit_apart(t, CC_A);
 }
 
 static struct stub *slow_stub(struct tr *t, unsigned size, bool write)
@@ -130,10 +141,23 @@ struct mem memory_near(struct tr *t, unsigned base, int32_t disp, unsigned size,
         memory_probe(t, size, write);
         return MEM_SUM(S0, S1);
     }
+    struct group g;
+    if (group_use(t, base, disp, size, write)) {
+        m.index = S1;
+        return m;
+    }
     flags_free(t);
     struct stub *s = slow_stub(t, size, write);
     s->address = ADDRESS_MEM;
     s->m = m;
+    if (group_start(t, base, disp, size, write, &g)) {
+        check_group(t, base, &g);
+        s->apart = true;
+        look_up(t, s, write);
+        group_add(t, &g);
+        m.index = S1;
+        return m;
+    }
     if (disp) {
         emit_lea(&t->hot, S1, m);
     } else {
@@ -152,6 +176,7 @@ static bool constant_operand(struct tr *t, uint64_t linear, unsigned size, bool 
         return false;
     }
     flags_free(t);
+    t->in_s1 = 0;
     struct stub *s = slow_stub(t, size, write);
     s->address = ADDRESS_CONST;
     s->value = linear;
@@ -173,7 +198,7 @@ static bool has_base(const struct insn *i)
     return i->seg == SEG_FS || i->seg == SEG_GS;
 }
 
-/* Registers of the operand as a host operand; R13 to R15 come through S0 and S1. */
+/* Registers of the operand as a host operand; those without one come through S0 and S1. */
 static struct mem registers_of(struct tr *t, const struct insn *i)
 {
     struct mem m = {.base = i->base, .index = i->index, .scale = i->scale};
@@ -216,6 +241,7 @@ static bool based_address(struct tr *t, const struct insn *i)
 void memory_address(struct tr *t, const struct insn *i)
 {
     struct code *c = &t->hot;
+    t->in_s1 = 0;
     if (i->rip_relative) {
         uint64_t a = next_pc(t) + (uint64_t)i->disp;
         emit_mov_imm(c, S0, i->addrsize == 4 ? (uint32_t)a : a);

@@ -182,12 +182,36 @@ static bool is_cold(const uint8_t *host)
     return true;
 }
 
-/* Blocks lie in one page: an instruction that does not is the interpreter's. */
+/* Does the instruction at @pc go on in the next page? */
 static bool crosses_page(const struct vcpu *cpu, uint64_t pc, const uint8_t *host)
 {
     struct insn i;
     unsigned left = 4096 - (unsigned)(pc & 4095);
-    return left < 15 && insn_decode(host, left, vcpu_code64(cpu) ? 8 : 4, &i) == DECODE_SHORT;
+    return left < INSN_BYTES &&
+           insn_decode(host, left, vcpu_code64(cpu) ? 8 : 4, &i) == DECODE_SHORT;
+}
+
+/* Where code is: of the first byte, and of the next page if the instruction needs it. */
+struct code_place {
+    uint8_t *host, *host2;
+    bool global;
+};
+
+static bool find_place(struct vcpu *cpu, uint64_t pc, bool want_global, struct code_place *out)
+{
+    uint64_t next = (pc | 4095) + 1;
+    *out = (struct code_place){.host = code_host(cpu, pc)};
+    if (!out->host) {
+        return false;
+    }
+    out->global = want_global && is_global(cpu, pc);
+    if (crosses_page(cpu, pc, out->host)) {
+        next = vcpu_code64(cpu) ? next : (uint32_t)next;
+        out->host2 = code_host(cpu, next);
+        out->global &= out->host2 && is_global(cpu, next);
+        return out->host2 != NULL;
+    }
+    return true;
 }
 
 /* The block at r.rip, translated if need be and in the jump cache; NULL: none, or not
@@ -196,32 +220,32 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
 {
     struct vcpu *cpu = b->cpu;
     uint64_t pc = cpu->r.rip;
-    uint8_t *host = code_host(cpu, pc);
+    struct code_place at;
     struct block *block = NULL;
-    if (!host) {
+    if (!find_place(cpu, pc, !link, &at)) {
         return NULL;
     }
-    if (crosses_page(cpu, pc, host)) {
-        return NULL;
-    }
-    bool global = !link && is_global(cpu, pc);
     pthread_mutex_lock(&cache_lock);
-    block = cache_find(host, pc, b->flags);
+    block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
     if (!block) {
         pthread_mutex_unlock(&cache_lock);
-        if (is_cold(host)) {
+        if (is_cold(at.host)) {
             *cold = true;
             return NULL;
         }
-        smc_watch(b, host);
+        smc_watch(b, at.host);
+        if (at.host2) {
+            smc_watch(b, at.host2);
+        }
         pthread_mutex_lock(&cache_lock);
-        if (!atomic_load(&cache_full)) {
-            block = cache_find(host, pc, b->flags);
-            block = block ? block : translate(b, pc, host);
+        bool watched = smc_watched(at.host) && (!at.host2 || smc_watched(at.host2));
+        if (watched && !atomic_load(&cache_full)) { /* else a write has come in between */
+            block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
+            block = block ? block : translate(b, pc, at.host, at.host2);
         }
     }
     if (block && !link) {
-        jump_cache_add(b, block, global);
+        jump_cache_add(b, block, at.global);
     }
     pthread_mutex_unlock(&cache_lock);
     return block;
@@ -231,15 +255,13 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
 static bool cached_at_rip(struct bt_cpu *b)
 {
     uint64_t pc = b->cpu->r.rip;
-    const struct jump_cache *j = &b->jump[b->mode];
-    unsigned slot = (unsigned)pc & (JUMP_SLOTS - 1);
-    if (b->jump_flags[b->mode] != b->flags ||
-        __atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) != ~pc || slot == JUMP_SLOTS - 1) {
-        return false;
+    uint64_t code = b->jump_flags[b->mode] == b->flags ? jump_cache_find(b, b->mode, pc) : 0;
+    if (code) {
+        b->fl_saved = b->fl;
+        b->resume = code;
+        b->fp_resume = 0;
     }
-    b->resume = j->code[slot];
-    b->fp_resume = 0;
-    return true;
+    return code;
 }
 
 /* One instruction by the interpreter; false: leave generated code. */
@@ -258,14 +280,8 @@ static bool step(struct bt_cpu *b)
 /* Interprets up to the next branch that is taken; false: leave generated code. */
 static bool run_cold(struct bt_cpu *b)
 {
-    struct vcpu *cpu = b->cpu;
-    uint64_t pc;
-    int stop;
-    do {
-        pc = cpu->r.rip;
-        stop = interp_step(cpu);
-        b->stats.cold++;
-    } while (stop == STOP_NONE && cpu->r.rip - pc - 1 < 15 && cpu_may_go_on(cpu));
+    int stop = interp_straight(b->cpu);
+    b->stats.cold++;
     state_out(b);
     if (stop != STOP_NONE) {
         b->stop = stop;
@@ -290,6 +306,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
             bool cold = false;
             struct block *found = block_at_rip(b, block != NULL, &cold);
             if (cold) {
+                b->apart = 0;
                 if (!run_cold(b)) {
                     return false;
                 }
@@ -305,6 +322,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
                 return true;
             }
         }
+        b->apart = 0;
         if (atomic_load(&cache_full) || !step(b)) {
             return false;
         }
@@ -373,6 +391,7 @@ bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
 {
     (void)d;
     b->stats.dispatch++;
+    b->fl = b->fl_saved;
     state_in(b, false);
     b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)pc : pc;
     return find_code(b, NULL);
@@ -382,17 +401,21 @@ bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
 static void try_link(struct bt_cpu *b, const struct exit_desc *d, struct block *block)
 {
     struct block *from = exit_block(d);
-    uint32_t flags = (from->flags & ~(uint32_t)BLOCK_MODE) | d->mode;
-    bool near = from->pc >> 12 == block->pc >> 12;
-    bool same = (uint64_t)from->host >> 12 == (uint64_t)block->host >> 12;
+    bool apart = d->bits & EXIT_APART;
+    uint32_t flags = (from->flags & ~(uint32_t)(BLOCK_MODE | BLOCK_APART)) | d->mode |
+                     (apart ? BLOCK_APART : 0);
+    int page = block_page(from, block->pc);
+    const uint8_t *near = page < 0 ? NULL : page ? from->host2 : from->host;
     if (!from->valid || !block->valid || block->pc != exit_pc(d) || block->flags != flags) {
         return;
     }
-    if (near && same) {
+    if (block->host2 && !apart) {
+        link_never(d); /* nobody vouches for its second page */
+    } else if (near && (uint64_t)near >> 12 == (uint64_t)block->host >> 12) {
         link_exit(d, block, false);
     } else if (!near && b->mode != TLB_USER && is_global(b->cpu, block->pc)) {
         link_exit(d, block, true);
-    } else {
+    } else if (!apart) {
         link_never(d);
     }
 }
@@ -403,10 +426,15 @@ bool bt_link(struct bt_cpu *b, const struct exit_desc *exec_d, uint64_t unused)
     unsigned generation = cache_generation;
     (void)unused;
     b->stats.link++;
+    if (x->bits & EXIT_SAVED) {
+        b->fl = b->fl_saved;
+    }
     state_in(b, false);
     b->cpu->r.rip = exit_pc(x);
     struct block *block = NULL;
+    b->apart = x->bits & EXIT_APART ? BLOCK_APART : 0;
     bool found = find_code(b, &block);
+    b->apart = 0;
     if (found) {
         pthread_mutex_lock(&cache_lock);
         if (generation == cache_generation) {
@@ -543,7 +571,7 @@ static bool go_on(struct bt_cpu *b)
     }
     state_out(b);
     if (b->flags & BLOCK_INTERP) {
-        return step(b);
+        return run_cold(b);
     }
     if (cpu->r.halted) {
         b->stop = STOP_HALTED;
@@ -646,7 +674,9 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = JUMP_SLOTS - 1,
                          .mxcsr_default = 0x1f80};
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-        b->jump[mode].code[JUMP_SLOTS - 1] = exec_of(thunk_at[THUNK_LAST_PC]);
+        unsigned last = jump_slot(UINT64_MAX);
+        b->jump[mode].code[last] = exec_of(thunk_at[THUNK_LAST_PC]);
+        b->jump[mode].code[last ^ JUMP_PAIR] = exec_of(thunk_at[THUNK_LAST_PC]);
     }
     cpu->priv = b;
     ram_code_written = smc_written;
@@ -679,8 +709,10 @@ void bt_describe(GString *out)
     pthread_mutex_unlock(&cache_lock);
 }
 
+
 static void bt_detach(struct vcpu *cpu)
 {
+
     struct bt_cpu *b = bt_of(cpu);
     g_autoptr(GString) text = g_string_new(NULL);
     describe(b, text);

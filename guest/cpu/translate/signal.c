@@ -65,8 +65,8 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     unsigned offset = (unsigned)(pc - cache_exec - b->code);
     bool poll = offset < b->skip_poll;
     const struct point *p = point_before(b, offset);
-    g[REG_R14] = (greg_t)(b->pc + (poll ? 0u : p->guest & ~(unsigned)POINT_SAVED));
-    g[REG_R13] = !poll && (p->guest & POINT_SAVED);
+    g[REG_R8 + S0 - R8] = (greg_t)(b->pc + (poll ? 0u : p->guest & ~(unsigned)POINT_SAVED));
+    g[REG_R8 + S2 - R8] = !poll && (p->guest & POINT_SAVED);
     g[REG_RIP] = (greg_t)exec_of(thunk_at[poll ? THUNK_POLL : THUNK_FAULT]);
 }
 

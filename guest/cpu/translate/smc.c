@@ -17,7 +17,7 @@ enum { PAGE_SLOTS = 1 << 12 };
 struct code_page {
     uint64_t page; /* ram_page_index() */
     uint64_t lines;
-    struct block *blocks;
+    struct page_ref *blocks;
     struct code_page *next;
 };
 
@@ -51,9 +51,14 @@ static void wait_for_others(struct bt_cpu *b)
     atomic_store(&b->inside, true);
 }
 
+bool smc_watched(const uint8_t *host)
+{
+    return ram_flags(host) & PAGE_CODE;
+}
+
 void smc_watch(struct bt_cpu *b, uint8_t *host)
 {
-    if (ram_flags(host) & PAGE_CODE) {
+    if (smc_watched(host)) {
         return;
     }
     ram_flags_set(host, PAGE_CODE);
@@ -62,9 +67,9 @@ void smc_watch(struct bt_cpu *b, uint8_t *host)
     }
 }
 
-void smc_add(struct block *block)
+static void add_to_page(struct page_ref *ref, const uint8_t *host)
 {
-    uint64_t page = ram_page_index(block->host);
+    uint64_t page = ram_page_index(host);
     struct code_page *p = find_page(page);
     if (!p) {
         p = cache_meta(sizeof(*p));
@@ -75,9 +80,17 @@ void smc_add(struct block *block)
         *p = (struct code_page){.page = page, .next = pages[page % PAGE_SLOTS]};
         pages[page % PAGE_SLOTS] = p;
     }
-    p->lines |= block->lines;
-    block->next_page = p->blocks;
-    p->blocks = block;
+    p->lines |= ref->lines;
+    ref->next = p->blocks;
+    p->blocks = ref;
+}
+
+void smc_add(struct block *block)
+{
+    add_to_page(&block->ref[0], block->host);
+    if (block->host2) {
+        add_to_page(&block->ref[1], block->host2);
+    }
 }
 
 void block_kill(struct block *block)
@@ -103,15 +116,17 @@ static void page_written(uint8_t *page_host, uint64_t lines)
         return;
     }
     uint64_t left = 0;
-    struct block **at = &p->blocks;
+    struct page_ref **at = &p->blocks;
     while (*at) {
-        struct block *block = *at;
-        if (block->lines & lines) {
-            *at = block->next_page;
-            block_kill(block);
-        } else {
-            left |= block->lines;
-            at = &block->next_page;
+        struct page_ref *ref = *at;
+        if (ref->block->valid && !(ref->lines & lines)) {
+            left |= ref->lines;
+            at = &ref->next;
+            continue;
+        }
+        *at = ref->next;
+        if (ref->block->valid) { /* else its other page was written to */
+            block_kill(ref->block);
         }
     }
     p->lines = left;

@@ -84,6 +84,7 @@ static bool pushf_insn(struct tr *t)
     if (!t->code64) {
         return false;
     }
+    flags_free(t);
     struct mem top = memory_near(t, RSP, -8, 8, true);
     emit_load(c, 1, S2, ah);
     or_bit(t, SLOT(fl_saved), 11);

@@ -32,7 +32,7 @@ static bool sti(struct tr *t)
 /* stac, clac: the same code address, another way to see memory. */
 static bool change_ac(struct tr *t, bool on)
 {
-    uint32_t flags = t->block->flags & ~(uint32_t)BLOCK_MODE;
+    uint32_t flags = t->block->flags & ~(uint32_t)(BLOCK_MODE | BLOCK_APART);
     flags |= on || !(flags & BLOCK_SMAP) ? TLB_KERNEL_AC : TLB_KERNEL;
     if (!kernel(t)) {
         return false;

@@ -13,6 +13,8 @@ enum { XSAVE_HEADER = 512 };
 
 uint8_t *thunk_at[THUNKS];
 
+static const uint8_t high[3] = {R10, R11, R15};
+
 static struct mem reg_slot(unsigned reg)
 {
     return MEM_BASE(S1, (int32_t)(offsetof(struct vcpu, r.gpr) + reg * 8));
@@ -56,8 +58,10 @@ static void fp_load(struct code *c)
 static void spill(struct code *c)
 {
     emit_load(c, 8, S1, SLOT(cpu));
-    for (unsigned r = RAX; r < R13; r++) {
-        emit_store(c, 8, reg_slot(r), r);
+    for (unsigned r = RAX; r <= R15; r++) {
+        if (!stolen((int)r)) {
+            emit_store(c, 8, reg_slot(r), r);
+        }
     }
     emit_lahf(c);
     emit_seto_al(c);
@@ -66,7 +70,7 @@ static void spill(struct code *c)
         struct mem m = SLOT(high);
         m.disp += (int32_t)k * 8;
         emit_load(c, 8, RAX, m);
-        emit_store(c, 8, reg_slot(R13 + k), RAX);
+        emit_store(c, 8, reg_slot(high[k]), RAX);
     }
     emit_load(c, 8, RSP, SLOT(host_rsp));
     fp_save(c);
@@ -79,14 +83,16 @@ static void reload(struct code *c)
     for (unsigned k = 0; k < 3; k++) {
         struct mem m = SLOT(high);
         m.disp += (int32_t)k * 8;
-        emit_load(c, 8, RAX, reg_slot(R13 + k));
+        emit_load(c, 8, RAX, reg_slot(high[k]));
         emit_store(c, 8, m, RAX);
     }
     emit_load(c, 2, RAX, SLOT(fl));
     emit_add_al_imm(c, 0x7f);
     emit_sahf(c);
-    for (unsigned r = RAX; r < R13; r++) {
-        emit_load(c, 8, r, reg_slot(r));
+    for (unsigned r = RAX; r <= R15; r++) {
+        if (!stolen((int)r)) {
+            emit_load(c, 8, r, reg_slot(r));
+        }
     }
     emit_load(c, 8, S0, SLOT(s0));
     emit_load(c, 8, S1, SLOT(s1));
@@ -132,13 +138,27 @@ static void write_helper(struct code *c, enum thunk which, const void *helper)
     emit_jmp(c, thunk_at[THUNK_LEAVE]);
 }
 
-uint8_t *jump_look_up(struct code *c, unsigned mode)
+static uint8_t *look_at_slot(struct code *c, unsigned mode)
 {
-    emit_pext(c, S1, S0, SLOT(jump_mask));
-    emit_mov(c, S2, RCX);
     emit_load(c, 8, RCX, JUMP_SLOT(mode, key, S1));
     emit_lea(c, RCX, (struct mem){.base = RCX, .index = S0, .disp = 1});
-    uint8_t *hit = emit_jrcxz(c);
+    return emit_jrcxz(c);
+}
+
+uint8_t *jump_look_up(struct code *c, unsigned mode)
+{
+    emit_rorx(c, S1, S0, 12); /* jump_slot() */
+    emit_lea(c, S1, MEM_SUM(S1, S0));
+    emit_pext(c, S1, S1, SLOT(jump_mask));
+    emit_mov(c, S2, RCX);
+    return look_at_slot(c, mode);
+}
+
+uint8_t *jump_look_again(struct code *c, unsigned mode)
+{
+    emit_lea(c, S1, MEM_BASE(S1, JUMP_PAIR)); /* the sum's upper bits go */
+    emit_pext(c, S1, S1, SLOT(jump_mask));
+    uint8_t *hit = look_at_slot(c, mode);
     emit_mov(c, RCX, S2);
     return hit;
 }
@@ -153,7 +173,9 @@ static void write_jump(struct code *c, unsigned mode)
 {
     thunk_at[THUNK_JUMP_0 + mode] = c->at;
     uint8_t *hit = jump_look_up(c, mode);
+    uint8_t *second = jump_look_again(c, mode);
     emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+    emit_short_target(c, second);
     jump_found(c, hit);
     emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
 }

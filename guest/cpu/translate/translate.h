@@ -14,19 +14,23 @@
  * translate - the parts of the bt engine among themselves.  docs/notes/translator.md tells
  * how they fit.
  *
- * In generated code the guest's RAX to R12 and RSP are in the host registers of the same
- * name, its flags in the host's flags, its x87 and vector registers in the host's (once
- * fp_ok says so); R13 to R15 are scratch, the guest's are in .high.  GS is the address of
- * tlb->table[0][0]; struct bt_cpu lies TLB_HEADER_BYTES below it.
+ * In generated code the guest's registers are in the host registers of the same name, its
+ * flags in the host's flags, its x87 and vector registers in the host's (once fp_ok says so);
+ * R10, R11 and R15, which compilers use least, are scratch, and the guest's are in .high.  GS
+ * is the address of tlb->table[0][0]; struct bt_cpu lies TLB_HEADER_BYTES below it.
  */
-enum { S0 = R14, S1 = R15, S2 = R13 };
+enum { S0 = R10, S1 = R11, S2 = R15 };
+
+enum { GROUPS = 4 }; /* of accesses checked together, that a block knows at a time */
 
 #define JUMP_BITS 14
-enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_LOG = 4096 };
+enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 4096 };
 
 /*
- * From a guest address to translated code, one for each tlb_mode.  An empty slot looks like
- * one for the very last address, so the last slot is never used: its code is a thunk.
+ * From a guest address to translated code, one for each tlb_mode.  An entry is at its
+ * jump_slot(), or, displaced by a newer one, JUMP_PAIR further on.  An empty slot looks like
+ * one for the very last address, so the two slots of that are never used: their code is a
+ * thunk.
  */
 struct jump_cache {
     uint64_t key[JUMP_SLOTS];  /* ~pc; 0: empty */
@@ -44,7 +48,7 @@ struct bt_cpu {
     struct bt_cpu *self;
     struct vcpu *cpu;
     uint64_t host_rsp;
-    uint64_t high[3];       /* guest R13 to R15 */
+    uint64_t high[3];       /* guest R10, R11, R15 */
     uint64_t s0, s1;        /* S0 and S1 when .resume is entered */
     uint64_t resume;
     const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
@@ -57,6 +61,7 @@ struct bt_cpu {
     uint64_t temp;
     uint64_t link_pc;
     uint64_t count, source; /* of a rep instruction: RCX, addend of RSI */
+    uint64_t near[GROUPS];  /* addends of groups: group.c */
     uint64_t kernel_gs;     /* MSR_KERNEL_GS_BASE */
     uint64_t sys;           /* RFLAGS without the flags that are elsewhere */
     uint16_t fl, fl_saved;  /* LAHF's AH in the high byte, OF in the low one */
@@ -72,6 +77,7 @@ struct bt_cpu {
 
     /* C only. */
     int stop;
+    uint32_t apart;         /* BLOCK_APART: such a block is looked for */
     uint32_t jump_flags[TLB_MODES]; /* .flags that the entries of .jump[] were made under */
     _Atomic bool inside;    /* may hold pointers into the code cache */
     _Atomic uint64_t turns; /* how often it was seen outside */
@@ -79,12 +85,19 @@ struct bt_cpu {
     unsigned n_jump_log;
     uint16_t jump_log[JUMP_LOG]; /* slots of non-global entries: mode << JUMP_BITS | slot */
     uint64_t jump_pages[64];     /* hashed: pages with entries in the log */
+    uint64_t jump_seen[64];      /* hashed: pages with entries */
     struct bt_stats stats;
 
     struct jump_cache jump[TLB_MODES];
 };
 G_STATIC_ASSERT(sizeof(struct bt_cpu) <= TLB_ENGINE_BYTES);
 #define SLOT(field) MEM_SLOT((int32_t)(offsetof(struct bt_cpu, field) - TLB_HEADER_BYTES))
+static inline struct mem slot_at(struct mem first, unsigned k)
+{
+    first.disp += (int32_t)k * 8;
+    return first;
+}
+#define SLOT_AT(field, k) slot_at(SLOT(field[0]), (k))
 #define JUMP_SLOT(mode, field, reg)                                                              \
     ((struct mem){.base = -1, .index = (reg), .scale = 3, .gs = true,                            \
                   .disp = (int32_t)(offsetof(struct bt_cpu, jump) +                              \
@@ -94,6 +107,17 @@ G_STATIC_ASSERT(sizeof(struct bt_cpu) <= TLB_ENGINE_BYTES);
 static inline bool canonical(uint64_t linear)
 {
     return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
+}
+
+/* Function entries share their low bits: the page's number decides too. */
+static inline unsigned jump_slot(uint64_t pc)
+{
+    return (unsigned)(pc + (pc >> 12)) & (JUMP_SLOTS - 1);
+}
+
+static inline bool is_last_slot(unsigned slot)
+{
+    return (slot | JUMP_PAIR) == (jump_slot(UINT64_MAX) | JUMP_PAIR);
 }
 
 static inline struct bt_cpu *bt_of(const struct vcpu *cpu)
@@ -113,21 +137,34 @@ enum block_flag {
     BLOCK_FS = 128,      /* 32-bit code: FS, GS reach everywhere and are writable */
     BLOCK_GS = 256,
     BLOCK_INTERP = 32,   /* nothing here can be translated: never a block's */
+    BLOCK_APART = 512,   /* each access is checked apart: only reached from a group's check */
+};
+
+struct block;
+
+/* A block's membership in a page of guest code: smc.c. */
+struct page_ref {
+    struct block *block;
+    struct page_ref *next;
+    uint64_t lines;       /* 64-byte lines of the page that the block was made from */
 };
 
 struct block {
     uint64_t pc;
     uint8_t *host;        /* of the first byte of guest code */
-    uint8_t *code;        /* writable view */
+    uint8_t *host2;       /* its first instruction goes on in this page, and so does the block;
+                             or NULL: it lies in one page */
+    uint8_t *code;        /* writable view; the guest's flags are in the host's */
+    uint8_t *entry;       /* the same with the guest's flags in .fl_saved */
     uint32_t flags;
-    uint64_t lines;       /* 64-byte lines of its page that it was made from */
+    struct page_ref ref[2]; /* in the pages of .host and .host2 */
     uint16_t bytes;       /* of guest code */
     uint16_t n_points;
     uint32_t code_bytes;
     uint16_t skip_poll;   /* from .code to behind the poll */
     bool valid;
     bool fp;              /* its code counts on x87 or vector state behind a check */
-    struct block *next_hash, *next_page;
+    struct block *next_hash;
     struct exit *exits;   /* its own that were linked once */
     struct exit *in;      /* links that lead here */
     struct point *points; /* ascending */
@@ -158,9 +195,11 @@ struct exit_desc {
     int32_t delta;      /* of its target from the block's pc */
     uint16_t field;     /* host offset of the jump's rel32 */
     uint8_t mode;       /* enum tlb_mode of the target */
+    uint8_t bits;       /* enum exit_bit */
     uint8_t stub[];     /* asks to be linked; EXIT_STUB bytes later: by the jump cache */
 } __attribute__((packed));
 enum { EXIT_STUB = 12 };
+enum exit_bit { EXIT_SAVED = 1 /* the flags are in .fl_saved: leads to .entry */, EXIT_APART = 2 };
 
 /* A jump that has been linked, or was. */
 struct exit {
@@ -185,7 +224,7 @@ bool cache_begin(struct code *hot, struct code *cold);
 void *cache_meta(size_t bytes); /* NULL: full */
 void cache_abort(void);         /* gives back what was taken since cache_begin() */
 void cache_end_block(const struct code *hot, const struct code *cold);
-struct block *cache_find(const uint8_t *host, uint64_t pc, uint32_t flags);
+struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags);
 void cache_add(struct block *b);
 void cache_remove(struct block *b);
 struct block *cache_block_at(const uint8_t *exec_pc); /* of a host address, or NULL */
@@ -221,6 +260,7 @@ static inline uint64_t exit_pc(const struct exit_desc *d)
 
 /* Makes writes to the page of @host known before its bytes are read. */
 void smc_watch(struct bt_cpu *b, uint8_t *host);
+bool smc_watched(const uint8_t *host);
 void smc_add(struct block *block);
 void smc_reset(void);
 void smc_written(void *host, uint64_t bytes);
@@ -236,6 +276,7 @@ void unlink_block(struct block *block);
 void unlink_cross(uint64_t linear, uint64_t bytes);
 void link_reset(void);
 void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global);
+uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc); /* 0: not there */
 void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
 void jump_cache_clear(struct bt_cpu *b, unsigned mode);
 void jump_cache_forget(const struct block *block); /* in all vCPUs */
@@ -244,7 +285,14 @@ enum { BT_CPUS = 256 };
 
 /* ---- translation ---- */
 
-enum { BLOCK_INSNS = 48 };
+enum { BLOCK_INSNS = 48, INSN_BYTES = 15 };
+
+/* Accesses of [base + lo, base + hi) that were checked; relative to what the register is now. */
+struct group {
+    bool valid, write;
+    uint8_t base;
+    int32_t lo, hi;
+};
 
 struct stub;
 struct tr {
@@ -252,8 +300,7 @@ struct tr {
     struct vcpu *cpu;
     struct code hot, cold;
     struct block *block;
-    const uint8_t *bytes;   /* guest code from block->pc to the end of the page */
-    unsigned room;
+    uint8_t across[2 * INSN_BYTES]; /* guest code around the end of the first page, with .host2 */
     unsigned n;
     bool code64;
     enum tlb_mode mode;
@@ -268,17 +315,27 @@ struct tr {
     uint16_t offset[BLOCK_INSNS + 1];
     struct point point[BLOCK_INSNS + 2];
     unsigned n_points;
+    struct group group[GROUPS]; /* the addend of each is in .near[] */
+    unsigned next_group;
+    uint8_t in_s1;          /* 1 + number of the group whose addend S1 holds; 0: none */
     struct stub *stubs;
     unsigned n_stubs;
-    uint64_t lines;         /* of the page, looked at */
+    uint64_t lines[2];      /* of the pages, looked at */
 };
 enum { STUBS = BLOCK_INSNS * 4 };
 
-/* The block at @pc, whose code bytes are at @host; NULL: no room, or not translatable. */
-struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host);
+/* The block at @pc, whose code bytes are at @host, and go on at @host2 if its first
+ * instruction lies across pages; NULL: no room, or not translatable. */
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *host2);
 
 /* analyse.c */
 void analyse(struct tr *t);
+/* The part of @pc's page number in that of the block: 0 or 1; -1: in neither page. */
+static inline int block_page(const struct block *b, uint64_t pc)
+{
+    uint64_t page = (pc >> 12) - (b->pc >> 12);
+    return page == 0 ? 0 : page == 1 && b->host2 ? 1 : -1;
+}
 static inline uint64_t insn_pc(const struct tr *t, unsigned i)
 {
     return t->block->pc + t->offset[i];
@@ -288,9 +345,11 @@ static inline uint64_t next_pc(const struct tr *t)
     return insn_pc(t, t->at + 1);
 }
 
-/* flags.c: the guest's flags around glue that changes them */
+/* flags.c: the guest's flags around glue that changes them; S2 is used */
 void flags_free(struct tr *t);    /* the host's flags may be changed now */
 void flags_restore(struct tr *t); /* the guest's are in place, if they matter */
+void flags_save(struct code *c);  /* to .fl_saved */
+void flags_load(struct code *c);
 
 /* memory.c */
 /*
@@ -309,22 +368,33 @@ void load_guest(struct tr *t, unsigned dst, unsigned guest); /* any guest regist
 void store_guest(struct tr *t, unsigned guest, unsigned src);
 static inline bool stolen(int reg)
 {
-    return reg >= R13;
+    return reg == R10 || reg == R11 || reg == R15;
 }
 
+/* group.c */
+/* Is the access the first of several?  Then @out says what to check, and when that has been
+ * done and the addend is in S1, group_add() is called. */
+bool group_start(struct tr *t, unsigned base, int32_t disp, unsigned size, bool write,
+                 struct group *out);
+void group_add(struct tr *t, const struct group *g);
+/* S1 = the addend, if the access was checked before; no flag changes. */
+bool group_use(struct tr *t, unsigned base, int32_t disp, unsigned size, bool write);
+void group_after(struct tr *t, const struct insn *i); /* @i has been written */
+
 /* Out-of-line code: written when the block's own is complete. */
-enum stub_kind { STUB_SLOW, STUB_FP, STUB_EXIT };
+enum stub_kind { STUB_SLOW, STUB_FP, STUB_EXIT, STUB_TARGET };
 struct stub {
     uint8_t kind;
     uint8_t insn;        /* which, in the block */
-    uint8_t size, write, saved, fp;
+    uint8_t size, write, saved, fp, apart;
     uint8_t reg;         /* slow: holds the address at .odd */
     enum { ADDRESS_IN_S0, ADDRESS_MEM, ADDRESS_CONST } address;
     struct mem m;
     uint64_t value;      /* the constant address, or an exit's target */
     uint32_t flags;      /* an exit's */
     uint8_t *miss, *odd; /* rel32 fields: no entry; not aligned (or across pages) */
-    uint8_t *back;       /* from .odd, if the access lies in one page after all */
+    uint8_t *back;       /* from .odd, if the access lies in one page after all; where a target
+                            that was found in the second slot goes on */
     uint8_t *retry;
     bool link;           /* an exit that may be linked */
 };
@@ -334,6 +404,7 @@ void stubs_write(struct tr *t);
 struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
 
 /* flow.c */
+void exit_apart(struct tr *t, unsigned cc);       /* jcc to this instruction, BLOCK_APART */
 void exit_direct(struct tr *t, uint64_t pc);      /* jmp */
 void exit_cond(struct tr *t, unsigned cc, uint64_t pc);
 void insn_interp(struct tr *t, bool ends);        /* the interpreter does this one */
@@ -363,9 +434,11 @@ extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
 /*
  * Looks for the guest address in S0 in the jump cache; no flag changes.  What follows is for
- * a miss; behind jump_found() S1 is the slot, for JUMP_SLOT().
+ * a miss in the first slot, and jump_look_again() there for one in the second too; behind
+ * jump_found() S1 is the slot, for JUMP_SLOT().  S2 is used.
  */
 uint8_t *jump_look_up(struct code *c, unsigned mode);
+uint8_t *jump_look_again(struct code *c, unsigned mode);
 void jump_found(struct code *c, uint8_t *hit);
 
 /* ---- run.c: what the thunks call; true: resume at .resume, false: leave ---- */
