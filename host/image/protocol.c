@@ -96,8 +96,9 @@ static GModule *open_module(const char *name, GError **error)
     g_autofree char *file = g_strdup_printf("image-%s.so", name);
     g_autofree char *beside = g_build_filename(dir, "host", "image", file, NULL);
     g_autofree char *above = g_build_filename(dir, "..", "host", "image", file, NULL);
+    g_autofree char *tool = g_build_filename(dir, "host", "image", "tool", file, NULL);
     g_autofree char *installed = g_build_filename(dir, "..", LODGE_MODULES, file, NULL);
-    const char *const places[] = {beside, above, installed};
+    const char *const places[] = {beside, above, tool, installed};
     const char *path = NULL;
     for (unsigned i = 0; i < G_N_ELEMENTS(places) && !path; i++) {
         path = g_file_test(places[i], G_FILE_TEST_EXISTS) ? places[i] : NULL;

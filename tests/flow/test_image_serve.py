@@ -544,7 +544,8 @@ def test_refusals():
             (("--object", "tls-creds-x509,id=t,endpoint=server,dir=nosuch", "--tls-creds", "t",
               "a.raw"), "nosuch/ca-cert.pem"),
             (("--object", "tls-creds-psk,id=t,endpoint=client,dir=.", "--tls-creds", "t", "a.raw"),
-             "endpoint=server"), ((), "one image")):
+             "endpoint=server"), (("-c", "/dev/nbd0", "a.raw"), "nbd-client"),
+            (("-d", "/dev/nbd0"), "nbd-client -d"), (("--list",), "nbdinfo"), ((), "one image")):
         p = run(IMG, "serve", "-f", "raw", "-k", SOCK, *args, check=False)
         assert p.returncode == 1 and text in p.stderr.decode(), (args, p.stderr)
 

@@ -43,6 +43,9 @@ static const struct tool_option options[] = {
     {0, "detect-zeroes", "MODE", "written zeroes take no space: off, on, unmap"},
     {0, "tls-creds", "ID", "talk TLS with the credentials of --object tls-creds-x509,id=ID,..."},
     {0, "tls-authz", "ID", "only whom --object authz-simple,id=ID,identity=NAME names"},
+    {'c', "connect", "DEVICE", "refused: nbd-client connects a kernel device to the server"},
+    {'d', "disconnect", "DEVICE", "refused: nbd-client -d"},
+    {'L', "list", NULL, "refused: nbdinfo --list"},
     {0, "fork", NULL, "go on in the background once clients can connect"},
     {0, "pid-file", "PATH", "write the process number there"},
     {'f', "format", "FORMAT", "format of FILE; found out by probing without it"},
@@ -433,6 +436,13 @@ static int run(struct args *args)
     struct serve_export e = {0};
     unsigned flags = 0, passed = passed_sockets();
     int ready = -1;
+    for (unsigned i = 0; i < args->n_given; i++) {
+        const struct tool_option *o = args->given[i].option;
+        if (g_str_has_prefix(o->help, "refused: ")) {
+            tool_error("--%s is not supported: %s", o->name, o->help + strlen("refused: "));
+            return 1;
+        }
+    }
     const char *file = tool_one_file(args);
     if (!file || !take_modes(args, &e, &flags) ||
         (args_has(args, "fork") && !go_to_background(&ready))) {
