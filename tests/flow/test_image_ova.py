@@ -260,7 +260,7 @@ def test_checksum():
         assert checksum("b.qcow2") != digest and checksum("-l", "now", "b.qcow2") == digest
     with open("cut.qcow2", "wb") as f:
         f.write(b"QFI\xfb" + bytes(100))
-    refused("cut.qcow2", "checksum", "cut.qcow2")
+    refused("cut.qcow2", "checksum", "-f", "qcow2", "cut.qcow2")
 
 
 def space(path):
