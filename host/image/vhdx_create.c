@@ -18,12 +18,12 @@ static const uint64_t GIB = UINT64_C(1) << 30, TIB = UINT64_C(1) << 40;
 
 const struct option_desc vhdx_create_options[] = {
     {"block_size", "size",
-     "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.", NULL},
+     "Block Size; min 1MB, max 256MB. 0 means auto-calculate based on image size.", "0"},
     {"block_state_zero", "bool (on/off)",
      "Force use of payload blocks of type 'ZERO'.  Non-standard, but default.  Do not set to 'off' "
      "when using 'qemu-img convert' with subformat=dynamic.",
      NULL},
-    {"log_size", "size", "Log size; min 1MB.", NULL},
+    {"log_size", "size", "Log size; min 1MB.", "1048576"},
     {"subformat", "str",
      "VHDX format type, can be either 'dynamic' or 'fixed'. Default is 'dynamic'.", NULL},
     {NULL},

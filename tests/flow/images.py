@@ -42,7 +42,6 @@ FORMATS = {
     "parallels": ("parallels", None),
 }
 
-
 def run(*args, check=True, timeout=60, **more):
     """A program that is expected to end; its CompletedProcess, output as bytes."""
     p = subprocess.run([str(a) for a in args], stdin=more.pop("stdin", subprocess.DEVNULL),
@@ -66,6 +65,10 @@ def qemu_img(*args, **more):
 def can_create(fmt):
     """Whether lodge-img knows the format: tests of others need not wait for it."""
     return img("create", "-f", fmt, "-o", "help", check=False).returncode == 0
+
+
+CREATABLE = [f for f in ("raw", "qcow", "qcow2", "qed", "vdi", "vmdk", "vpc", "vhdx", "parallels", "luks")
+             if can_create(f)]
 
 
 def sha256_of(image, fmt=None, tool=None, size=None):

@@ -23,12 +23,11 @@ static const struct tool_option options[] = {
 
 enum { CODE_FAILED = 1, CODE_CORRUPT = 2, CODE_LEAKS = 3, CODE_NO_CHECK = 63 };
 
-static void tell(void *quiet, const char *line)
+static void tell(void *unused, const char *line)
 {
-    if (!quiet) {
-        fflush(stdout);
-        fprintf(stderr, "%s\n", line);
-    }
+    (void)unused;
+    fflush(stdout);
+    fprintf(stderr, "%s\n", line);
 }
 
 static void print_human(const struct check_result *r)
@@ -91,7 +90,7 @@ static void print_as_json(const struct check_result *r, const char *file, const 
 static void print_repaired(const struct check_result *r)
 {
     puts("The following inconsistencies were found and repaired:\n");
-    printf("\t%" PRIu64 " leaked clusters\n\t%" PRIu64 " corruptions\n\n"
+    printf("    %" PRIu64 " leaked clusters\n    %" PRIu64 " corruptions\n\n"
            "Double checking the fixed image now...\n",
            r->leaks_fixed, r->corruptions_fixed);
 }
@@ -108,7 +107,7 @@ static int code_of(const struct check_result *r)
 static int check(struct node *node, const char *file, unsigned fix, bool json, bool quiet)
 {
     const struct format_tools *tools = node->format->tools;
-    struct check_result r = {.tell = tell, .owner = quiet ? &quiet : NULL};
+    struct check_result r = {.tell = tell};
     GError *error = NULL;
     if (!tools || !tools->check) {
         tool_error("This image format does not support checks");
@@ -119,7 +118,7 @@ static int check(struct node *node, const char *file, unsigned fix, bool json, b
         if (!json && !quiet) {
             print_repaired(&r);
         }
-        struct check_result again = {.tell = tell, .owner = r.owner};
+        struct check_result again = {.tell = tell};
         ok = tools->check(node, FIX_NOTHING, &again, &error);
         again.leaks_fixed = r.leaks_fixed;
         again.corruptions_fixed = r.corruptions_fixed;
@@ -127,7 +126,8 @@ static int check(struct node *node, const char *file, unsigned fix, bool json, b
     }
     if (!ok) {
         int code = error_errno(error) == ENOTSUP ? CODE_NO_CHECK : CODE_FAILED;
-        tool_report(error, code == CODE_FAILED ? "Check failed: " : "%s", "");
+        bool told = code == CODE_NO_CHECK || g_str_has_prefix(error->message, "Check failed");
+        tool_report(error, "%s", told ? "" : "Check failed: ");
         return code;
     }
     if (json) {

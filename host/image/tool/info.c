@@ -42,7 +42,9 @@ static void print_backing(const json_t *info)
 
 static void print_human(struct node *node, const json_t *info)
 {
-    g_autofree char *size = size_text(node->size), *used = size_text(image_allocated(node));
+    const json_t *actual = json_object_get(info, "actual-size");
+    g_autofree char *size = size_text(node->size);
+    g_autofree char *used = size_text((uint64_t)json_integer_value(actual));
     const struct format_tools *tools = node->format->tools;
     const json_t *cluster = json_object_get(info, "cluster-size");
     const json_t *specific = json_object_get(info, "format-specific");
@@ -70,30 +72,25 @@ static void print_human(struct node *node, const json_t *info)
 struct walk {
     struct tool_common common;
     bool json, chain;
-    json_t *all;
+    json_t *all;      /* what there is to tell, of .nodes */
+    GPtrArray *nodes; /* open until all are known to be there */
     GHashTable *seen;
 };
 
-/* One image; *@name and *@format become those of what is below it, or NULL. */
-static bool tell(struct walk *w, char **name, char **format)
+/* Looks at one image; *@name and *@format become those of what is below it, or NULL. */
+static bool look(struct walk *w, char **name, char **format)
 {
     if (!g_hash_table_add(w->seen, g_strdup(*name))) {
         tool_error("Backing file '%s' creates an infinite loop.", *name);
         return false;
     }
-    g_autoptr(Node) node =
+    struct node *node =
         tool_open(&w->common, *name, *format, OPEN_READ_ONLY | OPEN_NO_IO | OPEN_NO_BACKING);
     if (!node) {
         return false;
     }
-    json_t *info = node_info(node);
-    if (!w->json) {
-        if (json_array_size(w->all)) {
-            putchar('\n');
-        }
-        print_human(node, info);
-    }
-    json_array_append_new(w->all, info);
+    g_ptr_array_add(w->nodes, node);
+    json_array_append_new(w->all, node_info(node));
     g_free(*name);
     g_free(*format);
     *name = w->chain && node->backing_name ? node_backing_path(node) : NULL;
@@ -106,12 +103,17 @@ static bool tell_all(struct walk *w, const char *file, const char *format_name)
 {
     g_autofree char *name = g_strdup(file), *format = g_strdup(format_name);
     while (name) {
-        if (!tell(w, &name, &format)) {
+        if (!look(w, &name, &format)) {
             return false;
         }
     }
     if (w->json) {
         print_json(w->chain ? w->all : json_array_get(w->all, 0));
+        return true;
+    }
+    for (unsigned i = 0; i < w->nodes->len; i++) {
+        fputs(i ? "\n" : "", stdout);
+        print_human(w->nodes->pdata[i], json_array_get(w->all, i));
     }
     return true;
 }
@@ -127,9 +129,11 @@ static int run(struct args *args)
         return 1;
     }
     w.all = json_array();
+    w.nodes = g_ptr_array_new_with_free_func((GDestroyNotify)tool_close);
     w.seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     bool ok = tell_all(&w, file, args_get(args, "f"));
     g_hash_table_unref(w.seen);
+    g_ptr_array_unref(w.nodes);
     json_decref(w.all);
     return ok ? 0 : 1;
 }

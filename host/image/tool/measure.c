@@ -22,7 +22,7 @@ static const struct tool_option options[] = {
     {0},
 };
 
-enum { CLUSTER_DEFAULT = 65536 };
+enum { CLUSTER_DEFAULT = 65536, BITMAP_ENTRY = 24 };
 
 /* Guest bytes that are data, in whole clusters. */
 static bool count_data(struct node *node, uint64_t cluster, uint64_t *used)
@@ -73,20 +73,59 @@ static bool measure(const struct tool_create *how, uint64_t used, uint64_t out[2
     return true;
 }
 
-static void print(bool json, const uint64_t out[2])
+/* Bytes that the persistent bitmaps of @node take in a qcow2 image: of each its bits and a table
+ * of their clusters, and a directory. */
+static uint64_t bitmap_bytes(struct node *node, uint64_t cluster)
+{
+    json_t *data = json_object(), *bitmap;
+    uint64_t clusters = 0, directory = 0;
+    size_t i;
+    node->format->tools->describe(node, data);
+    json_array_foreach(json_object_get(data, "bitmaps"), i, bitmap)
+    {
+        uint64_t g = (uint64_t)json_integer_value(json_object_get(bitmap, "granularity"));
+        uint64_t bits = (node->size + g - 1) / MAX(g, 1);
+        uint64_t n = ((bits + 7) / 8 + cluster - 1) / cluster;
+        clusters += n + (n * 8 + cluster - 1) / cluster;
+        directory += (BITMAP_ENTRY + strlen(json_text(bitmap, "name")) + 7) / 8 * 8;
+    }
+    json_decref(data);
+    return (clusters + (directory + cluster - 1) / cluster) * cluster;
+}
+
+struct sizes {
+    uint64_t required, full, bitmaps;
+    bool has_bitmaps;
+};
+
+static void print(bool json, const struct sizes *s)
 {
     if (!json) {
-        printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", out[0], out[1]);
+        printf("required size: %" PRIu64 "\nfully allocated size: %" PRIu64 "\n", s->required,
+               s->full);
+        if (s->has_bitmaps) {
+            printf("bitmaps size: %" PRIu64 "\n", s->bitmaps);
+        }
         return;
     }
     json_t *o = json_object();
-    json_object_set_new(o, "required", json_integer((json_int_t)out[0]));
-    json_object_set_new(o, "fully-allocated", json_integer((json_int_t)out[1]));
+    if (s->has_bitmaps) {
+        json_object_set_new(o, "bitmaps", json_integer((json_int_t)s->bitmaps));
+    }
+    json_object_set_new(o, "required", json_integer((json_int_t)s->required));
+    json_object_set_new(o, "fully-allocated", json_integer((json_int_t)s->full));
     print_json(o);
     json_decref(o);
 }
 
-static bool from_image(struct args *args, struct tool_create *how, uint64_t *used)
+static bool takes_bitmaps(const struct tool_create *how)
+{
+    const char *compat = option_str(how->options, "compat");
+    bool old = compat && (!strcmp(compat, "0.10") || !strcmp(compat, "v2"));
+    return format_find(how->format, NULL)->tools->bitmaps && !old;
+}
+
+static bool from_image(struct args *args, struct tool_create *how, uint64_t *used, struct sizes *s)
 {
     struct tool_common common;
     const char *snapshot = args_get(args, "l");
@@ -103,8 +142,11 @@ static bool from_image(struct args *args, struct tool_create *how, uint64_t *use
         tool_report(error, "Failed to load snapshot: ");
         return false;
     }
+    uint64_t cluster = option_size(how->options, "cluster_size", CLUSTER_DEFAULT);
     how->size = node->size;
-    return count_data(node, option_size(how->options, "cluster_size", CLUSTER_DEFAULT), used);
+    s->has_bitmaps = takes_bitmaps(how) && node->format->tools && node->format->tools->bitmaps;
+    s->bitmaps = s->has_bitmaps && cluster ? bitmap_bytes(node, cluster) : 0;
+    return count_data(node, MAX(cluster, 1), used);
 }
 
 static int run(struct args *args)
@@ -114,6 +156,7 @@ static int run(struct args *args)
     struct tool_create how = {.format = args_get(args, "O")};
     g_autoptr(Options) owned = NULL;
     GError *error = NULL;
+    struct sizes sizes = {0};
     uint64_t used = 0, out[2];
     bool json;
     how.format = how.format ? how.format : "raw";
@@ -140,10 +183,12 @@ static int run(struct args *args)
         return 1;
     }
     owned = how.options;
-    if ((!size && !from_image(args, &how, &used)) || !measure(&how, used, out)) {
+    if ((!size && !from_image(args, &how, &used, &sizes)) || !measure(&how, used, out)) {
         return 1;
     }
-    print(json, out);
+    sizes.required = out[0];
+    sizes.full = out[1];
+    print(json, &sizes);
     return 0;
 }
 

@@ -15,6 +15,12 @@ const struct option_desc local_options[] = {
     {NULL},
 };
 
+/* Without a file nothing is known of what its file system takes. */
+static const struct option_desc size_option[] = {
+    {"size", "size", "Virtual disk size", NULL},
+    {NULL},
+};
+
 enum { HELP_COLUMN = 24, SECTOR = 512 };
 
 static int by_name(const void *a, const void *b)
@@ -65,7 +71,7 @@ int print_create_options(const struct image_format *format, bool for_file)
         printf("Supported %s options:\n", format->name);
     }
     const struct option_desc *const tables[2] = {format->tools->create_options,
-                                                 for_file ? local_options : NULL};
+                                                 for_file ? local_options : size_option};
     print_option_table(tables);
     if (!for_file) {
         puts("\nThe protocol level may support further options.\n"

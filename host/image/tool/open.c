@@ -168,11 +168,6 @@ json_t *json_text_of(const char *text)
     return json_string(valid);
 }
 
-uint64_t image_allocated(struct node *node)
-{
-    return file_allocated(node->file);
-}
-
 bool target_is_device(const struct node *node)
 {
     return node->file->block_device;

@@ -17,7 +17,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Node, tool_close)
 /* --image-opts, -U, --untrusted, --object: what is common to all images of a command. */
 struct tool_common {
     bool image_opts;
-    unsigned flags; /* enum open_flags */
+    unsigned flags;           /* enum open_flags */
     const Options *made_with; /* -o of an image that was just made: its key opens it; or NULL */
 };
 bool tool_common(const struct args *args, struct tool_common *out);
@@ -55,8 +55,6 @@ void print_snapshots(struct node *node, const struct snapshot_tools *tools);
 bool tool_load_snapshot(struct node *node, const char *id_or_name, GError **error);
 /* json_string() of any bytes: those that are no UTF-8 are replaced. */
 json_t *json_text_of(const char *text);
-/* Bytes that an image takes on the host, with all files that it is made of. */
-uint64_t image_allocated(struct node *node);
 /* Whether what a disk held before shows until it is overwritten. */
 bool target_is_device(const struct node *node);
 /* realpath() of a local file's name; NULL for others. */

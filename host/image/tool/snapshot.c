@@ -73,7 +73,7 @@ static bool make(struct node *node, const struct snapshot_tools *tools, const ch
         .disk_size = node->size,
         .date_sec = (uint32_t)(now / G_USEC_PER_SEC),
         .date_nsec = (uint32_t)(now % G_USEC_PER_SEC * 1000),
-        .icount = UINT64_MAX,
+        .icount = 0, /* as qemu-img 7.2 */
     };
     if (!tools) {
         tool_error("Could not create snapshot '%s': %d (%s)", name, -ENOTSUP, g_strerror(ENOTSUP));
