@@ -260,6 +260,13 @@ def test_secrets():
          "$Q info --object secret,id=x,data=5 a.raw | grep virtual")
 
 
+def test_lean():
+    """What a local image does not need is not mapped: half of qemu-img's start is its libraries."""
+    needed = run("ldd", images.IMG).stdout.decode()
+    for library in ("gio-2.0", "gnutls", "libnbd", "libcurl", "libssh", "libiscsi", "libnfs", "librbd"):
+        assert library not in needed, f"lodge-img maps {library}"
+
+
 def test_names():
     """Messages start with the name of the program."""
     assert img("foo", check=False).stderr.startswith(b"lodge-img: Command not found: foo\n")
@@ -269,4 +276,4 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
-                 test_bitmaps, test_check, test_compare_formats, test_secrets, test_names])
+                 test_bitmaps, test_check, test_compare_formats, test_secrets, test_lean, test_names])

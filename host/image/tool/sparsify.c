@@ -120,11 +120,11 @@ static int run(struct args *args)
         tool_error("%s: format '%s' cannot give space back in place", file, node->format->name);
         return 1;
     }
-    uint64_t before = image_allocated(node);
+    uint64_t before = file_allocated(node->file);
     bool ok = clean(node, file, wish.sparse, (unsigned)wish.threads) && tool_flush(node, file);
     progress_end();
     if (ok && !args_has(args, "q")) {
-        print(file, before, image_allocated(node), wish.json);
+        print(file, before, file_allocated(node->file), wish.json);
     }
     return ok ? 0 : 1;
 }
