@@ -31,6 +31,7 @@ enum {
     CONNECT_SECONDS = 30, /* for connecting and negotiating */
     EXTENTS_MAX = 4096,   /* of one answer that are remembered */
     PIECE_MAX = 32 << 20, /* a request's data, where the server does not say */
+    TRIES = 8,            /* connections for one request */
     RETRY_MS = 250,       /* between two tries to connect again */
 };
 
@@ -558,7 +559,7 @@ static int request_on(struct link *l, const struct request *q)
 static int request(struct disk *d, const struct request *q)
 {
     struct link *l = link_take(d, NULL);
-    while (l) {
+    for (unsigned i = 0; l && i < TRIES; i++) {
         int r = request_on(l, q);
         if (r != -ENOTCONN) {
             link_drop(d, l);
@@ -567,6 +568,9 @@ static int request(struct disk *d, const struct request *q)
         struct link *next = link_take(d, l);
         link_drop(d, l);
         l = next;
+    }
+    if (l) {
+        link_drop(d, l); /* a server that goes away whenever it is asked this */
     }
     return -EIO;
 }

@@ -429,6 +429,63 @@ def test_iscsi():
             run("tgtadm", "-C", control, "--op", "delete", "--mode", "system", check=False, env=env)
 
 
+# ---- nfs ----
+
+GANESHA = """
+NFS_CORE_PARAM { Protocols = 3; Enable_NLM = false; Enable_RQUOTA = false; NFS_Port = 2049;
+                 MNT_Port = 20048; }
+EXPORT { Export_Id = 1; Path = /mem; Pseudo = /mem; Access_Type = RW; Squash = None; SecType = sys;
+         Protocols = 3; FSAL { Name = MEM; } }
+MEM { Inode_Size = 0x200000; }
+"""
+# In a network and a /run of its own, because NFS has one place for its list of services.
+IN_NAMESPACE = """
+set -e
+ip link set lo up
+mount -t tmpfs none /run
+mkdir -p /run/rpcbind /run/ganesha
+mount -t tmpfs none /var/lib/nfs
+rpcbind -w -f > rpcbind.log 2>&1 &
+portmapper=$!
+for i in $(seq 300); do rpcinfo -p > services 2>/dev/null && break; sleep 0.1; done
+ganesha.nfsd -F -L $PWD/ganesha.log -f $PWD/ganesha.conf -p /run/ganesha/pid > g.log 2>&1 &
+server=$!
+trap 'kill -KILL $server $portmapper' EXIT
+for i in $(seq 300); do rpcinfo -p | grep -q mountd && break; sleep 0.1; done
+export PATH=/usr/sbin:$PATH
+img=$1
+$img create -q -f raw nfs://127.0.0.1/mem/disk.raw 1M
+$img convert -n -f raw -O raw a.raw nfs://127.0.0.1/mem/disk.raw
+$img checksum -f raw nfs://127.0.0.1/mem/disk.raw
+$img checksum -f raw "nfs://127.0.0.1/mem/disk.raw?uid=0&gid=0&readahead=65536"
+$img checksum --image-opts \\
+    driver=raw,file.driver=nfs,file.server.host=127.0.0.1,file.path=/mem/disk.raw,file.user=0
+$img resize -q -f raw nfs://127.0.0.1/mem/disk.raw 1536k
+$img info --output=json nfs://127.0.0.1/mem/disk.raw > info
+$img info nfs://127.0.0.1/mem/nosuch 2>&1 | grep "Failed to open" > /dev/null
+$img info nfs://127.0.0.1/other/x 2>&1 | grep "Failed to mount" > /dev/null
+"""
+
+
+def test_nfs():
+    if not (find("ganesha.nfsd") and find("rpcbind") and find("rpcinfo")):
+        left_out("no nfs-ganesha (Debian packages nfs-ganesha-mem, rpcbind)")
+        return
+    own = ("unshare", "-nm") if os.geteuid() == 0 else ("unshare", "-rnm")
+    if run(*own, "mount", "-t", "tmpfs", "none", "/run", check=False).returncode:
+        left_out("no network namespace of our own here")
+        return
+    make_source("a.raw", MIB)
+    with open("ganesha.conf", "w", encoding="ascii") as f:
+        f.write(GANESHA)
+    env = {**os.environ, "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin"}
+    out = run(*own, "sh", "-c", IN_NAMESPACE, "sh", IMG, env=env, timeout=120).stdout.decode()
+    digests = [line.split()[0] for line in out.splitlines()]
+    assert digests == [sha256_of_file("a.raw")] * 3, out
+    with open("info", encoding="ascii") as f:
+        assert json.load(f)["virtual-size"] == 1536 << 10
+
+
 # ---- names and options of what has no server here ----
 
 def test_refusals():
@@ -473,5 +530,6 @@ if __name__ == "__main__":
     sys.exit(images.main([
         test_nbd_names, test_nbd_holes, test_nbd_writes, test_nbd_other_servers, test_nbd_errors,
         test_nbd_hostile_servers, test_nbd_reconnect, test_network_images_are_untrusted, test_http,
-        test_https, test_http_hostile_servers, test_ftp, test_ssh, test_iscsi, test_refusals,
+        test_https, test_http_hostile_servers, test_ftp, test_ssh, test_iscsi, test_nfs,
+        test_refusals,
         test_local_info_loads_no_module]))
