@@ -21,10 +21,10 @@ enum {
     MAX_TABLE_PAGES = 1024, /* 4 MiB */
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
-    WRITER_SLOTS = 8192,
     LARGE_BITS = 4096,
 };
 #define WHOLE_BYTES (TLB_HEADER_BYTES + TLB_TABLES * TLB_TABLE_BYTES)
+#define WRITER_BYTES (ram_pool_size / PAGE_SIZE * sizeof(uint64_t))
 G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
 
 /* Pages without a direct path: device registers, pages with flags; and fetches. */
@@ -44,12 +44,19 @@ struct tlb_log {
     uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
     struct side side[SIDE_SLOTS];
     /*
-     * Which host pages may have a direct write path, hashed: a slot holds the number of the
-     * last flush (of global entries: [1]) before the fill.  A stale number means none.
+     * The direct write path to each page of RAM, by ram_page_index(): its slot, and the number
+     * of the last flush (of global entries: with WRITER_GLOBAL) before the fill.  A stale
+     * number means none, WRITER_MANY that there may be several.
      */
-    _Atomic uint32_t writer[2][WRITER_SLOTS];
+    _Atomic uint64_t *writer;
     uint32_t writer_turn[2];
 };
+
+#define WRITER_SLOT ((UINT64_C(1) << (TLB_INDEX_BITS + 3)) - 1)
+#define WRITER_MANY (UINT64_C(1) << 39)
+#define WRITER_GLOBAL (UINT64_C(1) << 40)
+enum { WRITER_TURN_SHIFT = 41 };
+G_STATIC_ASSERT(TLB_INDEX_BITS + 3 <= 39);
 
 struct tlb *tlb_new(GError **error)
 {
@@ -67,6 +74,14 @@ struct tlb *tlb_new(GError **error)
         t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + place * TLB_TABLE_BYTES);
     }
     t->log = g_new0(struct tlb_log, 1);
+    t->log->writer = mmap(NULL, WRITER_BYTES, PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (t->log->writer == MAP_FAILED) {
+        error_set_errno(error, errno, "cannot reserve address space for the TLB of a vCPU");
+        g_free(t->log);
+        munmap(base, WHOLE_BYTES);
+        return NULL;
+    }
     t->log->slot[0] = g_new(uint64_t, LOG_SLOTS);
     t->log->slot[1] = g_new(uint64_t, LOG_SLOTS);
     t->turn = 1;
@@ -80,6 +95,7 @@ void tlb_free(struct tlb *t)
     }
     g_free(t->log->slot[0]);
     g_free(t->log->slot[1]);
+    munmap(t->log->writer, WRITER_BYTES);
     g_free(t->log);
     munmap(tlb_engine_area(t), WHOLE_BYTES);
 }
@@ -96,10 +112,7 @@ static void drop_side(struct tlb *t)
 
 static void drop_writers(struct tlb_log *log, bool global)
 {
-    if (++log->writer_turn[global] == 0) { /* after 2^32 flushes */
-        memset(log->writer[global], 0, sizeof(log->writer[global]));
-        log->writer_turn[global] = 1;
-    }
+    __atomic_store_n(&log->writer_turn[global], log->writer_turn[global] + 1, __ATOMIC_RELAXED);
 }
 
 static void drop_all(struct tlb *t)
@@ -200,31 +213,50 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
     tell_engine(cpu, linear & PAGE_MASK, PAGE_SIZE, true);
 }
 
-static unsigned writer_hash(const void *host)
+/* Zeroes a write entry if it leads to the page; any thread. */
+static bool drop_write(struct tlb *t, uint64_t slot, uint64_t host_page)
 {
-    return (unsigned)(ram_page_index(host) % WRITER_SLOTS);
+    uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
+    int64_t add = (int64_t)(host_page - linear);
+    return __atomic_compare_exchange_n(&t->table[0][0][slot], &add, 0, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_RELAXED);
+}
+
+static bool drop_writes_in(struct tlb *t, bool global, uint64_t host_page)
+{
+    struct tlb_log *log = t->log;
+    unsigned n = MIN(__atomic_load_n(&log->n[global], __ATOMIC_ACQUIRE), LOG_SLOTS);
+    bool found = false;
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t slot = __atomic_load_n(&log->slot[global][i], __ATOMIC_RELAXED);
+        if (tlb_table_is_write((unsigned)(slot >> TLB_INDEX_BITS))) {
+            found |= drop_write(t, slot, host_page);
+        }
+    }
+    return found;
+}
+
+static bool is_current(const struct tlb_log *log, uint64_t writer)
+{
+    uint32_t turn = __atomic_load_n(&log->writer_turn[!!(writer & WRITER_GLOBAL)], __ATOMIC_RELAXED);
+    return ((uint64_t)turn << WRITER_TURN_SHIFT ^ writer) >> WRITER_TURN_SHIFT == 0;
 }
 
 /* Zeroes the write entries of @t for the page; any thread.  False: there was none. */
-static bool drop_writes_of(struct tlb *t, bool global, uint64_t host_page)
+static bool drop_writes_of(struct tlb *t, uint64_t host_page)
 {
-    struct tlb_log *log = t->log;
-    uint32_t turn = __atomic_load_n(&log->writer_turn[global], __ATOMIC_RELAXED);
-    unsigned n = MIN(__atomic_load_n(&log->n[global], __ATOMIC_ACQUIRE), LOG_SLOTS);
-    bool found = false;
-    if (atomic_load(&log->writer[global][writer_hash((void *)host_page)]) != turn) {
+    _Atomic uint64_t *writer = &t->log->writer[ram_page_index((void *)host_page)];
+    uint64_t w = atomic_load(writer);
+    bool found;
+    if (!w) {
         return false;
     }
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t slot = __atomic_load_n(&log->slot[global][i], __ATOMIC_RELAXED);
-        if (!tlb_table_is_write((unsigned)(slot >> TLB_INDEX_BITS))) {
-            continue;
-        }
-        uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
-        int64_t add = (int64_t)(host_page - linear);
-        found |= __atomic_compare_exchange_n(&t->table[0][0][slot], &add, 0, false,
-                                             __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+    atomic_store(writer, 0); /* who fills now sees the page's flag afterwards */
+    if (!(w & WRITER_MANY)) {
+        return is_current(t->log, w) && drop_write(t, w & WRITER_SLOT, host_page);
     }
+    found = drop_writes_in(t, false, host_page);
+    found |= drop_writes_in(t, true, host_page);
     return found;
 }
 
@@ -235,8 +267,7 @@ bool tlb_drop_writes(struct vcpu *cpu, const void *host)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         struct vcpu *one = vcpu_at(i);
         if (one->tlb) {
-            bool found = drop_writes_of(one->tlb, false, page);
-            found |= drop_writes_of(one->tlb, true, page);
+            bool found = drop_writes_of(one->tlb, page);
             others |= found && one != cpu;
         }
     }
@@ -279,7 +310,11 @@ static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear,
         return;
     }
     /* Who gives the page a flag sees this entry, or this sees the flag: tlb_drop_writes(). */
-    atomic_store(&log->writer[global][writer_hash(page)], log->writer_turn[global]);
+    _Atomic uint64_t *writer = &log->writer[ram_page_index(page)];
+    uint64_t was = atomic_load(writer);
+    bool many = was && (was & WRITER_MANY || (is_current(log, was) && (was & WRITER_SLOT) != slot));
+    atomic_store(writer, slot | (many ? WRITER_MANY : 0) | (global ? WRITER_GLOBAL : 0) |
+                             (uint64_t)log->writer_turn[global] << WRITER_TURN_SHIFT);
     atomic_thread_fence(memory_order_seq_cst);
     if (ram_flags(page)) {
         t->table[0][0][slot] = 0;
@@ -349,7 +384,7 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
     uint64_t key = side_key(mode, linear, want);
     struct translation tr;
     uint8_t flags;
-    if (side->key == key && side->turn == t->turn) {
+    if (side->key == key && side->turn == t->turn && (!side->note || ram_flags(side->host))) {
         side_answer(side, linear, out);
         return 0;
     }
@@ -371,7 +406,7 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
     if (direct && !(want & ACCESS_WRITE)) {
         fill(t, mode, false, linear, fresh.host, tr.global);
     }
-    if (!direct && !fresh.note) { /* with .note: the flags may be gone at the next write */
+    if (!direct || fresh.note) {
         fresh.key = key;
         fresh.turn = t->turn;
         *side = fresh;

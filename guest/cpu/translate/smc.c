@@ -12,12 +12,13 @@
 
 #include <sched.h>
 
-enum { PAGE_SLOTS = 1 << 12 };
+enum { PAGE_SLOTS = 1 << 12, IDLE_WRITES = 64 };
 
 struct code_page {
     uint64_t page; /* ram_page_index() */
     uint64_t lines;
     struct page_ref *blocks;
+    unsigned idle; /* writes since the last block went */
     struct code_page *next;
 };
 
@@ -81,6 +82,7 @@ static void add_to_page(struct page_ref *ref, const uint8_t *host)
         pages[page % PAGE_SLOTS] = p;
     }
     p->lines |= ref->lines;
+    p->idle = 0;
     ref->next = p->blocks;
     p->blocks = ref;
 }
@@ -112,7 +114,13 @@ static uint64_t lines_of(uint64_t from, uint64_t to) /* offsets in the page, @to
 static void page_written(uint8_t *page_host, uint64_t lines)
 {
     struct code_page *p = find_page(ram_page_index(page_host));
-    if (!p || !(p->lines & lines)) {
+    if (!p) {
+        return;
+    }
+    if (!p->blocks && ++p->idle >= IDLE_WRITES) {
+        ram_flags_clear(page_host, PAGE_CODE); /* not before: code that is patched comes again */
+    }
+    if (!(p->lines & lines)) {
         return;
     }
     uint64_t left = 0;
@@ -130,9 +138,6 @@ static void page_written(uint8_t *page_host, uint64_t lines)
         }
     }
     p->lines = left;
-    if (!p->blocks) {
-        ram_flags_clear(page_host, PAGE_CODE);
-    }
 }
 
 void smc_written(void *host, uint64_t bytes)

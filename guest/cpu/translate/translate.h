@@ -24,7 +24,7 @@ enum { S0 = R10, S1 = R11, S2 = R15 };
 enum { GROUPS = 4 }; /* of accesses checked together, that a block knows at a time */
 
 #define JUMP_BITS 14
-enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 4096 };
+enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 16384 };
 
 /*
  * From a guest address to translated code, one for each tlb_mode.  An entry is at its
