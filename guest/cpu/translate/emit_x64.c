@@ -217,6 +217,22 @@ void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask)
     emit_modrm(c, dst, mask);
 }
 
+void emit_pdep(struct code *c, unsigned dst, unsigned src, struct mem mask)
+{
+    segment(c, mask);
+    vex3(c, 8 | rex_mem(dst, mask), 2, src, 3);
+    emit_byte(c, 0xf5);
+    emit_modrm(c, dst, mask);
+}
+
+void emit_crc32(struct code *c, unsigned dst, unsigned src)
+{
+    emit_byte(c, 0xf2);
+    emit_byte(c, REX_W | (dst >> 3) << 2 | src >> 3);
+    emit_copy(c, (const uint8_t[]){0x0f, 0x38, 0xf1}, 3);
+    modrm_reg(c, dst, src);
+}
+
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count)
 {
     vex3(c, 8 | (dst >> 3) << 2 | src >> 3, 3, 0, 3);

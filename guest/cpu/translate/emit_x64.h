@@ -48,6 +48,8 @@ void emit_store_imm(struct code *c, unsigned bytes, struct mem m, int32_t v);
 void emit_lea(struct code *c, unsigned dst, struct mem m);
 void emit_lea32(struct code *c, unsigned dst, struct mem m); /* result cut to 32 bits */
 void emit_lea_rip(struct code *c, unsigned dst, const uint8_t *target);
+void emit_pdep(struct code *c, unsigned dst, unsigned src, struct mem mask);
+void emit_crc32(struct code *c, unsigned dst, unsigned src);
 void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask);
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count);
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg);

@@ -136,7 +136,7 @@ void link_reset(void)
 
 static void set_key(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t key)
 {
-    __atomic_store_n(&b->jump[mode].key[slot], key, __ATOMIC_RELEASE);
+    __atomic_store_n(&b->jump[mode].at[slot].key, key, __ATOMIC_RELEASE);
 }
 
 static unsigned log_hash(uint64_t linear)
@@ -175,7 +175,7 @@ static void drop_logged(struct bt_cpu *b)
 void jump_cache_clear(struct bt_cpu *b, unsigned mode)
 {
     for (unsigned k = 0; k < JUMP_SLOTS; k++) {
-        if (b->jump[mode].key[k]) {
+        if (b->jump[mode].at[k].key) {
             set_key(b, mode, k, 0);
         }
     }
@@ -190,12 +190,12 @@ static void log_slot(struct bt_cpu *b, unsigned mode, unsigned slot)
 static void displace(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t pc)
 {
     struct jump_cache *j = &b->jump[mode];
-    uint64_t key = j->key[slot];
+    uint64_t key = j->at[slot].key;
     if (!key || key == ~pc) {
         return;
     }
     set_key(b, mode, slot ^ JUMP_PAIR, 0);
-    j->code[slot ^ JUMP_PAIR] = j->code[slot];
+    j->at[slot ^ JUMP_PAIR].code = j->at[slot].code;
     set_key(b, mode, slot ^ JUMP_PAIR, key);
     log_slot(b, mode, slot ^ JUMP_PAIR); /* it may not be global */
 }
@@ -220,7 +220,7 @@ void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
     }
     mark(b->jump_seen, block->pc);
     set_key(b, mode, slot, 0);
-    b->jump[mode].code[slot] = exec_of(block->entry);
+    b->jump[mode].at[slot].code = exec_of(block->entry);
     set_key(b, mode, slot, ~block->pc);
 }
 
@@ -232,8 +232,8 @@ uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc)
         return 0;
     }
     for (unsigned k = 0; k < 2; k++, slot ^= JUMP_PAIR) {
-        if (__atomic_load_n(&j->key[slot], __ATOMIC_ACQUIRE) == ~pc) {
-            return j->code[slot];
+        if (__atomic_load_n(&j->at[slot].key, __ATOMIC_ACQUIRE) == ~pc) {
+            return j->at[slot].code;
         }
     }
     return 0;
@@ -243,7 +243,7 @@ static void drop_range(struct bt_cpu *b, uint64_t linear, uint64_t bytes)
 {
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         for (unsigned k = 0; k < JUMP_SLOTS; k++) {
-            uint64_t key = b->jump[mode].key[k];
+            uint64_t key = b->jump[mode].at[k].key;
             if (key && ~key - linear < bytes) {
                 set_key(b, mode, k, 0);
             }
@@ -272,7 +272,7 @@ void jump_cache_forget(const struct block *block)
     unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
     for (unsigned k = 0; k < BT_CPUS; k++) {
         for (unsigned n = 0; bt_cpus[k] && n < 2; n++, slot ^= JUMP_PAIR) {
-            if (bt_cpus[k]->jump[mode].key[slot] == ~block->pc) {
+            if (bt_cpus[k]->jump[mode].at[slot].key == ~block->pc) {
                 set_key(bt_cpus[k], mode, slot, 0);
             }
         }

@@ -671,12 +671,12 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
         }
     }
     struct bt_cpu *b = tlb_engine_area(cpu->tlb);
-    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = JUMP_SLOTS - 1,
+    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = (JUMP_SLOTS - 1) * 2,
                          .mxcsr_default = 0x1f80};
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         unsigned last = jump_slot(UINT64_MAX);
-        b->jump[mode].code[last] = exec_of(thunk_at[THUNK_LAST_PC]);
-        b->jump[mode].code[last ^ JUMP_PAIR] = exec_of(thunk_at[THUNK_LAST_PC]);
+        b->jump[mode].at[last].code = exec_of(thunk_at[THUNK_LAST_PC]);
+        b->jump[mode].at[last ^ JUMP_PAIR].code = exec_of(thunk_at[THUNK_LAST_PC]);
     }
     cpu->priv = b;
     ram_code_written = smc_written;

@@ -147,17 +147,18 @@ static uint8_t *look_at_slot(struct code *c, unsigned mode)
 
 uint8_t *jump_look_up(struct code *c, unsigned mode)
 {
-    emit_rorx(c, S1, S0, 12); /* jump_slot() */
-    emit_lea(c, S1, MEM_SUM(S1, S0));
-    emit_pext(c, S1, S1, SLOT(jump_mask));
+    emit_mov_imm(c, S1, 0); /* jump_slot() */
+    emit_crc32(c, S1, S0);
+    emit_pdep(c, S1, S1, SLOT(jump_mask));
     emit_mov(c, S2, RCX);
     return look_at_slot(c, mode);
 }
 
 uint8_t *jump_look_again(struct code *c, unsigned mode)
 {
-    emit_lea(c, S1, MEM_BASE(S1, JUMP_PAIR)); /* the sum's upper bits go */
+    emit_lea(c, S1, MEM_BASE(S1, JUMP_PAIR * 2)); /* the sum's upper bits go */
     emit_pext(c, S1, S1, SLOT(jump_mask));
+    emit_lea(c, S1, MEM_SUM(S1, S1));
     uint8_t *hit = look_at_slot(c, mode);
     emit_mov(c, RCX, S2);
     return hit;

@@ -24,7 +24,7 @@ enum { S0 = R10, S1 = R11, S2 = R15 };
 enum { GROUPS = 4 }; /* of accesses checked together, that a block knows at a time */
 
 #define JUMP_BITS 14
-enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 16384 };
+enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 32768 };
 
 /*
  * From a guest address to translated code, one for each tlb_mode.  An entry is at its
@@ -33,8 +33,10 @@ enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 16384
  * thunk.
  */
 struct jump_cache {
-    uint64_t key[JUMP_SLOTS];  /* ~pc; 0: empty */
-    uint64_t code[JUMP_SLOTS];
+    struct {
+        uint64_t key; /* ~pc; 0: empty */
+        uint64_t code;
+    } at[JUMP_SLOTS];
 };
 
 /* Bits of .fp_ok: state that is in the host's registers and may be used. */
@@ -53,7 +55,7 @@ struct bt_cpu {
     uint64_t resume;
     const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
     uint64_t seg_base[SEG_COUNT];
-    uint64_t jump_mask;
+    uint64_t jump_mask;     /* (JUMP_SLOTS - 1) * 2: the number of a slot times two */
     uint64_t tsc_add, tsc_aux;
     uint64_t cpuid_key;     /* ECX and EAX of the last CPUID */
     uint32_t cpuid[4];      /* its EAX, EBX, ECX, EDX */
@@ -102,17 +104,17 @@ static inline struct mem slot_at(struct mem first, unsigned k)
     ((struct mem){.base = -1, .index = (reg), .scale = 3, .gs = true,                            \
                   .disp = (int32_t)(offsetof(struct bt_cpu, jump) +                              \
                                     (mode) * sizeof(struct jump_cache) +                         \
-                                    offsetof(struct jump_cache, field) - TLB_HEADER_BYTES)})
+                                    offsetof(struct jump_cache, at[0].field) - TLB_HEADER_BYTES)})
 
 static inline bool canonical(uint64_t linear)
 {
     return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
 }
 
-/* Function entries share their low bits: the page's number decides too. */
-static inline unsigned jump_slot(uint64_t pc)
+/* Function entries and returns share many of their bits: all of them decide. */
+static inline __attribute__((target("sse4.2"))) unsigned jump_slot(uint64_t pc)
 {
-    return (unsigned)(pc + (pc >> 12)) & (JUMP_SLOTS - 1);
+    return (unsigned)__builtin_ia32_crc32di(0, pc) & (JUMP_SLOTS - 1);
 }
 
 static inline bool is_last_slot(unsigned slot)
@@ -435,7 +437,7 @@ void thunks_write(struct code *c);
 /*
  * Looks for the guest address in S0 in the jump cache; no flag changes.  What follows is for
  * a miss in the first slot, and jump_look_again() there for one in the second too; behind
- * jump_found() S1 is the slot, for JUMP_SLOT().  S2 is used.
+ * jump_found() S1 is twice the slot, for JUMP_SLOT().  S2 is used.
  */
 uint8_t *jump_look_up(struct code *c, unsigned mode);
 uint8_t *jump_look_again(struct code *c, unsigned mode);
