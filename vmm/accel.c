@@ -30,16 +30,20 @@ static const struct cpu_engine *choose(void)
     return other;
 }
 
-static const struct cpu_engine *from_list(const char *list, GError **error)
+static bool known(char *const *names, GError **error)
 {
-    g_auto(GStrv) names = g_strsplit(list, ":", -1);
     for (unsigned i = 0; names[i]; i++) {
         if (!cpu_engine_find(names[i])) {
             g_set_error(error, LODGE_ERROR, EINVAL, "no accelerator \"%s\"; -accel help lists them",
                         names[i]);
-            return NULL;
+            return false;
         }
     }
+    return true;
+}
+
+static const struct cpu_engine *from_list(char *const *names, GError **error)
+{
     for (unsigned i = 0; names[i]; i++) {
         g_autoptr(GError) why = NULL;
         const struct cpu_engine *engine = cpu_engine_find(names[i]);
@@ -58,8 +62,16 @@ static const struct cpu_engine *from_list(const char *list, GError **error)
 
 const struct cpu_engine *build_engine(const struct vm_options *o, GError **error)
 {
-    if (o->accel && *o->accel && !o->enable_kvm) {
-        return from_list(o->accel, error);
+    g_auto(GStrv) names = g_strsplit(o->accel ? o->accel : "", ":", -1);
+    if (!known(names, error)) {
+        return NULL;
+    }
+    if (names[0] && !o->enable_kvm) {
+        return from_list(names, error);
+    }
+    if (names[0] && !g_strv_contains((const char *const *)names, "kvm")) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "-enable-kvm and -accel %s exclude each other", o->accel);
+        return NULL;
     }
     const struct cpu_engine *engine = choose();
     if (!engine) {

@@ -175,6 +175,10 @@ bool build_ram_source(struct vm_options *o, GError **error)
 {
     struct machine_config *m = &o->machine;
     m->ram_source = (struct ram_source){.mem_path = o->mem_path, .prealloc = o->mem_prealloc};
+    if (o->mem_path && access(o->mem_path, F_OK) < 0) { /* a file there would be a surprise */
+        error_set_errno(error, errno, "-mem-path %s", o->mem_path);
+        return false;
+    }
     if (!o->memory_backend) {
         return true;
     }

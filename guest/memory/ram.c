@@ -140,6 +140,9 @@ struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *so
     uint64_t at = ((base + pool_used + align - 1) & ~(align - 1)) - base;
     *ram = (struct ram){.name = g_intern_string(name), .host = ram_pool + at, .size = size, .fd = fd};
     if (!map_block(ram, source, page, error)) {
+        if (fd >= 0 && source->mem_path) {
+            g_prefix_error(error, "-mem-path %s: ", source->mem_path);
+        }
         return NULL;
     }
     pool_used = at + size + RAM_GUARD;

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every bad command line gets one line on stderr that names the mistake, and exit code 1."""
+import os
 import tempfile
 import unittest
 
-from vm import run
+from vm import Vm, run
 
 BAD = [
     (["-smp", "16,maxcpus=128,cores=4,threads=2,sockets=32"],
@@ -16,6 +17,18 @@ BAD = [
     (["-m", "0"], "-m 0"),
     (["-m", "1Q"], "-m 1Q"),
     (["-m", "1G,slots=4,maxmem=8G"], "hot-plug"),
+    (["-mem-path", "/no/such/folder"], "-mem-path /no/such/folder: No such file"),
+    (["-fda", __file__, "-drive", f"if=floppy,index=0,file={__file__}"], "index=0"),
+    (["-hda", __file__, "-drive", f"if=ide,bus=0,unit=0,file={__file__}"], "index=0"),
+    (["-accel", "bt", "-enable-kvm"], "-enable-kvm and -accel interp:bt exclude"),
+    (["-accel", "nosuch", "-enable-kvm"], "nosuch"),
+    (["-kernel", __file__, "-kernel", "/no/such/kernel"], "/no/such/kernel"),
+    (["-boot", "order=c,once=z"], "z"),
+    (["-boot", "menu=perhaps"], "perhaps"),
+    (["-append", "x"], "-kernel"),
+    (["-smp", "2,sockets=0"], "greater than zero"),
+    (["-smp", "cores=2,threads=2,sockets=2,maxcpus=4"], "maxcpus"),
+    (["-M", "pc,accel=nosuch"], "nosuch"),
     (["-M", "nosuch"], "nosuch"),
     (["-M", "pc,colour=red"], "colour"),
     (["-accel", "nosuch"], "nosuch"),
@@ -86,6 +99,19 @@ BAD = [
     (["-m"], "requires an argument"),
 ]
 
+# The line, its CPUs, MiB and disks.
+NOTES = [
+    ("-drive file=myimg.raw,format=raw -cdrom bootable.iso -m 4096 -boot order=d", 1, 4096,
+     ["bootable.iso", "myimg.raw"]),
+    ("-m 4096 -enable-kvm -drive file=win,format=raw -cpu host -smp cores=6 -vga std", 6, 4096, ["win"]),
+    ("-k en-us -smp 16,maxcpus=128,cores=4,threads=2,sockets=16", 16, 128, []),
+    ("-mem-path /dev/shm -m 64", 1, 64, []),
+    ("-fda f -hda a -hdb b -hdc c -hdd d", 1, 128, ["a", "b", "c", "d", "f"]),
+    ("-boot order=cd,once=d,menu=on -m 512M", 1, 512, []),
+    ("-m 2G -smp 2", 2, 2048, []),
+    ("-hda a -cdrom d -no-reboot -snapshot", 1, 128, ["a", "d"]),
+]
+
 ANSWERS = [
     (["-version"], "lodge-vm version"), (["-h"], "-machine"), (["-M", "?"], "q35"),
     (["-machine", "help"], "pc"), (["-cpu", "?"], "qemu64"), (["-accel", "help"], "interp"),
@@ -105,6 +131,24 @@ class Options(unittest.TestCase):
                 self.assertEqual(err.count("\n"), 1, err)
                 self.assertTrue(err.startswith("lodge-vm: "), err)
                 self.assertIn(part, err)
+
+    def test_notes_of_people_run_as_written(self):
+        """Lines that stand in instructions everywhere, with nothing added but where to look."""
+        with tempfile.TemporaryDirectory() as folder:
+            names = {}
+            for name in ("myimg.raw", "bootable.iso", "win", "a", "b", "c", "d", "f"):
+                names[name] = os.path.join(folder, name)
+                with open(names[name], "wb") as file:
+                    file.truncate(1 << 20)
+            for line, cpus, memory, drives in NOTES:
+                with self.subTest(line=line):
+                    words = [os.path.join(folder, w) if w in names else
+                             w.replace("file=", f"file={folder}/") for w in line.split()]
+                    with Vm(*words, "-S", accel=None, defaults=True) as vm:
+                        self.assertEqual(len(vm.ok("query-cpus-fast")), cpus)
+                        self.assertEqual(vm.ok("query-memory-size-summary")["base-memory"], memory << 20)
+                        inserted = [b["inserted"]["file"] for b in vm.ok("query-block") if "inserted" in b]
+                        self.assertEqual(sorted(os.path.basename(f) for f in inserted), drives)
 
     def test_questions_are_answered(self):
         for args, part in ANSWERS:

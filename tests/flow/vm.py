@@ -34,13 +34,13 @@ def run(*args, timeout=PATIENCE):
 class Vm:
     """One machine with a QMP socket; ends with the `with`."""
 
-    def __init__(self, *args, accel="interp"):
+    def __init__(self, *args, accel="interp", defaults=False):
         self.dir = tempfile.TemporaryDirectory(prefix="lodge-flow-")
         self.path = os.path.join(self.dir.name, "qmp")
         self.events = []
         engine = ["-accel", accel] if accel else []
         self.process = subprocess.Popen(
-            [VM, "-display", "none", "-nodefaults", *engine, "-qmp",
+            [VM, "-display", "none", *([] if defaults else ["-nodefaults"]), *engine, "-qmp",
              f"unix:{self.path},server=on,wait=off", *args],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.socket = socket.socket(socket.AF_UNIX)
