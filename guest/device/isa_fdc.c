@@ -692,6 +692,7 @@ static bool start(struct device *dev, GError **error)
     device_window_init(&f->change, dev, 1, "fdc", 1);
     device_place(&f->registers, dev->board->ports, IOBASE, 0);
     device_place(&f->change, dev->board->ports, IOBASE + 7, 0);
+    board_add_part(dev->board, "fdc", dev);
     return true;
 }
 

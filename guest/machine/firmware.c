@@ -70,7 +70,7 @@ static void cmos_boot_order(struct device *rtc, const char *order)
 
 static void cmos_floppies(struct machine *m, struct device *rtc)
 {
-    const struct device *fdc = board_find(m->board, "fdc");
+    const struct device *fdc = board_part(m->board, "fdc");
     unsigned n = 0, kinds = 0;
     for (unsigned i = 0; i < 2 && fdc; i++) {
         unsigned type = isa_fdc_drive_type(fdc, i);

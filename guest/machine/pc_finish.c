@@ -38,7 +38,7 @@ static struct pc_layout layout_of(struct machine *m)
     pc.hpet = board_find(b, "hpet");
     pc.keyboard = board_find(b, "i8042");
     pc.fw_cfg = board_part(b, "fw_cfg");
-    pc.floppy = board_find(b, "fdc");
+    pc.floppy = board_part(b, "fdc");
     pc.hot_slots = m->q35 ? 0 : acpi_pcihp_slots(b);
     for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
         pc.serial[i] = m->config.serial[i];

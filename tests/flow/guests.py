@@ -5,13 +5,17 @@
 What they say is read from text memory (all of it: the start address scrolls) or from the
 serial port; what is typed goes in as keys.
 """
+import hashlib
+import http.server
 import os
 import pathlib
 import subprocess
 import tempfile
+import threading
 import time
 
 from guest import UP, Failed, Machine, guest_file, main, tiny
+from rfb import Viewer
 
 MEMTEST = "/boot/memtest86+{}.bin"
 KEYS = {" ": "spc", "\n": "ret", "-": "minus", "=": "equal", "/": "slash", ".": "dot", "'": "apostrophe",
@@ -174,6 +178,132 @@ def ovmf_kernel():
         m.powered_off()
 
 
+# ---- which drive is first ----
+
+def boot_order():
+    """-boot once= holds for one start, menu=on asks."""
+    args = ["-hda", media("grub-rescue-usb.img"), "-cdrom", "/usr/lib/memtest86+/memtest86+x64.iso",
+            "-snapshot", "-m", "64"]
+    with Screen([*args, "-boot", "order=c,once=d"]) as m:
+        m.see("Memtest86+ v6.10")
+        m.qmp("system_reset")
+        m.see("GNU GRUB  version 2.06")
+    with Screen([*args, "-boot", "order=c,menu=on,splash-time=60000"]) as m:
+        m.see("Press ESC for boot menu")
+        m.qmp("send-key", keys=[{"type": "qcode", "data": "esc"}])
+        m.see("Select boot device", "1. ", "2. ")
+        m.press("2")
+        m.see("Memtest86+ v6.10")
+
+
+# ---- Debian's kernel and the devices it knows ----
+
+class Served:
+    """A file for whoever asks this host by HTTP."""
+
+    def __init__(self, data):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_):
+                pass
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.port = self.server.server_address[1]
+
+
+def md5(data):
+    return hashlib.md5(data).hexdigest()
+
+
+def expect_in(m, command, text):
+    out = m.run(command)
+    if text not in out:
+        raise Failed(f"{command}: no \"{text}\" in {out}")
+
+
+def network(m):
+    data = os.urandom(3 << 20)
+    served = Served(data)
+    expect_in(m, "ifconfig eth0", "10.0.2.15")
+    expect_in(m, "ping -c 1 -W 20 10.0.2.2 >/dev/null", "done-0")
+    expect_in(m, f"wget -q -O - http://10.0.2.2:{served.port}/x | md5sum", md5(data))
+    served.server.shutdown()
+
+
+def disks(m, folder):
+    """SATA disk: what the guest wrote is in the file; CD and floppy are changed under it."""
+    expect_in(m, "dd if=/dev/urandom of=/tmp/r bs=64k count=64 2>/dev/null; dd if=/tmp/r of=/dev/sda bs=64k "
+                 "2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/sda bs=4k count=1024 "
+                 "2>/dev/null | cmp - /tmp/r", "done-0")
+    m.run("md5sum /tmp/r")
+    with open(os.path.join(folder, "disk"), "rb") as f:
+        expect_in(m, "md5sum /tmp/r", md5(f.read(4 << 20)))
+    for drive, device, size in (("cd", "/dev/sr0", 300 * 2048), ("fd", "/dev/fd0", 1474560)):
+        for turn in range(2):
+            data = os.urandom(size)
+            path = os.path.join(folder, f"{drive}{turn}")
+            pathlib.Path(path).write_bytes(data)
+            m.qmp("blockdev-change-medium", device=drive, filename=path, format="raw")
+            m.until(lambda: md5(data[:65536]) in m.run(f"dd if={device} bs=512 count=128 2>/dev/null | md5sum"),
+                    f"the guest does not see another medium in {device}")
+
+
+def keyboard_and_pointer(m, viewer):
+    before = viewer.screen()
+    m.run("(head -n 1 </dev/tty1 >/tmp/typed) & for e in /dev/input/event*; do (dd if=$e bs=24 count=6 "
+          "2>/dev/null | hexdump -v -e '12/2 \"%04x \" \"\\n\"' >/tmp/${e##*/}) & done; sleep 1")
+    viewer.type("Typed on a viewer 123\n")
+    m.until(lambda: "Typed on a viewer 123" in m.run("cat /tmp/typed"), "what was typed did not arrive")
+    m.see("Typed on a viewer 123")
+    for step in range(8):
+        viewer.pointer(10 + 9 * step, 10 + 5 * step, step & 1)
+    m.until(lambda: " 0002 0000 00" in m.run("cat /tmp/event*"), "the pointer did not move")
+    after = viewer.screen()
+    if before == after:
+        raise Failed("the viewer saw no change")
+
+
+def host_side(m):
+    """What monitors show of a running Linux, and what it tells."""
+    def hmp(line):
+        return m.qmp("human-monitor-command", command_line=line)
+    if "rw" not in hmp("info mem") or hmp("info tlb").count("\n") < 100:
+        raise Failed("no mappings")
+    if "blocks" not in hmp("info jit"):
+        raise Failed("no counters")
+    m.qmp("balloon", value=200 << 20)
+    m.until(lambda: m.qmp("query-balloon")["actual"] == 200 << 20, "the balloon does not move")
+    m.run("date -s 2031-05-06 && hwclock -u -w")
+    names = ["BALLOON_CHANGE", "RTC_CHANGE", "VNC_INITIALIZED"]
+    m.until(lambda: m.qmp("query-status") and set(names) <= {e["event"] for e in m.events},
+            f"not all of {names}")
+
+
+def devices():
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "disk").write_bytes(bytes(32 << 20))
+        vnc = os.path.join(folder, "vnc")
+        with Screen(["-M", "q35", "-smp", "2", "-no-reboot", "-nic", "user,model=e1000",
+                     "-drive", f"file={folder}/disk,format=raw,if=ide,index=0",
+                     "-drive", "if=ide,index=2,media=cdrom,id=cd", "-drive", "if=floppy,index=0,id=fd",
+                     "-device", "isa-fdc,driveA=fd", "-device", "virtio-balloon-pci", "-vnc", f"unix:{vnc}",
+                     *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")]) as m:
+            m.expect("busybox")
+            network(m)
+            disks(m, folder)
+            viewer = Viewer(vnc)
+            keyboard_and_pointer(m, viewer)
+            host_side(m)
+            viewer.close()
+            m.type("poweroff -f\n")
+            m.powered_off()
+
+
 TESTS = {
     "memtest": memtest,
     "grub-rescue": grub_rescue,
@@ -184,6 +314,8 @@ TESTS = {
     "multiboot": multiboot,
     "xen": xen,
     "ovmf-kernel": ovmf_kernel,
+    "boot-order": boot_order,
+    "devices": devices,
 }
 
 if __name__ == "__main__":

@@ -38,8 +38,12 @@ class Viewer:
         """ASCII; a capital letter comes with its shift key, as from a real keyboard."""
         for c in text:
             symbol = 0xFF0D if c == "\n" else ord(c)
+            if c.isupper():
+                self.key(0xFFE1, 1)
             self.key(symbol, 1)
             self.key(symbol, 0)
+            if c.isupper():
+                self.key(0xFFE1, 0)
 
     def pointer(self, x, y, buttons=0):
         self.s.sendall(struct.pack(">BBHH", 5, buttons, x, y))
