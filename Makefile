@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .DEFAULT_GOAL := all
-.PHONY: all help check check-kvm check-asan bench run install clean
+.PHONY: all help check check-kvm check-asan bench bench-images run install clean
 
 all: $(BUILD)/build.ninja ## build everything into build/
 	@ninja -C $(BUILD)
@@ -34,6 +34,10 @@ run: run-deps all ## boot a guest on this terminal: GUEST=debian (default) or ti
 
 bench: bench-deps all ## measure beside QEMU; BENCH="--runs 1 int_mix" narrows it
 	@/usr/bin/python3 bench/bench.py --build $(BUILD) $(BENCH)
+	@$(MAKE) --no-print-directory bench-images
+
+bench-images: bench-deps all ## disk images alone; BENCH_IMAGES="--runs 1 to-qcow2" narrows it
+	@/usr/bin/python3 bench/images.py --build $(BUILD) $(BENCH_IMAGES)
 
 install: all ## install into PREFIX (/usr/local), below DESTDIR if set
 	@meson install -C $(BUILD) --no-rebuild

@@ -9,29 +9,38 @@
 
 /*
  * The engine of convert.  Each thread does the same: cut a piece (under .lock), read it, pack
- * it, wait for its turn if the sink wants order, write it.
+ * it, write it.  If the sink wants order a piece that is early is left to the thread that
+ * writes at the moment, so that nobody sleeps while there is something to read.
  */
 enum { SECTOR = 512, ALIGN = 4096 };
 
-struct engine {
-    struct copy *copy;
-    GMutex lock;
-    GCond moved;   /* .turn or .error has changed */
-    uint64_t cut;  /* pieces cut so far */
-    uint64_t turn; /* whose turn it is to write */
-    bool ended;
-    int error;
-    uint64_t done;     /* guest bytes whose fate is settled */
-    int64_t started;   /* us, for .rate */
-    size_t packed_max; /* of a unit: what takes more is kept as it is */
-};
-
-struct worker {
+/* A piece on its way, with its buffers. */
+struct job {
     struct engine *e;
     struct piece piece;
     uint8_t *packed; /* units of this piece, packed, each in .packed_max bytes */
     int64_t *stored; /* bytes of each; 0: all zero, -1: kept as it is */
     size_t n_units;
+    struct job *next; /* of the free ones */
+};
+
+enum { JOBS_PER_THREAD = 3, JOBS_MAX = THREADS_MAX * JOBS_PER_THREAD };
+
+struct engine {
+    struct copy *copy;
+    GMutex lock;
+    GCond moved; /* a job came back, or .error is set */
+    struct job jobs[JOBS_MAX], *free_jobs;
+    struct job *waiting[JOBS_MAX]; /* for their turn, at turn % n_jobs */
+    unsigned n_jobs;
+    uint64_t cut;  /* pieces cut so far */
+    uint64_t turn; /* whose turn it is to be written */
+    bool writing;  /* somebody writes what is .waiting */
+    bool ended;
+    int error;
+    uint64_t done;     /* guest bytes whose fate is settled */
+    int64_t started;   /* us, for .rate */
+    size_t packed_max; /* of a unit: what takes more is kept as it is */
 };
 
 /* Only the first failure counts. */
@@ -117,7 +126,7 @@ static bool fetch(struct engine *e, struct piece *p)
 }
 
 /* Packs each unit on its own; the last of the disk is filled up with zeros. */
-static bool pack(struct worker *w)
+static bool pack(struct job *w)
 {
     const struct sink *s = w->e->copy->sink;
     struct piece *p = &w->piece;
@@ -144,7 +153,7 @@ static bool pack(struct worker *w)
     return true;
 }
 
-static int write_packed(struct worker *w)
+static int write_packed(struct job *w)
 {
     struct sink *s = w->e->copy->sink;
     const struct piece *p = &w->piece;
@@ -184,7 +193,7 @@ static int write_zero(struct engine *e, uint64_t offset, uint64_t n)
     return s->starts_zero && e->copy->sparse ? 0 : s->zero(s, offset, n);
 }
 
-static int write_data(struct worker *w)
+static int write_data(struct job *w)
 {
     const struct copy *c = w->e->copy;
     const struct piece *p = &w->piece;
@@ -204,36 +213,16 @@ static int write_data(struct worker *w)
     return error;
 }
 
-static bool await_turn(struct engine *e, uint64_t turn)
-{
-    bool fine = true;
-    if (e->copy->sink->ordered) {
-        g_mutex_lock(&e->lock);
-        while (e->turn != turn && !e->error) {
-            g_cond_wait(&e->moved, &e->lock);
-        }
-        fine = !e->error;
-        g_mutex_unlock(&e->lock);
-    }
-    return fine;
-}
-
-static void end_turn(struct engine *e, const struct piece *p)
+static void settled(struct engine *e, const struct piece *p)
 {
     const struct copy *c = e->copy;
-    g_mutex_lock(&e->lock);
-    e->turn++;
     e->done += p->length;
     if (c->progress) {
         c->progress(e->done, c->progress_of);
     }
-    if (c->sink->ordered) {
-        g_cond_broadcast(&e->moved);
-    }
-    g_mutex_unlock(&e->lock);
 }
 
-static bool put(struct worker *w)
+static bool put(struct job *w)
 {
     struct piece *p = &w->piece;
     int error = 0;
@@ -254,19 +243,86 @@ static bool put(struct worker *w)
     return !error;
 }
 
+/* NULL: somebody failed. */
+static struct job *take_job(struct engine *e)
+{
+    g_mutex_lock(&e->lock);
+    while (!e->free_jobs && !e->error) {
+        g_cond_wait(&e->moved, &e->lock);
+    }
+    struct job *w = e->error ? NULL : e->free_jobs;
+    if (w) {
+        e->free_jobs = w->next;
+    }
+    g_mutex_unlock(&e->lock);
+    return w;
+}
+
+/* With .lock held. */
+static void give_back(struct engine *e, struct job *w)
+{
+    w->next = e->free_jobs;
+    e->free_jobs = w;
+    g_cond_signal(&e->moved);
+}
+
+/* With .lock held: writes all whose turn has come. */
+static void write_waiting(struct engine *e)
+{
+    struct job *w;
+    e->writing = true;
+    while (!e->error && (w = e->waiting[e->turn % e->n_jobs])) {
+        e->waiting[e->turn % e->n_jobs] = NULL;
+        g_mutex_unlock(&e->lock);
+        bool ok = put(w);
+        g_mutex_lock(&e->lock);
+        e->turn++;
+        if (ok) {
+            settled(e, &w->piece);
+        }
+        give_back(e, w);
+    }
+    e->writing = false;
+}
+
+static void finish_job(struct engine *e, struct job *w)
+{
+    bool ordered = e->copy->sink->ordered, ok = ordered || put(w);
+    g_mutex_lock(&e->lock);
+    if (!ordered) {
+        if (ok) {
+            settled(e, &w->piece);
+        }
+        give_back(e, w);
+    } else {
+        e->waiting[w->piece.turn % e->n_jobs] = w;
+        if (!e->writing) {
+            write_waiting(e);
+        }
+    }
+    g_mutex_unlock(&e->lock);
+}
+
 static gpointer work(gpointer data)
 {
-    struct worker *w = data;
-    while (cut(w->e, &w->piece)) {
-        if (!fetch(w->e, &w->piece) || !pack(w) || !await_turn(w->e, w->piece.turn) || !put(w)) {
+    struct engine *e = data;
+    struct job *w;
+    while ((w = take_job(e))) {
+        if (!cut(e, &w->piece)) {
+            g_mutex_lock(&e->lock);
+            give_back(e, w);
+            g_mutex_unlock(&e->lock);
             break;
         }
-        end_turn(w->e, &w->piece);
+        if (!fetch(e, &w->piece) || !pack(w)) {
+            break; /* .error is set, so all stop */
+        }
+        finish_job(e, w);
     }
     return NULL;
 }
 
-static bool worker_init(struct worker *w, struct engine *e)
+static bool job_init(struct job *w, struct engine *e)
 {
     const struct copy *c = e->copy;
     size_t bytes = c->feed->piece;
@@ -281,7 +337,7 @@ static bool worker_init(struct worker *w, struct engine *e)
     return w->piece.data && w->piece.packed && (!c->sink->codec || (w->packed && w->stored));
 }
 
-static void worker_clear(struct worker *w)
+static void job_clear(struct job *w)
 {
     free(w->piece.data);
     free(w->piece.packed);
@@ -289,14 +345,14 @@ static void worker_clear(struct worker *w)
     g_free(w->stored);
 }
 
-static void run_threads(struct worker *workers, unsigned n)
+static void run_threads(struct engine *e, unsigned n)
 {
     GThread *threads[THREADS_MAX] = {NULL};
     for (unsigned i = 1; i < n; i++) {
         /* Without a second thread the first does it all. */
-        threads[i] = g_thread_try_new("convert", work, &workers[i], NULL);
+        threads[i] = g_thread_try_new("convert", work, e, NULL);
     }
-    work(&workers[0]);
+    work(e);
     for (unsigned i = 1; i < n; i++) {
         if (threads[i]) {
             g_thread_join(threads[i]);
@@ -310,36 +366,46 @@ static size_t packed_max(const struct sink *s)
     return s->codec == &codec_zlib ? s->unit + s->unit / 8 + 64 : s->unit - 1;
 }
 
-int copy_run(struct copy *c)
+static bool prepare(struct engine *e, unsigned threads)
 {
-    struct engine e = {.copy = c, .started = g_get_monotonic_time()};
-    struct worker workers[THREADS_MAX] = {0};
-    unsigned n = CLAMP(c->threads, 1, THREADS_MAX);
+    struct copy *c = e->copy;
     uint32_t unit = c->sink->codec ? c->sink->unit : MIN(c->sink->granule, UNIT_MAX);
-    bool ok = true;
-
     c->feed->unit = MAX(unit, 1);
     c->feed->piece = MAX(MAX(PIECE_BYTES, unit), c->feed->grain);
-    e.packed_max = packed_max(c->sink);
-    g_mutex_init(&e.lock);
-    g_cond_init(&e.moved);
-    for (unsigned i = 0; i < n && ok; i++) {
-        ok = worker_init(&workers[i], &e);
+    e->packed_max = packed_max(c->sink);
+    e->n_jobs = threads > 1 && c->sink->ordered ? threads * JOBS_PER_THREAD : threads;
+    for (unsigned i = 0; i < e->n_jobs; i++) {
+        if (!job_init(&e->jobs[i], e)) {
+            return false;
+        }
+        e->jobs[i].next = e->free_jobs;
+        e->free_jobs = &e->jobs[i];
     }
-    if (ok) {
-        run_threads(workers, n);
+    return true;
+}
+
+int copy_run(struct copy *c)
+{
+    g_autofree struct engine *e = g_new0(struct engine, 1);
+    unsigned threads = CLAMP(c->threads, 1, THREADS_MAX);
+    e->copy = c;
+    e->started = g_get_monotonic_time();
+    g_mutex_init(&e->lock);
+    g_cond_init(&e->moved);
+    if (prepare(e, threads)) {
+        run_threads(e, threads);
     } else {
-        e.error = -ENOMEM;
+        e->error = -ENOMEM;
     }
-    for (unsigned i = 0; i < n; i++) {
-        worker_clear(&workers[i]);
+    for (unsigned i = 0; i < e->n_jobs; i++) {
+        job_clear(&e->jobs[i]);
     }
-    if (!e.error && c->sink->end) {
-        e.error = c->sink->end(c->sink, e.done);
+    if (!e->error && c->sink->end) {
+        e->error = c->sink->end(c->sink, e->done);
         c->failed_writing = true;
-        c->failed_at = e.done;
+        c->failed_at = e->done;
     }
-    g_cond_clear(&e.moved);
-    g_mutex_clear(&e.lock);
-    return e.error;
+    g_cond_clear(&e->moved);
+    g_mutex_clear(&e->lock);
+    return e->error;
 }

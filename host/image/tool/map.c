@@ -74,9 +74,6 @@ static bool map(struct node *node, uint64_t from, uint64_t to, bool json)
             tool_error("Failed to read image metadata: %s", g_strerror(-error));
             return false;
         }
-        if (!next.s.present && next.s.depth) {
-            next.s.depth--; /* told of the last image that was asked */
-        }
         if (now.s.length && merges(&now, &next)) {
             now.s.length += next.s.length;
             continue;

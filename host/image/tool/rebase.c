@@ -33,6 +33,11 @@ struct rebase {
     struct node *top, *before, *after; /* backing nodes: NULL for none */
     struct node *shared;               /* .after is this node of the old chain */
     uint8_t *buffers[2];
+    /* What is known of .before and .after, from an offset on: asked once a range. */
+    struct range {
+        uint64_t from, to;
+        bool zero;
+    } known[2];
 };
 
 /* The bytes of a backing node, zeros behind its end. */
@@ -44,14 +49,16 @@ static int fetch(struct node *node, uint64_t offset, uint8_t *to, uint64_t n)
 }
 
 /* How far the status at @offset goes, and whether it is zero for sure. */
-static int look(struct node *node, uint64_t offset, uint64_t n, uint64_t *length, bool *zero)
+static int look(struct node *node, struct range *known, uint64_t offset, uint64_t n)
 {
     struct chain_status s = {.length = n, .zero = true};
+    if (offset >= known->from && offset < known->to) {
+        return 0;
+    }
     int error = node && offset < node->size
                     ? chain_status(node, NULL, offset, MIN(n, node->size - offset), &s)
                     : 0;
-    *length = MIN(s.length, n);
-    *zero = s.zero;
+    *known = (struct range){offset, offset + s.length, s.zero};
     return error;
 }
 
@@ -85,16 +92,15 @@ static int keep_difference(struct rebase *r, uint64_t offset, uint64_t n)
 /* A range that shows the backing file. */
 static int settle(struct rebase *r, uint64_t offset, uint64_t *length)
 {
-    uint64_t n[2];
-    bool zero[2];
-    int error = look(r->before, offset, *length, &n[0], &zero[0]);
-    error = error ? error : look(r->after, offset, *length, &n[1], &zero[1]);
+    struct range *before = &r->known[0], *after = &r->known[1];
+    int error = look(r->before, before, offset, r->top->size - offset);
+    error = error ? error : look(r->after, after, offset, r->top->size - offset);
     if (error) {
         tool_error("error while reading image metadata: %s", g_strerror(-error));
         return error;
     }
-    *length = MIN(n[0], n[1]);
-    if (zero[0] && zero[1]) {
+    *length = MIN(*length, MIN(before->to, after->to) - offset);
+    if (before->zero && after->zero) {
         return 0;
     }
     *length = MIN(*length, STEP);
@@ -109,7 +115,7 @@ static int settle(struct rebase *r, uint64_t offset, uint64_t *length)
     return memcmp(r->buffers[0], r->buffers[1], *length) ? keep_difference(r, offset, *length) : 0;
 }
 
-/* Whether what shows at @offset comes from above the node that stays below. */
+/* Whether what shows at @offset comes from above the node that stays below; for *@length bytes. */
 static int shows_backing(struct rebase *r, uint64_t offset, uint64_t *length, bool *shows)
 {
     struct chain_status s;
@@ -130,13 +136,19 @@ static int shows_backing(struct rebase *r, uint64_t offset, uint64_t *length, bo
 
 static bool settle_all(struct rebase *r)
 {
-    uint64_t n;
-    for (uint64_t at = 0; at < r->top->size; at += n) {
+    uint64_t range;
+    for (uint64_t at = 0; at < r->top->size; at += range) {
         bool shows;
-        if (shows_backing(r, at, &n, &shows) || (shows && settle(r, at, &n))) {
+        if (shows_backing(r, at, &range, &shows)) {
             return false;
         }
-        progress_bytes(at + n, r->top->size);
+        for (uint64_t done = 0, n; done < range; done += n) {
+            n = range - done;
+            if (shows && settle(r, at + done, &n)) {
+                return false;
+            }
+            progress_bytes(at + done + n, r->top->size);
+        }
     }
     return true;
 }
