@@ -113,8 +113,7 @@ static void write_exit(struct tr *t, const struct stub *s)
     if (!s->saved) {
         flags_save(c);
     }
-    emit_mov_imm(c, S0, s->value);
-    emit_jmp(c, thunk_at[THUNK_JUMP_0 + (s->flags & BLOCK_MODE)]);
+    jump_cached(c, s->flags & BLOCK_MODE, s->value);
 }
 
 /* Not in the first slot of the jump cache. */

@@ -42,9 +42,19 @@ static struct stub *exit_stub(struct tr *t, uint64_t pc)
     return s;
 }
 
-static void jump_cached(struct tr *t)
+void jump_cached(struct code *c, unsigned mode, uint64_t pc)
 {
-    emit_jmp(&t->hot, thunk_at[THUNK_JUMP_0 + (t->exit_flags & BLOCK_MODE)]);
+    struct mem entry = JUMP_SLOT(mode, key, -1);
+    entry.disp += (int32_t)(jump_slot(pc) * sizeof(((struct jump_cache *)0)->at[0]));
+    struct mem code = entry;
+    code.disp += (int32_t)(JUMP_SLOT(mode, code, -1).disp - JUMP_SLOT(mode, key, -1).disp);
+    emit_mov_imm(c, S0, ~pc);
+    emit_cmp_mem(c, S0, entry);
+    uint8_t *other = emit_jcc_short(c, CC_NE);
+    emit_jmp_mem(c, code);
+    emit_short_target(c, other);
+    emit_mov_imm(c, S0, pc);
+    emit_jmp(c, thunk_at[THUNK_JUMP_0 + mode]);
 }
 
 /* What comes next through the jump cache expects the flags in .fl_saved. */
@@ -60,8 +70,7 @@ void exit_direct(struct tr *t, uint64_t pc)
 {
     if (!may_link(t, pc)) {
         flags_out(t);
-        emit_mov_imm(&t->hot, S0, pc);
-        jump_cached(t);
+        jump_cached(&t->hot, t->exit_flags & BLOCK_MODE, pc);
         return;
     }
     struct stub *s = exit_stub(t, pc);

@@ -409,6 +409,7 @@ struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
 void exit_apart(struct tr *t, unsigned cc);       /* jcc to this instruction, BLOCK_APART */
 void exit_direct(struct tr *t, uint64_t pc);      /* jmp */
 void exit_cond(struct tr *t, unsigned cc, uint64_t pc);
+void jump_cached(struct code *c, unsigned mode, uint64_t pc); /* flags saved; they are changed */
 void insn_interp(struct tr *t, bool ends);        /* the interpreter does this one */
 bool emit_branch(struct tr *t, const struct insn *i);
 bool emit_indirect(struct tr *t, const struct insn *i);
