@@ -339,10 +339,19 @@ static bool resume_at(struct bt_cpu *b, const struct block *block, unsigned offs
     return true;
 }
 
-static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
+/*
+ * Does what the block has found out about pages still stand in the TLB?  There others see that
+ * this vCPU may be writing to a page; what has left it must not be used on.
+ */
+static bool still_known(const struct bt_cpu *b, uint64_t full_flushes)
+{
+    return b->cpu->tlb->full_flushes == full_flushes;
+}
+
+static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags, uint64_t flushes)
 {
     const struct block *block = desc_block(d);
-    if (!(d->bits & DESC_NO_NEXT) && d->insn + 2u < block->n_points &&
+    if (!(d->bits & DESC_NO_NEXT) && still_known(b, flushes) && d->insn + 2u < block->n_points &&
         b->cpu->r.rip == block->pc + desc_guest(d, 1) && block->valid && b->flags == flags &&
         cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
         return resume_at(b, block, block->points[d->insn + 2].host);
@@ -350,7 +359,7 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags)
     return find_code(b, NULL);
 }
 
-static bool one(struct bt_cpu *b, const struct desc *d)
+static bool one(struct bt_cpu *b, const struct desc *d, uint64_t flushes)
 {
     uint32_t flags = b->flags;
     uint64_t pc = desc_block(d)->pc + desc_guest(d, 0);
@@ -361,30 +370,31 @@ static bool one(struct bt_cpu *b, const struct desc *d)
             return false;
         }
     } while (b->cpu->r.rip == pc && cpu_may_go_on(b->cpu) && !(b->flags & BLOCK_INTERP)); /* rep */
-    return resume_next(b, d, flags);
+    return resume_next(b, d, flags, flushes);
 }
 
 bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused)
 {
     (void)unused;
-    return one(b, d);
+    return one(b, d, b->cpu->tlb->full_flushes);
 }
 
 bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
 {
     struct tlb_result res;
     uint32_t code;
+    uint64_t flushes = b->cpu->tlb->full_flushes;
     b->stats.slow++;
     if (canonical(ea) && (ea & 4095) + d->size <= 4096 &&
         tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->bits & DESC_WRITE ? ACCESS_WRITE : ACCESS_READ, &res,
                  &code) == 0 &&
-        res.host && !res.note) {
+        res.host && !res.note && still_known(b, flushes)) {
         b->s0 = ea;
         b->s1 = (uint64_t)res.host - ea;
         b->fp_was = b->fp_ok;
         return resume_at(b, desc_block(d), d->retry);
     }
-    return one(b, d);
+    return one(b, d, flushes);
 }
 
 bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
@@ -470,7 +480,7 @@ bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused)
         b->fp_was = may;
         return resume_at(b, desc_block(d), d->retry);
     }
-    return one(b, d);
+    return one(b, d, b->cpu->tlb->full_flushes);
 }
 
 static bool cpuid(struct bt_cpu *b, const struct desc *d)
