@@ -229,8 +229,12 @@ bool qcow2_resize(struct node *node, uint64_t size, enum preallocation how, GErr
     if (size == q->h.size) {
         return true;
     }
+    uint64_t was = q->h.size;
     int r = qcow2_bitmaps_hold(q);
-    bool ok = r == 0 && (size > q->h.size ? grow(q, size, how, error) : shrink(q, size, error));
+    bool ok = r == 0 && (size > was ? grow(q, size, how, error) : shrink(q, size, error));
+    if (!ok && q->h.size > was) {
+        shrink(q, was, NULL); /* a disk that could not grow stays what it was */
+    }
     int stored = qcow2_bitmaps_store(q);
     if ((r || stored) && (ok || r)) {
         error_set_errno(error, -(r ? r : stored), "Could not resize the bitmaps");

@@ -71,6 +71,12 @@ CREATABLE = [f for f in ("raw", "qcow", "qcow2", "qed", "vdi", "vmdk", "vpc", "v
              if can_create(f)]
 
 
+def reaches(scheme):
+    """Whether lodge-img was built with the client of a protocol."""
+    p = img("info", f"{scheme}://127.0.0.1:1/x", check=False)
+    return b"built without" not in p.stderr
+
+
 def sha256_of(image, fmt=None, tool=None, size=None):
     """SHA-256 of the guest's bytes as `tool` (qemu-img if there is one) reads them; of the first
     `size` if given."""

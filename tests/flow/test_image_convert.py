@@ -4,6 +4,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -11,6 +12,7 @@ import time
 import images
 from images import FORMATS, MIB, img, qemu_img, run, sha256_of, sha256_of_file
 
+IMG_TOOL = images.IMG
 SIZE = 6 * MIB + 512 * 37  # no multiple of any unit
 
 
@@ -279,6 +281,119 @@ def test_full_disk():
     assert sha256_of_file("src.raw") == want
 
 
+def test_full_disk_in_other_verbs():
+    """Each verb that writes, on a disk that fills up: one line, exit code 1, what was there is intact."""
+    if os.geteuid() != 0:
+        print("     full disk: left out, needs to mount a tmpfs")
+        return
+    with SmallDisk("3m") as small:
+        base, top = f"{small}/base.qcow2", f"{small}/top.qcow2"
+        for verb in ("commit", "resize", "snapshot", "bitmap", "amend", "create"):
+            run("sh", "-c", f"rm -rf {small}/*")
+            img("create", "-f", "qcow2", base, "64M")
+            img("create", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", top)
+            run("qemu-io", "-c", "write -P 5 0 1M", top)
+            want = sha256_of(top, "qcow2")
+            with open(f"{small}/fill", "wb", buffering=0) as f:
+                try:
+                    while True:
+                        f.write(b"x" * 4096)
+                except OSError:
+                    pass
+            args = {"commit": ["commit", top], "resize": ["resize", "--preallocation=full", top, "70M"],
+                    "snapshot": ["snapshot", "-c", "x", top], "bitmap": ["bitmap", "--add", top, "x"],
+                    "amend": ["amend", "-o", "refcount_bits=64", top],
+                    "create": ["create", "-f", "qcow2", f"{small}/new.qcow2", "1G"]}[verb]
+            p = img(*args, check=False)
+            assert p.returncode == 1, f"{verb}: {p.returncode} {p.stdout}"
+            assert b"No space left on device" in p.stderr, f"{verb}: {p.stderr}"
+            assert not os.path.exists(f"{small}/new.qcow2")
+            os.unlink(f"{small}/fill")
+            assert sha256_of(top, "qcow2") == want, f"{verb} lost data"
+            assert img("check", top, check=False).returncode in (0, 3), verb
+            assert img("check", base, check=False).returncode in (0, 3), verb
+
+
+def test_io_errors():
+    """Sources and targets behind nbdkit that fail now and then."""
+    if not shutil.which("nbdkit") or not images.reaches("nbd"):
+        print("     I/O errors: left out, needs nbdkit and the nbd client")
+        return
+    images.make_source("src.raw", SIZE, seed=15)
+    want = sha256_of_file("src.raw")
+    for fail, args, words in (
+            ("error-pread", ["convert", "-f", "raw", "-O", "qcow2", "$nbd", "t.qcow2"], b"while reading at byte"),
+            ("error-pread", ["compare", "-f", "raw", "-F", "raw", "$nbd", "src.raw"], b"Error while reading"),
+            ("error-pread", ["dd", "-f", "raw", "if=$nbd", "of=t.raw"], b"while reading from input"),
+            ("error-pwrite", ["convert", "-n", "-f", "raw", "-O", "raw", "src.raw", "$nbd"], b"while writing")):
+        shutil.copyfile("src.raw", "nbd.raw")
+        # The probe, and what opening looks at, must get through.
+        command = [IMG_TOOL, *args]
+        script = " ".join("'" + a.replace("$nbd", "'\"$uri\"'") + "'" for a in command)
+        p = run("nbdkit", "-U", "-", "--filter=error", "file", "nbd.raw", f"{fail}=EIO", f"{fail}-rate=50%",
+                "--run", script, check=False)
+        code = 4 if args[0] == "compare" else 1
+        assert p.returncode == code and words in p.stderr and b"Input/output error" in p.stderr, \
+            f"{args}: {p.returncode} {p.stderr}"
+        assert sha256_of_file("src.raw") == want
+
+
+def test_same_file():
+    """A source that is its own target is refused before anything is written."""
+    images.make_source("a.raw", MIB, seed=16)
+    want = sha256_of_file("a.raw")
+    os.symlink("a.raw", "b.raw")
+    for target in ("a.raw", "./a.raw", "b.raw"):
+        p = img("convert", "-f", "raw", "-O", "qcow2", "a.raw", target, check=False)
+        assert p.returncode == 1 and b"lock" in p.stderr, p.stderr
+        p = img("dd", "-f", "raw", "if=a.raw", f"of={target}", "count=1", check=False)
+        assert p.returncode == 1 and b"lock" in p.stderr, p.stderr
+        assert sha256_of_file("a.raw") == want
+
+
+def test_nothing_left():
+    """A command line that cannot work makes no file."""
+    images.make_source("src.raw", MIB, seed=17)
+    for args in (["create", "-f", "qcow2", "-o", "cluster_size=3", "t", "1M"],
+                 ["create", "-f", "qcow2", "-o", "foo=1", "t", "1M"], ["create", "-f", "nosuch", "t", "1M"],
+                 ["create", "-f", "qcow2", "-b", "nosuch", "-F", "raw", "t"],
+                 ["create", "-f", "qcow2", "-o", "encrypt.format=luks,encrypt.key-secret=no", "t", "1M"],
+                 ["convert", "-O", "nosuch", "src.raw", "t"], ["convert", "-O", "qcow2", "nosuch", "t"],
+                 ["convert", "-O", "qcow2", "-o", "cluster_size=3", "src.raw", "t"],
+                 ["convert", "-c", "-O", "raw", "src.raw", "t"], ["convert", "-l", "x", "-f", "raw", "src.raw", "t"],
+                 ["convert", "-f", "qcow2", "src.raw", "t"], ["dd", "if=nosuch", "of=t"],
+                 ["convert", "-S", "100", "src.raw", "t"], ["convert", "--level", "99", "-c", "src.raw", "t"]):
+        p = img(*args, check=False)
+        assert p.returncode == 1 and p.stderr, f"{args}: {p.returncode}"
+        assert not os.path.exists("t"), f"{args} left a file"
+
+
+def test_offload():
+    images.make_source("src.raw", SIZE, seed=18)
+    img("convert", "-C", "-f", "raw", "-O", "raw", "src.raw", "a.raw")
+    assert sha256_of_file("a.raw") == sha256_of_file("src.raw")
+    img("convert", "-C", "-f", "raw", "-O", "qcow2", "src.raw", "a.qcow2")
+    img("convert", "-C", "-f", "qcow2", "-O", "raw", "a.qcow2", "b.raw")
+    assert sha256_of_file("b.raw") == sha256_of_file("src.raw")
+
+
+def test_untrusted():
+    """Names inside an image that lead elsewhere are not followed, and nothing is probed."""
+    os.mkdir("in")
+    images.make_source("secret.raw", MIB, seed=19)
+    qemu_img("create", "-f", "qcow2", "-u", "-b", os.path.abspath("secret.raw"), "-F", "raw", "in/abs.qcow2", "1M")
+    qemu_img("create", "-f", "qcow2", "-u", "-b", "../secret.raw", "-F", "raw", "in/up.qcow2", "1M")
+    qemu_img("create", "-f", "qcow2", "-u", "-b", 'json:{"driver":"raw","file":{"driver":"file","filename":"secret.raw"}}',
+             "-F", "raw", "in/json.qcow2", "1M")
+    qemu_img("create", "-f", "qcow2", "-u", "-b", "nbd://127.0.0.1:1/x", "-F", "raw", "in/nbd.qcow2", "1M")
+    for name in ("abs", "up", "json", "nbd"):
+        for args in (["convert", "--untrusted", "-O", "raw"], ["map", "--untrusted"], ["measure", "--untrusted"]):
+            p = img(*args, f"in/{name}.qcow2", *(["out.raw"] if args[0] == "convert" else []), check=False)
+            assert p.returncode == 1 and b"untrusted" in p.stderr, f"{name} {args}: {p.returncode} {p.stderr}"
+        assert not os.path.exists("out.raw")
+        img("info", "--untrusted", f"in/{name}.qcow2")  # which only tells the name
+
+
 def test_killed():
     """The source is untouched and can be converted again over what was left."""
     images.make_source("src.raw", 32 * MIB, seed=12)
@@ -323,5 +438,6 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_from_raw_to_all, test_all_pairs, test_compressed, test_compressed_size,
                  test_sparse_and_full, test_backing, test_existing_target, test_concatenated, test_pipes,
-                 test_pipe_errors, test_progress, test_sigusr1, test_full_disk, test_killed,
+                 test_pipe_errors, test_progress, test_sigusr1, test_full_disk, test_full_disk_in_other_verbs, test_io_errors,
+                 test_same_file, test_nothing_left, test_offload, test_untrusted, test_killed,
                  test_salvage])

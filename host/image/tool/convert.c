@@ -485,6 +485,7 @@ static bool run_copy(struct convert *c, struct feed *feed, struct sink *sink)
         .level = (int)c->level,
         .rate = c->rate,
         .salvage = args_has(c->args, "salvage"),
+        .offload = args_has(c->args, "C"),
         .quiet = c->quiet,
         .progress_of = feed->size == UINT64_MAX ? 0 : feed->size,
         .progress = progress_bytes,

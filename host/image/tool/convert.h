@@ -21,6 +21,10 @@ struct piece {
     uint64_t offset, length; /* guest bytes */
     uint64_t turn;           /* counted from 0, in order */
     uint8_t *data;           /* of PIECE_BYTES */
+    /* Where the bytes lie as they are: .from is NULL if that is not known. */
+    struct file *from;
+    uint64_t at;
+    bool offloaded; /* not read: the sink lets the kernel copy */
     /* A feed of vmdk through a pipe: what next() has read and read() unpacks. */
     uint8_t *packed; /* of as many bytes as .data */
     size_t stored, unpacked;
@@ -58,6 +62,8 @@ struct sink {
     int (*data)(struct sink *s, uint64_t offset, const void *from, uint64_t n);
     int (*zero)(struct sink *s, uint64_t offset, uint64_t n);
     int (*packed)(struct sink *s, uint64_t offset, const void *from, uint32_t stored);
+    /* May be NULL: the kernel copies from byte @at of @from; -ENOTSUP: it cannot. */
+    int (*offload)(struct sink *s, uint64_t offset, struct file *from, uint64_t at, uint64_t n);
     /* May be NULL: everything came, and the disk ends at @size. */
     int (*end)(struct sink *s, uint64_t size);
     void (*close)(struct sink *s); /* NULL: nothing to do */
@@ -71,6 +77,7 @@ struct copy {
     int level;       /* of compression; 0: the default */
     uint64_t rate;   /* bytes a second; 0: no limit */
     bool salvage, quiet;
+    bool offload; /* let the kernel copy where it can */
     uint64_t progress_of; /* bytes that are 100 % */
     void (*progress)(uint64_t done, uint64_t all);
     /* Results. */

@@ -111,7 +111,8 @@ static void salvage(struct engine *e, struct piece *p)
 
 static bool fetch(struct engine *e, struct piece *p)
 {
-    if (p->kind != PIECE_DATA) {
+    p->offloaded = e->copy->offload && p->kind == PIECE_DATA && p->from && e->copy->sink->offload;
+    if (p->kind != PIECE_DATA || p->offloaded) {
         return true;
     }
     int error = e->copy->feed->read(e->copy->feed, p);
@@ -213,6 +214,26 @@ static int write_data(struct job *w)
     return error;
 }
 
+/* What the kernel will not copy is read after all. */
+static bool put_offloaded(struct job *w)
+{
+    struct copy *c = w->e->copy;
+    struct piece *p = &w->piece;
+    int error = c->sink->offload(c->sink, p->offset, p->from, p->at, p->length);
+    if (error == 0) {
+        return true;
+    }
+    p->from = NULL;
+    if (!fetch(w->e, p)) {
+        return false;
+    }
+    error = write_data(w);
+    if (error) {
+        fail(w->e, error, p->offset, true);
+    }
+    return !error;
+}
+
 static void settled(struct engine *e, const struct piece *p)
 {
     const struct copy *c = e->copy;
@@ -226,6 +247,9 @@ static bool put(struct job *w)
 {
     struct piece *p = &w->piece;
     int error = 0;
+    if (p->offloaded) {
+        return put_offloaded(w);
+    }
     switch (p->kind) {
     case PIECE_DATA:
         error = w->e->copy->sink->codec ? write_packed(w) : write_data(w);

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/protocol.h"
 #include "host/image/tool/convert.h"
+
+#include <errno.h>
+#include <unistd.h>
 
 enum { SECTOR = 512 };
 static const uint64_t GROW_MAX = UINT64_C(16) << 30; /* at a time */
@@ -16,6 +20,8 @@ struct chain_feed {
     uint64_t at;          /* where the next piece starts */
     enum piece_kind kind; /* of what is known: [.at, .known) */
     uint64_t known;
+    struct file *file; /* that holds it as it is, .file_at bytes after .at; NULL: none */
+    uint64_t file_at;
 };
 
 /* Which source holds byte *@at, which becomes the offset in it. */
@@ -46,6 +52,8 @@ static int look(struct chain_feed *f)
     if (!error) {
         f->kind = kind_of(f, &s);
         f->known = f->at + s.length;
+        f->file = s.offset_valid ? s.file : NULL;
+        f->file_at = s.at - f->at; /* may wrap round, and back */
     }
     return error;
 }
@@ -78,6 +86,8 @@ static int chain_next(struct feed *feed, struct piece *p)
     }
     end = MIN(end, feed->size);
     p->length = end - f->at;
+    p->from = end <= f->known ? f->file : NULL;
+    p->at = f->file_at + f->at;
     f->at = end;
     return 0;
 }
@@ -179,6 +189,27 @@ static int chain_clear(struct sink *s, uint64_t offset, uint64_t n)
     return error ? error : chain_zero(c->top, offset, n, c->zero_kind);
 }
 
+/* Only between local files, and where the target's bytes lie as they are. */
+static int chain_offload(struct sink *sink, uint64_t offset, struct file *from, uint64_t at,
+                         uint64_t n)
+{
+    struct chain_sink *c = (struct chain_sink *)sink;
+    struct chain_status s;
+    if (from->fd < 0 || !c->top->format->flat || chain_status(c->top, NULL, offset, n, &s) ||
+        !s.offset_valid || s.length < n || s.file->fd < 0) {
+        return -ENOTSUP;
+    }
+    off_t in = (off_t)at, out = (off_t)s.at;
+    while (n) {
+        ssize_t k = copy_file_range(from->cached_fd, &in, s.file->cached_fd, &out, n, 0);
+        if (k <= 0) {
+            return k < 0 ? -errno : -ENOTSUP;
+        }
+        n -= (uint64_t)k;
+    }
+    return 0;
+}
+
 static int chain_put_packed(struct sink *s, uint64_t offset, const void *from, uint32_t stored)
 {
     struct chain_sink *c = (struct chain_sink *)s;
@@ -201,6 +232,7 @@ struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
         .zero = chain_clear,
         .packed = chain_put_packed,
         .end = set_size,
+        .offload = chain_offload,
     };
     c->grows = how->grows;
     c->top = top;
