@@ -394,6 +394,47 @@ def test_untrusted():
         img("info", "--untrusted", f"in/{name}.qcow2")  # which only tells the name
 
 
+def test_encrypted():
+    """To luks and encrypted qcow2 and back, ours and theirs."""
+    images.make_source("src.raw", SIZE, seed=20)
+    want = sha256_of_file("src.raw")
+    secret = ["--object", "secret,id=s,data=geheim"]
+    for fmt, key, options in (("luks", "key-secret", "key-secret=s,iter-time=10"),
+                              ("qcow2", "encrypt.key-secret",
+                               "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10")):
+        for writer, reader in ((images.IMG, images.QEMU_IMG), (images.QEMU_IMG, images.IMG),
+                               (images.IMG, images.IMG)):
+            run(writer, "convert", *secret, "-f", "raw", "-O", fmt, "-o", options, "src.raw", "e.img")
+            name = f"driver={fmt},{key}=s,file.filename=e.img"
+            run(reader, "convert", *secret, "--image-opts", name, "-O", "raw", "out.raw")
+            assert sha256_of_file("out.raw") == want, f"{fmt}: {writer} to {reader}"
+            assert b"All work and no play" not in open("e.img", "rb").read()
+        p = img("convert", "-f", fmt, "e.img", "out2.raw", check=False)
+        assert p.returncode == 1 and b"key-secret" in p.stderr and not os.path.exists("out2.raw"), p.stderr
+        assert img("convert", "--object", "secret,id=s,data=wrong", "--image-opts", name, "out2.raw",
+                   check=False).returncode == 1
+
+
+def test_terminal():
+    """On a terminal rate and remaining time follow."""
+    images.make_source("src.raw", 64 * MIB, seed=21)
+    ours, theirs = os.openpty()
+    with subprocess.Popen([images.IMG, "convert", "-p", "-r", "40M", "-f", "raw", "src.raw", "a.raw"],
+                          stdout=theirs) as p:
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                seen += os.read(ours, 4096)
+            except OSError:
+                break
+    os.close(ours)
+    assert p.returncode == 0
+    assert b"(0.00/100%)" in seen and b"iB/s, 0:0" in seen and b" left" in seen, seen[-200:]
+    p = img("convert", "-f", "raw", "src.raw", "-", check=False, stdin=None)
+    assert p.returncode == 0 and len(p.stdout) == 64 * MIB
+
+
 def test_killed():
     """The source is untouched and can be converted again over what was left."""
     images.make_source("src.raw", 32 * MIB, seed=12)
@@ -410,6 +451,27 @@ def test_killed():
                 assert img("check", "-f", "qcow2", "t.img", check=False).returncode in (0, 1, 3)
     img("convert", "-f", "raw", "-O", "qcow2", "src.raw", "t.img")
     assert sha256_of("t.img", "qcow2") == want == sha256_of_file("src.raw")
+
+
+def test_killed_commit_and_rebase():
+    """Whenever they end, the disk reads as before."""
+    images.make_source("base.raw", 24 * MIB, seed=22)
+    images.make_source("other.raw", 24 * MIB, seed=23)
+    shutil.copyfile("base.raw", "base0.raw")
+    qemu_img("create", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top0.qcow2")
+    run("qemu-io", *(f"-cwrite -P {i} {i}M 300k" for i in range(1, 20)), "top0.qcow2")
+    want = sha256_of("top0.qcow2", "qcow2")
+    rng = random.Random(24)
+    for args in (["commit", "-r", "100M", "top.qcow2"],
+                 ["rebase", "-b", "other.raw", "-F", "raw", "top.qcow2"]):
+        for _ in range(12):
+            shutil.copyfile("base0.raw", "base.raw")
+            shutil.copyfile("top0.qcow2", "top.qcow2")
+            with subprocess.Popen([images.IMG, *args], stdout=subprocess.DEVNULL) as p:
+                time.sleep(rng.random() * (0.25 if args[0] == "commit" else 0.1))
+                p.kill()
+            assert img("check", "top.qcow2", check=False).returncode in (0, 3), args
+            assert sha256_of("top.qcow2", "qcow2") == want, args
 
 
 def test_salvage():
@@ -439,5 +501,6 @@ if __name__ == "__main__":
     images.main([test_from_raw_to_all, test_all_pairs, test_compressed, test_compressed_size,
                  test_sparse_and_full, test_backing, test_existing_target, test_concatenated, test_pipes,
                  test_pipe_errors, test_progress, test_sigusr1, test_full_disk, test_full_disk_in_other_verbs, test_io_errors,
-                 test_same_file, test_nothing_left, test_offload, test_untrusted, test_killed,
+                 test_same_file, test_nothing_left, test_offload, test_untrusted, test_encrypted,
+                 test_terminal, test_killed, test_killed_commit_and_rebase,
                  test_salvage])

@@ -267,6 +267,23 @@ def test_lean():
         assert library not in needed, f"lodge-img maps {library}"
 
 
+def test_help():
+    """Every verb tells its options, and only those that are in its table."""
+    text = img("--help").stdout.decode()
+    verbs = re.findall(r"^  ([a-z]+) ", text, re.M)
+    assert len(verbs) >= 16, text
+    for verb in verbs:
+        out = img(verb, "--help").stdout.decode()
+        assert out.startswith(f"usage: lodge-img {verb} [OPTIONS]"), out
+        assert img(verb, "-h").stdout.decode() == out
+        for option in re.findall(r"--([a-z-]+)", out.split("Options:")[1]):
+            p = img(verb, f"--{option}", check=False)
+            assert b"unrecognized option" not in p.stderr, f"{verb} --{option}"
+    assert img("--version").stdout.startswith(b"lodge-img version ")
+    os.symlink(images.IMG, "qemu-img")
+    assert run("./qemu-img", "--version").stdout.startswith(b"qemu-img version 7.2")
+
+
 def test_names():
     """Messages start with the name of the program."""
     assert img("foo", check=False).stderr.startswith(b"lodge-img: Command not found: foo\n")
@@ -276,4 +293,4 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
-                 test_bitmaps, test_check, test_compare_formats, test_secrets, test_lean, test_names])
+                 test_bitmaps, test_check, test_compare_formats, test_secrets, test_lean, test_help, test_names])
