@@ -4,7 +4,7 @@
  * ssh: images on machines that are reached by SSH's file transfer, by libssh.
  *
  * One session, one request at a time; the pieces of a long read are all under way at once,
- * because each alone would wait for the network's way there and back.
+ * and more is read ahead, because each alone would wait for the network's way there and back.
  *
  * Names: ssh://[USER@]HOST[:PORT]/PATH[?host_key_check=yes|no|md5:HEX|sha1:HEX|sha256:HEX]
  *
@@ -25,6 +25,7 @@ enum {
     CONNECT_SECONDS = 30,
     PIECE = 32 << 10, /* "Reading and Writing": what every server must take */
     PIECES = 64,      /* under way at once */
+    WINDOW = PIECE * PIECES,
     HASH_MAX = 128,
 };
 
@@ -38,6 +39,10 @@ struct remote {
     sftp_session sftp;
     sftp_file file;
     uint64_t size;
+    /* What was read ahead, because reads followed one another. */
+    uint8_t *window;
+    uint64_t window_at, next; /* .next: where the last read ended */
+    size_t window_n;
 };
 
 /* ---- names and options ---- */
@@ -375,7 +380,7 @@ static int read_once(struct remote *r, uint64_t at, void *to, const void *from, 
 {
     (void)from;
     for (uint8_t *p = to; n;) {
-        size_t now = MIN(n, (size_t)PIECE * PIECES);
+        size_t now = MIN(n, (size_t)WINDOW);
         int result = read_pieces(r, at, p, now);
         if (result) {
             return result;
@@ -390,6 +395,8 @@ static int read_once(struct remote *r, uint64_t at, void *to, const void *from, 
 static int write_once(struct remote *r, uint64_t at, void *to, const void *from, size_t n)
 {
     (void)to;
+    r->window_n = 0;
+    r->size = MAX(r->size, at + n);
     sftp_seek64(r->file, at);
     for (const uint8_t *p = from; n;) {
         ssize_t put = sftp_write(r->file, p, MIN(n, PIECE));
@@ -429,9 +436,35 @@ static int retry(struct remote *r, uint64_t at, void *to, const void *from, size
     return result;
 }
 
+/* From the window, which is filled first where reads follow one another. */
+static int read_ahead(struct remote *r, uint64_t at, void *to, const void *from, size_t n)
+{
+    bool inside = at >= r->window_at && at + n <= r->window_at + r->window_n;
+    uint64_t far = at > r->next ? at - r->next : r->next - at; /* threads come out of order */
+    bool follows = n >= PIECE && n < WINDOW && far < WINDOW && at + n <= r->size;
+    r->next = at + n;
+    if (!inside && follows) {
+        r->window = r->window ? r->window : g_try_malloc(WINDOW);
+        size_t most = (size_t)MIN(WINDOW, r->size - at);
+        r->window_n = 0;
+        int result = r->window ? read_once(r, at, r->window, from, most) : -ENOMEM;
+        if (result) {
+            return result;
+        }
+        r->window_at = at;
+        r->window_n = most;
+        inside = true;
+    }
+    if (!inside) {
+        return read_once(r, at, to, from, n);
+    }
+    memcpy(to, r->window + (at - r->window_at), n);
+    return 0;
+}
+
 static int remote_read(struct file *f, uint64_t at, void *to, size_t n)
 {
-    return retry(f->priv, at, to, NULL, n, read_once);
+    return retry(f->priv, at, to, NULL, n, read_ahead);
 }
 
 static int remote_write(struct file *f, uint64_t at, const void *from, size_t n)
@@ -450,6 +483,8 @@ static int remote_flush(struct file *f)
 
 static int set_size(struct remote *r, uint64_t size)
 {
+    r->window_n = 0;
+    r->size = size;
     struct sftp_attributes_struct a = {.flags = SSH_FILEXFER_ATTR_SIZE, .size = size};
     return sftp_setstat(r->sftp, r->path, &a) < 0 ? -sftp_errno(r) : 0;
 }
@@ -468,6 +503,7 @@ static int remote_resize(struct file *f, uint64_t size)
 static void remote_free(struct remote *r)
 {
     disconnect(r);
+    g_free(r->window);
     g_mutex_clear(&r->lock);
     g_free(r->host);
     g_free(r->user);

@@ -44,11 +44,12 @@ def answers(port):
 class Program:
     """A program that runs until the block ends."""
 
-    def __init__(self, *args, ready=None, env=None, log="server.log"):
+    def __init__(self, *args, ready=None, env=None, log="server.log", patience=20):
         self.args = [str(a) for a in args]
         self.ready = ready
         self.env = {**os.environ, **(env or {})}
         self.log = log
+        self.patience = patience
 
     def __enter__(self):
         with open(self.log, "ab") as log:
@@ -66,7 +67,7 @@ class Program:
     def __exit__(self, *what):
         self.process.terminate()
         try:
-            self.process.wait(20)
+            self.process.wait(self.patience)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -404,7 +404,7 @@ def test_iscsi():
     def adm(*args, check=True):
         return run("tgtadm", "-C", control, "--lld", "iscsi", *args, check=check, env=env)
 
-    with Program("tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}", env=env,
+    with Program("tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}", env=env, patience=1,
                  ready=lambda: socket.socket().connect_ex(("127.0.0.1", port)) == 0):
         wait_for(lambda: adm("--mode", "target", "--op", "show", check=False).returncode == 0)
         adm("--op", "new", "--mode", "target", "--tid", "1", "-T", name)

@@ -7,7 +7,6 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 /* lodge-img checksum: a sink that keeps nothing but a digest of what the guest would read. */
 
@@ -106,7 +105,7 @@ static int run(struct args *args)
     struct tool_common common;
     bool json;
     unsigned flags = OPEN_READ_ONLY;
-    uint64_t threads = (uint64_t)CLAMP(sysconf(_SC_NPROCESSORS_ONLN), 1, THREADS_MAX);
+    uint64_t threads = 0;
     const char *m = args_get(args, "m"), *cache = args_get(args, "T"), *snap = args_get(args, "l");
     if ((m && !tool_number("number of threads", m, 1, THREADS_MAX, &threads)) ||
         !tool_wants_json(args, &json) || !tool_common(args, &common)) {
@@ -126,7 +125,7 @@ static int run(struct args *args)
         tool_report(error, "Failed to load snapshot: ");
         return 1;
     }
-    g_autofree char *hex = digest_of(node, file, (unsigned)threads);
+    g_autofree char *hex = digest_of(node, file, m ? (unsigned)threads : tool_threads(node));
     progress_end();
     if (hex) {
         print(file, node, hex, json);

@@ -417,6 +417,14 @@ static bool open_target(struct convert *c)
 
 /* ---- the copy ---- */
 
+static bool choose_threads(struct convert *c)
+{
+    for (unsigned i = 0; i < c->n_sources && !args_has(c->args, "m"); i++) {
+        c->threads = MAX(tool_threads(c->sources[i]), tool_threads(c->out));
+    }
+    return true;
+}
+
 /* Space that is there already reads as noise under a cipher. */
 static bool has_noise(struct node *n)
 {
@@ -595,7 +603,7 @@ static int run(struct args *args)
     bool ok = take_stdout(&c);
     progress_at(0);
     ok = ok && open_sources(&c) && load_snapshot(&c) && (!c.make || prepare_target(&c)) &&
-         make_target(&c) && open_target(&c) && copy(&c) && copy_bitmaps(&c) && finish(&c) &&
+         make_target(&c) && open_target(&c) && choose_threads(&c) && copy(&c) && copy_bitmaps(&c) && finish(&c) &&
          send_spool(&c);
     if (ok) {
         progress_at(100);

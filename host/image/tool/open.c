@@ -4,10 +4,14 @@
 #include "host/image/protocol.h"
 #include "host/image/secret.h"
 #include "host/image/tls.h"
+#include "host/image/tool/convert.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+enum { THREADS_REMOTE = 8 };
 
 static const struct {
     const char *mode;
@@ -136,6 +140,17 @@ struct node *tool_open(const struct tool_common *common, const char *name, const
     }
     warn_of_guess(node, name);
     return node;
+}
+
+unsigned tool_threads(const struct node *node)
+{
+    unsigned n = (unsigned)CLAMP(sysconf(_SC_NPROCESSORS_ONLN), 1, THREADS_MAX);
+    for (; node; node = node->backing) {
+        if (node->file->fd < 0) {
+            return MAX(n, THREADS_REMOTE); /* who waits for a network needs no processor */
+        }
+    }
+    return n;
 }
 
 bool tool_flush(struct node *node, const char *name)

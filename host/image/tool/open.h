@@ -26,6 +26,8 @@ bool cache_flags(const char *mode, unsigned *flags);
 /* The format of -f; false after "Unknown driver". */
 struct node *tool_open(const struct tool_common *common, const char *name, const char *format,
                        unsigned flags);
+/* How many threads a copy from or to @node is best done by. */
+unsigned tool_threads(const struct node *node);
 /* chain_flush() that reports: what is late to fail counts too. */
 bool tool_flush(struct node *node, const char *name);
 /* The one operand of @args; NULL after a message. */
