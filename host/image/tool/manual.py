@@ -86,6 +86,44 @@ Images from the network are always treated so.
 .SH COMMANDS
 """
 
+PROTOCOLS = r""".SH NAMES AND OPTIONS OF PROTOCOLS
+Options are written
+.B file.KEY=VALUE
+with
+.BR \-\-image\-opts ,
+beside
+.BR file.driver= .
+Passwords are given as
+.BR password\-secret=ID " of " "\-\-object secret,id=ID,file=PATH" .
+.TP
+.B nbd
+nbd:HOST:PORT[:exportname=NAME], nbd:unix:PATH[:exportname=NAME], nbd://HOST[:PORT]/NAME,
+nbd+unix:///NAME?socket=PATH, nbds: for TLS. Options: server.type, server.host, server.port, server.path
+(or host, port, path), export, tls\-creds, reconnect\-delay, open\-timeout (seconds).
+.TP
+.B http, https, ftp, ftps
+Read only; the server must give out ranges. Options: url, readahead (256k), timeout (5 seconds without a
+byte), sslverify, username, password\-secret, proxy\-username, proxy\-password\-secret, cookie,
+cookie\-secret.
+.TP
+.B ssh
+ssh://[USER@]HOST[:PORT]/PATH[?host_key_check=yes|no|md5:HEX|sha1:HEX|sha256:HEX]. Keys come from the
+agent or the user's files. Options: server.host, server.port, path, user, host\-key\-check.mode (none,
+known_hosts, hash), host\-key\-check.type, host\-key\-check.hash.
+.TP
+.B iscsi
+iscsi://[USER[%PASSWORD]@]HOST[:PORT]/TARGET/LUN. Options: transport (tcp), portal, target, lun, user,
+password\-secret, initiator\-name, header\-digest, timeout.
+.TP
+.B nfs
+nfs://HOST/PATH/FILE[?uid=N&gid=N&tcp\-syncnt=N&readahead=N&pagecache=N&debug=N]. Options: server.host,
+path, user, group, tcp\-syn\-count, readahead\-size, page\-cache\-size, debug.
+.TP
+.B rbd
+rbd:POOL/[NAMESPACE/]IMAGE[@SNAPSHOT][:id=USER][:conf=FILE][:KEY=VALUE...]. Options: pool, namespace,
+image, snapshot, conf, user, server, auth\-client\-required, key\-secret.
+"""
+
 TAIL = r""".SH EXIT STATUS
 0 after success, 1 after an error, which one line on standard error tells.
 .B check
@@ -109,6 +147,8 @@ lodge-img convert \-c \-O qcow2 \-\-compression zstd \-\-level 9 disk.vmdk disk.
 ssh host cat disk.vmdk | lodge-img convert \-f vmdk \-O qcow2 \- disk.qcow2
 lodge-img convert \-O vmdk disk.qcow2 \- | gzip > disk.vmdk.gz
 lodge-img info \-\-output=json disk.qcow2
+lodge-img serve \-f qcow2 \-k /run/disk.sock \-t disk.qcow2
+lodge-img import \-d /srv/machines appliance.ova
 .fi
 .SH SEE ALSO
 .BR lodge-vm (1),
@@ -133,7 +173,7 @@ def man(verbs):
             value = f" \\fI{escape(row[2])}\\fR" if row[2] else ""
             names = ", ".join(f"\\fB{escape(f)}\\fR" for f in flags(row))
             out.append(f".TP\n{names}{value}\n{escape(row[3])}\n")
-    return "".join(out) + TAIL
+    return "".join(out) + PROTOCOLS + TAIL
 
 
 def bash(verbs):
