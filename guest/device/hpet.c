@@ -123,10 +123,16 @@ static void interrupt(struct hpet *s, unsigned n)
 
 /* ---- timers ---- */
 
+/* Nobody notices when it fires: Linux leaves its first timer running like that. */
+static bool silent(const struct comparator *t)
+{
+    return !(t->config & (TN_ENABLE | TN_LEVEL));
+}
+
 static void plan(struct hpet *s, unsigned n)
 {
     struct comparator *t = &s->tm[n];
-    if (!(s->config & ENABLE)) {
+    if (!(s->config & ENABLE) || silent(t)) {
         timer_disarm(&t->timer);
         return;
     }
@@ -146,6 +152,14 @@ static void advance(struct comparator *t, uint64_t now)
     if (!(late >> (t->config & TN_32 ? 31 : 63))) {
         t->value = (t->value + (late / t->period + 1) * t->period) & mask;
     }
+}
+
+static uint64_t value_now(const struct hpet *s, struct comparator t)
+{
+    if ((s->config & ENABLE) && (t.config & TN_PERIODIC) && t.period) {
+        advance(&t, counter(s));
+    }
+    return t.value;
 }
 
 static void fire(void *owner)
@@ -200,7 +214,7 @@ static uint64_t reg_read(struct hpet *s, uint64_t at)
     case T_CONFIG:
         return timer_config(s, t);
     case T_COMPARATOR:
-        return t->value;
+        return value_now(s, *t);
     case T_ROUTE:
         return t->route;
     default:
@@ -241,6 +255,9 @@ static void timer_config_write(struct hpet *s, unsigned n, uint64_t v)
 {
     struct comparator *t = &s->tm[n];
     uint64_t writable = TN_WRITABLE | (s->msi ? TN_MSI : 0);
+    if (silent(t)) {
+        t->value = value_now(s, *t);
+    }
     t->config = v & writable;
     if (!(t->config & TN_LEVEL)) {
         s->status &= ~(UINT64_C(1) << n);
