@@ -758,6 +758,7 @@ static const struct format_tools tools = {
     .check = vdi_check,
     .cluster_size = vdi_cluster_size,
     .measure = vdi_measure,
+    .dirty_flag = true,
 };
 
 const struct image_format format_vdi = {

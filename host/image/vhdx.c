@@ -706,6 +706,7 @@ static const struct format_tools tools = {
     .check = vhdx_check,
     .cluster_size = vhdx_cluster_size,
     .measure = vhdx_measure,
+    .dirty_flag = true,
 };
 
 const struct image_format format_vhdx = {

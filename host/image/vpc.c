@@ -936,6 +936,7 @@ static const struct format_tools tools = {
     .resize = vpc_resize,
     .cluster_size = vpc_cluster_size,
     .measure = vpc_measure,
+    .dirty_flag = true,
 };
 
 const struct image_format format_vpc = {

@@ -74,6 +74,7 @@ static bool map(struct node *node, uint64_t from, uint64_t to, bool json)
             tool_error("Failed to read image metadata: %s", g_strerror(-error));
             return false;
         }
+        status_as_told(&next.s);
         if (now.s.length && merges(&now, &next)) {
             now.s.length += next.s.length;
             continue;

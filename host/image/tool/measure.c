@@ -35,6 +35,7 @@ static bool count_data(struct node *node, uint64_t cluster, uint64_t *used)
             tool_error("Unable to get block status: %s", g_strerror(-error));
             return false;
         }
+        status_as_told(&s);
         if (!s.zero) {
             uint64_t from = at - at % cluster, to = at + s.length;
             to = (to + cluster - 1) / cluster * cluster;
@@ -118,6 +119,18 @@ static void print(bool json, const struct sizes *s)
     json_decref(o);
 }
 
+static bool has_bitmaps(struct node *node)
+{
+    json_t *data = json_object();
+    bool can = node->format->tools && node->format->tools->bitmaps && node->format->tools->describe;
+    if (can) {
+        node->format->tools->describe(node, data);
+    }
+    bool old = !g_strcmp0(json_text(data, "compat"), "0.10");
+    json_decref(data);
+    return can && !old;
+}
+
 static bool takes_bitmaps(const struct tool_create *how)
 {
     const char *compat = option_str(how->options, "compat");
@@ -144,7 +157,7 @@ static bool from_image(struct args *args, struct tool_create *how, uint64_t *use
     }
     uint64_t cluster = option_size(how->options, "cluster_size", CLUSTER_DEFAULT);
     how->size = node->size;
-    s->has_bitmaps = takes_bitmaps(how) && node->format->tools && node->format->tools->bitmaps;
+    s->has_bitmaps = takes_bitmaps(how) && has_bitmaps(node);
     s->bitmaps = s->has_bitmaps && cluster ? bitmap_bytes(node, cluster) : 0;
     return count_data(node, MAX(cluster, 1), used);
 }

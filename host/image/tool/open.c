@@ -188,6 +188,25 @@ bool target_is_device(const struct node *node)
     return node->file->block_device;
 }
 
+/* As QEMU guesses it: the file takes clearly less space than it is long. */
+static bool took_space_before(struct node *node)
+{
+    static const char *const formats[] = {"qcow2", "vdi", NULL};
+    if (!strcmp(node->format->name, "vpc")) {
+        return node->granule == 1; /* fixed */
+    }
+    return g_strv_contains(formats, node->format->name) &&
+           file_size(node->file) / 10 * 9 > file_allocated(node->file);
+}
+
+void status_as_told(struct chain_status *s)
+{
+    if (s->zero && !s->data && s->offset_valid && s->node && strcmp(s->node->format->name, "raw")) {
+        s->data = true;
+        s->zero = took_space_before(s->node);
+    }
+}
+
 char *realpath_of(const char *name)
 {
     const char *local = name_local_path(name);

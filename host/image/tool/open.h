@@ -59,6 +59,11 @@ bool tool_load_snapshot(struct node *node, const char *id_or_name, GError **erro
 json_t *json_text_of(const char *text);
 /* Whether what a disk held before shows until it is overwritten. */
 bool target_is_device(const struct node *node);
+/*
+ * Makes @s what qemu-img tells: it does not look for holes of the file inside of what a format
+ * says is data, unless the format took all of its space in advance.
+ */
+void status_as_told(struct chain_status *s);
 /* realpath() of a local file's name; NULL for others. */
 char *realpath_of(const char *name);
 /* @backing, as the image @name's header would have it, as a name that we can open. */
