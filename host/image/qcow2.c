@@ -150,6 +150,10 @@ static void write_all(struct qcow2 *q)
         r = qcow2_settle(q);
     }
     r = r ? r : qcow2_settle(q); /* what the first one gave back */
+    uint64_t end = (file_size(q->file) + 511) & ~UINT64_C(511);
+    if (!r && q->packed_at && end > file_size(q->file)) {
+        r = file_resize(q->file, end); /* packed units are counted in sectors, and read so */
+    }
     r = r ? r : file_flush(q->file);
     if (!r && !q->keep_dirty && !(q->node->flags & OPEN_CHECK)) {
         qcow2_mark(q, INCOMPAT_DIRTY, false);

@@ -4,6 +4,10 @@
 import json
 import os
 import random
+import shutil
+import subprocess
+import sys
+import time
 
 import images
 from images import MIB, img, qemu_img, run, sha256_of, sha256_of_file
@@ -323,6 +327,72 @@ def test_measure():
             a, b = (t("measure", "-O", "qcow2", "-o", o, "--size", size, check=False)
                     for t in (qemu_img, img))
             assert (a.returncode, a.stdout) == (b.returncode, b.stdout), (o, size, a, b)
+
+
+PYQCOW = """
+import hashlib, pyqcow, sys
+f = pyqcow.open(sys.argv[1])
+left, h = f.get_media_size(), hashlib.sha256()
+while left:
+    data = f.read_buffer(min(left, 1 << 20))
+    assert data
+    h.update(data)
+    left -= len(data)
+print(h.hexdigest())
+"""
+
+
+def python_with_qcow():
+    """Debian's interpreter has python3-libqcow; ours may be another one."""
+    for program in (sys.executable, "/usr/bin/python3"):
+        if shutil.which(program) and not run(program, "-c", "import pyqcow", check=False).returncode:
+            return program
+    return None
+
+
+def test_other_readers():
+    """7-Zip and libqcow, which share no code with QEMU."""
+    images.make_source("s.raw", 6 * MIB, seed=10)
+    want = sha256_of_file("s.raw")
+    python = python_with_qcow()
+    if not python:
+        print("     left out: libqcow (Debian package python3-libqcow)")
+    if not shutil.which("7zz"):
+        print("     left out: 7-Zip (Debian package 7zip)")
+    for o, packed in (("compat=1.1", False), ("compat=0.10", False), ("cluster_size=4k", False),
+                      ("cluster_size=2M", False), ("compat=1.1", True), ("cluster_size=4k", True)):
+        img("convert", *(["-c"] if packed else []), "-O", "qcow2", "-o", o, "s.raw", "o.qcow2")
+        if shutil.which("7zz"):
+            with open("x.raw", "wb") as f:
+                subprocess.run(["7zz", "e", "-so", "-tqcow", "o.qcow2"], stdout=f, check=True,
+                               stderr=subprocess.DEVNULL, timeout=60)
+            assert sha256_of_file("x.raw") == want, ("7-Zip", o, packed)
+        if python:
+            found = run(python, "-c", PYQCOW, "o.qcow2").stdout.decode().strip()
+            assert found == want, ("libqcow", o, packed)
+
+
+def test_killed_while_the_whole_image_changes():
+    """Snapshots, refcount width and size: whatever was reached, the next writer gets it sound."""
+    rng = random.Random(11)
+    images.make_source("s.raw", 8 * MIB, seed=11)
+    want = sha256_of_file("s.raw")
+    img("convert", "-O", "qcow2", "-o", "cluster_size=4k", "s.raw", "whole.qcow2")
+    img("snapshot", "-c", "one", "whole.qcow2")
+    for verb in (["snapshot", "-c", "two"], ["snapshot", "-a", "one"], ["snapshot", "-d", "one"],
+                 ["amend", "-o", "refcount_bits=32"]):
+        for _ in range(8):
+            run("cp", "whole.qcow2", "o.qcow2")
+            p = subprocess.Popen([images.IMG, *verb, "o.qcow2"], stdout=subprocess.DEVNULL)
+            time.sleep(rng.random() * 0.02)
+            p.kill()
+            p.wait()
+            img("bench", "-q", "-w", "-c", "1", "-s", "512", "-o", str(8 * MIB - 512), "o.qcow2")
+            p = qemu_img("check", "o.qcow2", check=False)
+            assert p.returncode in (0, 3), (verb, p.stderr)
+            assert sha256_of("o.qcow2", "qcow2", images.IMG, 8 * MIB - 512) == \
+                sha256_of_file("s.raw", 8 * MIB - 512), verb
+    assert sha256_of("whole.qcow2", "qcow2") == want
 
 
 TESTS = [f for name, f in sorted(globals().items()) if name.startswith("test_")]
