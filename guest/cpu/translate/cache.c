@@ -3,7 +3,7 @@
  * cache: memory for code, and finding blocks.
  *
  * One memfd mapped twice, writable and executable, so that no page is ever both.  Hot code
- * grows from the start, out-of-line code from the middle, blocks and descriptors down from
+ * grows from the start, out-of-line code from behind it, blocks and descriptors down from
  * the end.  When one of them is full all vCPUs leave and everything is dropped.
  */
 #include "guest/cpu/translate/translate.h"
@@ -13,6 +13,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* What runs straight on is about a third of all that is written for a block. */
+#define HOT_SHARE(bytes) ((bytes) / 16 * 5 & PAGE_MASK)
 enum { HASH_SLOTS = 1 << 14, LISTED = 1 << 17, BLOCK_ROOM = 32768 };
 
 pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -52,10 +54,10 @@ bool cache_open(uint64_t bytes, GError **error)
         return false;
     }
     cache_exec = rx - rw;
-    struct code c = {rw, rw + bytes / 2, false};
+    struct code c = {rw, rw + HOT_SHARE(bytes), false};
     thunks_write(&c);
     hot_start = c.at;
-    middle = rw + bytes / 2;
+    middle = rw + HOT_SHARE(bytes);
     cache_end = rw + bytes;
     cache_start = rw;
     cache_reset();
