@@ -461,7 +461,7 @@ int qcow2_zero(struct node *node, uint64_t offset, uint64_t length, enum zero_ki
     if (!r && q->h.version < 3 && below && kind != ZERO_ABSENT) {
         return kind == ZERO_DISCARD ? 0 : -ENOTSUP; /* version 2 has no way to say zero */
     }
-    if (!r && q->raw_data && kind != ZERO_ABSENT) {
+    if (!r && q->raw_data) {
         r = file_zero(q->data, offset, length, kind != ZERO_KEEP);
     }
     uint64_t end = offset + length;
@@ -482,8 +482,8 @@ int qcow2_flush(struct node *node)
 {
     struct qcow2 *q = qcow2_of(node);
     int r = qcow2_settle(q);
-    if (!r && q->data != q->file) {
-        r = file_flush(q->data);
+    if (!r && q->data_own) {
+        r = file_flush(q->data_own);
     }
     return r ? r : file_flush(q->file);
 }
