@@ -254,6 +254,19 @@ def test_compare_formats():
          "$Q dd -f qcow2 -O qcow2 if=base.qcow2 of=dd.qcow2 bs=64k skip=1 count=40; $Q convert dd.qcow2 r.raw; cksum r.raw")
 
 
+def test_all_formats():
+    """What both tell of images that qemu-img made."""
+    images.make_source("src.raw", 3 << 20)
+    for name, (fmt, options) in images.FORMATS.items():
+        if fmt not in images.CREATABLE:
+            continue
+        verbs = ["info", "info --output=json", "check", "check --output=json", "measure -O raw"]
+        if fmt != "vhdx" and name not in ("qcow2-2m", "qcow2-extl2"):  # of which we know more
+            verbs += ["map", "map --output=json", "measure -O qcow2"]
+        made = f"$Q convert -f raw -O {fmt} {'-o ' + options if options else ''} $S t.img"
+        both("qemu-img" + made[2:].replace("$S", "../src.raw"), *(f"$Q {v} -f {fmt} t.img" for v in verbs))
+
+
 def test_secrets():
     both("$Q create a.raw 1M", "$Q info --object foo a.raw",
          "$Q info --object foo,id=x a.raw", "$Q info --object secret,data=5 a.raw",
@@ -293,4 +306,4 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
-                 test_bitmaps, test_check, test_compare_formats, test_secrets, test_lean, test_help, test_names])
+                 test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets, test_lean, test_help, test_names])
