@@ -206,7 +206,8 @@ def test_pipe_errors():
     assert p.returncode == 1 and b"Broken pipe" in err, err
     if images.can_create("vmdk"):
         img("convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", "src.raw", "a.vmdk")
-        half = open("a.vmdk", "rb").read()[:SIZE // 3]
+        half = open("a.vmdk", "rb").read()
+        half = half[:len(half) // 2]
         p = subprocess.run([images.IMG, "convert", "-f", "vmdk", "-", "out"], input=half,
                            capture_output=True, check=False)
         assert p.returncode == 1 and p.stderr.startswith(b"lodge-img: "), p.stderr
@@ -262,7 +263,7 @@ def test_full_disk():
         return
     images.make_source("src.raw", SIZE, seed=11)
     want = sha256_of_file("src.raw")
-    with SmallDisk("2m") as small:
+    with SmallDisk("1m") as small:
         for name in known():
             fmt, options = FORMATS[name]
             p = img("convert", "-f", "raw", "-O", fmt, *(("-o", options) if options else ()), "-S", "0",
