@@ -348,10 +348,12 @@ static int status_of(const struct worker *w, unsigned id, uint64_t offset, uint6
     const struct serve_export *e = w->client->export;
     struct chain_status st;
     if (id >= CONTEXT_BITMAPS) {
-        bool dirty;
+        bool dirty = false;
         const struct bitmap_tools *tools = e->image->format->tools->bitmaps;
+        g_mutex_lock(&e->image->lock); /* writers mark bits meanwhile */
         int r = tools->next(e->image, e->bitmaps[id - CONTEXT_BITMAPS], e->offset + offset, n,
                             &dirty, length);
+        g_mutex_unlock(&e->image->lock);
         *flags = dirty ? DIRTY : 0;
         return r;
     }

@@ -4,7 +4,9 @@ import hashlib
 import io
 import json
 import os
+import resource
 import shutil
+import signal
 import sys
 import tarfile
 import xml.etree.ElementTree as ET
@@ -241,6 +243,27 @@ def test_export_refusals():
     assert os.listdir(".") == ["a.raw"], os.listdir(".")
 
 
+def small_files():
+    """As if the disk were full: no file gets larger than 1 MiB."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MIB, MIB))
+
+
+def test_full_disk():
+    """Nothing half made stays, and what was there is as it was."""
+    with open("a.raw", "wb") as f:
+        f.write(os.urandom(3 * MIB))
+    digest = sha256_of_file("a.raw")
+    refused("File too large", "export", "-f", "raw", "a.raw", "x.ova", preexec_fn=small_files)
+    assert os.listdir(".") == ["a.raw"], os.listdir(".")
+    make_ova("in.ova", ("vm.ovf", descriptor(capacity="3")), ("d.img", bytes(3 * MIB)))
+    refused("File too large", "import", "-O", "raw", "in.ova", preexec_fn=small_files)
+    make_ova("in.ova", ("vm.ovf", descriptor()), ("d.img", os.urandom(MIB)))
+    refused("File too large", "import", "-O", "vdi", "in.ova", preexec_fn=small_files)
+    assert sorted(os.listdir(".")) == ["a.raw", "in.ova"], os.listdir(".")
+    assert sha256_of_file("a.raw") == digest
+
+
 def test_checksum():
     """The same for every format, with and without threads, of chains and snapshots."""
     make_source("a.raw", 16 * MIB)
@@ -299,4 +322,4 @@ def test_sparsify():
 if __name__ == "__main__":
     sys.exit(images.main([
         test_export, test_round_trip, test_foreign_packages, test_hostile_packages,
-        test_export_refusals, test_checksum, test_sparsify]))
+        test_export_refusals, test_full_disk, test_checksum, test_sparsify]))

@@ -486,6 +486,34 @@ def test_nfs():
         assert json.load(f)["virtual-size"] == 1536 << 10
 
 
+# ---- a machine's drive ----
+
+def test_drive_of_a_machine():
+    vm = os.path.join(os.path.dirname(IMG), "lodge-vm")
+    make_source("a.raw", 4 * MIB)
+    with nbdkit("memory", "4M"):
+        img("convert", "-n", "-f", "raw", "-O", "raw", "a.raw", unix())
+        talk = [{"execute": "qmp_capabilities"}, {"execute": "query-block"}]
+        for command in ("write -P 7 1M 64k", "read -P 7 1M 64k", "flush"):
+            talk.append({"execute": "human-monitor-command",
+                         "arguments": {"command-line": f'qemu-io d "{command}"'}})
+        talk.append({"execute": "quit"})
+        with open("talk", "w", encoding="ascii") as f:
+            f.writelines(json.dumps(t) + "\n" for t in talk)
+        with open("talk", "rb") as f:
+            out = run(vm, "-S", "-display", "none", "-accel", "interp", "-m", "64", "-nodefaults",
+                      "-drive", f"file={unix()},format=raw,if=none,id=d", "-device",
+                      "virtio-blk-pci,drive=d", "-qmp", "stdio", stdin=f).stdout
+        replies = [json.loads(line) for line in out.splitlines()]
+        block = next(r["return"] for r in replies if isinstance(r.get("return"), list))
+        assert block[0]["inserted"]["image"]["virtual-size"] == 4 * MIB, block
+        img("convert", "-f", "raw", "-O", "raw", unix(), "b.raw")
+    with open("a.raw", "rb") as a, open("b.raw", "rb") as b:
+        want = bytearray(a.read())
+        want[MIB:MIB + 65536] = b"\7" * 65536
+        assert b.read() == want
+
+
 # ---- names and options of what has no server here ----
 
 def test_refusals():
@@ -531,5 +559,5 @@ if __name__ == "__main__":
         test_nbd_names, test_nbd_holes, test_nbd_writes, test_nbd_other_servers, test_nbd_errors,
         test_nbd_hostile_servers, test_nbd_reconnect, test_network_images_are_untrusted, test_http,
         test_https, test_http_hostile_servers, test_ftp, test_ssh, test_iscsi, test_nfs,
-        test_refusals,
+        test_drive_of_a_machine, test_refusals,
         test_local_info_loads_no_module]))
