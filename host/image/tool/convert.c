@@ -506,7 +506,8 @@ static bool run_copy(struct convert *c, struct feed *feed, struct sink *sink)
     int error = copy_run(&run);
     if (error) {
         tool_error("error while %s at byte %" PRIu64 ": %s",
-                   run.failed_writing ? "writing" : "reading", run.failed_at, g_strerror(-error));
+                   run.failed_writing ? "writing" : "reading", run.failed_at,
+                   feed->why && !run.failed_writing ? feed->why : g_strerror(-error));
     }
     return !error;
 }

@@ -49,6 +49,7 @@ struct feed {
     /* Any thread: fills .data. */
     int (*read)(struct feed *f, struct piece *p);
     void (*close)(struct feed *f); /* NULL: nothing to do */
+    char *why; /* of a failed next(), where it knows more than a number; g_malloc'd, or NULL */
 };
 
 /* Where they go to. */

@@ -143,6 +143,7 @@ void feed_free(struct feed *f)
     if (f && f->close) {
         f->close(f);
     }
+    g_free(f ? f->why : NULL);
     g_free(f);
 }
 

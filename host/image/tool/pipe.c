@@ -179,6 +179,9 @@ static int vmdk_ahead(struct pipe_feed *f)
     int r = vmdk_reader_next(f->vmdk, &f->grain, &error);
     f->have = r > 0;
     f->ended = r == 0;
+    if (r < 0) {
+        f->feed.why = g_strdup(error->message);
+    }
     return r < 0 ? -error_errno(error) : 0;
 }
 
