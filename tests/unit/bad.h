@@ -88,8 +88,8 @@ static void read_all(struct node *n)
     }
 }
 
-static void try_bad(const GByteArray *good, const char *format, const char *json,
-                    const struct bad *b, bool big)
+static G_GNUC_UNUSED void try_bad(const GByteArray *good, const char *format, const char *json,
+                                  const struct bad *b, bool big)
 {
     g_autoptr(GError) error = NULL;
     GByteArray *bytes = g_byte_array_new();
