@@ -16,4 +16,4 @@ struct codec {
 extern const struct codec codec_deflate; /* raw; with a window of 4 KiB on write: qcow2 */
 extern const struct codec codec_zlib;    /* vmdk, cloop, dmg */
 extern const struct codec codec_zstd;
-extern const struct codec codec_bzip2, codec_lzma, codec_adc; /* dmg; reading only */
+extern const struct codec codec_bzip2, codec_lzma, codec_lzfse, codec_adc; /* dmg; reading only */

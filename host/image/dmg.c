@@ -140,6 +140,8 @@ static const struct codec *codec_of(enum dmg_type type)
         return &codec_zlib;
     case DMG_BZIP2:
         return &codec_bzip2;
+    case DMG_LZFSE:
+        return &codec_lzfse;
     case DMG_LZMA:
         return &codec_lzma;
     default:

@@ -83,11 +83,6 @@ static bool add_chunk(struct dmg_table *t, const uint8_t *c, uint64_t first, uin
         g_set_error(error, LODGE_ERROR, ENOTSUP, "chunk type 0x%x is not supported", be32_at(c));
         return false;
     }
-    if (type == DMG_LZFSE) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP,
-                    "chunk at sector %" PRIu64 " is packed by lzfse, which is not supported", sector);
-        return false;
-    }
     if (!check_chunk(t, type, sector, sectors, at, stored, error)) {
         return false;
     }

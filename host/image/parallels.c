@@ -22,7 +22,7 @@ enum {
     HEADER = 64, ENTRY = 4, SECTOR = 512, VERSION = 2,
     HEADS = 16, TRACK_SECTORS = 32, /* what a new image says of its geometry */
     CLUSTER = 1 << 20, TRACKS_MAX = INT32_MAX / 513,
-    INUSE_AT = 44,
+    INUSE_AT = 44, COPY = 64 << 10,
     CLUSTERS_MAX = 1 << 30, /* for a check */
 };
 
@@ -386,6 +386,23 @@ static const char *find_fault(struct check *c, uint64_t at)
     return NULL;
 }
 
+/* Two guest clusters in one place: each gets what was read there. */
+static int copy_cluster(struct check *c, uint64_t n, uint64_t from)
+{
+    struct parallels *p = c->p;
+    g_autofree uint8_t *buf = g_malloc(COPY);
+    uint64_t to;
+    int r = make_cluster(p, n, &to);
+    for (uint64_t done = 0; r == 0 && done < p->cluster; done += COPY) {
+        uint64_t at = from + done, end = file_size(p->node->file);
+        size_t step = (size_t)MIN(p->cluster - done, COPY), there = at < end ? MIN(step, end - at) : 0;
+        r = file_read(p->node->file, at, buf, there);
+        r = r ? r : file_write(p->node->file, to + done, buf, there);
+    }
+    c->highest = p->end;
+    return r;
+}
+
 static int check_entry(struct check *c, uint64_t n)
 {
     struct parallels *p = c->p;
@@ -398,7 +415,9 @@ static int check_entry(struct check *c, uint64_t n)
              c->fix & FIX_ERRORS ? "Repairing" : "ERROR", n, at, fault);
         c->out->corruptions += !(c->fix & FIX_ERRORS);
         c->out->corruptions_fixed += (c->fix & FIX_ERRORS) != 0;
-        if (c->fix & FIX_ERRORS) {
+        if ((c->fix & FIX_ERRORS) && at < c->file_end && at >= p->data_at) {
+            r = copy_cluster(c, n, at);
+        } else if (c->fix & FIX_ERRORS) {
             le32_put(e, 0);
             tables_changed(p->table, entry_at(n), ENTRY);
         }

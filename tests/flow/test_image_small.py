@@ -2,9 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """qcow, qed, parallels, cow, luks, bochs, cloop and dmg: ours beside the tools of others."""
 import base64
-import bz2
 import json
-import lzma
 import os
 import random
 import re
@@ -12,9 +10,10 @@ import shutil
 import struct
 import subprocess
 import time
-import zlib
 
+import image_makers
 import images
+from image_makers import ADC, BZIP2, LZFSE, LZMA, ZLIB, make_cow, make_dmg
 from images import IMG, MIB, QEMU_IMG, img, make_source, qemu_img, run, sha256_of, sha256_of_file
 
 SECRET = ("--object", "secret,id=s0,data=open sesame")
@@ -267,6 +266,12 @@ def test_parallels_repairs():
     assert p.returncode == 1 and b"not closed correctly" in p.stderr, p.stderr
     p = img("check", "-r", "all", "-f", "parallels", "x.hds")
     qemu_img("check", "-f", "parallels", "x.hds")
+    before = sha256_of("x.hds", "parallels", IMG)
+    poke("x.hds", 64 + 4 * used[5], struct.pack("<I", entries[used[6]]))  # used twice
+    broken = sha256_of("x.hds", "parallels", IMG)
+    assert img("check", "-f", "parallels", "x.hds", check=False).returncode == 2 and broken != before
+    img("check", "-r", "all", "-f", "parallels", "x.hds", check=False)
+    assert sha256_of("x.hds", "parallels", IMG) == broken
     with open("x.hds", "ab") as f:
         f.write(bytes(200000))
     assert img("check", "-f", "parallels", "x.hds", check=False).returncode == 3
@@ -301,25 +306,6 @@ def test_old_parallels():
 
 
 # ---- cow ----
-
-def make_cow(path, size, sectors, backing=b"", layout=64):
-    """An oracle of its own: header, bitmap, sectors."""
-    if layout == 64:
-        head = struct.pack(">II1024siIQII", 0x4f4f4f4d, 2, backing, 0, 0, size, 512, 0)
-    elif layout == 32:
-        head = struct.pack(">II1024siQI", 0x4f4f4f4d, 2, backing, 0, size, 512)
-    else:  # User-mode Linux
-        head = struct.pack(">II4096siIQII", 0x4f4f4f4d, 2, backing, 0, 0, size, 512, 0)
-    bitmap = bytearray((size // 512 + 7) // 8)
-    for s in sectors:
-        bitmap[s // 8] |= 1 << s % 8
-    data_at = (len(head) + len(bitmap) + 511) // 512 * 512
-    with open(path, "wb") as f:
-        f.write(head + bitmap)
-        for s, data in sectors.items():
-            f.seek(data_at + s * 512)
-            f.write(data)
-
 
 def read_cow(path, base):
     """What the image holds, by the oracle; 1056 bytes of header."""
@@ -529,86 +515,12 @@ def test_cloop():
         assert a == b, f"{a}\n{b}"
 
 
-def pack_adc(data):
-    """Literals, and copies of what came 1 to 65536 bytes before."""
-    out, at, seen = bytearray(), 0, {}
-    literals = bytearray()
-
-    def flush():
-        while literals:
-            out.append(0x80 | min(len(literals), 128) - 1)
-            out.extend(literals[:128])
-            del literals[:128]
-    while at < len(data):
-        word = data[at:at + 4]
-        back = at - seen.get(word, at)
-        seen[word] = at
-        if 0 < back <= 65536 and len(word) == 4:
-            n = 4
-            while n < 67 and at + n < len(data) and data[at + n] == data[at + n - back]:
-                n += 1
-            flush()
-            if back <= 1024 and n <= 18:
-                out.extend(((n - 3) << 2 | (back - 1) >> 8, (back - 1) & 255))
-            else:
-                out.extend((0x40 | n - 4, (back - 1) >> 8, (back - 1) & 255))
-            at += n
-        else:
-            literals.append(data[at])
-            at += 1
-    flush()
-    return bytes(out)
-
-
-ADC, ZLIB, BZIP2, LZFSE, LZMA = range(0x80000004, 0x80000009)
-PACKERS = {0: lambda d: b"", 1: lambda d: d, 2: lambda d: b"", ADC: pack_adc, ZLIB: zlib.compress,
-           BZIP2: bz2.compress, LZMA: lambda d: lzma.compress(d, lzma.FORMAT_XZ),
-           LZFSE: lambda d: b"bvx$" * 10}
-
-
-def make_dmg(path, data, kinds, chunk=128 * 1024, resources=False):
-    """A disk in chunks of the given kinds in turn; two partitions, each with its table."""
-    body, tables = bytearray(b"\x11" * 512), []
-    half = len(data) // 2 // chunk * chunk
-    for first, last in ((0, half), (half, len(data))):
-        rows = []
-        for i, at in enumerate(range(first, last, chunk)):
-            part = data[at:min(at + chunk, last)]
-            kind = kinds[i % len(kinds)] if any(part) else 0
-            stored = PACKERS[kind](part)
-            rows.append(struct.pack(">IIQQQQ", kind, 0, (at - first) // 512, len(part) // 512,
-                                    len(body) - 512, len(stored)))
-            body += stored
-        rows.append(struct.pack(">IIQQQQ", 0xffffffff, 0, (last - first) // 512, 0, len(body) - 512, 0))
-        tables.append(struct.pack(">4sIQQQII", b"mish", 1, first // 512, (last - first) // 512, 0, 520, 0)
-                      + bytes(24) + struct.pack(">III", 2, 32, zlib.crc32(data[first:last])) + bytes(124) + struct.pack(">I", len(rows))
-                      + b"".join(rows))
-    tail_at = len(body)
-    if resources:
-        parts = b"".join(struct.pack(">I", len(t)) + t for t in tables)
-        tail = struct.pack(">IIII", 256, 256 + len(parts), len(parts), 0).ljust(256, b"\0") + parts
-        where = struct.pack(">QQ", tail_at, len(tail)), struct.pack(">QQ", 0, 0)
-    else:
-        items = "".join(f"<dict><key>Attributes</key><string>0x0050</string><key>Data</key><data>\n"
-                        f"{base64.encodebytes(t).decode()}</data><key>ID</key><string>{i}</string>"
-                        f"<key>Name</key><string>part {i}</string></dict>" for i, t in enumerate(tables))
-        tail = (f'<?xml version="1.0" encoding="UTF-8"?>\n<plist version="1.0"><dict>'
-                f"<key>resource-fork</key><dict><key>blkx</key><array>{items}</array></dict></dict></plist>"
-                ).encode()
-        where = struct.pack(">QQ", 0, 0), struct.pack(">QQ", tail_at, len(tail))
-    koly = (struct.pack(">4sIIIQQQ", b"koly", 4, 512, 1, 0, 512, tail_at - 512) + where[0]
-            + struct.pack(">II", 1, 1) + bytes(16) + bytes(136) + where[1] + bytes(120) + bytes(136)
-            + struct.pack(">IQ", 1, len(data) // 512))
-    with open(path, "wb") as f:
-        f.write(bytes(body) + tail + koly.ljust(512, b"\0"))
-
-
 def test_dmg():
     make_source("src.raw", 6 * MIB + 512 * 3)
     data = open("src.raw", "rb").read()
     want = sha256_of_file("src.raw")
     mixes = {"zlib": [ZLIB], "bzip2": [BZIP2], "lzma": [LZMA], "adc": [ADC], "raw": [1],
-             "mixed": [ZLIB, 1, ADC, BZIP2, LZMA]}
+             "lzfse": [LZFSE], "mixed": [ZLIB, 1, ADC, BZIP2, LZFSE, LZMA]}
     for name, kinds in mixes.items():
         for resources in (False, True):
             make_dmg("x.dmg", data, kinds, resources=resources)
@@ -621,9 +533,10 @@ def test_dmg():
         run("7zz", "x", "-y", "-oparts", "x.dmg")
         parts = b"".join(open(os.path.join("parts", p), "rb").read() for p in sorted(os.listdir("parts")))
         assert parts == data, "7zz reads the test's own dmg otherwise"
+    image_makers.PACKERS[LZFSE] = lambda part: image_makers.pack_lzfse(part, 700)  # 7zz cannot
     make_dmg("x.dmg", data, [LZFSE])
-    p = img("info", "-f", "dmg", "x.dmg", check=False)
-    assert p.returncode == 1 and b"lzfse" in p.stderr, p.stderr
+    img("convert", "-O", "raw", "x.dmg", "out.raw")
+    assert sha256_of_file("out.raw") == want
     with open("e.dmg", "wb") as f:
         f.write(b"encrcdsa" + bytes(4096))
     p = img("info", "e.dmg", check=False)

@@ -29,6 +29,20 @@ SEEDS = {
 }
 READ_ONLY = ("bochs", "cloop", "dmg", "probe")
 
+sys.path.insert(0, str(SOURCE / "tests/flow"))
+import image_makers  # noqa: E402
+
+# What lodge-img does not make: a call for each seed.
+MAKERS = {
+    "bochs": [lambda path, data: image_makers.make_bochs(path, data)],
+    "cloop": [lambda path, data: image_makers.make_cloop(path, data, 4096)],
+    "dmg": [lambda path, data, kinds=kinds, fork=fork: image_makers.make_dmg(path, data, kinds, 8192, fork)
+            for kinds in ([image_makers.ZLIB, image_makers.ADC, 1, image_makers.BZIP2],
+                          [image_makers.LZMA]) for fork in (False, True)],
+    "cow": [lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", 32),
+            lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", "uml")],
+}
+
 
 def build():
     if not (FUZZ / "build.ninja").exists():
@@ -68,6 +82,10 @@ def make_seeds(fmt, folder):
                            cwd=folder.parent, capture_output=True, text=True)
         if p.returncode == 0:
             (folder / f"seed{i}").write_bytes(as_list(image)[:1 << 20])
+    for i, maker in enumerate(MAKERS.get(fmt, [])):
+        image = folder.parent / f"{fmt}-made{i}.img"
+        maker(image, source.read_bytes()[:65536])
+        (folder / f"made{i}").write_bytes(as_list(image)[:1 << 20])
 
 
 def run(target, name, folder, *more):
