@@ -580,14 +580,14 @@ static bool go_on(struct bt_cpu *b)
         }
     }
     state_out(b);
-    if (b->flags & BLOCK_INTERP) {
-        return run_cold(b);
-    }
-    if (cpu->r.halted) {
+    if (cpu->r.halted && !(b->flags & BLOCK_INTERP)) {
         b->stop = STOP_HALTED;
         return false;
     }
     atomic_store(&b->inside, true);
+    if (b->flags & BLOCK_INTERP) {
+        return run_cold(b); /* inside as well: it writes to memory, too */
+    }
     if (find_code(b, NULL)) {
         enter(b);
     }

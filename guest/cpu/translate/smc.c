@@ -52,9 +52,15 @@ static void wait_for_others(struct bt_cpu *b)
     atomic_store(&b->inside, true);
 }
 
+/* How many pages have the flag while somebody may still write to them without looking. */
+static _Atomic unsigned unsettled;
+static pthread_mutex_t watch_lock = PTHREAD_MUTEX_INITIALIZER;
+
 bool smc_watched(const uint8_t *host)
 {
-    return ram_flags(host) & PAGE_CODE;
+    bool flag = ram_flags(host) & PAGE_CODE;
+    atomic_thread_fence(memory_order_seq_cst); /* the flag is set after the count */
+    return flag && !atomic_load(&unsettled);
 }
 
 void smc_watch(struct bt_cpu *b, uint8_t *host)
@@ -62,10 +68,18 @@ void smc_watch(struct bt_cpu *b, uint8_t *host)
     if (smc_watched(host)) {
         return;
     }
-    ram_flags_set(host, PAGE_CODE);
-    if (tlb_drop_writes(b->cpu, host)) {
-        wait_for_others(b);
+    atomic_store(&b->inside, false); /* who has the lock must not wait for us */
+    pthread_mutex_lock(&watch_lock);
+    if (!(ram_flags(host) & PAGE_CODE)) {
+        atomic_fetch_add(&unsettled, 1);
+        ram_flags_set(host, PAGE_CODE);
+        if (tlb_drop_writes(b->cpu, host)) {
+            wait_for_others(b);
+        }
+        atomic_fetch_sub(&unsettled, 1);
     }
+    pthread_mutex_unlock(&watch_lock);
+    atomic_store(&b->inside, true);
 }
 
 static void add_to_page(struct page_ref *ref, const uint8_t *host)
