@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """Real guests: kernels and disks of Debian's packages on each engine."""
 import os
+import pathlib
 import shutil
+import subprocess
+import tempfile
 import time
 
-from guest import BUILD, PATIENCE, UP, Failed, Machine, guest_file, main, tiny
+from guest import BUILD, PATIENCE, UP, Failed, Machine, cpio, guest_file, main, tiny
 
 
 def tiny_boot(engine, machine="pc", cpus=1, seconds=PATIENCE, guest="tiny", more=()):
@@ -70,6 +73,25 @@ def ovmf():
         "-drive", f"if=pflash,format=raw,unit=1,file={store}"))
 
 
+def stress():
+    """Four CPUs with all that can go wrong between them at once: tests/guest/stress.c."""
+    source = pathlib.Path(__file__).resolve().parent.parent / "guest" / "stress.c"
+    with tempfile.TemporaryDirectory() as folder:
+        program, initrd = os.path.join(folder, "stress"), os.path.join(folder, "initrd")
+        subprocess.run(["gcc", "-std=gnu11", "-O2", "-static", "-pthread", "-o", program, source], check=True)
+        archive = cpio({"stress": pathlib.Path(program).read_bytes()})
+        old = pathlib.Path(guest_file("tiny", "initrd")).read_bytes()
+        pathlib.Path(initrd).write_bytes(old + bytes(-len(old) % 4) + archive)
+        seconds = os.environ.get("LODGE_STRESS", "12")
+        with Machine(["-accel", "bt", "-smp", "4", *tiny("shell", "512M"), "-initrd", initrd]) as m:
+            m.expect("busybox")
+            out = m.run(f"/stress {seconds}", PATIENCE + 10 * int(seconds))
+            if "stress: ok" not in out or "wrong" in out:
+                raise Failed(out)
+            m.type("poweroff\n")
+            m.wait()
+
+
 def suspend():
     """State to a file under load, resumed in another process: the load goes on."""
     state = BUILD / "guests" / "state"
@@ -105,6 +127,7 @@ TESTS = {
     "debian-seabios-q35": lambda: debian("bt", "q35"),
     "debian-ovmf": ovmf,
     "suspend": suspend,
+    "stress": stress,
 }
 
 if __name__ == "__main__":

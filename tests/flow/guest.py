@@ -31,6 +31,16 @@ def tiny(run, memory="128M", append="", guest="tiny"):
             "-append", f"console=ttyS0 panic=-1 {append} lodge.run={run}"]
 
 
+def cpio(files):
+    """An archive for the kernel to unpack behind an initramfs: paths and contents."""
+    out = b""
+    for inode, (name, data) in enumerate([*files.items(), ("TRAILER!!!", b"")], 1):
+        fields = (inode, 0o100755, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
+        head = b"070701" + b"".join(b"%08x" % f for f in fields) + name.encode() + b"\0"
+        out += head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+    return out
+
+
 class Failed(Exception):
     pass
 
