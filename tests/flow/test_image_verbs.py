@@ -126,7 +126,9 @@ def test_create_help():
 
 
 def test_create_lines():
-    both(*(f"$Q create -f {fmt} t.{fmt} 64M; $Q info t.{fmt} | grep -v 'cid\\|disk size'"
+    both("$Q create -f raw -o nocow=on,extent_size_hint=1M h.raw 1M; ls h.raw",
+         "$Q create -f qcow2 -o extent_size_hint=1M,cluster_size=3 h.qcow2 1M; ls h.qcow2",
+         *(f"$Q create -f {fmt} t.{fmt} 64M; $Q info t.{fmt} | grep -v 'cid\\|disk size'"
            for fmt in images.CREATABLE if fmt != "luks"),
          "$Q create -f qcow2 -o compat=v3,cluster_size=32k,preallocation=metadata,lazy_refcounts=on,"
          "refcount_bits=8,nocow=on,compression_type=zstd,extended_l2=off a 10M",

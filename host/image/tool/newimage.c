@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host/image/tool/open.h"
 
+#include "base/util.h"
+#include "host/image/protocol.h"
+
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 /* -o: its help, and making an image by it. */
 
@@ -96,8 +102,65 @@ bool create_prepare(struct tool_create *how, const char *options, GError **error
     return !options || options_parse(how->options, options, error);
 }
 
+/* Asks the file system not to copy on write what the file holds: possible while it is empty. */
+static void set_nocow(int fd)
+{
+    int flags;
+    if (ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+        flags |= FS_NOCOW_FL;
+        ioctl(fd, FS_IOC_SETFLAGS, &flags); /* means something to btrfs only */
+    }
+}
+
+static void set_extent_size(int fd, uint64_t bytes)
+{
+    struct fsxattr attr;
+    bool ok = bytes <= UINT32_MAX && ioctl(fd, FS_IOC_FSGETXATTR, &attr) == 0;
+    if (ok) {
+        attr.fsx_xflags |= FS_XFLAG_EXTSIZE;
+        attr.fsx_extsize = (uint32_t)bytes;
+        ok = ioctl(fd, FS_IOC_FSSETXATTR, &attr) == 0;
+    }
+    if (!ok) {
+        tool_warn("Failed to set extent size hint: %s",
+                  g_strerror(bytes > UINT32_MAX ? EINVAL : errno));
+    }
+}
+
+/*
+ * What the file system must know before the first byte comes: makes the file if need be.
+ * *@made: it was not there before.
+ */
+static bool prepare_file(const struct tool_create *how, bool *made, GError **error)
+{
+    bool nocow = option_bool(how->options, "nocow", false);
+    uint64_t hint = option_size(how->options, "extent_size_hint", 0);
+    const char *path = name_local_path(how->name);
+    *made = false;
+    if ((!nocow && !hint) || !path) {
+        return true;
+    }
+    autofd int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    *made = fd >= 0;
+    if (fd < 0) {
+        fd = open(path, O_WRONLY | O_CLOEXEC);
+    }
+    if (fd < 0) {
+        error_set_errno(error, errno, "Could not create '%s'", how->name);
+        return false;
+    }
+    if (nocow) {
+        set_nocow(fd);
+    }
+    if (hint) {
+        set_extent_size(fd, hint);
+    }
+    return true;
+}
+
 bool create_run(const struct tool_create *how, GError **error)
 {
+    bool made;
     enum preallocation prealloc = PREALLOC_OFF;
     const char *mode = option_str(how->options, "preallocation");
     if (mode && !preallocation_of(mode, &prealloc, error)) {
@@ -112,5 +175,12 @@ bool create_run(const struct tool_create *how, GError **error)
         .options = how->options,
         .preallocation = prealloc,
     };
-    return chain_create(&make, error);
+    if (!prepare_file(how, &made, error)) {
+        return false;
+    }
+    bool ok = chain_create(&make, error);
+    if (!ok && made) {
+        unlink(name_local_path(how->name));
+    }
+    return ok;
 }
