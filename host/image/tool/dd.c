@@ -83,6 +83,7 @@ static bool make(const struct dd *d, uint64_t size)
     struct tool_create how = {.name = d->to, .format = d->format, .size = size};
     GError *error = NULL;
     if (!create_prepare(&how, NULL, &error)) {
+        options_free(how.options);
         tool_report(error, "%s", "");
         return false;
     }

@@ -191,11 +191,12 @@ static int run(struct args *args)
         tool_error("Either --size N or one filename must be specified.");
         return 1;
     }
-    if (!create_prepare(&how, text, &error)) {
+    bool fine = create_prepare(&how, text, &error);
+    owned = how.options;
+    if (!fine) {
         tool_report(error, "%s", "");
         return 1;
     }
-    owned = how.options;
     if ((!size && !from_image(args, &how, &used, &sizes)) || !measure(&how, used, out)) {
         return 1;
     }
