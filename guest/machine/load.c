@@ -692,6 +692,27 @@ void direct_boot_behind_firmware(struct machine *m)
     ram_note_write(ram, m->below_4g);
 }
 
+/* Memory types as firmware leaves them on all processors: RAM is written back, the rest of the
+ * first MiB and the hole below 4 GiB are not.  Linux leaves PAT alone without them. */
+static void set_memory_types(struct machine *m)
+{
+    enum { UNCACHED = 0, WRITE_BACK = 6, ENABLED = 0xc00, VALID = 0x800, FIXED_64K_AND_80000 = 2 };
+    uint64_t hole = m->below_4g <= UINT64_C(1) << 31 ? UINT64_C(1) << 31 : UINT64_C(3) << 30;
+    uint64_t size = (UINT64_C(1) << 32) - hole;
+    unsigned bits = m->cpu_model->phys_bits ? m->cpu_model->phys_bits : 40;
+    for (unsigned n = 0; n < vcpu_count(); n++) {
+        struct regs *r = &vcpu_at(n)->r;
+        for (unsigned i = 0; i < G_N_ELEMENTS(r->mtrr_fixed); i++) {
+            r->mtrr_fixed[i] = i < FIXED_64K_AND_80000   ? UINT64_C(0x0606060606060606)
+                               : i == FIXED_64K_AND_80000 ? UNCACHED /* the screen */
+                                                          : UINT64_C(0x0505050505050505);
+        }
+        r->mtrr_def_type = ENABLED | WRITE_BACK;
+        r->mtrr_base[0] = hole | UNCACHED;
+        r->mtrr_mask[0] = (((UINT64_C(1) << bits) - 1) & ~(size - 1)) | VALID;
+    }
+}
+
 void direct_boot_go(struct machine *m)
 {
     struct direct_boot *d = m->direct;
@@ -699,5 +720,6 @@ void direct_boot_go(struct machine *m)
     put_bios_data(m->ram->host);
     place_tables(m, m->ram->host);
     ram_note_write(m->ram->host, m->below_4g);
+    set_memory_types(m);
     set_cpu(d, vcpu_at(0));
 }

@@ -2,6 +2,8 @@
 """Real guests: kernels and disks of Debian's packages on each engine."""
 import os
 import pathlib
+import pty
+import select
 import shutil
 import subprocess
 import tempfile
@@ -28,6 +30,8 @@ def four_cpus():
             raise Failed(f"not 4 CPUs: {out}")
         # All four at once, and the kernel must not have lost trust in its clock.
         m.run("for i in 1 2 3 4; do (n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done) & done; wait")
+        if "uncachable" not in m.run("cat /proc/mtrr"):
+            raise Failed("no memory types")
         out = m.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")
         if "tsc" not in out and "kvm-clock" not in out:
             raise Failed(f"clock source: {out}")
@@ -71,6 +75,37 @@ def ovmf():
     debian("bt", "q35", (
         "-drive", "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
         "-drive", f"if=pflash,format=raw,unit=1,file={store}"))
+
+
+def run_on_a_terminal():
+    """What `make run GUEST=tiny` ends in: a login on this terminal, and back in the shell."""
+    tools = pathlib.Path(__file__).resolve().parents[2] / "tools"
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(tools / "run", ["run", str(BUILD), "tiny"])
+    seen, end = b"", time.monotonic() + 2 * PATIENCE
+
+    def answer(text, keys):
+        nonlocal seen
+        while text not in seen:
+            if time.monotonic() > end:
+                raise Failed(f"no {text!r} in {seen[-2000:]!r}")
+            if select.select([terminal], [], [], 1)[0]:
+                seen += os.read(terminal, 65536)
+        seen = b""
+        os.write(terminal, keys)
+
+    answer(b"/ # ", b"ifconfig eth0\r")
+    answer(b"10.0.2.15", b"")
+    answer(b"/ # ", b"poweroff\r")
+    try:
+        while os.read(terminal, 65536):
+            pass
+    except OSError:  # the terminal's end
+        pass
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise Failed(f"exit code {code}")
 
 
 def stress():
@@ -128,6 +163,7 @@ TESTS = {
     "debian-ovmf": ovmf,
     "suspend": suspend,
     "stress": stress,
+    "run": run_on_a_terminal,
 }
 
 if __name__ == "__main__":
