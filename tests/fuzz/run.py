@@ -38,7 +38,7 @@ MAKERS = {
     "cloop": [lambda path, data: image_makers.make_cloop(path, data, 4096)],
     "dmg": [lambda path, data, kinds=kinds, fork=fork: image_makers.make_dmg(path, data, kinds, 8192, fork)
             for kinds in ([image_makers.ZLIB, image_makers.ADC, 1, image_makers.BZIP2],
-                          [image_makers.LZMA]) for fork in (False, True)],
+                          [image_makers.LZMA], [image_makers.LZFSE]) for fork in (False, True)],
     "cow": [lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", 32),
             lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", "uml")],
 }
