@@ -148,11 +148,12 @@ static bool take(struct check *c, uint64_t at, uint64_t n)
     return true;
 }
 
-/* A bad entry: counted, told, and made 0 if that is wanted. */
-static int bad_entry(struct check *c, struct tables *t, uint64_t at, uint8_t *p, const char *what)
+/* A bad entry for @n clusters: counted, told, and made 0 if that is wanted. */
+static void bad_entry(struct check *c, struct tables *t, uint64_t at, uint8_t *p, uint64_t n)
 {
-    tell(c, "ERROR %s entry at byte %" PRIu64 " points at %" PRIu64 ", which is %s", what, at,
-         le64_at(p), qed_valid(c->q, le64_at(p), 1) ? "used twice" : "no cluster of the file");
+    tell(c, "ERROR %s entry at byte %" PRIu64 " points at %" PRIu64 ", which is %s",
+         t == c->q->l1 ? "L1" : "L2", at, le64_at(p),
+         qed_valid(c->q, le64_at(p), n) ? "used twice" : "no cluster of the file");
     c->out->corruptions++;
     if (c->fix & FIX_ERRORS) {
         le64_put(p, 0);
@@ -160,7 +161,6 @@ static int bad_entry(struct check *c, struct tables *t, uint64_t at, uint8_t *p,
         c->out->corruptions--;
         c->out->corruptions_fixed++;
     }
-    return 0;
 }
 
 static int check_l2(struct check *c, uint64_t l2_at)
@@ -177,7 +177,7 @@ static int check_l2(struct check *c, uint64_t l2_at)
             continue;
         }
         if (!take(c, entry, 1)) {
-            bad_entry(c, c->q->l2, at, p, "L2");
+            bad_entry(c, c->q->l2, at, p, 1);
             continue;
         }
         c->out->allocated_clusters++;
@@ -200,8 +200,11 @@ static int check_l1(struct check *c)
         if (!l2_at) {
             continue;
         }
-        r = take(c, l2_at, c->q->table) ? check_l2(c, l2_at)
-                                        : bad_entry(c, c->q->l1, at, p, "L1");
+        if (!take(c, l2_at, c->q->table)) {
+            bad_entry(c, c->q->l1, at, p, c->q->table);
+            continue;
+        }
+        r = check_l2(c, l2_at);
         if (r < 0) {
             return r;
         }
