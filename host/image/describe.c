@@ -4,6 +4,7 @@
 #include "host/image/describe.h"
 
 #include "host/image/chain.h"
+#include "host/image/protocol.h"
 
 #include <string.h>
 
@@ -56,7 +57,8 @@ static void add_specific(struct node *node, json_t *info)
                      json_object_get(data, "encrypt") || !strcmp(node->format->name, "luks");
     json_object_del(data, "dirty-flag");
     json_object_del(data, "encrypted");
-    if (tools && tools->dirty_flag) {
+    bool known = !node->format->flat || node->file->protocol->allocated; /* as QEMU has it */
+    if (tools && tools->dirty_flag && known) {
         json_object_set_new(info, "dirty-flag", json_boolean(dirty));
     }
     if (encrypted) {
@@ -91,7 +93,10 @@ json_t *node_info(struct node *node)
         json_object_set_new(info, "cluster-size", json_integer(cluster));
     }
     json_object_set_new(info, "format", json_string(node->format->name));
-    json_object_set_new(info, "actual-size", json_integer((json_int_t)file_allocated(node->file)));
+    if (node->file->protocol->allocated) { /* else nobody knows */
+        json_object_set_new(info, "actual-size",
+                            json_integer((json_int_t)file_allocated(node->file)));
+    }
     add_specific(node, info);
     if (node->backing_name) {
         g_autofree char *full = node_backing_path(node);

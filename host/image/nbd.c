@@ -765,11 +765,6 @@ static int disk_resize(struct file *f, uint64_t size)
     return size > f->size ? -ENOSPC : -ENOTSUP;
 }
 
-static uint64_t disk_allocated(struct file *f)
-{
-    return ((struct disk *)f->priv)->size;
-}
-
 static void disk_close(struct file *f)
 {
     struct disk *d = f->priv;
@@ -853,7 +848,6 @@ const struct protocol lodge_protocol = {
     .flush = disk_flush,
     .resize = disk_resize,
     .extent = disk_extent,
-    .allocated = disk_allocated,
     .create = disk_create,
     .reopen = disk_reopen,
 };

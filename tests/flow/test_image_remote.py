@@ -54,6 +54,12 @@ def test_nbd_names():
                      f"nbd+tcp://localhost:{port}/"):
             assert checksum(name) == sha256_of_file("a.raw"), name
         assert checksum("--image-opts", f"driver=nbd,host=localhost,port={port}")
+        if images.QEMU_IMG:  # says of it what qemu-img says
+            name = f"nbd://localhost:{port}"
+            assert img("info", name).stdout == run("qemu-img", "info", name).stdout
+            ours, theirs = (json.loads(run(tool, "info", "--output=json", name).stdout)
+                            for tool in (IMG, "qemu-img"))
+            assert ours == theirs, (ours, theirs)
     for bad, text in (("nbd:", "want nbd:HOST:PORT"), ("nbd:host", "want nbd:HOST:PORT"),
                       ("nbd:unix:/no/such", "Failed to connect to '/no/such'"),
                       ("nbd+unix:///x", "socket=PATH"), ("nbd://h/x?socket=y", "want nbd://HOST"),

@@ -14,7 +14,7 @@ import sys
 SOURCE, BUILD, IMG = (pathlib.Path(a) for a in sys.argv[1:4])
 SECONDS = 60 if os.environ.get("LODGE_LONG") == "1" else 3
 FUZZ = BUILD / "fuzz"
-TARGETS = ("fuzz_image", "fuzz_text")
+TARGETS = ("fuzz_image", "fuzz_text", "fuzz_peer")
 SECTOR = 512
 SKIP = 77  # meson's exit code for a test that leaves itself out
 
@@ -41,6 +41,32 @@ MAKERS = {
                           [image_makers.LZMA], [image_makers.LZFSE]) for fork in (False, True)],
     "cow": [lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", 32),
             lambda path, data: image_makers.make_cow(path, len(data), {3: data[:512]}, b"", "uml")],
+}
+
+
+def option(number, data=b""):
+    return struct.pack(">8sII", b"IHAVEOPT", number, len(data)) + data
+
+
+def request(kind, at, n, flags=0):
+    return struct.pack(">IHHQQI", 0x25609513, flags, kind, 1, at, n)
+
+
+# Sessions of an NBD client, and a descriptor: whole ones, to be broken.
+CONTEXTS = struct.pack(">III", 0, 2, 15) + b"base:allocation" + struct.pack(">I", 5) + b"qemu:"
+WISH = struct.pack(">IHHHH", 0, 3, 1, 2, 3)
+WORK = (request(0, 0, 4096) + request(1, 512, 64) + b"x" * 64 + request(7, 0, 1 << 20) +
+        request(6, 4096, 4096, 2) + request(4, 8192, 4096) + request(3, 0, 0) + request(5, 0, 512) +
+        request(0, 0, 4096, 4) + request(2, 0, 0))
+PEERS = {
+    "nbd": [struct.pack(">I", 3) + option(3) + option(8) + option(9, CONTEXTS) + option(10, CONTEXTS) +
+            option(6, WISH) + option(7, WISH) + WORK,
+            struct.pack(">I", 1) + option(1) + WORK, struct.pack(">I", 3) + option(5) + option(2)],
+    "ovf": [b"""<Envelope xmlns="x" xmlns:o="x"><References><File o:href="d.vmdk" o:id="f" o:size="9"/>
+</References><DiskSection><Disk o:capacity="1" o:capacityAllocationUnits="byte * 2^30" o:diskId="d"
+o:fileRef="f" o:format="vmdk"/></DiskSection><NetworkSection><Network o:name="n"/></NetworkSection>
+<VirtualSystem o:id="v"><Name>v</Name><VirtualHardwareSection><Item><ResourceType>4</ResourceType>
+<VirtualQuantity>1</VirtualQuantity></Item></VirtualHardwareSection></VirtualSystem></Envelope>"""],
 }
 
 
@@ -118,6 +144,12 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "seed").write_text('{"execute": "x", "a.b": [1, true, null]}\nfile=a,,b,size=1.5G,on')
     fine &= run("fuzz_text", "text", folder, "-max_len=4096")
+    for name, seeds in PEERS.items():
+        folder = FUZZ / "corpus" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for i, seed in enumerate(seeds):
+            (folder / f"seed{i}").write_bytes(seed)
+        fine &= run("fuzz_peer", name, folder, "-max_len=8192")
     return 0 if fine else 1
 
 

@@ -44,7 +44,8 @@ static void print_human(struct node *node, const json_t *info)
 {
     const json_t *actual = json_object_get(info, "actual-size");
     g_autofree char *size = size_text(node->size);
-    g_autofree char *used = size_text((uint64_t)json_integer_value(actual));
+    g_autofree char *used =
+        actual ? size_text((uint64_t)json_integer_value(actual)) : g_strdup("unavailable");
     const struct format_tools *tools = node->format->tools;
     const json_t *cluster = json_object_get(info, "cluster-size");
     const json_t *specific = json_object_get(info, "format-specific");
