@@ -8,7 +8,7 @@
 #include <string.h>
 
 /*
- * The engine of convert.  Each thread does the same: cut a piece (under .lock), read it, pack
+ * The engine of convert.  Each thread does the same: cut a piece (under .cut_lock), read it, pack
  * it, write it.  If the sink wants order a piece that is early is left to the thread that
  * writes at the moment, so that nobody sleeps while there is something to read.
  */
@@ -33,14 +33,15 @@ struct engine {
     struct job jobs[JOBS_MAX], *free_jobs;
     struct job *waiting[JOBS_MAX]; /* for their turn, at turn % n_jobs */
     unsigned n_jobs;
-    uint64_t cut;  /* pieces cut so far */
     uint64_t turn; /* whose turn it is to be written */
     bool writing;  /* somebody writes what is .waiting */
-    bool ended;
     int error;
     uint64_t done;     /* guest bytes whose fate is settled */
     int64_t started;   /* us, for .rate */
     size_t packed_max; /* of a unit: what takes more is kept as it is */
+    GMutex cut_lock;   /* of the feed and: */
+    uint64_t cut;      /* pieces cut so far */
+    bool ended;
 };
 
 /* Only the first failure counts. */
@@ -57,11 +58,11 @@ static void fail(struct engine *e, int error, uint64_t at, bool writing)
 }
 
 /* Sleeps until what has been done would have taken so long at the rate that was asked for. */
-static void keep_rate(struct engine *e)
+static void keep_rate(const struct engine *e, uint64_t done)
 {
     const struct copy *c = e->copy;
     if (c->rate) {
-        int64_t due = e->started + (int64_t)((double)e->done * 1e6 / (double)c->rate);
+        int64_t due = e->started + (int64_t)((double)done * 1e6 / (double)c->rate);
         int64_t now = g_get_monotonic_time();
         if (due > now) {
             g_usleep((gulong)(due - now));
@@ -69,21 +70,23 @@ static void keep_rate(struct engine *e)
     }
 }
 
-/* False: there is none, or somebody failed. */
+/* False: there is none, or somebody failed.  The feed may wait for a pipe, so others that have
+ * something to write do not wait for .cut_lock. */
 static bool cut(struct engine *e, struct piece *p)
 {
     g_mutex_lock(&e->lock);
-    bool more = !e->ended && !e->error;
-    int error = 0;
-    if (more) {
-        keep_rate(e);
-        error = e->copy->feed->next(e->copy->feed, p);
-        e->ended = !error && p->kind == PIECE_END;
-        more = !error && !e->ended;
-        p->turn = e->cut;
-        e->cut += more;
-    }
+    uint64_t done = e->done;
+    bool more = !e->error;
     g_mutex_unlock(&e->lock);
+    keep_rate(e, done);
+    g_mutex_lock(&e->cut_lock);
+    more = more && !e->ended;
+    int error = more ? e->copy->feed->next(e->copy->feed, p) : 0;
+    e->ended |= more && (error || p->kind == PIECE_END);
+    more = more && !e->ended;
+    p->turn = e->cut;
+    e->cut += more;
+    g_mutex_unlock(&e->cut_lock);
     if (error) {
         fail(e, error, p->offset, false);
     }
@@ -415,6 +418,7 @@ int copy_run(struct copy *c)
     e->copy = c;
     e->started = g_get_monotonic_time();
     g_mutex_init(&e->lock);
+    g_mutex_init(&e->cut_lock);
     g_cond_init(&e->moved);
     if (prepare(e, threads)) {
         run_threads(e, threads);
@@ -431,5 +435,6 @@ int copy_run(struct copy *c)
     }
     g_cond_clear(&e->moved);
     g_mutex_clear(&e->lock);
+    g_mutex_clear(&e->cut_lock);
     return e->error;
 }
