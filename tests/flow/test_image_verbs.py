@@ -34,6 +34,7 @@ def clean(data):
     text = data.decode()
     text = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DATE", text)
     text = re.sub(r'("date-n?sec": )\d+', r"\1N", text)
+    text = re.sub(r'(\bcid"?: )\d+', r"\1N", text)  # of a vmdk, random
     text = re.sub(r"in \d+\.\d+ seconds", "in T seconds", text)
     text = re.sub(r"(Image end offset|disk size): .*", r"\1: N", text)  # where space is taken is ours
     text = re.sub(r'("actual-size|"image-end-offset)": \d+', r"\1: N", text)
