@@ -192,8 +192,8 @@ bool target_is_device(const struct node *node)
 static bool took_space_before(struct node *node)
 {
     static const char *const formats[] = {"qcow2", "vdi", NULL};
-    if (!strcmp(node->format->name, "vpc")) {
-        return node->granule == 1; /* fixed */
+    if (!strcmp(node->format->name, "vpc") || !strcmp(node->format->name, "vmdk")) {
+        return node->granule == 1; /* fixed, flat */
     }
     return g_strv_contains(formats, node->format->name) &&
            file_size(node->file) / 10 * 9 > file_allocated(node->file);
