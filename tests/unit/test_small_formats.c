@@ -195,7 +195,9 @@ static void a_full_disk_loses_nothing(void **state)
         GByteArray *image = good_image(kind->format, kind->create, SIZE, NULL);
         struct node *n = open_kind(kind, image, NULL);
         memset(model, 0, sizeof(model));
-        fill_random(g_rand_new_with_seed(1), model, 300000);
+        GRand *dice = g_rand_new_with_seed(1);
+        fill_random(dice, model, 300000);
+        g_rand_free(dice);
         assert_int_equal(chain_write(n, 0, model, 300000), 0);
         mem_of(n->file)->max = image->len + 100000;
         assert_int_equal(chain_write(n, 1 << 20, model, 1 << 20), -ENOSPC);
