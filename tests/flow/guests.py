@@ -171,9 +171,9 @@ def ovmf_kernel():
     """-kernel through UEFI: OVMF finds it in fw_cfg."""
     code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
     with Screen(["-M", "q35", "-drive", f"if=pflash,format=raw,readonly=on,file={code}", "-no-reboot",
-                 *tiny("poweroff", "256M", "quiet")], vga=False) as m:
+                 *tiny("poweroff", "256M")], vga=False) as m:
         m.expect(UP)
-        if "EFI stub" not in m.seen:
+        if "efi: EFI v2" not in m.seen:
             raise Failed("not through UEFI")
         m.powered_off()
 
