@@ -62,8 +62,8 @@ static bool open_tables(struct qcow2 *q, GError **error)
         error_set_errno(error, -r, "Could not read L1 table");
         return false;
     }
-    q->l2 = table_cache_new(q->file, q->piece, L2_BYTES / q->piece, clean_l2, q, error);
-    return q->l2 && qcow2_snapshots_read(q, error) && qcow2_bitmaps_read(q, error) &&
+    q->l2 = tables_new_sized(q->file, q->piece, L2_BYTES / q->piece, clean_l2, q);
+    return qcow2_snapshots_read(q, error) && qcow2_bitmaps_read(q, error) &&
            qcow2_refs_open(q, error);
 }
 
@@ -170,8 +170,8 @@ static void qcow2_close(struct node *node)
     qcow2_snapshots_free(q);
     qcow2_bitmaps_free(q);
     qcow2_crypt_close(q);
-    table_cache_free(q->l2);
-    table_cache_free(q->refs);
+    tables_free(q->l2);
+    tables_free(q->refs);
     whole_table_free(&q->l1);
     whole_table_free(&q->reftable);
     file_close(q->data_own);

@@ -4,7 +4,8 @@
 #include "base/bytes.h"
 #include "host/image/format.h"
 #include "host/image/luks.h"
-#include "host/image/table_cache.h"
+#include "host/image/tables.h"
+#include "host/image/whole_table.h"
 
 /*
  * What the files of the format "qcow2" share.
@@ -116,7 +117,7 @@ struct qcow2 {
     bool keep_dirty; /* something that failed could not be mended */
 
     struct whole_table l1, reftable;
-    struct table_cache *l2, *refs;
+    struct tables *l2, *refs;
     uint64_t first_free; /* no free host cluster before it */
     uint64_t packed_at;  /* where the next compressed bytes may go; 0: nowhere yet */
     struct freed *freed;
@@ -147,6 +148,21 @@ static inline uint64_t qcow2_clusters(const struct qcow2 *q, uint64_t bytes)
 static inline uint64_t qcow2_l1_get(const struct qcow2 *q, uint64_t i)
 {
     return be64_at(q->l1.bytes + 8 * i);
+}
+
+/* A piece of a table; NULL with @result. */
+static inline uint8_t *qcow2_piece(struct tables *t, uint64_t at, bool wait, int *result)
+{
+    uint8_t *p = NULL;
+    *result = tables_at(t, at, wait, &p);
+    return p;
+}
+
+static inline uint8_t *qcow2_blank_piece(struct tables *t, uint64_t at, int *result)
+{
+    uint8_t *p = NULL;
+    *result = tables_blank(t, at, &p);
+    return p;
 }
 
 /* ---- qcow2_header.c ---- */

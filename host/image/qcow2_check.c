@@ -236,7 +236,7 @@ bool qcow2_check(struct node *node, unsigned fix, struct check_result *out, GErr
     struct qcow2_counting c = {.q = q, .out = out, .fix = fix};
     int r = node->read_only ? 0 : qcow2_settle(q);
     out->total_clusters = qcow2_clusters(q, q->h.size);
-    table_cache_drop_all(q->l2);
+    tables_forget(q->l2);
     c.file_n = file_size(q->file);
     if (r || !qcow2_counts_init(&c.counts, qcow2_clusters(q, c.file_n) + 1, error)) {
         if (r) {

@@ -26,7 +26,7 @@ uint8_t *qcow2_l2(struct qcow2 *q, uint64_t cluster, bool wait, int *result)
     }
     uint64_t within = (cluster & ((1ull << q->l2_bits) - 1)) * q->entry;
     uint64_t piece = within & ~(uint64_t)(q->piece - 1);
-    uint8_t *p = table_cache_get(q->l2, at + piece, wait, result);
+    uint8_t *p = qcow2_piece(q->l2, at + piece, wait, result);
     return p ? p + (within - piece) : NULL;
 }
 

@@ -27,7 +27,7 @@ static void put_entry(struct qcow2 *q, uint8_t *p, uint64_t entry, uint64_t bits
     if (q->extended) {
         be64_put(p + 8, bits);
     }
-    table_cache_changed(q->l2, p, q->entry);
+    tables_touched(q->l2, p, q->entry);
 }
 
 /* ---- L2 tables ---- */
@@ -37,11 +37,11 @@ static int copy_table(struct qcow2 *q, uint64_t from, uint64_t to)
     int r = 0;
     g_autofree uint8_t *copy = g_try_malloc(q->piece);
     for (uint32_t i = 0; i < q->cluster && !r; i += q->piece) {
-        const uint8_t *old = copy && from ? table_cache_get(q->l2, from + i, true, &r) : NULL;
+        const uint8_t *old = copy && from ? qcow2_piece(q->l2, from + i, true, &r) : NULL;
         if (old) {
             memcpy(copy, old, q->piece);
         }
-        uint8_t *p = r ? NULL : table_cache_blank(q->l2, to + i, &r);
+        uint8_t *p = r ? NULL : qcow2_blank_piece(q->l2, to + i, &r);
         if (p && old) {
             memcpy(p, copy, q->piece);
         }

@@ -147,6 +147,6 @@ int qcow2_refs_rebuild(struct qcow2 *q, struct qcow2_counts *counts, unsigned or
     q->reftable = table;
     q->first_free = 0;
     q->packed_at = 0;
-    table_cache_drop_all(q->refs);
+    tables_forget(q->refs);
     return q->node->read_only ? 0 : qcow2_meta_collect(q);
 }

@@ -86,7 +86,7 @@ int qcow2_ref_view(struct qcow2 *q, uint64_t cluster, struct qcow2_view *v)
         return qcow2_corrupt(q);
     }
     int r;
-    v->bytes = table_cache_get(q->refs, at + within / per_piece(q) * q->piece, true, &r);
+    v->bytes = qcow2_piece(q->refs, at + within / per_piece(q) * q->piece, true, &r);
     v->i = within % per_piece(q);
     v->n = per_piece(q) - v->i;
     return r;
@@ -103,7 +103,7 @@ void qcow2_ref_changed(struct qcow2 *q, const struct qcow2_view *v, uint64_t fro
 {
     uint64_t first = (from << q->h.refcount_order) / 8;
     uint64_t end = ((to << q->h.refcount_order) + 7) / 8;
-    table_cache_changed(q->refs, v->bytes + first, (uint32_t)(end - first));
+    tables_touched(q->refs, v->bytes + first, (uint32_t)(end - first));
 }
 
 /* ---- what is known to be metadata ---- */
@@ -191,17 +191,14 @@ int qcow2_meta_collect(struct qcow2 *q)
 static int clean_refs(void *owner)
 {
     struct qcow2 *q = owner; /* a count that is too high harms nobody: any time will do */
-    return table_cache_write(q->refs);
+    return tables_write(q->refs);
 }
 
 bool qcow2_refs_open(struct qcow2 *q, GError **error)
 {
     /* Who checks reads them in order, and has better use for memory. */
     uint32_t bytes = q->node->flags & OPEN_CHECK ? REFS_CHECK : REFS_BYTES;
-    q->refs = table_cache_new(q->file, q->piece, bytes / q->piece, clean_refs, q, error);
-    if (!q->refs) {
-        return false;
-    }
+    q->refs = tables_new_sized(q->file, q->piece, bytes / q->piece, clean_refs, q);
     int r = whole_table_read(&q->reftable, q->file, q->h.reftable_at,
                              (size_t)q->h.reftable_clusters << q->h.cluster_bits);
     if (r) {
@@ -227,8 +224,8 @@ static void given_back(struct qcow2 *q, uint64_t first, uint64_t n)
     for (uint64_t c = first; c < end; c++) {
         if (q->meta[c / WORD_BITS] >> c % WORD_BITS & 1) {
             q->meta[c / WORD_BITS] &= ~(1ull << c % WORD_BITS);
-            table_cache_drop(q->l2, c << q->h.cluster_bits, q->cluster);
-            table_cache_drop(q->refs, c << q->h.cluster_bits, q->cluster);
+            tables_drop(q->l2, c << q->h.cluster_bits, q->cluster);
+            tables_drop(q->refs, c << q->h.cluster_bits, q->cluster);
         }
     }
     if (q->packed_at && (q->packed_at - 1) >> q->h.cluster_bits >= first &&
@@ -322,7 +319,7 @@ static int new_block(struct qcow2 *q, uint64_t block)
     }
     r = qcow2_meta_set(q, at, q->cluster);
     for (uint32_t i = q->cluster / q->piece; i-- && !r;) {
-        uint8_t *piece = table_cache_blank(q->refs, at + (uint64_t)i * q->piece, &r);
+        uint8_t *piece = qcow2_blank_piece(q->refs, at + (uint64_t)i * q->piece, &r);
         if (piece && i == 0) {
             qcow2_ref_put(piece, 0, q->h.refcount_order, 1);
         }
@@ -510,7 +507,7 @@ static int settle_counts(struct qcow2 *q)
     if (q->lazy) {
         return qcow2_mark(q, INCOMPAT_DIRTY, true);
     }
-    int r = table_cache_write(q->refs);
+    int r = tables_write(q->refs);
     if (!r && q->reftable.any_dirty) {
         r = flush_files(q);
         r = r ? r : whole_table_write(&q->reftable, q->file);
@@ -520,13 +517,13 @@ static int settle_counts(struct qcow2 *q)
 
 int qcow2_settle(struct qcow2 *q)
 {
-    if (!table_cache_dirty(q->l2) && !q->l1.any_dirty && !q->n_freed) {
+    if (!tables_dirty(q->l2) && !q->l1.any_dirty && !q->n_freed) {
         return q->lazy ? 0 : settle_counts(q);
     }
     int r = settle_counts(q);
     r = r ? r : flush_files(q);
-    if (!r && table_cache_dirty(q->l2)) {
-        r = table_cache_write(q->l2);
+    if (!r && tables_dirty(q->l2)) {
+        r = tables_write(q->l2);
         r = r ? r : file_flush(q->file);
     }
     if (!r && q->l1.any_dirty) {
@@ -564,19 +561,19 @@ int qcow2_reftable_grow(struct qcow2 *q, uint64_t blocks)
     for (uint64_t b = 0; b < more; b++) { /* block b lies in the cluster base + b */
         whole_table_put64(&fresh, old + b, (base + b) << q->h.cluster_bits);
         for (uint32_t i = 0; i < q->cluster / q->piece && !r; i++) {
-            table_cache_blank(q->refs, ((base + b) << q->h.cluster_bits) + (uint64_t)i * q->piece,
+            qcow2_blank_piece(q->refs, ((base + b) << q->h.cluster_bits) + (uint64_t)i * q->piece,
                               &r);
         }
     }
     q->reftable = fresh;
     r = r ? r : qcow2_ref_add(q, base, more + table, 1);
-    r = r ? r : table_cache_write(q->refs);
+    r = r ? r : tables_write(q->refs);
     r = r ? r : whole_table_write(&q->reftable, q->file);
     r = r ? r : file_flush(q->file);
     if (r) {
         q->reftable = was;
         whole_table_free(&fresh);
-        table_cache_drop(q->refs, base << q->h.cluster_bits, more << q->h.cluster_bits);
+        tables_drop(q->refs, base << q->h.cluster_bits, more << q->h.cluster_bits);
         return r;
     }
     q->h.reftable_at = at;

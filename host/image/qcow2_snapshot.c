@@ -284,7 +284,7 @@ static int begin(struct qcow2 *q)
     r = r ? r : qcow2_settle(q); /* what the first one gave back */
     r = r ? r : qcow2_mark(q, INCOMPAT_DIRTY, true);
     if (!r) {
-        table_cache_drop_all(q->l2); /* clean; the tables change under it */
+        tables_forget(q->l2); /* clean; the tables change under it */
     }
     return r;
 }
@@ -379,7 +379,7 @@ static int make(struct qcow2 *q, struct qcow2_snapshot *s)
     int r = begin(q);
     r = r ? r : qcow2_alloc_table(q, bytes, &s->l1_at);
     r = r ? r : count_all(q, q->l1.bytes, q->h.l1_entries, 1);
-    r = r ? r : table_cache_write(q->refs); /* counts first */
+    r = r ? r : tables_write(q->refs); /* counts first */
     r = r ? r : qcow2_settle(q);
     r = r ? r : file_flush(q->file);
     r = r ? r : flag_all(q); /* nothing is used once any more */

@@ -16,8 +16,10 @@ struct file;
 struct tables;
 
 /* @page: bytes, a power of two.  @clean: tables_write() in the format's safe order; 0 or -errno. */
-struct tables *tables_new(struct file *file, uint32_t page, int (*clean)(void *owner),
-                          void *owner);
+struct tables *tables_new(struct file *file, uint32_t page, int (*clean)(void *owner), void *owner);
+/* The same with room for @pages pages instead of 512. */
+struct tables *tables_new_sized(struct file *file, uint32_t page, uint32_t pages,
+                                int (*clean)(void *owner), void *owner);
 void tables_free(struct tables *t); /* NULL is fine; what was not written is lost */
 /*
  * Where the page with byte @at of the file lies in memory from @at on, until the next call;
@@ -25,8 +27,12 @@ void tables_free(struct tables *t); /* NULL is fine; what was not written is los
  * -EAGAIN if the file would have to be read.
  */
 int tables_at(struct tables *t, uint64_t at, bool wait, uint8_t **out);
+/* The same for a whole page without reading it: zeroes, changed. */
+int tables_blank(struct tables *t, uint64_t at, uint8_t **out);
 /* The @n bytes at @at, which tables_at() has just given, were changed. */
 void tables_changed(struct tables *t, uint64_t at, uint32_t n);
+/* The same, named by where they lie in memory. */
+void tables_touched(struct tables *t, const uint8_t *changed, uint32_t n);
 /* All changed pages to the file, which is not flushed. */
 int tables_write(struct tables *t);
 /* Up to @n changed pages, whole, for a format that writes them by way of a log; and that one
@@ -40,3 +46,5 @@ void tables_written(struct tables *t, uint64_t at);
 bool tables_dirty(const struct tables *t);
 /* Forgets all pages: the file was changed otherwise. */
 void tables_forget(struct tables *t);
+/* Forgets those in a part of the file, changes included. */
+void tables_drop(struct tables *t, uint64_t at, uint64_t n);
