@@ -26,7 +26,7 @@ struct vm_options {
     const char *accel;      /* "kvm:tcg"; NULL: choose */
     const char *memory_backend;
     const char *mem_path;
-    const char *display, *vnc, *keymap, *gdb, *incoming, *debugcon;
+    const char *display, *vnc, *keymap, *gdb, *incoming, *debugcon, *loadvm;
     const char *log_items, *log_file;
     const char *runas, *chroot, *pidfile, *sandbox;
     const char *rtc_base;

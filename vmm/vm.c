@@ -12,6 +12,7 @@
 #include "vmm/migrate.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
+#include "vmm/savevm.h"
 
 #include <glib-unix.h>
 #include <signal.h>
@@ -462,6 +463,10 @@ static bool start(GError **error)
     if (o->incoming) {
         vm.state = VM_INMIGRATE;
         return migrate_incoming(o->incoming, o->paused, error);
+    }
+    if (o->loadvm && !savevm_load(o->loadvm, error)) {
+        g_prefix_error(error, "-loadvm %s: ", o->loadvm);
+        return false;
     }
     return o->paused || vm_cont(error);
 }

@@ -234,6 +234,9 @@ struct snapshot_tools {
     bool (*create)(struct node *node, struct image_snapshot *snap, GError **error);
     bool (*apply)(struct node *node, const char *id_or_name, GError **error);
     bool (*remove)(struct node *node, const char *id_or_name, GError **error);
+    /* Optional: where a machine's state is kept, a guest offset behind the disk from which on
+     * map(), place() and zero() work although .size ends before. */
+    uint64_t (*state_offset)(struct node *node);
     /* A read-only view: convert -l. */
     bool (*load)(struct node *node, const char *id_or_name, GError **error);
 };

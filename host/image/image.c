@@ -315,6 +315,11 @@ const char *image_node_name(const Image *img)
     return img->node_name;
 }
 
+bool image_has_job(const Image *img)
+{
+    return img->job != NULL;
+}
+
 bool image_attached(const Image *img)
 {
     return img->changed != NULL;

@@ -88,6 +88,7 @@ void image_on_change(Image *img, void (*changed)(void *owner), void *owner);
 Image *image_new_empty(const char *id);
 Image *image_find(const char *id_or_node_name);
 const char *image_node_name(const Image *img); /* NULL: none was given */
+bool image_has_job(const Image *img);
 bool image_attached(const Image *img);         /* a device uses it */
 /* The chain under it, for who looks at it or changes it while nothing is under way. */
 struct node *image_top(const Image *img);

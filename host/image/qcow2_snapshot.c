@@ -576,7 +576,14 @@ static const struct image_snapshot *snapshot_get(struct node *node, unsigned n)
     return &qcow2_of(node)->snapshots[n].shown;
 }
 
+static uint64_t state_offset(struct node *node)
+{
+    const struct qcow2 *q = qcow2_of(node);
+    return qcow2_l1_entries_for(q, q->h.size) << (q->h.cluster_bits + q->l2_bits);
+}
+
 const struct snapshot_tools qcow2_snapshot_tools = {
+    .state_offset = state_offset,
     .count = snapshot_count,
     .get = snapshot_get,
     .create = snapshot_create,

@@ -16,6 +16,7 @@
 #include "vmm/migrate.h"
 #include "vmm/monitor/qemu_io.h"
 #include "vmm/options.h"
+#include "vmm/savevm.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -325,6 +326,12 @@ static bool info_block(ARGS)
     return true;
 }
 
+static bool info_snapshots(ARGS)
+{
+    (void)args;
+    return savevm_list(out, error);
+}
+
 static void one_image_stats(Image *img, void *owner)
 {
     struct image_stats s = image_stats(img);
@@ -444,6 +451,7 @@ static bool info_roms(ARGS)
 const struct hmp_command hmp_infos[] = {
     {"balloon", "", 0, 0, "memory the guest has left", info_balloon},
     {"block", "", 0, 0, "drives", info_block},
+    {"snapshots", "", 0, 0, "snapshots of the machine", info_snapshots},
     {"blockstats", "", 0, 0, "counters of drives", info_blockstats},
     {"chardev", "", 0, 0, "character devices", info_chardev},
     {"cpus", "", 0, 0, "CPUs", info_cpus},
@@ -777,11 +785,20 @@ static bool do_block_resize(ARGS)
 
 static bool do_savevm(ARGS)
 {
-    (void)args, (void)out;
-    g_set_error(error, LODGE_ERROR, ENOTSUP,
-                "states are not kept inside disk images: migrate file:PATH writes one, "
-                "-incoming file:PATH takes it");
-    return false;
+    (void)out;
+    return savevm_save(args->at[0], error);
+}
+
+static bool do_loadvm(ARGS)
+{
+    (void)out;
+    return savevm_load(args->at[0], error);
+}
+
+static bool do_delvm(ARGS)
+{
+    (void)out;
+    return savevm_remove(args->at[0], error);
 }
 
 const struct hmp_command hmp_commands[] = {
@@ -810,7 +827,9 @@ const struct hmp_command hmp_commands[] = {
     {"migrate_incoming", "URI", 1, 1, "take a state, after -incoming defer", do_migrate_incoming},
     {"block_resize", "DRIVE SIZE", 2, 2, "another size for a drive; megabytes without a suffix", do_block_resize},
     {"qemu-io", "DRIVE \"COMMAND\"", 2, 2, "read, write, discard or flush as the guest would", do_qemu_io},
-    {"savevm|loadvm|delvm", "NAME", 1, 1, "not supported: it says what is", do_savevm},
+    {"savevm", "NAME", 1, 1, "keep disks and machine as a snapshot", do_savevm},
+    {"loadvm", "NAME", 1, 1, "go back to a snapshot", do_loadvm},
+    {"delvm", "NAME", 1, 1, "remove a snapshot", do_delvm},
     {"device_add", "MODEL[,PROP=VALUE...]", 1, 1, "add a device", do_device_add},
     {"device_del", "ID", 1, 1, "take a device out", do_device_del},
     {"set_link", "NAME on|off", 2, 2, "pull or plug a network cable", do_set_link},
