@@ -52,10 +52,27 @@ static void add_disk(Image *img, void *owner)
     g_ptr_array_add(d->all, top);
 }
 
-static GPtrArray *disks_of(GError **error)
+static void add_named(struct disks *d, const char *name)
+{
+    Image *img = NULL;
+    struct node *n = image_find_node(name, &img);
+    if (!n || n != image_top(img) || image_read_only(img)) {
+        g_set_error(&d->error, LODGE_ERROR, ENODEV, "No block device node '%s' that can be written",
+                    name);
+    } else if (!g_ptr_array_find(d->all, n, NULL)) {
+        add_disk(img, d);
+    }
+}
+
+static GPtrArray *disks_of(const char *const *nodes, GError **error)
 {
     struct disks d = {.all = g_ptr_array_new()};
-    image_each(add_disk, &d);
+    for (unsigned i = 0; nodes && nodes[i] && !d.error; i++) {
+        add_named(&d, nodes[i]);
+    }
+    if (!nodes) {
+        image_each(add_disk, &d);
+    }
     if (!d.error && (!d.all->len || !tools_of(d.all->pdata[0])->state_offset)) {
         g_set_error(&d.error, LODGE_ERROR, ENOTSUP, "No block device can accept snapshots");
     }
@@ -304,10 +321,10 @@ static bool save_held(GPtrArray *disks, const char *name, bool running, GError *
     return saved && image_flush_all(error);
 }
 
-bool savevm_save(const char *name, GError **error)
+bool savevm_save(const char *name, const char *const *nodes, GError **error)
 {
     bool running = vm_running();
-    g_autoptr(GPtrArray) disks = disks_of(error);
+    g_autoptr(GPtrArray) disks = disks_of(nodes, error);
     if (!disks || !hold(error)) {
         return false;
     }
@@ -369,10 +386,10 @@ static bool all_have(GPtrArray *disks, const char *name, GError **error)
     return true;
 }
 
-bool savevm_load(const char *name, GError **error)
+bool savevm_load(const char *name, const char *const *nodes, GError **error)
 {
     bool running = vm_running();
-    g_autoptr(GPtrArray) disks = disks_of(error);
+    g_autoptr(GPtrArray) disks = disks_of(nodes, error);
     if (!disks || !all_have(disks, name, error)) {
         return false;
     }
@@ -394,9 +411,9 @@ bool savevm_load(const char *name, GError **error)
 
 /* ---- the rest ---- */
 
-bool savevm_remove(const char *name, GError **error)
+bool savevm_remove(const char *name, const char *const *nodes, GError **error)
 {
-    g_autoptr(GPtrArray) disks = disks_of(error);
+    g_autoptr(GPtrArray) disks = disks_of(nodes, error);
     bool found = false;
     for (unsigned i = 0; disks && i < disks->len; i++) {
         found |= find_in(disks->pdata[i], name) != NULL;
@@ -412,17 +429,18 @@ bool savevm_remove(const char *name, GError **error)
     return removed;
 }
 
-bool savevm_list(GString *out, GError **error)
+void savevm_list(GString *out)
 {
-    g_autoptr(GPtrArray) disks = disks_of(error);
+    g_autoptr(GPtrArray) disks = disks_of(NULL, NULL);
     if (!disks) {
-        return false;
+        g_string_append(out, "No available block device supports snapshots\n");
+        return;
     }
     struct node *first = disks->pdata[0];
     const struct snapshot_tools *t = tools_of(first);
     if (!t->count(first)) {
         g_string_append(out, "There is no snapshot available.\n");
-        return true;
+        return;
     }
     g_string_append(out, "ID        TAG               VM SIZE                DATE     VM CLOCK\n");
     for (unsigned i = 0; i < t->count(first); i++) {
@@ -435,5 +453,4 @@ bool savevm_list(GString *out, GError **error)
                                when, (unsigned)(ms / 3600000), (unsigned)(ms / 60000 % 60),
                                (unsigned)(ms / 1000 % 60), (unsigned)(ms % 1000));
     }
-    return true;
 }

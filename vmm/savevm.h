@@ -11,8 +11,12 @@
  * snapshotted, and the first one keeps the machine's state too.  The main loop's thread,
  * machine lock held; the guest stands still meanwhile.
  */
-bool savevm_save(const char *name, GError **error); /* replaces one of the same name */
-bool savevm_load(const char *name, GError **error); /* the machine goes on if it ran */
-bool savevm_remove(const char *name, GError **error);
+/*
+ * @nodes, perhaps NULL, ends with NULL: the node-names of the disks, of which the first keeps
+ * the state, in place of all.
+ */
+bool savevm_save(const char *name, const char *const *nodes, GError **error); /* or replaces it */
+bool savevm_load(const char *name, const char *const *nodes, GError **error); /* goes on if it ran */
+bool savevm_remove(const char *name, const char *const *nodes, GError **error);
 /* As "info snapshots" prints them. */
-bool savevm_list(GString *out, GError **error);
+void savevm_list(GString *out);

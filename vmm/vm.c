@@ -464,7 +464,7 @@ static bool start(GError **error)
         vm.state = VM_INMIGRATE;
         return migrate_incoming(o->incoming, o->paused, error);
     }
-    if (o->loadvm && !savevm_load(o->loadvm, error)) {
+    if (o->loadvm && !savevm_load(o->loadvm, NULL, error)) {
         g_prefix_error(error, "-loadvm %s: ", o->loadvm);
         return false;
     }

@@ -302,6 +302,41 @@ static struct file *open_part(const json_t *o, const json_t *part, unsigned flag
     return f;
 }
 
+/* Keys that mean the same for every format, and for files. */
+static const char *const common_keys[] = {
+    "driver", "node-name", "file", "filename", "backing", "read-only", "auto-read-only",
+    "force-share", "discard", "detect-zeroes", "cache", "aio", "locking", NULL,
+};
+
+static bool check_keys(const json_t *o, const char *kind, const char *name,
+                       const char *const *more, GError **error)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)o, key, value)
+    {
+        if (!g_strv_contains(common_keys, key) && !(more && g_strv_contains(more, key)) &&
+            !(g_str_equal(key, "copy-on-read") && !g_strcmp0(json_string_value(value), "off"))) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "Block %s '%s' does not support the option '%s'",
+                        kind, name, key);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What nobody asks for is a mistake of the user; protocols of the network look for themselves. */
+static bool check_options(const struct node *n, const json_t *part, GError **error)
+{
+    const char *protocol = n->file->protocol->name;
+    const char *driver = json_text(n->options, "driver");
+    bool local = n->file->fd >= 0, whole = driver && protocol_exists(driver);
+    return (whole || check_keys(n->options, "format", n->format->name, n->format->open_options, error)) &&
+           (!local || json_equal(part, n->options) ||
+            check_keys(part, "protocol", protocol, NULL, error)) &&
+           (!whole || !local || check_keys(n->options, "protocol", protocol, NULL, error));
+}
+
 static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
 {
     g_autoptr(json_t) part = file_part(o);
@@ -309,7 +344,12 @@ static struct node *node_open(const char *name, json_t *o, unsigned flags, GErro
         return NULL;
     }
     struct file *f = open_part(o, part, flags, error);
-    return f ? node_open_file(f, name, o, flags, error) : NULL;
+    struct node *n = f ? node_open_file(f, name, o, flags, error) : NULL;
+    if (n && !check_options(n, part, error)) {
+        node_close(n);
+        return NULL;
+    }
+    return n;
 }
 
 bool node_reopen(struct node *n, bool read_only, GError **error)

@@ -165,6 +165,9 @@ struct image_format {
      * the core has NOT flushed before; the format calls file_flush() between and at the end. */
     int (*flush)(struct node *node);
 
+    /* Keys of node->options that open() takes, besides those of every format; ends with NULL. */
+    const char *const *open_options;
+
     const struct format_tools *tools; /* what works on a whole image; NULL: nothing of it */
     /* Whether parts of the file may be given back or zeroed in place, offset for offset. */
     bool flat;

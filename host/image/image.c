@@ -146,6 +146,10 @@ bool image_resize(Image *img, uint64_t size, GError **error)
                                      : "Image format driver does not support resize");
         return false;
     }
+    if (img->job) {
+        g_set_error(error, LODGE_ERROR, EBUSY, "%s: a block job runs", img->id);
+        return false;
+    }
     image_drain(img);
     if (!top->format->tools->resize(top, size, PREALLOC_OFF, error)) {
         return false;
@@ -164,7 +168,7 @@ static const char *part_name(const json_t *options)
 struct node *image_find_node(const char *name, Image **out)
 {
     for (struct image *img = images; img; img = img->next) {
-        if (img->top && !g_strcmp0(img->node_name, name)) {
+        if (img->top && !g_strcmp0(img->node_name ? img->node_name : img->id, name)) {
             *out = img;
             return img->top;
         }

@@ -92,7 +92,8 @@ bool image_has_job(const Image *img);
 bool image_attached(const Image *img);         /* a device uses it */
 /* The chain under it, for who looks at it or changes it while nothing is under way. */
 struct node *image_top(const Image *img);
-/* A node of any image's chain, or the file under one, by node-name; NULL: none. */
+/* A node of any image's chain, or the file under one, by node-name; a top node without one goes
+ * by its drive's id.  NULL: none. */
 struct node *image_find_node(const char *name, Image **img);
 /*
  * Puts @over, whose backing file is not open, over what is there: writes go to @over from now

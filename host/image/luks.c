@@ -231,7 +231,10 @@ static const struct format_tools luks_tools = {
     .dirty_flag = true,
 };
 
+static const char *const open_options[] = {"key-secret", NULL};
+
 const struct image_format format_luks = {
+    .open_options = open_options,
     .name = "luks",
     .about = "a disk encrypted as a whole",
     .spec = "LUKS On-Disk Format Specification 1.2.3",

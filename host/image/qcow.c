@@ -578,7 +578,10 @@ static const struct format_tools qcow_tools = {
     .dirty_flag = true,
 };
 
+static const char *const open_options[] = {"encrypt", NULL};
+
 const struct image_format format_qcow = {
+    .open_options = open_options,
     .name = "qcow",
     .about = "QEMU copy-on-write, version 1",
     .spec = "Mark McLoughlin, The QCOW Image Format",

@@ -233,7 +233,10 @@ static const struct format_tools tools = {
     .dirty_flag = true,
 };
 
+static const char *const open_options[] = {"data-file", "lazy-refcounts", "encrypt", NULL};
+
 const struct image_format format_qcow2 = {
+    .open_options = open_options,
     .name = "qcow2",
     .about = "QEMU's format with snapshots, backing files, compression and encryption",
     .spec = "QEMU, docs/interop/qcow2.txt",

@@ -175,11 +175,17 @@ int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t 
     if (r) {
         return r;
     }
+    struct qcow2_header was = q->h;
     q->h.snapshots_at = at;
     q->h.n_snapshots = n;
     r = qcow2_header_put(q);
     r = r ? r : file_flush(q->file);
-    if (!r && old) {
+    if (r) {
+        q->h = was; /* the table in memory is the old one still */
+        (void)qcow2_header_put(q);
+        return r;
+    }
+    if (old) {
         r = qcow2_ref_add(q, old_at >> q->h.cluster_bits, qcow2_clusters(q, old), -1);
     }
     return r;

@@ -117,7 +117,10 @@ static const struct format_tools tools = {
     .dirty_flag = true,
 };
 
+static const char *const open_options[] = {"offset", "size", NULL};
+
 const struct image_format format_raw = {
+    .open_options = open_options,
     .name = "raw",
     .about = "the guest's bytes as they are",
     .probe = raw_probe,

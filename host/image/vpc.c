@@ -939,7 +939,10 @@ static const struct format_tools tools = {
     .dirty_flag = true,
 };
 
+static const char *const open_options[] = {"force_size_calc", NULL};
+
 const struct image_format format_vpc = {
+    .open_options = open_options,
     .name = "vpc",
     .about = "VHD: Virtual PC and Hyper-V disk image",
     .spec = "Microsoft Virtual Hard Disk Image Format Specification 1.0",

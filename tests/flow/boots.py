@@ -1,8 +1,10 @@
 #!/usr/bin/python3
 """Real guests: kernels and disks of Debian's packages on each engine."""
+import hashlib
 import os
 import pathlib
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -149,7 +151,43 @@ def suspend():
     os.unlink(state)
 
 
+def image_chain():
+    """Overlays in qcow2 over one raw image: the guest reads what is below and writes; the host finds
+    all of it, and nothing to complain of."""
+    img, folder = str(BUILD / "lodge-img"), tempfile.mkdtemp(prefix="lodge-chain-")
+    base = os.path.join(folder, "base.raw")
+    with open(base, "wb") as f:
+        f.write(os.urandom(8 << 20))
+        f.truncate(64 << 20)
+    drives = []
+    for name, bus in (("v", "virtio"), ("i", "ide")):
+        top = os.path.join(folder, name + ".qcow2")
+        subprocess.run([img, "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top], check=True)
+        drives += ["-drive", f"file={top},format=qcow2,if={bus},discard=unmap"]
+    with Machine(["-accel", "bt", *drives, *tiny("shell", "256M")]) as m:
+        m.expect("busybox")
+        sums = {}
+        for disk in "vda", "sda":
+            m.run(f"i=1; while [ $i -le 150 ]; do dd if=/dev/urandom of=/dev/{disk} bs=4k count=1 conv=notrunc "
+                  f"seek=$((i * 97 % 16384)) 2>/dev/null; i=$((i+1)); done")
+            m.run(f"dd if=/dev/{disk} of=/dev/{disk} bs=64k count=48 seek=600 conv=notrunc,fsync 2>/dev/null; sync")
+            m.run("echo 3 >/proc/sys/vm/drop_caches")
+            sums[disk] = re.search("[0-9a-f]{32}", m.run(f"md5sum </dev/{disk}")).group()
+        m.type("poweroff -f\n")
+        m.wait()
+    for name, disk in (("v", "vda"), ("i", "sda")):
+        top = os.path.join(folder, name + ".qcow2")
+        if subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", top]).returncode:
+            raise Failed(f"{disk}: qemu-img check complains")
+        subprocess.run(["qemu-img", "convert", "-O", "raw", top, base + ".out"], check=True)
+        with open(base + ".out", "rb") as f:
+            if hashlib.md5(f.read()).hexdigest() != sums[disk]:
+                raise Failed(f"{disk}: the host reads other bytes than the guest")
+    shutil.rmtree(folder)
+
+
 TESTS = {
+    "image-chain": image_chain,
     "tiny-interp": lambda: tiny_boot("interp", seconds=300),
     "tiny-bt": lambda: tiny_boot("bt"),
     "tiny-q35-bt": lambda: tiny_boot("bt", "q35", 2),

@@ -138,6 +138,9 @@ class Drives(unittest.TestCase):
         path = self.make("a.qcow2", "qcow2")
         for drive, word in [(f"file={path},format=vmdk", "vmdk"), ("file=/no/such", "No such file"),
                             (f"file={path},bps=1,bps_rd=2", "bps"),
+                            (f"file={path},format=qcow2,fromat=raw", "fromat"),
+                            (f"file={path},format=qcow2,file.nonsense=1", "nonsense"),
+                            (f"file={path},format=qcow2,copy-on-read=on", "copy-on-read"),
                             ("file=foo:bar", "Unknown protocol"), ("file=json:{", "JSON"),
                             (f"file.filename={path},format=nonsense", "nonsense")]:
             with self.subTest(drive=drive):

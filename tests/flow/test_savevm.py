@@ -92,6 +92,24 @@ class Savevm(unittest.TestCase):
             self.assertEqual(vm.hmp("loadvm x"), "")
             self.assertTrue(vm.ok("query-status")["running"])
 
+    def test_programs_ask_by_jobs(self):
+        a, b = self.make("a"), self.make("b")
+        with Vm(*self.machine(a, b)) as vm:
+            nodes = [n["node-name"] for n in vm.ok("query-named-block-nodes")]
+            vm.ok("stop")
+            self.io(vm, "a", "write -P 1 0 1M")
+            vm.ok("snapshot-save", job_id="s", tag="x", vmstate="a", devices=nodes)
+            self.assertEqual([(j["id"], j["status"], "error" in j) for j in vm.ok("query-jobs")],
+                             [("s", "concluded", False)])
+            vm.refused("snapshot-save", job_id="s", tag="x", vmstate="a", devices=nodes)
+            vm.ok("job-dismiss", id="s")
+            self.io(vm, "a", "write -P 2 0 1M")
+            vm.ok("snapshot-load", job_id="l", tag="x", vmstate="a", devices=nodes)
+            self.io(vm, "a", "read -P 1 0 1M")
+            vm.ok("snapshot-delete", job_id="d", tag="x", devices=nodes)
+            vm.ok("snapshot-load", job_id="e", tag="x", vmstate="a", devices=nodes)
+            self.assertIn("does not exist", vm.ok("query-jobs")[-1]["error"])
+
     def test_what_cannot_be_is_said(self):
         a, raw = self.make("a"), os.path.join(self.dir.name, "raw")
         with open(raw, "wb") as f:

@@ -328,8 +328,9 @@ static bool info_block(ARGS)
 
 static bool info_snapshots(ARGS)
 {
-    (void)args;
-    return savevm_list(out, error);
+    (void)args, (void)error;
+    savevm_list(out);
+    return true;
 }
 
 static void one_image_stats(Image *img, void *owner)
@@ -786,19 +787,19 @@ static bool do_block_resize(ARGS)
 static bool do_savevm(ARGS)
 {
     (void)out;
-    return savevm_save(args->at[0], error);
+    return savevm_save(args->at[0], NULL, error);
 }
 
 static bool do_loadvm(ARGS)
 {
     (void)out;
-    return savevm_load(args->at[0], error);
+    return savevm_load(args->at[0], NULL, error);
 }
 
 static bool do_delvm(ARGS)
 {
     (void)out;
-    return savevm_remove(args->at[0], error);
+    return savevm_remove(args->at[0], NULL, error);
 }
 
 const struct hmp_command hmp_commands[] = {

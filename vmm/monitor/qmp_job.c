@@ -4,6 +4,7 @@
 #include "host/image/job.h"
 #include "host/image/options.h"
 #include "host/image/protocol.h"
+#include "vmm/savevm.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -94,11 +95,101 @@ static void add_job(struct job *job, void *list)
     json_array_append_new(list, o);
 }
 
+/* ---- snapshots of the machine: done when the command returns, but told of as jobs ---- */
+
+struct past {
+    char *id, *error;
+    const char *type;
+};
+
+static GPtrArray *past_jobs; /* struct past *, until they are dismissed */
+
+static struct past *past_find(const char *id)
+{
+    for (unsigned i = 0; past_jobs && i < past_jobs->len; i++) {
+        struct past *p = past_jobs->pdata[i];
+        if (!g_strcmp0(p->id, id)) {
+            return p;
+        }
+    }
+    return NULL;
+}
+
+static void past_free(void *past)
+{
+    struct past *p = past;
+    g_free(p->id);
+    g_free(p->error);
+    g_free(p);
+}
+
+static void past_add(const char *id, const char *type, const GError *error)
+{
+    static const char *const states[] = {"created", "running", "concluded"};
+    struct past *p = g_new0(struct past, 1);
+    *p = (struct past){g_strdup(id), error ? g_strdup(error->message) : NULL, type};
+    past_jobs = past_jobs ? past_jobs : g_ptr_array_new_with_free_func(past_free);
+    g_ptr_array_add(past_jobs, p);
+    for (unsigned i = 0; i < G_N_ELEMENTS(states); i++) {
+        vm_event("JOB_STATUS_CHANGE", json_pack("{s:s, s:s}", "status", states[i], "id", id));
+    }
+}
+
+static json_t *run_snapshot(json_t *args, const char *type,
+                            bool (*run)(const char *name, const char *const *nodes, GError **error),
+                            GError **error)
+{
+    const char *id = qmp_str(args, "job-id"), *state = qmp_str(args, "vmstate");
+    g_autoptr(GPtrArray) nodes = g_ptr_array_new();
+    g_autoptr(GError) why = NULL;
+    json_t *name;
+    size_t i;
+    if (job_find(id) || past_find(id)) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "Job ID '%s' already in use", id);
+        return NULL;
+    }
+    if (state) {
+        g_ptr_array_add(nodes, (char *)(uintptr_t)state);
+    }
+    json_array_foreach(json_object_get(args, "devices"), i, name)
+    {
+        g_ptr_array_add(nodes, (char *)(uintptr_t)json_string_value(name));
+    }
+    g_ptr_array_add(nodes, NULL);
+    run(qmp_str(args, "tag"), (const char *const *)nodes->pdata, &why);
+    past_add(id, type, why);
+    return NULL;
+}
+
+HANDLER(snapshot_save)
+{
+    return run_snapshot(args, "snapshot-save", savevm_save, error);
+}
+
+HANDLER(snapshot_load)
+{
+    return run_snapshot(args, "snapshot-load", savevm_load, error);
+}
+
+HANDLER(snapshot_delete)
+{
+    return run_snapshot(args, "snapshot-delete", savevm_remove, error);
+}
+
 HANDLER(query_jobs)
 {
     UNUSED;
     json_t *list = json_array();
     job_each(add_job, list);
+    for (unsigned i = 0; past_jobs && i < past_jobs->len; i++) {
+        const struct past *p = past_jobs->pdata[i];
+        json_t *o = json_pack("{s:s, s:s, s:s, s:i, s:i}", "id", p->id, "type", p->type, "status",
+                              "concluded", "current-progress", 1, "total-progress", 1);
+        if (p->error) {
+            json_object_set_new(o, "error", json_string(p->error));
+        }
+        json_array_append_new(list, o);
+    }
     return list;
 }
 
@@ -360,6 +451,11 @@ HANDLER(job_finalize)
 
 HANDLER(job_dismiss)
 {
+    struct past *past = past_find(qmp_str(args, "id"));
+    if (past) {
+        g_ptr_array_remove(past_jobs, past);
+        return NULL;
+    }
     struct job *job = job_in(args, error);
     if (job) {
         job_dismiss(job, error);
