@@ -392,6 +392,27 @@ static int after_write(struct node *n, int r)
     return r == 0 && (n->flags & OPEN_WRITETHROUGH) ? chain_flush(n) : r;
 }
 
+/* For formats that hold nothing but packed units (streamOptimized vmdk): whole ones. */
+static int write_units(struct node *n, uint64_t offset, const uint8_t *from, uint64_t bytes)
+{
+    size_t room = n->granule + n->granule / 16 + 1024; /* a packer that gains nothing adds some */
+    if (!n->codec || offset & (n->granule - 1) ||
+        (bytes & (n->granule - 1) && offset + bytes != n->size)) {
+        return -ENOTSUP;
+    }
+    g_autofree uint8_t *unit = g_try_malloc(n->granule), *packed = g_try_malloc(room);
+    int r = unit && packed ? 0 : -ENOMEM;
+    for (uint64_t at = 0; at < bytes && r == 0; at += n->granule) {
+        size_t part = (size_t)MIN(n->granule, bytes - at);
+        memcpy(unit, from + at, part);
+        memset(unit + part, 0, n->granule - part);
+        int64_t stored = n->codec->pack(unit, n->granule, packed, room, 0);
+        r = stored > 0 ? chain_write_packed(n, offset + at, packed, (uint32_t)stored)
+                       : stored < 0 ? (int)stored : -EIO;
+    }
+    return r;
+}
+
 int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
 {
     const uint8_t *p = from;
@@ -399,6 +420,9 @@ int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
     while (r == 0 && n) {
         uint64_t done = 0;
         r = write_step(top, offset, p, n, &done);
+        if (r == -ENOTSUP) {
+            return write_units(top, offset, p, n);
+        }
         p += done;
         offset += done;
         n -= done;

@@ -73,6 +73,12 @@ static void add_specific(struct node *node, json_t *info)
     json_decref(data);
 }
 
+static uint64_t allocated_bytes(struct node *node)
+{
+    const struct format_tools *tools = node->format->tools;
+    return tools && tools->allocated ? tools->allocated(node) : file_allocated(node->file);
+}
+
 /* However the name of a local file was written, its path is told. */
 static const char *told_name(struct node *node)
 {
@@ -94,8 +100,7 @@ json_t *node_info(struct node *node)
     }
     json_object_set_new(info, "format", json_string(node->format->name));
     if (node->file->protocol->allocated) { /* else nobody knows */
-        json_object_set_new(info, "actual-size",
-                            json_integer((json_int_t)file_allocated(node->file)));
+        json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated_bytes(node)));
     }
     add_specific(node, info);
     if (node->backing_name) {

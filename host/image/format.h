@@ -228,6 +228,7 @@ struct format_tools {
     bool (*set_backing)(struct node *node, const char *name, const char *format, GError **error);
     const struct snapshot_tools *snapshots; /* see below */
     const struct bitmap_tools *bitmaps;
+    uint64_t (*allocated)(struct node *node); /* bytes on the host; NULL: those of node->file */
     bool dirty_flag; /* info has "dirty-flag" */
 };
 

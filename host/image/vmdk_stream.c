@@ -10,6 +10,7 @@
 #include "host/image/vmdk_stream.h"
 
 #include "base/bytes.h"
+#include "host/image/cipher.h"
 #include "host/image/vmdk.h"
 
 #include <string.h>
@@ -274,6 +275,7 @@ static bool put_head(struct vmdk_writer *w, const struct vmdk_stream_options *ho
     const struct vmdk_header *h = &w->layout.header;
     size_t n = h->overhead * VMDK_SECTOR, room = VMDK_DESC_SECTORS * VMDK_SECTOR;
     g_autofree uint8_t *head = g_malloc0(n);
+    uint32_t cid = 1;
     g_autofree char *lines =
         g_strdup_printf("RW %" G_GUINT64_FORMAT " SPARSE \"%s\"\n", h->capacity, how->name);
     g_autofree char *desc =
@@ -281,7 +283,7 @@ static bool put_head(struct vmdk_writer *w, const struct vmdk_stream_options *ho
                                                    .adapter_type = how->adapter_type,
                                                    .hw_version = how->hw_version,
                                                    .tools_version = how->tools_version,
-                                                   .cid = g_random_int_range(1, INT32_MAX),
+                                                   .cid = cid,
                                                    .parent_cid = UINT32_MAX,
                                                    .sectors = h->capacity,
                                                    .lines = lines});
