@@ -130,6 +130,33 @@ bool vm_object_add(KeyVal *kv, GError **error)
     return false;
 }
 
+static bool rng_used(const struct rng_source *rng)
+{
+    for (struct device *dev = vm_board()->devices; dev; dev = dev->next) {
+        for (unsigned i = 0; i < dev->model->nprops; i++) {
+            const struct prop *p = &dev->model->props[i];
+            if (p->kind == PROP_RNG &&
+                memcmp((const char *)dev + p->slot, &rng, sizeof(rng)) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* True if nobody used it; what it was made of is gone then. */
+static bool object_release(const struct object *ob)
+{
+    if (g_str_equal(ob->kind, "secret")) {
+        return secret_remove(ob->id);
+    }
+    struct rng_source *rng = rng_find(ob->id);
+    if (rng) {
+        return !rng_used(rng) && rng_remove(ob->id);
+    }
+    return ob->size && g_strcmp0(vm_options()->memory_backend, ob->id) != 0;
+}
+
 bool vm_object_remove(const char *id, GError **error)
 {
     struct object *ob = object_find(id);
@@ -137,7 +164,7 @@ bool vm_object_remove(const char *id, GError **error)
         g_set_error(error, LODGE_ERROR, ENOENT, "object '%s' not found", id);
         return false;
     }
-    if (g_str_equal(ob->kind, "secret") && secret_remove(id)) {
+    if (object_release(ob)) {
         g_ptr_array_remove(objects, ob);
         object_free(ob);
         return true;

@@ -62,45 +62,33 @@ bool vm_list_device_properties(const char *name, GString *out, GError **error)
 
 /* ---- -global ---- */
 
-struct global {
-    char *model, *prop, *value;
-};
-static GArray *globals;
-
 static bool add_global(const struct option_use *use, void *owner, GError **error)
 {
-    struct global g = {0};
+    g_autofree char *model = NULL, *prop = NULL, *value = NULL;
     const char *eq = strchr(use->text, '='), *dot = strchr(use->text, '.');
     (void)owner;
     if (eq && dot && dot < eq) {
-        g.model = g_strndup(use->text, (size_t)(dot - use->text));
-        g.prop = g_strndup(dot + 1, (size_t)(eq - dot - 1));
-        g.value = g_strdup(eq + 1);
+        model = g_strndup(use->text, (size_t)(dot - use->text));
+        prop = g_strndup(dot + 1, (size_t)(eq - dot - 1));
+        value = g_strdup(eq + 1);
     } else {
-        g_autoptr(KeyVal) kv = keyval_parse(use->text, NULL, error);
-        g.model = kv ? g_strdup(keyval_get(kv, "driver")) : NULL;
-        g.prop = kv ? g_strdup(keyval_get(kv, "property")) : NULL;
-        g.value = kv ? g_strdup(keyval_get(kv, "value")) : NULL;
+        g_autoptr(KeyVal) kv = keyval_parse(use->text, NULL, NULL);
+        model = kv ? g_strdup(keyval_get(kv, "driver")) : NULL;
+        prop = kv ? g_strdup(keyval_get(kv, "property")) : NULL;
+        value = kv ? g_strdup(keyval_get(kv, "value")) : NULL;
     }
-    if (!g.model || !g.prop || !g.value) {
-        g_clear_error(error);
+    if (!model || !prop || !value) {
         g_set_error(error, LODGE_ERROR, EINVAL, "-global %s: want MODEL.PROPERTY=VALUE", use->text);
         return false;
     }
-    globals = globals ? globals : g_array_new(FALSE, FALSE, sizeof(struct global));
-    g_array_append_val(globals, g);
-    return true;
-}
-
-static bool apply_globals(struct device *dev, GError **error)
-{
-    for (unsigned i = 0; globals && i < globals->len; i++) {
-        struct global *g = &g_array_index(globals, struct global, i);
-        if (device_model_find(g->model) == dev->model &&
-            !device_set(dev, g->prop, g->value, error)) {
-            g_prefix_error(error, "-global %s.%s=%s: ", g->model, g->prop, g->value);
-            return false;
-        }
+    const struct device_model *m = device_model_find(model);
+    if (!m) { /* lines name models of other machines, too */
+        vm_report("-global %s: there is no device \"%s\"", use->text, model);
+        return true;
+    }
+    if (!device_global(m, prop, value, error)) {
+        g_prefix_error(error, "-global %s: ", use->text);
+        return false;
     }
     return true;
 }
@@ -114,9 +102,6 @@ bool build_globals(struct vm_options *o, GError **error)
 
 static bool set_all(struct device *dev, KeyVal *kv, GError **error)
 {
-    if (!apply_globals(dev, error)) {
-        return false;
-    }
     for (unsigned i = 0; i < keyval_count(kv); i++) {
         const char *key = keyval_key(kv, i);
         if (!g_str_equal(key, "driver") && !device_set(dev, key, keyval_value(kv, i), error)) {

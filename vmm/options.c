@@ -249,6 +249,13 @@ static const struct {
     {"reboot", "shutdown", offsetof(struct vm_options, on_reboot), REBOOT_SHUTDOWN},
     {"shutdown", "poweroff", offsetof(struct vm_options, on_shutdown), SHUTDOWN_POWEROFF},
     {"shutdown", "pause", offsetof(struct vm_options, on_shutdown), SHUTDOWN_PAUSE},
+    {"watchdog", "reset", offsetof(struct vm_options, on_watchdog), WATCHDOG_RESET},
+    {"watchdog", "shutdown", offsetof(struct vm_options, on_watchdog), WATCHDOG_SHUTDOWN},
+    {"watchdog", "poweroff", offsetof(struct vm_options, on_watchdog), WATCHDOG_POWEROFF},
+    {"watchdog", "inject-nmi", offsetof(struct vm_options, on_watchdog), WATCHDOG_INJECT_NMI},
+    {"watchdog", "pause", offsetof(struct vm_options, on_watchdog), WATCHDOG_PAUSE},
+    {"watchdog", "debug", offsetof(struct vm_options, on_watchdog), WATCHDOG_DEBUG},
+    {"watchdog", "none", offsetof(struct vm_options, on_watchdog), WATCHDOG_NONE},
     {"panic", "pause", offsetof(struct vm_options, on_panic), PANIC_PAUSE},
     {"panic", "shutdown", offsetof(struct vm_options, on_panic), PANIC_SHUTDOWN},
     {"panic", "exit-failure", offsetof(struct vm_options, on_panic), PANIC_EXIT_FAILURE},
@@ -280,6 +287,11 @@ static bool on_action(struct vm_options *o, const char *arg, GError **error)
         ok = set_action(o, keyval_key(kv, i), keyval_value(kv, i), error);
     }
     return ok;
+}
+
+static bool on_watchdog_action(struct vm_options *o, const char *arg, GError **error)
+{
+    return set_action(o, "watchdog", arg, error);
 }
 
 static bool on_no_reboot(struct vm_options *o, const char *arg, GError **error)
@@ -599,6 +611,16 @@ static bool apply(struct vm_options *o, const struct option_row *r, const char *
     }
     g_set_error(error, LODGE_ERROR, ENOTSUP, "-%s is not supported: %s", r->name, r->help);
     return false;
+}
+
+bool vm_options_apply(struct vm_options *o, const char *option, const char *text, GError **error)
+{
+    const struct option_row *r = row_find(option);
+    if (!r || !r->arg) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "there is no group \"%s\"", option);
+        return false;
+    }
+    return apply(o, r, text, error);
 }
 
 static bool parse_all(struct vm_options *o, int argc, char **argv, GError **error)

@@ -12,6 +12,10 @@
  */
 enum action_reboot { REBOOT_RESET, REBOOT_SHUTDOWN };
 enum action_shutdown { SHUTDOWN_POWEROFF, SHUTDOWN_PAUSE };
+enum action_watchdog {
+    WATCHDOG_RESET, WATCHDOG_SHUTDOWN, WATCHDOG_POWEROFF, WATCHDOG_INJECT_NMI, WATCHDOG_PAUSE,
+    WATCHDOG_DEBUG, WATCHDOG_NONE,
+};
 enum action_panic { PANIC_PAUSE, PANIC_SHUTDOWN, PANIC_EXIT_FAILURE, PANIC_NONE };
 
 struct option_use {
@@ -35,6 +39,7 @@ struct vm_options {
     enum action_reboot on_reboot;
     enum action_shutdown on_shutdown;
     enum action_panic on_panic;
+    enum action_watchdog on_watchdog;
     char *answer;           /* the user asked something (-h, -cpu help): this is it */
 };
 
@@ -45,6 +50,10 @@ void vm_options_free(struct vm_options *o);
 bool vm_options_each(struct vm_options *o, const char *const *names,
                      bool (*each)(const struct option_use *use, void *owner, GError **error),
                      void *owner, GError **error);
+/* As if the user had written -@option @text. */
+bool vm_options_apply(struct vm_options *o, const char *option, const char *text, GError **error);
+/* -readconfig: vmm/readconfig.c. */
+bool vm_options_read(struct vm_options *o, const char *path, GError **error);
 bool vm_options_used(const struct vm_options *o, const char *name);
 /* Adds a use as if the user had written it. */
 void vm_options_add(struct vm_options *o, const char *option, const char *text);

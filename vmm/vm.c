@@ -31,6 +31,7 @@ const char *const vm_states[VM_STATES] = {
     [VM_SUSPENDED] = "suspended",   [VM_SHUTDOWN] = "shutdown",
     [VM_INTERNAL_ERROR] = "internal-error", [VM_IO_ERROR] = "io-error", [VM_PANICKED] = "guest-panicked",
     [VM_INMIGRATE] = "inmigrate",   [VM_POSTMIGRATE] = "postmigrate",
+    [VM_WATCHDOG] = "watchdog",
 };
 
 enum wish {
@@ -43,6 +44,7 @@ enum wish {
     WISH_DEBUG = 1 << 6,
     WISH_BROKEN = 1 << 7,
     WISH_IO_STOP = 1 << 8,
+    WISH_WATCHDOG = 1 << 9,
 };
 
 static struct {
@@ -237,6 +239,9 @@ static void board_request(struct board *board, enum board_event event, int code)
     case BOARD_WAKEUP:
         wish(WISH_WAKEUP);
         break;
+    case BOARD_WATCHDOG:
+        wish(WISH_WATCHDOG);
+        break;
     }
 }
 
@@ -368,6 +373,43 @@ static void panicked(void)
     }
 }
 
+static void watchdog(void)
+{
+    static const char *const actions[] = {[WATCHDOG_RESET] = "reset",
+                                          [WATCHDOG_SHUTDOWN] = "shutdown",
+                                          [WATCHDOG_POWEROFF] = "poweroff",
+                                          [WATCHDOG_INJECT_NMI] = "inject-nmi",
+                                          [WATCHDOG_PAUSE] = "pause",
+                                          [WATCHDOG_DEBUG] = "debug",
+                                          [WATCHDOG_NONE] = "none"};
+    enum action_watchdog action = vm.options->on_watchdog;
+    vm_event("WATCHDOG", json_pack("{s:s}", "action", actions[action]));
+    switch (action) {
+    case WATCHDOG_RESET:
+        vm_request_reset(CAUSE_GUEST);
+        break;
+    case WATCHDOG_SHUTDOWN:
+        vm_power_button();
+        break;
+    case WATCHDOG_POWEROFF:
+        vm_request_shutdown(CAUSE_GUEST);
+        break;
+    case WATCHDOG_INJECT_NMI:
+        for (unsigned i = 0; i < vcpu_count(); i++) {
+            vcpu_request(vcpu_at(i), REQ_NMI);
+        }
+        break;
+    case WATCHDOG_PAUSE:
+        vm_stop(VM_WATCHDOG);
+        break;
+    case WATCHDOG_DEBUG:
+        vm_report("watchdog: the guest did not answer in time");
+        break;
+    case WATCHDOG_NONE:
+        break;
+    }
+}
+
 static void io_stopped(void)
 {
     vm_stop(VM_IO_ERROR);
@@ -399,7 +441,7 @@ static gboolean grant(gpointer unused)
     } rows[] = {
         {WISH_BROKEN, broken}, {WISH_PANIC, panicked}, {WISH_DEBUG, debugged},
         {WISH_SUSPEND, suspend}, {WISH_WAKEUP, wake},  {WISH_RESET, reset},
-        {WISH_SHUTDOWN, shut_down}, {WISH_IO_STOP, io_stopped},
+        {WISH_SHUTDOWN, shut_down}, {WISH_IO_STOP, io_stopped}, {WISH_WATCHDOG, watchdog},
     };
     (void)unused;
     g_source_set_ready_time(vm.waker, -1);

@@ -28,6 +28,7 @@ enum vm_state {
     VM_PANICKED,
     VM_INMIGRATE,   /* -incoming has not finished */
     VM_POSTMIGRATE, /* sent elsewhere */
+    VM_WATCHDOG,    /* a watchdog's time ran out, -action watchdog=pause */
     VM_STATES
 };
 extern const char *const vm_states[VM_STATES];

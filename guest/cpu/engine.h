@@ -20,6 +20,9 @@ enum stop {
 struct cpu_engine {
     const char *name; /* "interp", "bt", "kvm": -accel */
     const char *about;
+    /* The CPU features it can give, by word; NULL: those of the host that the models know it
+     * can do.  False: it cannot tell now. */
+    bool (*features)(uint32_t words[]);
     /* Can this host do it, usefully?  The error is the line for the user. */
     bool (*probe)(GError **error);
     bool (*attach)(struct vcpu *cpu, GError **error);

@@ -5,6 +5,8 @@
  */
 #include "guest/cpu/models.h"
 
+#include "guest/cpu/engine.h"
+
 #include "guest/cpu/decode/insn.h"
 #include "guest/time/clock.h"
 
@@ -187,6 +189,13 @@ static const struct leaf_of_word leaf_of_word[CPUID_WORDS] = {
     [CPUID_KVM_EAX] = {0x40000001, 0, 0},
 };
 
+void cpuid_word_at(enum cpuid_word word, uint32_t *leaf, uint32_t *subleaf, unsigned *reg)
+{
+    *leaf = leaf_of_word[word].leaf;
+    *subleaf = leaf_of_word[word].subleaf;
+    *reg = leaf_of_word[word].reg;
+}
+
 static void host_words(uint32_t *words)
 {
     for (unsigned w = 0; w < CPUID_WORDS; w++) {
@@ -211,11 +220,8 @@ static void engine_words(const char *engine, uint32_t *words)
 {
     uint32_t host[CPUID_WORDS], may[CPUID_WORDS] = {0};
     host_words(host);
-    if (g_str_equal(engine, "kvm")) {
-        memcpy(words, host, sizeof(host));
-        add_names(words, "x2apic hypervisor tsc-deadline tsc-adjust arat kvmclock kvm-nopiodelay "
-                         "kvmclock-stable-bit kvm-asyncpf kvm-steal-time kvm-pv-eoi kvm-pv-unhalt "
-                         "kvm-pv-tlb-flush kvm-pv-ipi kvm-poll-control kvm-pv-sched-yield");
+    const struct cpu_engine *e = cpu_engine_find(engine);
+    if (e && e->features && e->features(words)) {
         return;
     }
     add_names(may, host_features);

@@ -34,6 +34,9 @@ enum cpuid_feature {
     FEAT_COUNT,
 };
 
+/* Where CPUID shows a word; @reg: 0 EAX to 3 EDX. */
+void cpuid_word_at(enum cpuid_word word, uint32_t *leaf, uint32_t *subleaf, unsigned *reg);
+
 struct cpuid_regs {
     uint32_t eax, ebx, ecx, edx;
 };

@@ -20,6 +20,7 @@ struct acpi_pm {
     uint16_t pm1_sts, pm1_en, pm1_cnt;
     uint8_t gpe_sts[GPE_BYTES], gpe_en[GPE_BYTES];
     unsigned gpe_bytes;    /* of each half */
+    uint8_t disable_s3, disable_s4; /* properties: the tables do not offer them */
     uint64_t carry_at;     /* guest-clock ns when the timer's top bit turns next */
     struct timer carry;
     struct region fixed, gpe;
@@ -29,6 +30,12 @@ struct acpi_pm {
     STATE(type, m.pm1_sts), STATE(type, m.pm1_en), STATE(type, m.pm1_cnt),                         \
         STATE_ARRAY(type, m.gpe_sts), STATE_ARRAY(type, m.gpe_en), STATE(type, m.carry_at),        \
         STATE_TIMER(type, m.carry)
+
+#define ACPI_PM_PROPS(type, m)                                                                     \
+    {"disable_s3", PROP_U8, offsetof(type, m.disable_s3), .help = "1: no sleep to RAM"},           \
+    {                                                                                              \
+        "disable_s4", PROP_U8, offsetof(type, m.disable_s4), .help = "1: no sleep to disk"         \
+    }
 
 /* Names the regions .fixed (12 bytes) and .gpe; the device places them.  Becomes the board's
  * part "pm" and its power button. */

@@ -29,6 +29,7 @@ enum board_event {
     BOARD_EXIT,       /* isa-debug-exit: .code is the process's exit code */
     BOARD_PANIC,      /* pvpanic */
     BOARD_WAKEUP,
+    BOARD_WATCHDOG,   /* a watchdog barks: what happens is the owner's choice */
 };
 
 /* What others may want to hear of. */

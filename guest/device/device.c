@@ -63,6 +63,39 @@ static const struct prop *prop_find(const struct device_model *m, const char *na
     return NULL;
 }
 
+/* -global: they were tried when they were noted. */
+static struct global {
+    const struct device_model *model;
+    char *prop, *value;
+    struct global *next;
+} *globals;
+
+static void apply_globals(struct device *dev)
+{
+    for (const struct global *g = globals; g; g = g->next) {
+        if (g->model == dev->model) {
+            device_set(dev, g->prop, g->value, NULL);
+        }
+    }
+}
+
+bool device_global(const struct device_model *model, const char *prop, const char *value,
+                   GError **error)
+{
+    struct device *scratch = device_new(model);
+    bool good = device_set(scratch, prop, value, error);
+    device_free(scratch);
+    struct global **end = &globals;
+    while (*end) {
+        end = &(*end)->next; /* of two for one property the later counts */
+    }
+    if (good) {
+        *end = g_new0(struct global, 1);
+        **end = (struct global){.model = model, .prop = g_strdup(prop), .value = g_strdup(value)};
+    }
+    return good;
+}
+
 struct device *device_new(const struct device_model *model)
 {
     struct device *dev = g_malloc0(model->size);
@@ -76,6 +109,7 @@ struct device *device_new(const struct device_model *model)
             memcpy(slot_of(dev, p->slot), &p->value, prop_bytes(p->kind));
         }
     }
+    apply_globals(dev);
     return dev;
 }
 

@@ -165,6 +165,9 @@ struct device {
 
 /* A zero-filled instance with properties at their defaults, not yet on a board. */
 struct device *device_new(const struct device_model *model);
+/* From now on @prop of new devices of @model is @value (-global). */
+bool device_global(const struct device_model *model, const char *prop, const char *value,
+                   GError **error);
 /* Several devices may be connected to one line: it is high while any of them holds it. */
 bool device_connect(struct device *dev, const char *wire, enum wire_kind kind, void *end,
                     GError **error);

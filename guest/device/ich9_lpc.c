@@ -281,6 +281,7 @@ static const struct reg regs[] = {
 };
 static const struct prop props[] = {
     PCI_PROPS(struct ich9_lpc, pci),
+    ACPI_PM_PROPS(struct ich9_lpc, pm),
     {"smm", PROP_BOOL, offsetof(struct ich9_lpc, prop_smm), 1, .help = "SMIs are delivered"},
 };
 #define GSI_WIRE(n)                                                                                \

@@ -24,7 +24,11 @@ struct kvm_apic_device {
     uint8_t lapic[KVM_APIC_REG_SIZE];
     uint8_t nested[NESTED_BYTES];
     uint64_t tsc_deadline;
+    uint64_t hsave; /* where SVM keeps the hypervisor's state */
 };
+
+enum { MSR_TSC_DEADLINE = 0x6e0 };
+#define MSR_VM_HSAVE 0xc0010117u
 
 static struct kvm_apic_device *self(struct device *dev)
 {
@@ -50,13 +54,34 @@ static void fetch(struct device *dev)
         return; /* the kernel has not seen these rows yet */
     }
     kvm_vcpu_ioctl(cpu, KVM_GET_LAPIC, k->lapic);
-    msr(cpu, 0x6e0, &k->tsc_deadline, false);
+    msr(cpu, MSR_TSC_DEADLINE, &k->tsc_deadline, false);
+    msr(cpu, MSR_VM_HSAVE, &k->hsave, false);
     memset(k->nested, 0, sizeof(k->nested));
     struct kvm_nested_state head = {.size = sizeof(k->nested)};
     memcpy(k->nested, &head, sizeof(head));
     if (kvm_vcpu_ioctl(cpu, KVM_GET_NESTED_STATE, k->nested) < 0) {
         memset(k->nested, 0, sizeof(k->nested));
     }
+}
+
+/* After a reset no guest of the guest's is left.  VMX says so by addresses of all ones. */
+static void leave_nested(struct vcpu *cpu)
+{
+    uint8_t now[NESTED_BYTES] = {0};
+    struct kvm_nested_state head = {.size = sizeof(now)};
+    memcpy(now, &head, sizeof(head));
+    if (kvm_vcpu_ioctl(cpu, KVM_GET_NESTED_STATE, now) < 0) {
+        return;
+    }
+    memcpy(&head, now, sizeof(head));
+    bool svm = head.format == KVM_STATE_NESTED_FORMAT_SVM;
+    head.size = sizeof(head);
+    head.flags = svm ? KVM_STATE_NESTED_GIF_SET : 0;
+    if (!svm) {
+        head.hdr.vmx.vmxon_pa = head.hdr.vmx.vmcs12_pa = UINT64_MAX;
+        head.hdr.vmx.smm.flags = 0;
+    }
+    kvm_vcpu_ioctl(cpu, KVM_SET_NESTED_STATE, &head);
 }
 
 /* The engine's hook: the vCPU's other registers have just gone over. */
@@ -69,10 +94,13 @@ static void put(void *owner)
     }
     k->fresh = false;
     kvm_vcpu_ioctl(cpu, KVM_SET_LAPIC, k->lapic);
-    msr(cpu, 0x6e0, &k->tsc_deadline, true);
+    msr(cpu, MSR_TSC_DEADLINE, &k->tsc_deadline, true);
+    msr(cpu, MSR_VM_HSAVE, &k->hsave, true);
     struct kvm_nested_state head;
     memcpy(&head, k->nested, sizeof(head));
-    if (head.size >= sizeof(head) && head.size <= sizeof(k->nested)) {
+    if (!head.size) {
+        leave_nested(cpu);
+    } else if (head.size >= sizeof(head) && head.size <= sizeof(k->nested)) {
         kvm_vcpu_ioctl(cpu, KVM_SET_NESTED_STATE, k->nested);
     }
 }
@@ -120,6 +148,7 @@ static const struct reg regs[] = {
     STATE_ARRAY(struct kvm_apic_device, lapic),
     STATE_ARRAY(struct kvm_apic_device, nested),
     STATE(struct kvm_apic_device, tsc_deadline),
+    STATE(struct kvm_apic_device, hsave),
 };
 
 static const struct prop props[] = {

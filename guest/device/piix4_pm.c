@@ -182,6 +182,7 @@ static const struct reg regs[] = {
 };
 static const struct prop props[] = {
     PCI_PROPS(struct piix4_pm, pci),
+    ACPI_PM_PROPS(struct piix4_pm, pm),
     {"smm", PROP_BOOL, offsetof(struct piix4_pm, prop_smm), 1, .help = "SMIs are delivered"},
 };
 static const struct wire wires[] = {{"sci", WIRE_IRQ, offsetof(struct piix4_pm, pm.sci)}};

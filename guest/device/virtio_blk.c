@@ -8,11 +8,13 @@
  */
 #include "base/bytes.h"
 #include "base/util.h"
+#include "guest/cpu/vcpu.h"
 #include "guest/device/virtio.h"
 #include "host/image/image.h"
 
 enum { SECTOR = 512, HEADER_BYTES = 16, SEGMENT_BYTES = 16, ID_BYTES = 20, CONFIG_BYTES = 60 };
 enum { HEADS = 16, SECTORS = 63, CYLINDERS_MAX = 16383, QUEUE_SIZE = 256 };
+enum { AUTO_QUEUES = UINT16_MAX };
 enum { RANGE_SECTORS_MAX = 1 << 22 }; /* of one discard or write-zeroes: 2 GiB */
 
 enum feature {
@@ -38,7 +40,7 @@ struct virtio_blk {
     uint16_t num_queues, queue_size;
     uint32_t logical_block, physical_block, bootindex;
     uint32_t min_io, opt_io;
-    bool discard, write_zeroes, share_rw;
+    bool discard, write_zeroes, share_rw, scsi;
 };
 
 /* A request in the slot of its element. */
@@ -292,9 +294,14 @@ static bool is_power_of_two(uint32_t v, uint32_t min, uint32_t max)
 static bool check_props(struct virtio_blk *d, GError **error)
 {
     const char *wrong = NULL;
+    if (d->num_queues == AUTO_QUEUES) {
+        d->num_queues = (uint16_t)CLAMP(vcpu_count(), 1, VIRTIO_QUEUES_MAX - 1);
+    }
     d->physical_block = MAX(d->physical_block, d->logical_block);
     if (!image_inserted(d->drive)) {
         wrong = "the drive holds no medium";
+    } else if (d->scsi) {
+        wrong = "scsi=on: there is no SCSI command pass-through";
     } else if (!is_power_of_two(d->queue_size, 4, VIRTIO_QUEUE_SIZE_MAX)) {
         wrong = "queue-size is a power of two from 4 to 1024";
     } else if (!d->num_queues || d->num_queues > VIRTIO_QUEUES_MAX - 1) {
@@ -346,7 +353,8 @@ static const struct prop props[] = {
     VIRTIO_PCI_PROPS(struct virtio_blk, base),
     {"drive", PROP_DRIVE, P(drive), .required = true, .help = "id of the -drive or -blockdev"},
     {"serial", PROP_STRING, P(serial), .help = "at most 20 characters"},
-    {"num-queues", PROP_U16, P(num_queues), 1},
+    {"num-queues", PROP_U16, P(num_queues), AUTO_QUEUES, .help = "without: one a CPU"},
+    {"scsi", PROP_BOOL, P(scsi), .help = "off: there is no command pass-through"},
     {"queue-size", PROP_U16, P(queue_size), QUEUE_SIZE},
     {"logical_block_size", PROP_U32, P(logical_block), SECTOR},
     {"physical_block_size", PROP_U32, P(physical_block), SECTOR},

@@ -19,6 +19,7 @@ enum { ONE_MB = 0x100000, EBDA_AT = 0x9fc00, BIOS_AREA_AT = 0xf0000, TABLE_SLACK
 static struct pc_layout layout_of(struct machine *m)
 {
     struct board *b = m->board;
+    const struct acpi_pm *pm = acpi_pm_of(b);
     uint64_t top = m->above_4g ? FOUR_GB + m->above_4g : FOUR_GB;
     struct pc_layout pc = {.q35 = m->q35,
                            .cpus = m->config.cpus,
@@ -26,8 +27,8 @@ static struct pc_layout layout_of(struct machine *m)
                            .apic_id = m->apic_ids,
                            .ram_below_4g = m->below_4g,
                            .ram_above_4g = m->above_4g,
-                           .s3 = true,
-                           .s4 = true};
+                           .s3 = pm && !pm->disable_s3,
+                           .s4 = pm && !pm->disable_s4};
     pc.hole64_at =
         MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1), UINT64_C(32) << 30);
     pc.hole64_bytes = UINT64_C(32) << 30;
@@ -39,6 +40,7 @@ static struct pc_layout layout_of(struct machine *m)
     pc.keyboard = board_find(b, "i8042");
     pc.fw_cfg = board_part(b, "fw_cfg");
     pc.floppy = board_part(b, "fdc");
+    pc.parallel = m->config.parallel[0];
     pc.hot_slots = m->q35 ? 0 : acpi_pcihp_slots(b);
     for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
         pc.serial[i] = m->config.serial[i];

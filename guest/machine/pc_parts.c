@@ -217,6 +217,17 @@ static bool serial_ports(struct machine *m, GError **error)
     return true;
 }
 
+static bool parallel_port(struct machine *m, GError **error)
+{
+    if (!m->config.parallel[0]) {
+        return true;
+    }
+    struct device *dev = pc_device_new("isa-parallel", error);
+    return dev && device_set(dev, "index", "0", error) &&
+           device_give(dev, "chardev", m->config.parallel[0], error) &&
+           device_start(dev, m->board, "parallel0", error);
+}
+
 static bool keyboard(struct machine *m, GError **error)
 {
     struct device *dev = pc_device_new("i8042", error);
@@ -250,15 +261,12 @@ static bool debug_port(struct machine *m, GError **error)
 
 bool pc_isa_devices(struct machine *m, GError **error)
 {
-    if (m->config.parallel[0]) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "-parallel: parallel ports are not supported");
-        return false;
-    }
     bool hpet = false;
     if (!machine_prop_bool(m, "hpet", !m->config.no_hpet, &hpet, error)) {
         return false;
     }
-    return clock_and_timers(m, error) && serial_ports(m, error) && debug_port(m, error) &&
+    return clock_and_timers(m, error) && serial_ports(m, error) &&
+           parallel_port(m, error) && debug_port(m, error) &&
            keyboard(m, error) && pc_device(m, "fw_cfg", "fw_cfg", error, NULL) &&
            pc_device(m, "i8257", "dma", error, NULL) &&
            pc_device(m, "port92", "port92", error, NULL) &&

@@ -230,6 +230,29 @@ def suspend(options):
         raise Failed(f"ticks: {ticks}")
 
 
+def nested_state():
+    """A hypervisor inside the inner machine, with a guest that counts: reset and suspended
+    while that runs."""
+    command = ("/lodge/lodge-vm -m 64 -nodefaults -display none -accel kvm -cpu host "
+               "-kernel /svm.elf -debugcon stdio")
+    script = (f"{command} -qmp /dev/ttyS1 </dev/null; echo first-exit-$?\n"
+              f"{command} -no-reboot -incoming file:/tmp/state </dev/null; echo inner-exit-$?\n")
+    elf = str(BUILD / "tests/guest/svm.elf")
+    with Outer(script, files=[(elf, "/svm.elf")]) as m:
+        m.connect()
+        at = m.expect(r"svm-begin\n(\.\n){5}", 60)
+        m.qmp("system_reset")
+        m.expect(r"svm-begin\n(\.\n){10}", 60, at)
+        migrate(m, "file:/tmp/state")
+        m.qmp("quit")
+        m.expect("first-exit-0", 30)
+        out = m.end()
+    check_exit(out)
+    rest = out.split("first-exit-0")[1]
+    if "svm-ok" not in rest or "svm:" in out:
+        raise Failed(out[-3000:])
+
+
 BUSY_GUEST = """
 while :; do :; done &
 while :; do :; done &
@@ -272,6 +295,7 @@ TESTS = {
     "kvm-suspend": lambda: suspend("-M pc"),
     "kvm-suspend-split": lambda: suspend("-M q35,kernel-irqchip=split"),
     "kvm-gdb": debugger,
+    "kvm-nested": nested_state,
     "kvm-split": lambda: io("pc,kernel-irqchip=split", ("on",)),
 }
 

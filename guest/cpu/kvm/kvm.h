@@ -77,6 +77,7 @@ bool kvm_has(int capability);
 /* Maps the RAM of both memory spaces into the VM and follows their changes. */
 bool kvm_memory_init(struct space *memory, struct space *memory_smm, GError **error);
 
+bool kvm_features(uint32_t words[]); /* the engine's .features */
 bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error);
 void kvm_pull(struct vcpu *cpu);
 void kvm_push(struct vcpu *cpu);

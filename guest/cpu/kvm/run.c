@@ -260,6 +260,7 @@ static enum stop run(struct vcpu *cpu)
 const struct cpu_engine engine_kvm = {
     .name = "kvm",
     .about = "the host processor's virtualization, through /dev/kvm",
+    .features = kvm_features,
     .probe = probe,
     .attach = attach,
     .detach = detach,

@@ -330,49 +330,73 @@ void kvm_pull(struct vcpu *cpu)
 
 enum { CPUID_MAX = 256 };
 
-/* Features that KVM cannot give are not shown, whatever the model says. */
-static struct cpuid_regs limited(const struct kvm_cpuid_entry2 *e, struct cpuid_regs m)
+/* What KVM can give, or NULL; caller frees. */
+static struct kvm_cpuid2 *supported(void)
 {
-    switch (e->function) {
-    case 1:
-        m.ecx &= e->ecx | 1u << 24 /* TSC deadline: the in-kernel APIC's */ | 1u << 31;
-        m.edx &= e->edx;
-        break;
-    case 7:
-        m.ebx &= e->ebx, m.ecx &= e->ecx, m.edx &= e->edx;
-        m.eax = e->index ? m.eax & e->eax : e->eax;
-        break;
-    case 0xd: /* sizes of the XSAVE area are the host's business */
-        m = (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
-        break;
-    case 0x80000001:
-        m.ecx &= e->ecx, m.edx &= e->edx;
-        break;
-    case 0x80000008:
-        m.ebx &= e->ebx;
-        break;
-    case 0x40000000:
-    case 0x40000001:
-        m = (struct cpuid_regs){e->eax, e->ebx, e->ecx, e->edx};
-        break;
-    default:
-        break;
+    struct kvm_cpuid2 *can = g_malloc0(sizeof(*can) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
+    can->nent = CPUID_MAX;
+    if (ioctl(kvm_fd(), KVM_GET_SUPPORTED_CPUID, can) < 0) {
+        g_clear_pointer(&can, g_free);
     }
-    return m;
+    return can;
+}
+
+bool kvm_features(uint32_t words[])
+{
+    enum { LEAF_1_ECX_DEADLINE = 1 << 24 };
+    g_autofree struct kvm_cpuid2 *can = kvm_fd() < 0 ? NULL : supported();
+    for (unsigned w = 0; can && w < CPUID_WORDS; w++) {
+        uint32_t leaf, subleaf;
+        unsigned reg;
+        cpuid_word_at((enum cpuid_word)w, &leaf, &subleaf, &reg);
+        words[w] = 0;
+        for (unsigned i = 0; i < can->nent; i++) {
+            const struct kvm_cpuid_entry2 *e = &can->entries[i];
+            const uint32_t regs[] = {e->eax, e->ebx, e->ecx, e->edx};
+            if (e->function == leaf && e->index == subleaf) {
+                words[w] = regs[reg];
+            }
+        }
+    }
+    if (can && kvm_has(KVM_CAP_TSC_DEADLINE_TIMER)) {
+        words[CPUID_1_ECX] |= LEAF_1_ECX_DEADLINE; /* the in-kernel APIC's */
+    }
+    return can != NULL;
+}
+
+/* The model holds no feature that KVM lacks; what it does not know at all is KVM's business. */
+static struct cpuid_regs shown(const struct cpu_model *model, const struct kvm_cpuid_entry2 *e,
+                               struct cpuid_regs m)
+{
+    struct cpuid_regs theirs = {e->eax, e->ebx, e->ecx, e->edx};
+    switch (e->function) {
+    case 7:
+        m.eax = e->index ? m.eax : MIN(m.eax, e->eax);
+        return m;
+    case 0xd: /* sizes of the XSAVE area */
+        return theirs;
+    case 0x40000000:
+        return model->kvm_pv ? theirs : (struct cpuid_regs){0};
+    case 0x40000001:
+        theirs.eax &= model->words[CPUID_KVM_EAX];
+        return model->kvm_pv ? theirs : (struct cpuid_regs){0};
+    case 0x8000000a: /* what its SVM can do */
+        return model->offers[FEAT_SVM] ? theirs : (struct cpuid_regs){0};
+    default:
+        return m;
+    }
 }
 
 bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error)
 {
-    g_autofree struct kvm_cpuid2 *can =
-        g_malloc0(sizeof(*can) + CPUID_MAX * sizeof(struct kvm_cpuid_entry2));
-    can->nent = CPUID_MAX;
-    if (ioctl(kvm_fd(), KVM_GET_SUPPORTED_CPUID, can) < 0) {
+    g_autofree struct kvm_cpuid2 *can = supported();
+    if (!can) {
         error_set_errno(error, errno, "KVM_GET_SUPPORTED_CPUID");
         return false;
     }
     for (unsigned i = 0; i < can->nent; i++) {
         struct kvm_cpuid_entry2 *e = &can->entries[i];
-        struct cpuid_regs r = limited(e, cpu_cpuid(v->cpu, e->function, e->index));
+        struct cpuid_regs r = shown(v->cpu->model, e, cpu_cpuid(v->cpu, e->function, e->index));
         e->eax = r.eax, e->ebx = r.ebx, e->ecx = r.ecx, e->edx = r.edx;
     }
     if (ioctl(v->fd, KVM_SET_CPUID2, can) < 0) {
