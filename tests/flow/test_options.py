@@ -71,6 +71,16 @@ BAD = [
     (["-nic", "user,model=nosuch"], "nosuch"),
     (["-device", "nosuch"], "nosuch"),
     (["-device", "e1000,colour=red"], "colour"),
+    (["-device", "virtio-rng-pci,ioeventfd=maybe"], "maybe"),
+    (["-device", "i6300esb,colour=red"], "colour"),
+    (["-global", "e1000.colour=red"], "-global e1000.colour=red"),
+    (["-global", "PIIX4_PM.disable_s3=maybe"], "maybe"),
+    (["-global", "e1000"], "MODEL.PROPERTY=VALUE"),
+    (["-readconfig", "/no/such/config"], "/no/such/config"),
+    (["-readconfig", __file__], "line 2"),
+    (["-watchdog-action", "bark"], "bark"),
+    (["-action", "watchdog=bark"], "bark"),
+    (["-M", "pc,kernel-irqchip=off"], "kernel-irqchip=off"),
     (["-device", "virtio-blk-pci"], "drive"),
     (["-device", "virtio-blk-pci,drive=nosuch"], "nosuch"),
     (["-device", "e1000,netdev=nosuch"], "nosuch"),
@@ -166,6 +176,50 @@ class Options(unittest.TestCase):
             self.assertEqual(code, 1)
             self.assertEqual(err.count("\n"), 1, err)
             self.assertIn("no state of a machine", err)
+
+
+class Configuration(unittest.TestCase):
+    def test_a_file_of_groups_stands_for_options(self):
+        with tempfile.TemporaryDirectory() as folder:
+            disk, config = os.path.join(folder, "a,b.raw"), os.path.join(folder, "config")
+            with open(disk, "wb") as f:
+                f.truncate(1 << 20)
+            with open(config, "w", encoding="utf-8") as f:
+                f.write(f"""# a machine
+[machine]
+  type = "q35"
+[memory]
+  size = "64M"
+[name]
+  guest = "out of a file"
+[object "dice"]
+  qom-type = "rng-builtin"
+[drive "disk"]
+  file = "{disk}"
+  format = "raw"
+  if = "none"
+[device "card"]
+  driver = "virtio-blk-pci"
+  drive = "disk"
+  serial = ""
+""")
+            with Vm("-S", "-readconfig", config) as vm:
+                self.assertEqual(vm.ok("query-name")["name"], "out of a file")
+                self.assertEqual(vm.ok("query-memory-size-summary")["base-memory"], 64 << 20)
+                self.assertIn("card", vm.hmp("info qtree"))
+                self.assertIn("disk", vm.hmp("info block"))
+
+    def test_objects_go_when_nobody_uses_them(self):
+        with Vm("-S", "-object", "rng-builtin,id=used", "-device", "virtio-rng-pci,rng=used",
+                "-object", "rng-builtin,id=idle", "-object", "memory-backend-ram,id=ram,size=1M") as vm:
+            for idle in ("idle", "ram"):
+                vm.ok("object-del", id=idle)
+            self.assertIn("in use", vm.refused("object-del", id="used")["desc"])
+            self.assertIn("not found", vm.refused("object-del", id="idle")["desc"])
+
+    def test_a_model_of_another_machine_is_only_mentioned(self):
+        with Vm("-S", "-global", "kvm-pit.lost_tick_policy=delay") as vm:
+            self.assertEqual(vm.ok("query-status")["status"], "prelaunch")
 
 
 if __name__ == "__main__":

@@ -685,6 +685,100 @@ static void ioapic_sends_edges_and_levels(void **state)
     assert_int_equal(ioapic(0x10 + 20), 0x8842);
 }
 
+/* ---- printer ---- */
+
+enum { LPT = 0x378, STROBE = 0x01, LPT_IRQ = 0x10, LPT_UP = 0x0c };
+
+static void a_printed_byte_leaves_with_the_strobe(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    struct device *dev = rig_device(rig, "isa-parallel");
+    assert_works(device_give(dev, "chardev", &rig->chr, &error), error);
+    assert_works(device_connect(dev, "irq", WIRE_IRQ, &rig->line[7], &error), error);
+    rig_start(rig, dev);
+    rig->takes = 1;
+    assert_int_equal(in(LPT + 1), 0xdf);
+    out(LPT, 'A');
+    assert_int_equal(rig->n_sent, 0);
+    out(LPT + 2, LPT_UP | LPT_IRQ | STROBE);
+    out(LPT + 2, LPT_UP | LPT_IRQ);
+    assert_int_equal(rig->n_sent, 1);
+    assert_int_equal(rig->sent[0], 'A');
+    assert_int_equal(rig->edges[7], 1);
+    assert_int_equal(in(LPT + 1), 0x9f); /* acknowledged, for one look */
+    assert_int_equal(in(LPT + 1), 0xdf);
+    /* A printer that does not take it is busy. */
+    out(LPT, 'B');
+    out(LPT + 2, LPT_UP | STROBE);
+    out(LPT + 2, LPT_UP);
+    assert_int_equal(in(LPT + 1), 0x5f);
+    rig->takes = 1;
+    rig->chr.writable(rig->chr.peer);
+    assert_int_equal(rig->sent[1], 'B');
+    assert_int_equal(in(LPT + 1), 0x9f);
+}
+
+/* ---- watchdog ---- */
+
+enum { DOG = 0x80000000, DOG_LOCK = 0x68 };
+
+static void dog_write(unsigned at, uint32_t value)
+{
+    space_store(rig->board->memory, DOG + 0xc, 0x80, 2);
+    space_store(rig->board->memory, DOG + 0xc, 0x86, 2);
+    space_store(rig->board->memory, DOG + at, value, at == 0xc ? 2 : 4);
+}
+
+static void a_watchdog_that_is_not_fed_barks(void **state)
+{
+    (void)state;
+    struct pci_device *pci = (struct pci_device *)started("i6300esb");
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_BAR0, DOG, 4);
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_COMMAND, 2, 2);
+    space_store(rig->board->memory, DOG, 5, 4); /* without the key: nothing */
+    dog_write(0, 1000); /* about a second each */
+    dog_write(4, 1000);
+    pci_config_write(&rig->bus, 0, pci->devfn, DOG_LOCK, 3, 1); /* on, and locked */
+    pci_config_write(&rig->bus, 0, pci->devfn, DOG_LOCK, 0, 1);
+    assert_int_equal(pci_config_read(&rig->bus, 0, pci->devfn, DOG_LOCK, 1), 3);
+    clock_advance(900 * 1000000ll);
+    dog_write(0xc, 0x100); /* fed */
+    clock_advance(900 * 1000000ll);
+    assert_int_equal(rig->intx, 0);
+    clock_advance(200 * 1000000ll);
+    assert_int_not_equal(rig->intx, 0); /* the first stage is a warning */
+    assert_int_equal(rig->requests, 0);
+    space_store(rig->board->memory, DOG + 8, 1, 4);
+    assert_int_equal(rig->intx, 0);
+    clock_advance(1000 * 1000000ll);
+    assert_int_equal(rig->requests, 1);
+    assert_int_equal(rig->last_request, BOARD_WATCHDOG);
+    assert_int_equal(space_load(rig->board->memory, DOG + 0xc, 2), 0x200);
+    board_reset(rig->board);
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_BAR0, DOG, 4);
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_COMMAND, 2, 2);
+    assert_int_equal(space_load(rig->board->memory, DOG + 0xc, 2), 0x200); /* why it started anew */
+    clock_advance(3000 * 1000000ll);
+    assert_int_equal(rig->requests, 1);
+}
+
+/* ---- -global ---- */
+
+static void globals_are_the_defaults_of_new_devices(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    const struct device_model *m = device_model_find("isa-debug-exit");
+    (void)state;
+    assert_fails(device_global(m, "speed", "1", &error), error, EINVAL);
+    assert_fails(device_global(m, "iobase", "x", &error), error, EINVAL);
+    assert_works(device_global(m, "iobase", "0x300", &error), error);
+    assert_works(device_global(m, "iobase", "0x310", &error), error);
+    started("isa-debug-exit");
+    out(0x310, 7);
+    assert_int_equal(rig->last_code, 15);
+}
+
 #define T(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
 int main(void)
@@ -713,6 +807,9 @@ int main(void)
         T(hpet_counts_and_compares),
         T(hpet_replaces_the_old_timers),
         T(ioapic_sends_edges_and_levels),
+        T(a_printed_byte_leaves_with_the_strobe),
+        T(a_watchdog_that_is_not_fed_barks),
+        T(globals_are_the_defaults_of_new_devices),
     };
     machine_lock();
     clock_wall_follow_guest();
