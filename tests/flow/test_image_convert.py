@@ -105,6 +105,9 @@ def test_sparse_and_full():
         img("convert", "-S", s, "-f", "raw", "-O", "raw", "src.raw", "a.raw")
         assert least <= os.stat("a.raw").st_blocks * 512 <= most, s
         assert sha256_of_file("a.raw") == sha256_of_file("src.raw")
+    for fmt in ("qcow2", "qed", "vdi", "vhdx", "vpc", "parallels"):
+        img("convert", "-S", "0", "-f", "raw", "-O", fmt, "src.raw", "a." + fmt)
+        assert os.stat("a." + fmt).st_blocks * 512 >= 4 * MIB, fmt
 
 
 def test_backing():

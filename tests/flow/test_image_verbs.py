@@ -224,11 +224,13 @@ def test_resize_and_amend():
 
 
 def test_bitmaps():
-    both("$Q create -q -f qcow2 a.qcow2 8M", "$Q bitmap --add a.qcow2 b0", "$Q bitmap --add -g 32k a.qcow2 b1",
+    both("$Q create -q -f qcow2 a.qcow2 8M", "$Q map --format qcow2 a.qcow2", "$Q bitmap --add a.qcow2 b0", "$Q bitmap --add -g 32k a.qcow2 b1",
          "$Q bitmap --add a.qcow2 b0", "$Q info a.qcow2", "$Q info --output=json a.qcow2",
          "$Q bitmap --disable a.qcow2 b0", "$Q info a.qcow2", "$Q bitmap --enable --clear a.qcow2 b0",
          "qemu-io -c 'write -P 1 1M 100k' a.qcow2 > /dev/null", "$Q bitmap --add --merge b0 a.qcow2 b2",
          "$Q bitmap --remove a.qcow2 b1", "$Q bitmap --remove a.qcow2 nosuch", "$Q info a.qcow2",
+         "$Q bitmap --add --granularity 64k a.qcow2 b3", "$Q info --format qcow2 a.qcow2",
+         "$Q check --format qcow2 --repair leaks a.qcow2",
          "$Q check a.qcow2", "$Q convert --bitmaps -O qcow2 a.qcow2 c.qcow2; $Q info c.qcow2; $Q check c.qcow2",
          "$Q create -q -f qcow2 d.qcow2 8M; $Q bitmap --add d.qcow2 x; $Q bitmap --merge b0 -b a.qcow2 -F qcow2 d.qcow2 x",
          "$Q convert --bitmaps -O raw a.qcow2 c.raw", "$Q convert --skip-broken-bitmaps a.qcow2 c.raw",

@@ -8,9 +8,9 @@
 static const struct tool_option options[] = {
     OPTION_HELP,
     OPTION_FORMAT,
-    {'b', NULL, "FILE", "where the bitmaps of --merge are, if not in FILE itself"},
-    {'F', NULL, "FORMAT", "its format"},
-    {'g', NULL, "SIZE", "granularity of a bitmap that is added (64k)"},
+    {'b', "source-file", "FILE", "where the bitmaps of --merge are, if not in FILE itself"},
+    {'F', "source-format", "FORMAT", "its format"},
+    {'g', "granularity", "SIZE", "granularity of a bitmap that is added (64k)"},
     {0, "add", NULL, "make the bitmap"},
     {0, "remove", NULL, "remove it"},
     {0, "clear", NULL, "forget what it has noted"},

@@ -9,9 +9,9 @@
 
 static const struct tool_option options[] = {
     OPTION_HELP,
-    OPTION_FORMAT,
+    OPTION_LONG_FORMAT,
     OPTION_OUTPUT,
-    {'r', NULL, "leaks|all", "repair lost space, or all errors"},
+    {'r', "repair", "leaks|all", "repair lost space, or all errors"},
     OPTION_SRC_CACHE,
     OPTION_QUIET,
     OPTION_SHARE,

@@ -152,6 +152,7 @@ struct chain_sink {
     struct node *top;
     enum zero_kind zero_kind;
     bool grows;
+    bool fills; /* zeros are written, so that they take space */
 };
 
 /* Nobody else uses the node meanwhile: a sink that grows is ordered. */
@@ -183,11 +184,25 @@ static int chain_put(struct sink *s, uint64_t offset, const void *from, uint64_t
     return error ? error : chain_write(c->top, offset, from, n);
 }
 
+static int put_zeros(struct chain_sink *c, uint64_t offset, uint64_t n)
+{
+    static const uint8_t zeros[PIECE_BYTES];
+    int error = 0;
+    for (uint64_t step; n && !error; offset += step, n -= step) {
+        step = MIN(n, sizeof(zeros));
+        error = chain_write(c->top, offset, zeros, step);
+    }
+    return error;
+}
+
 static int chain_clear(struct sink *s, uint64_t offset, uint64_t n)
 {
     struct chain_sink *c = (struct chain_sink *)s;
     int error = make_room(c, offset + n);
-    return error ? error : chain_zero(c->top, offset, n, c->zero_kind);
+    if (error) {
+        return error;
+    }
+    return c->fills ? put_zeros(c, offset, n) : chain_zero(c->top, offset, n, c->zero_kind);
 }
 
 /* Only between local files, and where the target's bytes lie as they are. */
@@ -238,6 +253,7 @@ struct sink *sink_of_chain(struct node *top, const struct sink_options *how)
     c->grows = how->grows;
     c->top = top;
     c->zero_kind = how->keep_space ? ZERO_KEEP : ZERO_UNMAP;
+    c->fills = how->keep_space && !how->packed && !top->format->flat;
     return &c->sink;
 }
 

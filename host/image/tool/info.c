@@ -10,7 +10,7 @@
 
 static const struct tool_option options[] = {
     OPTION_HELP,
-    OPTION_FORMAT,
+    OPTION_LONG_FORMAT,
     {0, "backing-chain", NULL, "tell of the backing files too"},
     OPTION_OUTPUT,
     OPTION_SHARE,

@@ -9,7 +9,7 @@
 
 static const struct tool_option options[] = {
     OPTION_HELP,
-    OPTION_FORMAT,
+    OPTION_LONG_FORMAT,
     {'s', "start-offset", "OFFSET", "start there"},
     {'l', "max-length", "LENGTH", "tell of so many bytes"},
     OPTION_OUTPUT,

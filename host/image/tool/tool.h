@@ -34,6 +34,10 @@ struct tool_option {
     {                                                                                              \
         'f', NULL, "FORMAT", "format of FILE; found out by probing without it"                     \
     }
+#define OPTION_LONG_FORMAT                                                                         \
+    {                                                                                              \
+        'f', "format", "FORMAT", "format of FILE; found out by probing without it"                 \
+    }
 #define OPTION_QUIET                                                                               \
     {                                                                                              \
         'q', NULL, NULL, "print errors only"                                                       \
