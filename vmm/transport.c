@@ -10,22 +10,29 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <stdlib.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* A new file takes the old one's place when it is whole; what is no file is written as it is. */
 static bool open_file(struct transport *t, const char *path, GError **error)
 {
-    if (!t->out) {
-        t->fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    bool there = stat(path, &st) == 0;
+    if (!t->out || (there && !S_ISREG(st.st_mode))) {
+        t->fd = open(path, (t->out ? O_WRONLY : O_RDONLY) | O_CLOEXEC);
         if (t->fd < 0) {
             error_set_errno(error, errno, "%s", path);
         }
         return t->fd >= 0;
     }
-    t->path = g_strdup(path);
-    t->temporary = g_strdup_printf("%s.XXXXXX", path);
+    char *target = there ? realpath(path, NULL) : NULL; /* a link stays one */
+    t->path = g_strdup(target ? target : path);
+    free(target);
+    t->temporary = g_strdup_printf("%s.XXXXXX", t->path);
     t->fd = g_mkstemp_full(t->temporary, O_WRONLY | O_CLOEXEC, 0600);
     if (t->fd < 0) {
         error_set_errno(error, errno, "%s", path);

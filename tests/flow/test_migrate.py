@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine's state goes to a file, through a command and a socket, and comes back."""
 import os
+import stat
 import re
 import unittest
 
@@ -48,6 +49,17 @@ class Migrate(unittest.TestCase):
             to.ok("migrate-incoming", uri="unix:" + path)
             self.assertEqual(vm.migrate("unix:" + path)["status"], "completed")
             to.wait_status("running")
+
+    def test_a_link_stays_one_and_a_device_too(self):
+        with Vm(*self.MACHINE) as vm:
+            link = os.path.join(vm.dir.name, "link")
+            self.assertEqual(vm.migrate("file:" + os.path.join(vm.dir.name, "state"))["status"], "completed")
+            os.symlink("state", link)
+            self.assertEqual(vm.migrate("file:" + link)["status"], "completed")
+            self.assertTrue(os.path.islink(link))
+            self.assertEqual(vm.migrate("file:/dev/null")["status"], "completed")
+            self.assertTrue(stat.S_ISCHR(os.stat("/dev/null").st_mode))
+            self.assertIn("error", vm.command("pmemsave", val=0, size=-1, filename=link))
 
     def test_failures_leave_the_machine_running_and_no_file(self):
         with Vm(*self.MACHINE) as vm:

@@ -126,12 +126,26 @@ static bool peek_linear(uint64_t at, void *to, uint64_t n, void *owner)
     return paging_peek(owner, at, to, n);
 }
 
+/* Bytes of RAM, and of addresses below 4 GiB that may be something else. */
+static uint64_t most_memory(void)
+{
+    uint64_t most = UINT64_C(1) << 32;
+    for (unsigned i = 0; ram_at(i); i++) {
+        most += ram_at(i)->size;
+    }
+    return most;
+}
+
 static bool save_memory(json_t *args, peek_fn *peek, void *owner, GError **error)
 {
     const char *path = qmp_str(args, "filename");
     uint64_t at = (uint64_t)json_integer_value(json_object_get(args, "val"));
     uint64_t left = (uint64_t)json_integer_value(json_object_get(args, "size"));
     uint8_t buf[PAGE_SIZE];
+    if (left > most_memory()) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'size' expects no more than there is");
+        return false;
+    }
     autofd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) {
         error_set_errno(error, errno, "%s", path);
