@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 
-SOURCE, BUILD, IMG = (pathlib.Path(a) for a in sys.argv[1:4])
+SOURCE, BUILD, IMG = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
 SECONDS = 60 if os.environ.get("LODGE_LONG") == "1" else 3
 FUZZ = BUILD / "fuzz"
 TARGETS = ("fuzz_image", "fuzz_text", "fuzz_peer")
