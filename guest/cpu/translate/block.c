@@ -200,6 +200,8 @@ static void write_insn(struct tr *t)
         t->done = false;
         bool ends = t->at + 1 == t->n || i->desc->class == CLASS_BRANCH;
         insn_interp(t, ends);
+    } else if (i->desc->class == CLASS_STRING || i->desc->class == CLASS_STACK) {
+        point_saved(t); /* its look-ups have changed the host's; copied ones tell themselves */
     }
     group_after(t, i);
 }

@@ -112,7 +112,7 @@ static void flags_before(struct tr *t, const struct insn *i)
     }
 }
 
-static void point_saved(struct tr *t)
+void point_saved(struct tr *t)
 {
     struct point *p = &t->point[t->n_points - 1];
     p->guest = (uint16_t)((p->guest & ~POINT_SAVED) | (t->saved ? POINT_SAVED : 0));

@@ -350,6 +350,8 @@ static inline uint64_t next_pc(const struct tr *t)
 /* flags.c: the guest's flags around glue that changes them; S2 is used */
 void flags_free(struct tr *t);    /* the host's flags may be changed now */
 void flags_restore(struct tr *t); /* the guest's are in place, if they matter */
+/* Where a fault of the instruction in hand finds the flags: where they are now. */
+void point_saved(struct tr *t);
 void flags_save(struct code *c);  /* to .fl_saved */
 void flags_load(struct code *c);
 
