@@ -6,13 +6,15 @@ import socket
 import subprocess
 import time
 
+import images
+
 
 def need(*programs):
     """Leaves the test out, by name, where a program is not installed."""
     for p in programs:
         if not find(p):
-            print(f"SKIP: no {p}")
-            raise SystemExit(77)
+            images.left_out(f"no {p}")
+            raise SystemExit(images.SKIP)
 
 
 def find(program):

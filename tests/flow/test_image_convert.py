@@ -322,7 +322,7 @@ def test_full_disk_in_other_verbs():
 def test_io_errors():
     """Sources and targets behind nbdkit that fail now and then."""
     if not shutil.which("nbdkit") or not images.reaches("nbd"):
-        print("     I/O errors: left out, needs nbdkit and the nbd client")
+        images.left_out("no nbdkit, or built without the nbd client")
         return
     images.make_source("src.raw", SIZE, seed=15)
     want = sha256_of_file("src.raw")

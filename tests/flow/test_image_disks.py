@@ -134,7 +134,7 @@ def round_trips():
                  f"t.{name}.{suffix}")
         drop("[ot].*")
     if missing:
-        print("not installed, left out:", *sorted(missing))
+        images.left_out("not installed: " + " ".join(sorted(missing)))
 
 
 def info_is_the_same():
@@ -237,7 +237,7 @@ def streams_of_others():
     """What VMDKstream, Red Hat's writer for vSphere, makes is read."""
     maker = module("VMDKstream")
     if not maker:
-        print("not installed, left out: python3-vmdkstream")
+        images.left_out("no python3-vmdkstream")
         return
     want = sha256_of_file(images.make_source("src.raw", SIZE))
     maker.convert_to_stream("src.raw", "x.vmdk")
@@ -247,7 +247,7 @@ def streams_of_others():
 def disks_of_bximage():
     """Growing VMDK 4 and VHD images that Bochs makes."""
     if not shutil.which("bximage"):
-        print("not installed, left out: bximage")
+        images.left_out("no bximage")
         return
     for mode, fmt in (("vmware4", "vmdk"), ("vpc", "vpc")):
         run("bximage", "-func=create", "-hd=10M", f"-imgmode={mode}", "-q", f"x.{fmt}")

@@ -356,9 +356,9 @@ def test_other_readers():
     want = sha256_of_file("s.raw")
     python = python_with_qcow()
     if not python:
-        print("     left out: libqcow (Debian package python3-libqcow)")
+        images.left_out("no libqcow (Debian package python3-libqcow)")
     if not shutil.which("7zz"):
-        print("     left out: 7-Zip (Debian package 7zip)")
+        images.left_out("no 7-Zip (Debian package 7zip)")
     for o, packed in (("compat=1.1", False), ("compat=0.10", False), ("cluster_size=4k", False),
                       ("cluster_size=2M", False), ("compat=1.1", True), ("cluster_size=4k", True)):
         img("convert", *(["-c"] if packed else []), "-O", "qcow2", "-o", o, "s.raw", "o.qcow2")

@@ -15,15 +15,11 @@ from servers import Program, Sshd, find, free_port, nbdkit, nginx, wait_for
 NBDKIT = find("nbdkit")
 
 
-def left_out(why):
-    print(f"     left out: {why}")
-
-
 def built(client):
     """Whether this build has the client; it is a feature of meson."""
     there = os.path.exists(os.path.join(os.path.dirname(IMG), "host", "image", f"image-{client}.so"))
     if not there:
-        left_out(f"built without {client}")
+        images.left_out(f"built without {client}")
     return there
 
 
@@ -228,7 +224,7 @@ def test_http():
     if not built("curl"):
         return
     if not find("nginx"):
-        left_out("no nginx (Debian package nginx-light)")
+        images.left_out("no nginx (Debian package nginx-light)")
         return
     make_source("a.raw", 16 * MIB + 512)
     with open("empty", "wb"):
@@ -274,7 +270,7 @@ def test_https():
     if not built("curl"):
         return
     if not find("nginx") or not find("openssl"):
-        left_out("no nginx or no openssl")
+        images.left_out("no nginx or no openssl")
         return
     make_source("a.raw", 4 * MIB)
     run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
@@ -354,7 +350,7 @@ def test_ftp():
     try:
         run("/usr/bin/python3", "-c", "import pyftpdlib")
     except AssertionError:
-        left_out("no python3-pyftpdlib")
+        images.left_out("no python3-pyftpdlib")
         return
     make_source("a.raw", 4 * MIB)
     port = free_port()
@@ -370,7 +366,7 @@ def test_ssh():
     if not built("ssh"):
         return
     if not find("sshd"):
-        left_out("no sshd (Debian package openssh-server)")
+        images.left_out("no sshd (Debian package openssh-server)")
         return
     make_source("a.raw", 8 * MIB + 512)
     digest = sha256_of_file("a.raw")
@@ -419,7 +415,7 @@ def test_iscsi():
     if not built("iscsi"):
         return
     if not find("tgtd") or not find("tgtadm"):
-        left_out("no tgtd (Debian package tgt)")
+        images.left_out("no tgtd (Debian package tgt)")
         return
     make_source("a.raw", 8 * MIB)
     with open("lun.raw", "wb") as f:
@@ -498,11 +494,11 @@ def test_nfs():
     if not built("nfs"):
         return
     if not (find("ganesha.nfsd") and find("rpcbind") and find("rpcinfo")):
-        left_out("no nfs-ganesha (Debian packages nfs-ganesha-mem, rpcbind)")
+        images.left_out("no nfs-ganesha (Debian packages nfs-ganesha-mem, rpcbind)")
         return
     own = ("unshare", "-nm") if os.geteuid() == 0 else ("unshare", "-rnm")
     if run(*own, "mount", "-t", "tmpfs", "none", "/run", check=False).returncode:
-        left_out("no network namespace of our own here")
+        print("     left out: no network namespace of our own here")
         return
     make_source("a.raw", MIB)
     with open("ganesha.conf", "w", encoding="ascii") as f:
@@ -567,7 +563,7 @@ def test_refusals():
         module = name.split(":")[1 if name.startswith("json") else 0].strip("\"{ ")
         p = img("info", name, check=False, timeout=60)
         if b"built without" in p.stderr:
-            left_out(f"{module}: built without it")
+            images.left_out(f"{module}: built without it")
             continue
         assert p.returncode == 1 and text in p.stderr.decode(), (name, text, p.stderr)
 
@@ -582,8 +578,8 @@ def test_local_info_loads_no_module():
 
 if __name__ == "__main__":
     if not NBDKIT or not built("nbd"):
-        print("SKIP: no nbdkit, or built without nbd")
-        sys.exit(77)
+        images.left_out("no nbdkit, or built without nbd")
+        sys.exit(images.SKIP)
     sys.exit(images.main([
         test_nbd_names, test_nbd_holes, test_nbd_writes, test_nbd_other_servers, test_nbd_errors,
         test_nbd_hostile_servers, test_nbd_reconnect, test_network_images_are_untrusted, test_http,

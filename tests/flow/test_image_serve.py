@@ -338,7 +338,7 @@ def wait_port(port, process):
 
 def test_tls_certificates():
     if not find("certtool"):
-        print("test_tls_certificates is left out: no certtool (Debian package gnutls-bin)")
+        images.left_out("no certtool (Debian package gnutls-bin)")
         return
     make_certificates()
     make_source("a.raw", 8 * MIB)

@@ -160,7 +160,7 @@ def test_qed_of_one_cluster_tables():
 
 def test_7zip_reads_qcow():
     if not shutil.which("7zz"):
-        print("SKIP test_7zip_reads_qcow: no 7zz (Debian package 7zip)")
+        images.left_out("no 7zz (Debian package 7zip)")
         return
     make_source("src.raw", 12 * MIB)
     img("convert", "-O", "qcow", "src.raw", "c.qcow")
@@ -392,7 +392,7 @@ def opens(image, passphrase, cryptsetup="cryptsetup"):
 def test_luks_keys():
     cryptsetup = shutil.which("cryptsetup") or "/sbin/cryptsetup"
     if not os.access(cryptsetup, os.X_OK):
-        print("SKIP test_luks_keys: no cryptsetup (Debian package cryptsetup-bin)")
+        images.left_out("no cryptsetup (Debian package cryptsetup-bin)")
         return
     two = (*SECRET, "--object", "secret,id=s1,data=second", "--object", "secret,id=bad,data=no")
     how = ("--image-opts", image_opts("x.luks", "luks", "key-secret"))
@@ -493,7 +493,7 @@ def test_secrets():
 
 def test_bochs():
     if not shutil.which("bximage"):
-        print("SKIP test_bochs: no bximage (Debian package bximage)")
+        images.left_out("no bximage (Debian package bximage)")
         return
     make_source("src.raw", 6 * MIB)
     run("bximage", "-func=convert", "-imgmode=growing", "-q", "src.raw", "x.bochs")
@@ -508,7 +508,7 @@ def test_bochs():
 
 def test_cloop():
     if not shutil.which("create_compressed_fs"):
-        print("SKIP test_cloop: no create_compressed_fs (Debian package cloop-utils)")
+        images.left_out("no create_compressed_fs (Debian package cloop-utils)")
         return
     make_source("src.raw", 6 * MIB)
     for block in (65536, 512 * 1024):
