@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vmm/transport.h"
 
+#include "base/inet.h"
 #include "base/keyval.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -85,7 +85,7 @@ static bool open_unix(struct transport *t, const char *path, GError **error)
     memcpy(addr.sun_path, path, strlen(path));
     autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (!t->out) {
-        unlink(path);
+        unix_forget(path);
         t->path = g_strdup(path);
     }
     if (fd < 0 || !finish_socket(t, fd, (struct sockaddr *)&addr, sizeof(addr))) {
@@ -101,9 +101,12 @@ static bool open_tcp(struct transport *t, const char *where, GError **error)
     const char *colon = strrchr(where, ':');
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = t->out ? 0 : AI_PASSIVE}, *list;
     g_autofree char *host = g_strndup(where, colon ? (size_t)(colon - where) : 0);
-    int on = 1, why = colon ? getaddrinfo(*host ? host : NULL, colon + 1, &hints, &list) : EAI_NONAME;
-    if (why != 0) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "%s: %s", where, gai_strerror(why));
+    int on = 1;
+    if (!colon) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s: not HOST:PORT", where);
+        return false;
+    }
+    if (!inet_look_up(host, colon + 1, &hints, &list, error)) {
         return false;
     }
     bool ok = false;

@@ -225,6 +225,36 @@ static bool links_resolve(struct device *dev, GError **error)
     return true;
 }
 
+/* Another device of the board that has @drive. */
+static const struct device *drive_user(struct device *dev, const void *drive)
+{
+    for (struct device *d = dev->board->devices; d; d = d->next) {
+        for (unsigned i = 0; d != dev && i < d->model->nprops; i++) {
+            const struct prop *p = &d->model->props[i];
+            if (p->kind == PROP_DRIVE && *(void **)slot_of(d, p->slot) == drive) {
+                return d;
+            }
+        }
+    }
+    return NULL;
+}
+
+/* Two devices would write to one disk without knowing of each other. */
+static bool drives_are_free(struct device *dev, GError **error)
+{
+    for (unsigned i = 0; i < dev->model->nprops; i++) {
+        const struct prop *p = &dev->model->props[i];
+        void *drive = p->kind == PROP_DRIVE ? *(void **)slot_of(dev, p->slot) : NULL;
+        const struct device *user = drive ? drive_user(dev, drive) : NULL;
+        if (user) {
+            g_set_error(error, LODGE_ERROR, EBUSY, "the drive is in use by device \"%s\"",
+                        user->path);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool required_are_set(struct device *dev, GError **error)
 {
     static const char nothing[8];
@@ -327,6 +357,7 @@ bool device_start(struct device *dev, struct board *board, const char *path, GEr
     dev->path = path_make(board, path ? path : dev->id ? dev->id : m->name);
     board_append(board, dev);
     if (!links_resolve(dev, error) || !required_are_set(dev, error) ||
+        !drives_are_free(dev, error) ||
         (m->start && !m->start(dev, error))) {
         g_prefix_error(error, "device \"%s\": ", m->name);
         device_free(dev);

@@ -2,12 +2,12 @@
 #include "host/chardev/backend.h"
 
 #include "base/error.h"
+#include "base/inet.h"
 #include "base/util.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <string.h>
@@ -72,7 +72,7 @@ static int unix_socket(const char *path, bool server, GError **error)
     autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const struct sockaddr *sa = (const struct sockaddr *)&addr;
     if (server) {
-        unlink(path);
+        unix_forget(path);
     }
     if (fd < 0 || (server ? bind(fd, sa, sizeof(addr)) : connect(fd, sa, sizeof(addr))) < 0 ||
         (server && listen(fd, BACKLOG) < 0)) {
@@ -102,10 +102,8 @@ static int try_address(const struct addrinfo *a, bool server)
 static int inet_socket(const char *host, const char *port, int type, bool server, GError **error)
 {
     struct addrinfo hints = {.ai_socktype = type, .ai_flags = server ? AI_PASSIVE : 0}, *list;
-    int why = getaddrinfo(host && *host ? host : NULL, port, &hints, &list), fd = -1;
-    if (why != 0) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "%s:%s: %s", host ? host : "", port,
-                    gai_strerror(why));
+    int fd = -1;
+    if (!inet_look_up(host, port, &hints, &list, error)) {
         return -1;
     }
     for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
@@ -369,13 +367,14 @@ static bool udp_connect(int fd, const char *host, const char *port, GError **err
     socklen_t len = sizeof(mine);
     getsockname(fd, (struct sockaddr *)&mine, &len);
     struct addrinfo hints = {.ai_family = mine.ss_family, .ai_socktype = SOCK_DGRAM}, *to = NULL;
-    int why = getaddrinfo(host, port, &hints, &to);
-    bool ok = why == 0 && connect(fd, to->ai_addr, to->ai_addrlen) == 0;
-    if (!ok) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "%s:%s: %s", host, port,
-                    why ? gai_strerror(why) : g_strerror(errno));
+    if (!inet_look_up(host, port, &hints, &to, error)) {
+        return false;
     }
-    g_clear_pointer(&to, freeaddrinfo);
+    bool ok = connect(fd, to->ai_addr, to->ai_addrlen) == 0;
+    if (!ok) {
+        error_set_errno(error, errno, "%s:%s", host, port);
+    }
+    freeaddrinfo(to);
     return ok;
 }
 

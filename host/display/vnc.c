@@ -4,12 +4,12 @@
  */
 #include "host/display/vnc.h"
 
+#include "base/inet.h"
 #include "base/keyval.h"
 #include "base/util.h"
 #include "host/display/display.h"
 #include "host/display/keys.h"
 
-#include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -171,11 +171,8 @@ static bool listen_unix(struct sockets *s, const char *path, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "unix:%s: not a socket path", path);
         return false;
     }
-    struct stat st;
     memcpy(sa.sun_path, path, strlen(path) + 1);
-    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) {
-        unlink(path); /* left by one that is gone */
-    }
+    unix_forget(path);
     autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || listen(fd, 16) < 0) {
         error_set_errno(error, errno, "unix:%s", path);
@@ -210,9 +207,8 @@ static bool listen_tcp(struct sockets *s, const char *host, unsigned port, int f
                              .ai_socktype = SOCK_STREAM}, *list = NULL;
     g_autofree char *service = g_strdup_printf("%u", port);
     unsigned before = s->n;
-    int rc = getaddrinfo(*host ? host : NULL, service, &hints, &list), failed = 0;
-    if (rc) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "%s: %s", host, gai_strerror(rc));
+    int failed = 0;
+    if (!inet_look_up(host, service, &hints, &list, error)) {
         return false;
     }
     for (const struct addrinfo *ai = list; ai && s->n < LISTENERS_MAX; ai = ai->ai_next) {

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "host/image/serve.h"
 
+#include "base/inet.h"
 #include "base/util.h"
 #include "host/image/protocol.h"
 #include "host/image/tool/open.h"
 
 #include <fcntl.h>
 #include <inttypes.h>
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -247,9 +247,9 @@ static int listen_tcp(const char *host, const char *port)
 {
     struct addrinfo want = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE}, *found;
     g_autofree char *where = g_strdup_printf("%s:%s", host, port);
-    int r = getaddrinfo(host, port, &want, &found);
-    if (r) {
-        tool_error("address resolution failed for %s: %s", where, gai_strerror(r));
+    g_autoptr(GError) error = NULL;
+    if (!inet_look_up(host, port, &want, &found, &error)) {
+        tool_error("address resolution failed for %s", error->message);
         return -1;
     }
     int fd = -1;
