@@ -87,7 +87,7 @@ BAD = [
     (["-M", "pc,kernel-irqchip=off"], "kernel-irqchip=off"),
     (["-device", "virtio-blk-pci"], "drive"),
     (["-device", "virtio-blk-pci,drive=nosuch"], "nosuch"),
-    (["-drive", "file=/dev/null,format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d",
+    (["-drive", f"file={__file__},format=raw,if=none,id=d", "-device", "virtio-blk-pci,drive=d",
       "-device", "ide-hd,drive=d"], "in use"),
     (["-device", "e1000,netdev=nosuch"], "nosuch"),
     (["-object", "nosuch,id=a"], "nosuch"),
