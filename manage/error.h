@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <glib.h>
+
+/*
+ * Errors that a client of the manager sees: GErrors of domain LIBVIRT_ERROR whose code is
+ * libvirt's number.  Clients print the text and decide by the number.
+ * Any other GError reaches a client as ERR_INTERNAL.
+ */
+#define LIBVIRT_ERROR libvirt_error_quark()
+GQuark libvirt_error_quark(void);
+
+enum libvirt_error_code {
+    ERR_INTERNAL = 1,
+    ERR_NO_MEMORY = 2,
+    ERR_NO_SUPPORT = 3,
+    ERR_NO_CONNECT = 5,
+    ERR_INVALID_CONN = 6,
+    ERR_INVALID_DOMAIN = 7,
+    ERR_INVALID_ARG = 8,
+    ERR_OPERATION_FAILED = 9,
+    ERR_XML = 27,
+    ERR_DOM_EXIST = 28,
+    ERR_OPERATION_DENIED = 29,
+    ERR_OPEN_FAILED = 30,
+    ERR_XML_DETAIL = 35,
+    ERR_INVALID_NETWORK = 36,
+    ERR_NETWORK_EXIST = 37,
+    ERR_SYSTEM = 38,
+    ERR_RPC = 39,
+    ERR_NO_DOMAIN = 42,
+    ERR_NO_NETWORK = 43,
+    ERR_INVALID_MAC = 44,
+    ERR_AUTH_FAILED = 45,
+    ERR_NO_STORAGE_POOL = 49,
+    ERR_NO_STORAGE_VOL = 50,
+    ERR_NO_NODE_DEVICE = 53,
+    ERR_OPERATION_INVALID = 55,
+    ERR_NO_INTERFACE = 57,
+    ERR_NO_NWFILTER = 62,
+    ERR_NO_SECRET = 66,
+    ERR_CONFIG_UNSUPPORTED = 67,
+    ERR_OPERATION_TIMEOUT = 68,
+    ERR_MIGRATE_PERSIST = 69,
+    ERR_NO_DOMAIN_SNAPSHOT = 72,
+    ERR_ARGUMENT_UNSUPPORTED = 74,
+    ERR_STORAGE_POOL_BUILT = 76,
+    ERR_SNAPSHOT_REVERT_RISKY = 77,
+    ERR_OPERATION_ABORTED = 78,
+    ERR_AUTH_CANCELLED = 79,
+    ERR_NO_DOMAIN_METADATA = 80,
+    ERR_MIGRATE_UNSAFE = 81,
+    ERR_BLOCK_COPY_ACTIVE = 83,
+    ERR_OPERATION_UNSUPPORTED = 84,
+    ERR_AGENT_UNRESPONSIVE = 86,
+    ERR_RESOURCE_BUSY = 87,
+    ERR_ACCESS_DENIED = 88,
+    ERR_STORAGE_VOL_EXIST = 90,
+    ERR_DEVICE_MISSING = 99,
+    ERR_NO_DOMAIN_CHECKPOINT = 103,
+};
+
+/*
+ * Sets an error with the words that libvirt puts in front of this code: ERR_NO_DOMAIN gives
+ * "Domain not found: " and then @fmt.
+ */
+void libvirt_error(GError **error, enum libvirt_error_code code, const char *fmt, ...)
+    G_GNUC_PRINTF(3, 4);
+/* The words without the colon; NULL if this code has none. */
+const char *libvirt_error_words(int code);
