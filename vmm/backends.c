@@ -18,6 +18,7 @@
 struct object {
     char *id, *kind;
     uint64_t size;             /* memory backends */
+    bool used;                 /* the machine's memory */
     struct ram_source source;
 };
 
@@ -154,7 +155,7 @@ static bool object_release(const struct object *ob)
     if (rng) {
         return !rng_used(rng) && rng_remove(ob->id);
     }
-    return ob->size && g_strcmp0(vm_options()->memory_backend, ob->id) != 0;
+    return ob->size && !ob->used;
 }
 
 bool vm_object_remove(const char *id, GError **error)
@@ -198,6 +199,18 @@ bool build_objects(struct vm_options *o, GError **error)
     return vm_options_each(o, (const char *const[]){"object", NULL}, add_object, NULL, error);
 }
 
+const struct ram_source *build_memory_backend(const char *id, uint64_t *bytes, GError **error)
+{
+    struct object *ob = object_find(id);
+    if (!ob || !ob->size) {
+        g_set_error(error, LODGE_ERROR, ENOENT, "memory-backend=%s: no such memory backend", id);
+        return NULL;
+    }
+    ob->used = true;
+    *bytes = ob->size;
+    return &ob->source;
+}
+
 bool build_ram_source(struct vm_options *o, GError **error)
 {
     struct machine_config *m = &o->machine;
@@ -209,19 +222,20 @@ bool build_ram_source(struct vm_options *o, GError **error)
     if (!o->memory_backend) {
         return true;
     }
-    struct object *ob = object_find(o->memory_backend);
-    if (!ob || !ob->size) {
-        g_set_error(error, LODGE_ERROR, ENOENT, "-machine memory-backend=%s: no such memory backend",
+    uint64_t bytes;
+    const struct ram_source *source = build_memory_backend(o->memory_backend, &bytes, error);
+    if (!source) {
+        g_prefix_error(error, "-machine ");
+        return false;
+    }
+    if (bytes != m->ram_bytes && m->ram_bytes != 128 << 20) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "machine memory size (-m) differs from that of memory backend %s",
                     o->memory_backend);
         return false;
     }
-    if (ob->size != m->ram_bytes && m->ram_bytes != 128 << 20) {
-        g_set_error(error, LODGE_ERROR, EINVAL,
-                    "machine memory size (-m) differs from that of memory backend %s", ob->id);
-        return false;
-    }
-    m->ram_bytes = m->max_ram_bytes = ob->size;
-    m->ram_source = ob->source;
+    m->ram_bytes = m->max_ram_bytes = bytes;
+    m->ram_source = *source;
     return true;
 }
 

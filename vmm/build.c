@@ -264,7 +264,7 @@ bool vm_build(struct vm_options *o, GError **error)
     }
     vm_options_each(o, (const char *const[]){"process-name", NULL}, on_process_name, NULL, NULL);
     if ((o->log_file && !log_to_file(o->log_file, error)) || !build_globals(o, error) ||
-        !build_objects(o, error) || !build_ram_source(o, error) || !set_clock(o, error) ||
+        !build_objects(o, error) || !build_ram_source(o, error) || !build_numa(o, error) || !set_clock(o, error) ||
         !build_serials(o, error) || !build_drives(o, error) || !build_nets(o, error)) {
         return false;
     }

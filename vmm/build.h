@@ -14,6 +14,8 @@ void build_add_nic(const char *text);    /* ... and before */
 /* vmm/backends.c */
 bool build_objects(struct vm_options *o, GError **error);
 bool build_ram_source(struct vm_options *o, GError **error);
+/* What the -object @id says about memory, and its size; it counts as used from now on. */
+const struct ram_source *build_memory_backend(const char *id, uint64_t *bytes, GError **error);
 bool build_nets(struct vm_options *o, GError **error);
 bool build_serials(struct vm_options *o, GError **error);
 bool build_monitors(struct vm_options *o, GError **error);
@@ -21,5 +23,7 @@ bool build_display(struct vm_options *o, GError **error);
 struct chardev *build_chardev(const char *id);
 /* vmm/accel.c: NULL with a line for the user. */
 const struct cpu_engine *build_engine(const struct vm_options *o, GError **error);
+/* vmm/numa.c; after build_ram_source() */
+bool build_numa(struct vm_options *o, GError **error);
 /* vmm/devices.c */
 bool build_globals(struct vm_options *o, GError **error);

@@ -11,12 +11,16 @@
 
 #include "base/bytes.h"
 #include "guest/machine/dsdt.h"
+#include "guest/machine/numa.h"
 
 #include <string.h>
+
+#define FOUR_GB (UINT64_C(1) << 32)
 
 enum { HEADER_BYTES = 36, CHECKSUM_AT = 9, LENGTH_AT = 4 };
 enum { FILE_NAME_BYTES = 56, STEP_BYTES = 128 };
 enum { HPET_AT = 0xfed00000u, IOAPIC_AT = 0xfec00000u, LAPIC_AT = 0xfee00000u };
+enum { LOW_RAM_END = 0xa0000, ONE_MB = 0x100000 };
 enum { ACPI_ON_PIIX4 = 0xf1, ACPI_OFF_PIIX4 = 0xf0, ACPI_ON_ICH9 = 2, ACPI_OFF_ICH9 = 3 };
 
 /* ---- links ---- */
@@ -251,6 +255,80 @@ static unsigned mcfg(struct acpi_tables *t, const struct pc_layout *pc)
     return at;
 }
 
+static void srat_cpu(GByteArray *b, uint32_t apic_id, unsigned node)
+{
+    bool x2apic = apic_id >= 255;
+    put_le(b, x2apic ? 2 : 0, 1);
+    put_le(b, x2apic ? 24 : 16, 1);
+    put_le(b, x2apic ? 0 : node, 2); /* and the local APIC's number, in the upper byte */
+    if (x2apic) {
+        put_le(b, node, 4);
+        put_le(b, apic_id, 4);
+        put_le(b, 1, 4); /* enabled */
+        put_le(b, 0, 8); /* clock domain */
+        return;
+    }
+    b->data[b->len - 1] = (uint8_t)apic_id;
+    put_le(b, 1, 4);
+    put_le(b, 0, 8);
+}
+
+static void srat_memory(GByteArray *b, uint64_t at, uint64_t bytes, unsigned node)
+{
+    put_le(b, 1, 1);
+    put_le(b, 40, 1);
+    put_le(b, node, 4);
+    put_le(b, 0, 2);
+    put_le(b, at, 8);
+    put_le(b, bytes, 8);
+    put_le(b, 0, 4);
+    put_le(b, 1, 4); /* enabled */
+    put_le(b, 0, 8);
+}
+
+/* RAM from its byte @from to @end, as far as it shows in the window of @bytes at @at. */
+static void srat_window(GByteArray *b, uint64_t from, uint64_t end, uint64_t window, uint64_t at,
+                        uint64_t bytes, unsigned node)
+{
+    uint64_t first = MAX(from, window), last = MIN(end, window + bytes);
+    if (first < last) {
+        srat_memory(b, at + (first - window), last - first, node);
+    }
+}
+
+static unsigned srat(struct acpi_tables *t, const struct pc_layout *pc)
+{
+    const struct numa *numa = pc->numa;
+    GByteArray *b = t->tables;
+    unsigned at = table_begin(t, "SRAT", 1);
+    put_le(b, 1, 4); /* reserved, must be 1 */
+    put_le(b, 0, 8);
+    for (unsigned i = 0; i < pc->maxcpus; i++) {
+        srat_cpu(b, pc->apic_id[i], numa->cpu_node[i]);
+    }
+    uint64_t from = 0, end;
+    for (unsigned n = 0; n < numa->nodes; n++, from = end) {
+        end = from + numa->bytes[n];
+        srat_window(b, from, end, 0, 0, LOW_RAM_END, n);
+        srat_window(b, from, end, ONE_MB, ONE_MB, pc->ram_below_4g - ONE_MB, n);
+        srat_window(b, from, end, pc->ram_below_4g, FOUR_GB, pc->ram_above_4g, n);
+    }
+    table_end(t, at);
+    return at;
+}
+
+static unsigned slit(struct acpi_tables *t, const struct numa *numa)
+{
+    GByteArray *b = t->tables;
+    unsigned at = table_begin(t, "SLIT", 1);
+    put_le(b, numa->nodes, 8);
+    for (unsigned from = 0; from < numa->nodes; from++) {
+        g_byte_array_append(b, numa->distance[from], numa->nodes);
+    }
+    table_end(t, at);
+    return at;
+}
+
 /* Tables that a user brought keep their bytes; only the checksum is made right. */
 static unsigned extra_table(struct acpi_tables *t, GBytes *bytes)
 {
@@ -303,12 +381,18 @@ struct acpi_tables *acpi_tables_new(const struct pc_layout *pc)
     link_add(
         t, (struct link_step){.op = LINK_ALLOCATE, .file = ACPI_RSDP_FILE, .align = 16, .zone = 2});
     unsigned facs_at = facs(t), dsdt_at = dsdt(t, pc);
-    unsigned list[4] = {fadt(t, pc, facs_at, dsdt_at), madt(t, pc)}, n = 2;
+    unsigned list[6] = {fadt(t, pc, facs_at, dsdt_at), madt(t, pc)}, n = 2;
     if (pc->hpet) {
         list[n++] = hpet(t);
     }
     if (pc->q35) {
         list[n++] = mcfg(t, pc);
+    }
+    if (pc->numa) {
+        list[n++] = srat(t, pc);
+    }
+    if (pc->numa && pc->numa->has_distances) {
+        list[n++] = slit(t, pc->numa);
     }
     g_array_append_vals(all, list, n);
     for (unsigned i = 0; pc->extra && i < pc->extra->len; i++) {

@@ -280,16 +280,31 @@ static bool add_option(struct device *fw, const char *arg, GError **error)
     return fw_cfg_add_file(fw, name, file ? data : string, n, error);
 }
 
+/* The number of nodes, the node of each processor by the number of its APIC, bytes of the nodes. */
+static void add_numa(struct machine *m, struct device *fw)
+{
+    const struct numa *numa = m->config.numa;
+    unsigned nodes = numa ? numa->nodes : 0, last = m->apic_ids[m->config.maxcpus - 1];
+    g_autofree uint64_t *out = g_new0(uint64_t, 1 + last + 1 + nodes);
+    out[0] = nodes;
+    for (unsigned i = 0; nodes && i < m->config.maxcpus; i++) {
+        out[1 + m->apic_ids[i]] = numa->cpu_node[i];
+    }
+    for (unsigned n = 0; n < nodes; n++) {
+        out[1 + last + 1 + n] = numa->bytes[n];
+    }
+    fw_cfg_add_bytes(fw, FW_CFG_NUMA, out, (1 + last + 1 + nodes) * sizeof(*out));
+}
+
 static void add_numbers(struct machine *m, struct device *fw)
 {
-    uint64_t numa[1 + 256] = {0}; /* no nodes: the node of each possible processor is 0 */
     fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, (uint16_t)m->config.cpus);
     fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, (uint16_t)m->config.maxcpus);
     fw_cfg_add_u64(fw, FW_CFG_RAM_SIZE, m->config.ram_bytes);
     fw_cfg_add_u16(fw, FW_CFG_NOGRAPHIC, 0);
     fw_cfg_add_u16(fw, FW_CFG_BOOT_MENU, m->config.boot_menu);
     fw_cfg_add_u32(fw, FW_CFG_IRQ0_OVERRIDE, 1);
-    fw_cfg_add_bytes(fw, FW_CFG_NUMA, numa, (1 + MIN(m->config.maxcpus, 256)) * sizeof(numa[0]));
+    add_numa(m, fw);
     fw_cfg_add_bytes(fw, FW_CFG_UUID, m->uuid, sizeof(m->uuid));
 }
 

@@ -4,6 +4,7 @@
 #include "guest/cpu/models.h"
 #include "guest/cpu/vcpu.h"
 #include "guest/device/board.h"
+#include "guest/machine/numa.h"
 
 /*
  * machine - boards by name: a board is a list of devices, addresses and wires.
@@ -14,6 +15,7 @@ struct machine_config {
     unsigned cpus, maxcpus;
     struct cpu_topology topology;
     uint64_t ram_bytes, max_ram_bytes;
+    const struct numa *numa;  /* -numa; NULL: all lies equally close */
     struct ram_source ram_source;
     const char *cpu;          /* -cpu */
     const struct cpu_engine *engine;

@@ -27,6 +27,7 @@ static struct pc_layout layout_of(struct machine *m)
                            .apic_id = m->apic_ids,
                            .ram_below_4g = m->below_4g,
                            .ram_above_4g = m->above_4g,
+                           .numa = m->config.numa,
                            .s3 = pm && !pm->disable_s3,
                            .s4 = pm && !pm->disable_s4};
     pc.hole64_at =

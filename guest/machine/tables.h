@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct numa;
+
 /*
  * tables - ACPI tables and SMBIOS structures of a PC, made without knowing the machine:
  * from this description only.
@@ -18,6 +20,7 @@ struct pc_layout {
     uint64_t hole64_at, hole64_bytes;    /* for 64-bit BARs */
     uint32_t ecam_at, ecam_bytes;        /* q35 */
     bool hpet, serial[4], parallel, floppy, keyboard, fw_cfg, s3, s4;
+    const struct numa *numa; /* NULL: all lies equally close */
     uint32_t hot_slots; /* of bus 0, for ACPI hot-plug: guest/device/acpi_pcihp.h */
     GPtrArray *extra; /* of GBytes: tables of -acpitable, headers included; NULL: none */
 };

@@ -4,6 +4,7 @@
 #include "base/util.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -64,7 +65,7 @@ static int open_path(const char *path, uint64_t size, uint64_t *page, GError **e
         error_set_errno(error, errno, "-mem-path %s", path);
         return -1;
     }
-    *page = fs.f_type == 0x958458f6 /* hugetlbfs */ ? (uint64_t)fs.f_bsize : PAGE_SIZE;
+    *page = fs.f_type == HUGETLBFS_MAGIC ? (uint64_t)fs.f_bsize : PAGE_SIZE;
     if (size % *page) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     "-mem-path %s: memory size is not a multiple of its %" G_GUINT64_FORMAT
@@ -78,29 +79,110 @@ static int open_path(const char *path, uint64_t size, uint64_t *page, GError **e
     return g_steal_fd(&fd);
 }
 
-static bool map_block(struct ram *ram, const struct ram_source *source, uint64_t page,
+/* What @source says is behind @bytes bytes: a descriptor, or -1 for anonymous memory. */
+static bool open_part(const char *name, const struct ram_source *source, struct ram_part *part,
                       GError **error)
 {
-    int flags = MAP_FIXED | (ram->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED);
-    void *p = mmap(ram->host, ram->size, PROT_READ | PROT_WRITE, flags, ram->fd, 0);
+    part->page = PAGE_SIZE;
+    part->fd = -1;
+    if (source && source->mem_path) {
+        part->fd = open_path(source->mem_path, part->bytes, &part->page, error);
+        return part->fd >= 0;
+    }
+    if (source && source->share) {
+        part->fd = memfd_create(name, MFD_CLOEXEC);
+        if (part->fd < 0 || ftruncate(part->fd, (off_t)part->bytes) < 0) {
+            error_set_errno(error, errno, "%s: memfd", name);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool map_part(const struct ram *ram, const struct ram_part *part,
+                     const struct ram_source *source, GError **error)
+{
+    int flags = MAP_FIXED | (part->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED);
+    void *p = mmap(ram->host + part->at, part->bytes, PROT_READ | PROT_WRITE, flags, part->fd, 0);
     if (p == MAP_FAILED) {
         error_set_errno(error, errno, "%s: %" G_GUINT64_FORMAT " bytes of memory", ram->name,
-                        ram->size);
+                        part->bytes);
         return false;
     }
-    if (ram->fd < 0 && ram->size >= HUGE_2M) {
-        madvise(p, ram->size, MADV_HUGEPAGE); /* advice: a refusal costs speed only */
+    if (part->fd < 0 && part->bytes >= HUGE_2M) {
+        madvise(p, part->bytes, MADV_HUGEPAGE); /* advice: a refusal costs speed only */
     }
     bool touch = source && source->prealloc;
-    if ((touch || page > PAGE_SIZE) && madvise(p, ram->size, MADV_POPULATE_WRITE) < 0) {
+    if ((touch || part->page > PAGE_SIZE) && madvise(p, part->bytes, MADV_POPULATE_WRITE) < 0) {
         error_set_errno(error, errno, "%s: cannot get %" G_GUINT64_FORMAT " bytes now", ram->name,
-                        ram->size);
+                        part->bytes);
         return false;
     }
     if (source && source->dump_off) {
-        madvise(p, ram->size, MADV_DONTDUMP);
+        madvise(p, part->bytes, MADV_DONTDUMP);
     }
     return true;
+}
+
+static void close_parts(struct ram *ram)
+{
+    for (unsigned i = 0; i < ram->n_parts; i++) {
+        if (ram->parts[i].fd >= 0) {
+            close(ram->parts[i].fd);
+        }
+    }
+    g_free(ram->parts);
+}
+
+/* The next of a chain; what has no source has no end of such parts. */
+static const struct ram_source *next_source(const struct ram_source *s)
+{
+    return s ? s->next : NULL;
+}
+
+static bool open_parts(struct ram *ram, const struct ram_source *source, GError **error)
+{
+    unsigned n = 0;
+    uint64_t at = 0;
+    const struct ram_source *s = source;
+    do {
+        n++;
+        s = next_source(s);
+    } while (s);
+    ram->parts = g_new(struct ram_part, n);
+    for (s = source; ram->n_parts < n; s = next_source(s)) {
+        struct ram_part *part = &ram->parts[ram->n_parts++];
+        *part = (struct ram_part){.at = at, .bytes = next_source(s) ? s->bytes : ram->size - at};
+        at += part->bytes;
+        if (!open_part(ram->name, s, part, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool map_parts(struct ram *ram, const struct ram_source *source, GError **error)
+{
+    for (unsigned i = 0; i < ram->n_parts; i++, source = next_source(source)) {
+        if (!map_part(ram, &ram->parts[i], source, error)) {
+            if (source && source->mem_path) {
+                g_prefix_error(error, "-mem-path %s: ", source->mem_path);
+            }
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Large blocks start on 2 MiB so that huge pages fit; hugetlbfs may want 1 GiB. */
+static void place(struct ram *ram)
+{
+    uint64_t align = ram->size >= HUGE_2M ? HUGE_2M : PAGE_SIZE;
+    uint64_t base = (uint64_t)(uintptr_t)ram_pool;
+    for (unsigned i = 0; i < ram->n_parts; i++) {
+        align = MAX(align, ram->parts[i].page);
+    }
+    ram->host = ram_pool + (((base + pool_used + align - 1) & ~(align - 1)) - base);
 }
 
 struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *source,
@@ -119,34 +201,18 @@ struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *so
                     " bytes of guest memory", name, size);
         return NULL;
     }
-    autofd int fd = -1;
-    uint64_t page = PAGE_SIZE;
-    if (source && source->mem_path) {
-        fd = open_path(source->mem_path, size, &page, error);
-        if (fd < 0) {
-            return NULL;
-        }
-    } else if (source && source->share) {
-        fd = memfd_create(name, MFD_CLOEXEC);
-        if (fd < 0 || ftruncate(fd, (off_t)size) < 0) {
-            error_set_errno(error, errno, "%s: memfd", name);
-            return NULL;
-        }
-    }
     g_autofree struct ram *ram = g_new0(struct ram, 1);
-    /* Large blocks start on 2 MiB so that huge pages fit; hugetlbfs may want 1 GiB. */
-    uint64_t align = MAX(page, size >= HUGE_2M ? HUGE_2M : PAGE_SIZE);
-    uint64_t base = (uint64_t)(uintptr_t)ram_pool;
-    uint64_t at = ((base + pool_used + align - 1) & ~(align - 1)) - base;
-    *ram = (struct ram){.name = g_intern_string(name), .host = ram_pool + at, .size = size, .fd = fd};
-    if (!map_block(ram, source, page, error)) {
-        if (fd >= 0 && source->mem_path) {
-            g_prefix_error(error, "-mem-path %s: ", source->mem_path);
-        }
+    *ram = (struct ram){.name = g_intern_string(name), .size = size};
+    bool ok = open_parts(ram, source, error);
+    if (ok) {
+        place(ram);
+        ok = map_parts(ram, source, error);
+    }
+    if (!ok) {
+        close_parts(ram);
         return NULL;
     }
-    pool_used = at + size + RAM_GUARD;
-    fd = -1; /* the block's now */
+    pool_used = (uint64_t)(ram->host - ram_pool) + size + RAM_GUARD;
     return blocks[slot] = g_steal_pointer(&ram);
 }
 
@@ -160,9 +226,7 @@ void ram_free(struct ram *ram)
     /* Back to reserved: what still points there faults instead of meeting something else. */
     mmap(ram->host, ram->size, PROT_NONE,
          MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (ram->fd >= 0) {
-        close(ram->fd);
-    }
+    close_parts(ram);
     g_free(ram);
 }
 
@@ -177,6 +241,22 @@ static struct ram *block_of(const void *host)
     return NULL;
 }
 
+static void discard_part(const struct ram *ram, const struct ram_part *part, uint64_t from,
+                         uint64_t end)
+{
+    from = MAX(from, part->at);
+    end = MIN(end, part->at + part->bytes);
+    if (from >= end) {
+        return;
+    }
+    /* A page of a file is only given back where the file loses it. */
+    if (part->fd < 0 ? madvise(ram->host + from, end - from, MADV_DONTNEED) == 0
+                     : fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                 (off_t)(from - part->at), (off_t)(end - from)) == 0) {
+        ram_note_write(ram->host + from, end - from);
+    }
+}
+
 void ram_discard(void *host, uint64_t bytes)
 {
     struct ram *ram = block_of(host);
@@ -186,14 +266,8 @@ void ram_discard(void *host, uint64_t bytes)
     uint64_t from = (uint64_t)((uint8_t *)host - ram->host), end = MIN(from + bytes, ram->size);
     from = (from + PAGE_SIZE - 1) & PAGE_MASK;
     end &= PAGE_MASK;
-    if (from >= end) {
-        return;
-    }
-    /* A page of a file is only given back where the file loses it. */
-    if (ram->fd < 0 ? madvise(ram->host + from, end - from, MADV_DONTNEED) == 0
-                    : fallocate(ram->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)from,
-                                (off_t)(end - from)) == 0) {
-        ram_note_write(ram->host + from, end - from);
+    for (unsigned i = 0; i < ram->n_parts; i++) {
+        discard_part(ram, &ram->parts[i], from, end);
     }
 }
 

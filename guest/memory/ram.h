@@ -27,11 +27,18 @@ enum page_flag {
     PAGE_WATCH = 1 << 3,       /* a debugger's watchpoint lies in it */
 };
 
+/* A stretch of a block that has one thing behind it. */
+struct ram_part {
+    uint64_t at, bytes, page; /* page: of the host, in bytes */
+    int fd;                   /* memfd or file; owned; -1 if anonymous */
+};
+
 struct ram {
     const char *name;  /* "pc.ram", "vga.vram": the key in the state stream */
     uint8_t *host;     /* page-aligned */
     uint64_t size;     /* bytes, a multiple of PAGE_SIZE */
-    int fd;            /* memfd or file behind it; owned; -1 if anonymous */
+    struct ram_part *parts; /* in order, without gaps */
+    unsigned n_parts;
     bool read_only;    /* ROM: guest writes are dropped; the host may write */
 };
 
@@ -40,6 +47,8 @@ struct ram_source {
     bool share;           /* other processes may map it (memory-backend-memfd, vhost-user) */
     bool prealloc;
     bool merge_off, dump_off;
+    const struct ram_source *next; /* of what follows the first .bytes of the block */
+    uint64_t bytes;                /* counts only before a .next */
 };
 
 /*

@@ -24,9 +24,17 @@ def tiny_boot(engine, machine="pc", cpus=1, seconds=PATIENCE, guest="tiny", more
 
 
 def four_cpus():
-    with Machine(["-accel", "bt", "-smp", "4", *tiny("shell", "256M")]) as m:
+    nodes = ["-numa", "node,cpus=0-2,mem=96", "-numa", "node,mem=160", "-numa", "cpu,node-id=1,core-id=3",
+             "-numa", "dist,src=0,dst=1,val=31"]
+    with Machine(["-accel", "bt", "-smp", "4", *nodes, *tiny("shell", "256M")]) as m:
         m.expect(UP)
         m.expect("busybox")
+        out = m.run("cd /sys/devices/system/node; cat node?/cpulist node?/distance; cd /")
+        if "\n0-2\n3\n10 31\n31 10\n" not in out:
+            raise Failed(f"not the two nodes of the command line: {out}")
+        sizes = re.findall(r"MemTotal: +(\d+)", m.run("cat /sys/devices/system/node/node?/meminfo"))
+        if len(sizes) != 2 or int(sizes[0]) >= 96 << 10 or not 96 << 10 < int(sizes[1]) <= 160 << 10:
+            raise Failed(f"memory of the nodes: {sizes}")
         out = m.run("grep -c ^processor /proc/cpuinfo")
         if "\n4\n" not in out:
             raise Failed(f"not 4 CPUs: {out}")

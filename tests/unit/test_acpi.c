@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "guest/machine/numa.h"
 #include "guest/machine/tables.h"
 
 #include <glib/gstdio.h>
@@ -89,6 +90,55 @@ static void possible_processors_are_listed_but_not_enabled(void **state)
     acpi_tables_free(t);
 }
 
+/* Node 0 ends below the hole at 4 GiB, node 1 goes on behind it; node 2 has no memory. */
+static void nodes_have_their_processors_memory_and_distances(void **state)
+{
+    (void)state;
+    static const uint8_t cpu_node[4] = {0, 1, 2, 1};
+    static const uint64_t mb = 1 << 20;
+    static const struct {
+        uint64_t at, bytes;
+        unsigned node;
+    } expected[] = {{0, 640 << 10, 0}, {mb, 999 * mb, 0}, {1000 * mb, 2072 * mb, 1},
+                    {UINT64_C(1) << 32, 1024 * mb, 1}};
+    struct numa numa = {.nodes = 3, .bytes = {1000 * mb, 3096 * mb}, .cpu_node = (uint8_t *)cpu_node,
+                        .has_distances = true, .distance = {{10, 20, 30}, {21, 10, 40}, {31, 41, 10}}};
+    struct pc_layout pc = layout(false);
+    pc.ram_below_4g = 3072 * mb;
+    pc.ram_above_4g = 1024 * mb;
+    pc.numa = &numa;
+    struct acpi_tables *t = acpi_tables_new(&pc);
+    acpi_install(t, base, 0xf0000);
+    const uint8_t *srat = table(t, "SRAT"), *slit = table(t, "SLIT");
+    unsigned cpus = 0, ranges = 0;
+    assert_non_null(srat);
+    assert_non_null(slit);
+    for (unsigned at = 48; at < le32_at(srat + 4); at += srat[at + 1]) {
+        const uint8_t *p = srat + at;
+        if (p[0] == 1) {
+            assert_int_equal(p[1], 40);
+            assert_int_equal(le32_at(p + 2), expected[ranges].node);
+            assert_int_equal(le64_at(p + 8), expected[ranges].at);
+            assert_int_equal(le64_at(p + 16), expected[ranges].bytes);
+            assert_int_equal(le32_at(p + 28), 1);
+            ranges++;
+        } else {
+            assert_int_equal(p[0], ids[cpus] < 255 ? 0 : 2);
+            assert_int_equal(p[1], p[0] ? 24 : 16);
+            assert_int_equal(p[0] ? le32_at(p + 8) : p[3], ids[cpus]);
+            assert_int_equal(p[0] ? le32_at(p + 4) : p[2], cpu_node[cpus]);
+            assert_int_equal(le32_at(p + (p[0] ? 12 : 4)), 1);
+            cpus++;
+        }
+    }
+    assert_int_equal(cpus, 4);
+    assert_int_equal(ranges, G_N_ELEMENTS(expected));
+    assert_int_equal(le64_at(slit + 36), 3);
+    assert_int_equal(le32_at(slit + 4), 44 + 9);
+    assert_memory_equal(slit + 44, "\x0a\x14\x1e\x15\x0a\x28\x1f\x29\x0a", 9);
+    acpi_tables_free(t);
+}
+
 static void the_loader_script_has_a_step_for_each_link(void **state)
 {
     (void)state;
@@ -142,6 +192,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linked_tables_are_found_and_sum_to_zero),
         cmocka_unit_test(possible_processors_are_listed_but_not_enabled),
+        cmocka_unit_test(nodes_have_their_processors_memory_and_distances),
         cmocka_unit_test(the_loader_script_has_a_step_for_each_link),
         cmocka_unit_test(iasl_reads_the_dsdt),
     };

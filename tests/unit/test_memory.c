@@ -141,12 +141,33 @@ static void discarded_pages_read_as_zero(void **state)
     }
 }
 
+/* Two parts: each discards in what is behind it, and nothing of the other's. */
+static void a_block_may_have_several_sources(void **state)
+{
+    (void)state;
+    static const struct ram_source plain = {.bytes = 0};
+    static const struct ram_source shared = {.share = true, .bytes = 0x3000, .next = &plain};
+    GError *error = NULL;
+    struct ram *ram = ram_new("parts", 0x6000, &shared, &error);
+    assert_non_null(ram);
+    assert_int_equal(ram->n_parts, 2);
+    assert_true(ram->parts[0].fd >= 0);
+    assert_int_equal(ram->parts[1].fd, -1);
+    memset(ram->host, 0x55, ram->size);
+    ram_discard(ram->host + 0x2000, 0x2000);
+    for (unsigned at = 0; at < 0x6000; at += 0x1000) {
+        assert_int_equal(ram->host[at], at == 0x2000 || at == 0x3000 ? 0 : 0x55);
+    }
+    ram_free(ram);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_highest_region_answers),
         cmocka_unit_test(an_access_over_a_boundary_is_split),
         cmocka_unit_test(a_space_shows_through_another),
+        cmocka_unit_test(a_block_may_have_several_sources),
         cmocka_unit_test(discarded_pages_read_as_zero),
         cmocka_unit_test(written_pages_are_found_dirty),
     };

@@ -363,6 +363,25 @@ static bool info_network(ARGS)
     return true;
 }
 
+static bool info_numa(ARGS)
+{
+    UNUSED;
+    const struct machine_config *m = &vm_options()->machine;
+    unsigned nodes = m->numa ? m->numa->nodes : 0;
+    g_string_append_printf(out, "%u nodes\n", nodes);
+    for (unsigned n = 0; n < nodes; n++) {
+        g_string_append_printf(out, "node %u cpus:", n);
+        for (unsigned i = 0; i < m->cpus; i++) {
+            if (m->numa->cpu_node[i] == n) {
+                g_string_append_printf(out, " %u", i);
+            }
+        }
+        g_string_append_printf(out, "\nnode %u size: %" G_GUINT64_FORMAT " MB\n", n,
+                               m->numa->bytes[n] >> 20);
+    }
+    return true;
+}
+
 static void one_chardev(struct chardev *chr, void *owner)
 {
     g_string_append_printf(owner, "%s: filename=%s%s\n", chr->id, chr->open ? "" : "disconnected:",
@@ -465,6 +484,7 @@ const struct hmp_command hmp_infos[] = {
     {"mtree", "", 0, 0, "what answers at which address", info_mtree},
     {"name", "", 0, 0, "name of the guest", info_name},
     {"network", "", 0, 0, "network backends", info_network},
+    {"numa", "", 0, 0, "nodes of CPUs and memory", info_numa},
     {"pci", "", 0, 0, "PCI functions", info_pci},
     {"qtree", "", 0, 0, "devices", info_qtree},
     {"ramblock", "", 0, 0, "blocks of guest memory", info_ramblock},
