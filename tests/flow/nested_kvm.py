@@ -87,7 +87,7 @@ class Outer(Machine):
              "-serial", f"unix:{ports}/qmp,server=on,wait=off",
              "-serial", f"unix:{ports}/gdb,server=on,wait=off",
              "-no-reboot", "-kernel", guest_file("tiny", "vmlinuz"), "-initrd", str(initrd),
-             "-append", f"console=ttyS0 panic=-1 {append} lodge.run=/nested"],
+             "-append", f"console=ttyS0 panic=-1 no_timer_check {append} lodge.run=/nested"],
             program="qemu-system-x86_64")
         self.qmp_path = os.path.join(ports, "qmp")
 
@@ -101,7 +101,7 @@ class Outer(Machine):
         return self.seen
 
 
-def in_outer(script, seconds=300, **more):
+def in_outer(script, seconds=500, **more):
     """Runs a shell script inside the outer machine; its serial output."""
     with Outer(script, **more) as m:
         return m.end(seconds)
@@ -121,10 +121,10 @@ def check_exit(out):
 
 
 def boots(options, module_options=""):
-    out = in_outer(f"{inner()} {options} </dev/null; echo inner-exit-$?",
+    out = in_outer(f"{inner(append='loglevel=7')} {options} </dev/null; echo inner-exit-$?",
                    module_options=module_options)
     check_exit(out)
-    if out.count(UP) < 2:
+    if out.count(UP) < 2 or "Hypervisor detected: KVM" not in out:
         raise Failed(out[-3000:])
 
 

@@ -343,7 +343,7 @@ static struct kvm_cpuid2 *supported(void)
 
 bool kvm_features(uint32_t words[])
 {
-    enum { LEAF_1_ECX_DEADLINE = 1 << 24 };
+    static const uint32_t deadline = 1u << 24, hypervisor = 1u << 31; /* of leaf 1, ECX */
     g_autofree struct kvm_cpuid2 *can = kvm_fd() < 0 ? NULL : supported();
     for (unsigned w = 0; can && w < CPUID_WORDS; w++) {
         uint32_t leaf, subleaf;
@@ -359,7 +359,10 @@ bool kvm_features(uint32_t words[])
         }
     }
     if (can && kvm_has(KVM_CAP_TSC_DEADLINE_TIMER)) {
-        words[CPUID_1_ECX] |= LEAF_1_ECX_DEADLINE; /* the in-kernel APIC's */
+        words[CPUID_1_ECX] |= deadline; /* the in-kernel APIC's */
+    }
+    if (can) {
+        words[CPUID_1_ECX] |= hypervisor; /* which KVM leaves to its user to say */
     }
     return can != NULL;
 }
