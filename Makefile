@@ -29,7 +29,8 @@ check: check-deps all ## run all tests; ends with "N passed, N failed"
 	@tools/check $(BUILD)
 
 GUEST ?= debian
-run: run-deps all ## boot a guest on this terminal: GUEST=debian (default) or tiny
+run: run-deps $(BUILD)/build.ninja ## boot a guest on this terminal: GUEST=debian (default) or tiny
+	@ninja -C $(BUILD) programs
 	@tools/run $(BUILD) $(GUEST)
 
 bench: bench-deps all ## measure beside QEMU; BENCH="--runs 1 int_mix" narrows it
