@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/client.h"
+
+#include "base/bytes.h"
+#include "base/util.h"
+#include "manage/daemon/daemon.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/*
+ * One connection: bytes in, packets out.  A client that sends what is no packet, or fetches
+ * nothing, is dropped; nobody else notices.
+ */
+enum { READ_BYTES = 64 << 10, READ_ROUNDS = 8, IN_KEPT = 16 << 10 };
+
+struct client *clients;
+unsigned clients_count;
+
+static void client_ready(struct watch *watch, uint32_t events);
+
+struct client *client_ref(struct client *c)
+{
+    atomic_fetch_add(&c->refs, 1);
+    return c;
+}
+
+void client_unref(struct client *c)
+{
+    if (atomic_fetch_sub(&c->refs, 1) == 1) {
+        g_byte_array_unref(c->in);
+        if (c->callbacks) {
+            g_array_unref(c->callbacks);
+        }
+        g_free(c);
+    }
+}
+
+void client_new(int fd, const struct listener *from)
+{
+    struct client *c = g_new0(struct client, 1);
+    c->watch = (struct watch){.fd = fd, .events = EPOLLIN, .ready = client_ready};
+    c->refs = 1;
+    c->in = g_byte_array_new();
+    c->out_tail = &c->out;
+    c->kind = from->kind;
+    c->read_only = from->read_only;
+    c->peer.pid = -1;
+    if (from->kind == LISTEN_UNIX) {
+        socklen_t n = sizeof(c->peer);
+        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &n);
+        c->authenticated = true; /* whoever could open the socket */
+    }
+    daemon_lock();
+    c->next = clients;
+    c->link = &clients;
+    if (clients) {
+        clients->link = &c->next;
+    }
+    clients = c;
+    clients_count++;
+    daemon_unlock();
+    if (!poller_add(&c->watch)) {
+        client_drop(c, "no room in the epoll set");
+    }
+}
+
+void client_drop(struct client *c, const char *why)
+{
+    daemon_lock();
+    if (c->dead) {
+        daemon_unlock();
+        return;
+    }
+    c->dead = true;
+    *c->link = c->next;
+    if (c->next) {
+        c->next->link = c->link;
+    }
+    clients_count--;
+    streams_abort(c);
+    while (c->out) {
+        struct packet *p = c->out;
+        c->out = p->next;
+        packet_free(p);
+    }
+    if (c->callbacks) {
+        g_array_set_size(c->callbacks, 0);
+    }
+    daemon_unlock();
+    if (why) {
+        daemon_log("client of process %d dropped: %s", c->peer.pid, why);
+    }
+    poller_remove(&c->watch);
+    close(c->watch.fd);
+    for (unsigned i = 0; i < c->nfds; i++) {
+        close(c->fds[i]);
+    }
+    client_unref(c);
+}
+
+void client_drop_all(void)
+{
+    while (clients) {
+        client_drop(clients, NULL);
+    }
+}
+
+bool client_has_room(const struct client *c)
+{
+    return c->out_bytes < OUT_HIGH;
+}
+
+/* ---- Out. ---- */
+
+/* One FD with a byte of its own; false if it has to wait or failed (then errno says so). */
+static bool send_fd(int to, int fd)
+{
+    char byte = 0;
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {&byte, 1};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.room,
+                       .msg_controllen = sizeof(control.room)};
+    control.head = (struct cmsghdr){
+        .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+    return sendmsg(to, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
+}
+
+/* Sends what the socket takes.  False if the connection is broken.  Daemon lock held. */
+static bool flush(struct client *c)
+{
+    while (c->out) {
+        struct packet *p = c->out;
+        while (p->sent < p->length) {
+            ssize_t n = send(c->watch.fd, p->data + p->sent, p->length - p->sent,
+                             MSG_DONTWAIT | MSG_NOSIGNAL);
+            if (n < 0) {
+                return errno == EAGAIN || errno == EINTR;
+            }
+            p->sent += (size_t)n;
+        }
+        while (p->fds_sent < p->nfds) {
+            if (!send_fd(c->watch.fd, p->fds[p->fds_sent])) {
+                return errno == EAGAIN || errno == EINTR;
+            }
+            p->fds_sent++;
+        }
+        c->out_bytes -= p->length;
+        c->out = p->next;
+        if (!c->out) {
+            c->out_tail = &c->out;
+        }
+        packet_free(p);
+    }
+    return true;
+}
+
+static gboolean kicked(void *data);
+
+void client_kick(struct client *c)
+{
+    if (!c->kicked && !c->dead) {
+        c->kicked = true;
+        g_idle_add_full(G_PRIORITY_DEFAULT, kicked, client_ref(c), NULL);
+    }
+}
+
+void client_send(struct client *c, struct packet *p)
+{
+    if (c->dead) {
+        packet_free(p);
+        return;
+    }
+    if (p) {
+        *c->out_tail = p;
+        c->out_tail = &p->next;
+        c->out_bytes += p->length;
+    } else {
+        c->out_bytes = OUT_MAX + 1; /* the peer would wait for ever */
+    }
+    client_kick(c);
+}
+
+/* ---- In. ---- */
+
+/* Replies that nobody fetches and streams that nobody drains hold up their own client. */
+static bool may_go_on(struct client *c)
+{
+    return c->calls < CALLS_MAX && c->out_bytes < OUT_HIGH && c->stream_bytes < STREAM_HIGH;
+}
+
+static bool handle(struct client *c, const struct packet_header *h, const uint8_t *body, size_t n)
+{
+    if (h->program == PROGRAM_KEEPALIVE) {
+        if (h->procedure == KEEPALIVE_PING) {
+            struct packet_header pong = *h;
+            pong.procedure = KEEPALIVE_PONG;
+            daemon_lock();
+            client_send(c, packet_new(&pong, NULL, 0));
+            daemon_unlock();
+        }
+        return n == 0;
+    }
+    if (h->type == PACKET_STREAM || h->type == PACKET_HOLE) {
+        daemon_lock();
+        bool ok = stream_packet(c, h, body, n);
+        daemon_unlock();
+        return ok;
+    }
+    return dispatch_call(c, h, body, n, NULL, 0);
+}
+
+/* A call with FDs: @body starts with their number, @rest is what follows the packet.  The
+ * bytes that carried them, 0 if they are not all there yet, -1 if that cannot be. */
+static int handle_with_fds(struct client *c, const struct packet_header *h, const uint8_t *body,
+                           size_t n, size_t rest)
+{
+    uint32_t count = n >= 4 ? be32_at(body) : UINT32_MAX;
+    if (count > PACKET_FDS_MAX) {
+        return -1;
+    }
+    if (rest < count || c->nfds < count) {
+        return rest < count ? 0 : -1;
+    }
+    int fds[PACKET_FDS_MAX];
+    memcpy(fds, c->fds, count * sizeof(int));
+    c->nfds -= count;
+    memmove(c->fds, c->fds + count, c->nfds * sizeof(int));
+    return dispatch_call(c, h, body + 4, n - 4, fds, count) ? (int)count : -1;
+}
+
+/* Handles whole packets in @n bytes; how many bytes they took, or -1. */
+static ssize_t consume(struct client *c, const uint8_t *data, size_t n)
+{
+    size_t at = 0;
+    while (n - at >= 4 && !c->dead && may_go_on(c)) {
+        uint32_t length = be32_at(data + at);
+        if (length < PACKET_HEAD || length > (c->authenticated ? PACKET_MAX : PACKET_MAX_ANYONE)) {
+            return -1;
+        }
+        if (n - at < length) {
+            break;
+        }
+        struct packet_header h;
+        packet_header_read(data + at, &h);
+        const uint8_t *body = data + at + PACKET_HEAD;
+        size_t bytes = length - PACKET_HEAD;
+        if (h.type == PACKET_CALL_FDS) {
+            size_t rest = n - at - length;
+            int used = handle_with_fds(c, &h, body, bytes, rest);
+            if (used < 0) {
+                return -1;
+            }
+            if (!used && be32_at(body)) {
+                break; /* the FDs are still on their way */
+            }
+            at += (size_t)used;
+        } else if (!handle(c, &h, body, bytes)) {
+            return -1;
+        }
+        at += length;
+    }
+    return (ssize_t)at;
+}
+
+/* Packets that were left while the client had to wait; false: drop it. */
+static bool consume_kept(struct client *c)
+{
+    if (!c->in->len) {
+        return true;
+    }
+    ssize_t used = consume(c, c->in->data, c->in->len);
+    if (used > 0) {
+        g_byte_array_remove_range(c->in, 0, (guint)used);
+        if (!c->in->len) {
+            g_byte_array_unref(c->in); /* it may have held a large packet */
+            c->in = g_byte_array_new();
+        }
+    }
+    return used >= 0;
+}
+
+static void keep_fds(struct client *c, struct msghdr *m)
+{
+    for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
+        if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS) {
+            size_t count = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            for (size_t i = 0; i < count; i++) {
+                int fd;
+                memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(fd));
+                if (c->nfds < PACKET_FDS_MAX) {
+                    c->fds[c->nfds++] = fd;
+                } else {
+                    close(fd);
+                }
+            }
+        }
+    }
+}
+
+static ssize_t receive(struct client *c, uint8_t *to, size_t n)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(PACKET_FDS_MAX * sizeof(int))];
+    } control;
+    struct iovec iov = {to, n};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.room,
+                       .msg_controllen = sizeof(control.room)};
+    ssize_t got = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (got > 0 && m.msg_controllen) {
+        keep_fds(c, &m);
+    }
+    return got;
+}
+
+/* Bytes just read, which nearly always are whole packets: only the rest is copied. */
+static bool take(struct client *c, const uint8_t *data, size_t n)
+{
+    ssize_t used = 0;
+    if (!c->in->len) {
+        used = consume(c, data, n);
+        if (used < 0) {
+            return false;
+        }
+    }
+    g_byte_array_append(c->in, data + used, (guint)(n - (size_t)used));
+    return c->in->len == n - (size_t)used || consume_kept(c);
+}
+
+/* NULL, or why the client goes. */
+static const char *read_all(struct client *c)
+{
+    static uint8_t bytes[READ_BYTES]; /* main loop only */
+    for (int round = 0; round < READ_ROUNDS && !c->dead && may_go_on(c); round++) {
+        ssize_t n = receive(c, bytes, sizeof(bytes));
+        if (n == 0) {
+            return "";
+        }
+        if (n < 0) {
+            return errno == EAGAIN || errno == EINTR ? NULL : g_strerror(errno);
+        }
+        c->silent = c->unanswered = 0;
+        if (!take(c, bytes, (size_t)n)) {
+            return "malformed packet";
+        }
+        if ((size_t)n < sizeof(bytes)) {
+            return NULL;
+        }
+    }
+    return NULL;
+}
+
+/* After whatever happened: sends, goes on with what had to wait, sets what to wait for. */
+static void client_work(struct client *c)
+{
+    const char *why = NULL;
+    if (!consume_kept(c)) {
+        why = "malformed packet";
+    }
+    daemon_lock();
+    if (c->dead) {
+        daemon_unlock();
+        return;
+    }
+    if (c->out_bytes > OUT_MAX) {
+        why = "it does not fetch what it asked for";
+    } else if (!flush(c)) {
+        why = g_strerror(errno);
+    } else {
+        streams_run(c);
+    }
+    uint32_t events = (c->out ? EPOLLOUT : 0u) | (may_go_on(c) ? EPOLLIN : 0u);
+    daemon_unlock();
+    if (why) {
+        client_drop(c, why);
+    } else {
+        poller_set(&c->watch, events);
+    }
+}
+
+static gboolean kicked(void *data)
+{
+    struct client *c = data;
+    daemon_lock();
+    c->kicked = false;
+    daemon_unlock();
+    client_work(c);
+    client_unref(c);
+    return G_SOURCE_REMOVE;
+}
+
+static void client_ready(struct watch *watch, uint32_t events)
+{
+    struct client *c = client_ref(container_of(watch, struct client, watch));
+    const char *why = NULL;
+    if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN)) {
+        why = "";
+    } else if (events & EPOLLIN) {
+        /* The queue is flushed below: no need to be called for it once more. */
+        daemon_lock();
+        bool was = c->kicked;
+        c->kicked = true;
+        daemon_unlock();
+        why = read_all(c);
+        daemon_lock();
+        c->kicked = was;
+        daemon_unlock();
+    }
+    if (why) {
+        client_drop(c, *why ? why : NULL);
+    } else {
+        client_work(c);
+    }
+    client_unref(c);
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+
+/*
+ * lodged as a whole: the lock, the places, the life.
+ *
+ * Threads: the main loop owns sockets and timers; verbs that may wait run on worker threads.
+ * All state belongs to the daemon lock.  Callbacks of the main loop do not hold it and take it
+ * where they touch state.  Whoever waits (a machine's monitor, a disk, a child process) gives
+ * it up meanwhile and finds the world changed afterwards: hold a reference on what you need.
+ */
+void daemon_lock(void);
+void daemon_unlock(void);
+bool daemon_lock_held(void); /* by this thread; for assertions */
+
+/*
+ * DAEMON_RUN is gone after a restart of the host, DAEMON_ETC holds definitions, DAEMON_VAR what
+ * is large.  With `--root DIR` they are DIR/run, DIR/etc and DIR/var.
+ */
+enum daemon_place { DAEMON_RUN, DAEMON_ETC, DAEMON_VAR };
+/* A path below the place from the names that follow, NULL last.  The caller frees it. */
+char *daemon_path(enum daemon_place place, ...) G_GNUC_NULL_TERMINATED;
+/* The same, and its folder (not the last name) is made with @mode. */
+char *daemon_path_make(enum daemon_place place, int mode, GError **error,
+                       ...) G_GNUC_NULL_TERMINATED;
+/* The folder for clients' sockets: DIR/run/libvirt, /run/libvirt or $XDG_RUNTIME_DIR/libvirt. */
+const char *daemon_socket_folder(void);
+bool daemon_is_session(void); /* of one user, who need not be root */
+/* NULL without --root. */
+const char *daemon_root(void);
+/* Full path of a program of ours ("lodge-vm"): beside lodged itself, else from PATH. */
+char *daemon_program(const char *name);
+/* @text as file @path, whole or not at all, after a power cut too. */
+bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error);
+
+/* What a part of the daemon does at start and end, in the order of the table in daemon.c. */
+struct daemon_room {
+    const char *name;
+    /* Before the sockets open, daemon lock held. */
+    bool (*start)(GError **error);
+    /* After they closed, daemon lock held.  Machines stay running.  Optional. */
+    void (*stop)(void);
+};
+
+/* Leaves the main loop, from any thread. */
+void daemon_quit(void);
+/* Threads for verbs, streams and whatever else may wait; called without the daemon lock. */
+void daemon_worker(void (*work)(void *), void *data);
+
+/* One line in the log.  Any thread. */
+void daemon_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/* main() of lodged. */
+int daemon_main(int argc, char **argv);

@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/daemon.h"
+
+#include <pthread.h>
+
+/* The daemon lock, and the threads that verbs wait on. */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static __thread bool held;
+
+void daemon_lock(void)
+{
+    pthread_mutex_lock(&lock);
+    held = true;
+}
+
+void daemon_unlock(void)
+{
+    held = false;
+    pthread_mutex_unlock(&lock);
+}
+
+bool daemon_lock_held(void)
+{
+    return held;
+}
+
+/* As many calls may wait for sick machines before others wait for a thread. */
+enum { WORKERS_MAX = 128, WORKERS_KEPT = 4 };
+
+struct work {
+    void (*run)(void *);
+    void *data;
+};
+
+static void run(void *item, void *unused)
+{
+    struct work work = *(struct work *)item;
+    (void)unused;
+    g_free(item);
+    work.run(work.data);
+}
+
+void daemon_worker(void (*work)(void *), void *data)
+{
+    static GThreadPool *pool;
+    static gsize once;
+    if (g_once_init_enter(&once)) {
+        pool = g_thread_pool_new(run, NULL, WORKERS_MAX, FALSE, NULL);
+        g_thread_pool_set_max_unused_threads(WORKERS_KEPT);
+        g_once_init_leave(&once, 1);
+    }
+    struct work *item = g_new(struct work, 1);
+    *item = (struct work){work, data};
+    g_thread_pool_push(pool, item, NULL);
+}

@@ -1,0 +1,142 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/paths.h"
+
+#include "base/error.h"
+#include "base/util.h"
+#include "manage/daemon/daemon.h"
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <sys/stat.h>
+
+/* Where things are: below --root, in the system's places, or in those of a user. */
+static struct {
+    char *root;
+    bool session;
+    char *places[3], *sockets;
+} paths;
+
+void paths_start(const char *root, bool session)
+{
+    paths.root = root ? g_canonicalize_filename(root, NULL) : NULL;
+    paths.session = session;
+    if (root) {
+        paths.places[DAEMON_RUN] = g_build_filename(paths.root, "run", NULL);
+        paths.places[DAEMON_ETC] = g_build_filename(paths.root, "etc", NULL);
+        paths.places[DAEMON_VAR] = g_build_filename(paths.root, "var", NULL);
+        paths.sockets = g_build_filename(paths.root, "run", "libvirt", NULL);
+    } else if (session) {
+        paths.places[DAEMON_RUN] = g_build_filename(g_get_user_runtime_dir(), "lodge", NULL);
+        paths.places[DAEMON_ETC] = g_build_filename(g_get_user_config_dir(), "lodge", NULL);
+        paths.places[DAEMON_VAR] = g_build_filename(g_get_user_data_dir(), "lodge", NULL);
+        paths.sockets = g_build_filename(g_get_user_runtime_dir(), "libvirt", NULL);
+    } else {
+        paths.places[DAEMON_RUN] = g_strdup("/run/lodge");
+        paths.places[DAEMON_ETC] = g_strdup("/etc/lodge");
+        paths.places[DAEMON_VAR] = g_strdup("/var/lib/lodge");
+        paths.sockets = g_strdup("/run/libvirt");
+    }
+}
+
+bool daemon_is_session(void)
+{
+    return paths.session;
+}
+
+const char *daemon_root(void)
+{
+    return paths.root;
+}
+
+const char *daemon_socket_folder(void)
+{
+    return paths.sockets;
+}
+
+static char *path_from(enum daemon_place place, va_list ap)
+{
+    GString *path = g_string_new(paths.places[place]);
+    const char *name;
+    while ((name = va_arg(ap, const char *))) {
+        g_string_append_c(path, '/');
+        g_string_append(path, name);
+    }
+    return g_string_free(path, FALSE);
+}
+
+char *daemon_path(enum daemon_place place, ...)
+{
+    va_list ap;
+    va_start(ap, place);
+    char *path = path_from(place, ap);
+    va_end(ap);
+    return path;
+}
+
+char *daemon_path_make(enum daemon_place place, int mode, GError **error, ...)
+{
+    va_list ap;
+    va_start(ap, error);
+    g_autofree char *path = path_from(place, ap);
+    va_end(ap);
+    g_autofree char *folder = g_path_get_dirname(path);
+    if (g_mkdir_with_parents(folder, mode) != 0) {
+        error_set_errno(error, errno, "%s", folder);
+        return NULL;
+    }
+    return g_steal_pointer(&path);
+}
+
+char *daemon_program(const char *name)
+{
+    g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
+    if (self) {
+        g_autofree char *folder = g_path_get_dirname(self);
+        g_autofree char *beside = g_build_filename(folder, name, NULL);
+        if (access(beside, X_OK) == 0) {
+            return g_steal_pointer(&beside);
+        }
+    }
+    return g_find_program_in_path(name);
+}
+
+static bool write_and_sync(int fd, const char *text, size_t n, int mode)
+{
+    while (n) {
+        ssize_t k = write(fd, text, n);
+        if (k < 0 && errno != EINTR) {
+            return false;
+        }
+        if (k > 0) {
+            text += k;
+            n -= (size_t)k;
+        }
+    }
+    return fchmod(fd, (mode_t)mode) == 0 && fdatasync(fd) == 0;
+}
+
+/* A rename lasts when its folder is on the disk. */
+static bool sync_folder(const char *path)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    autofd int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd >= 0 && fsync(fd) == 0;
+}
+
+bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error)
+{
+    g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
+    autofd int fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        error_set_errno(error, errno, "%s", path);
+        return false;
+    }
+    if (!write_and_sync(fd, text, n < 0 ? strlen(text) : (size_t)n, mode) ||
+        g_rename(temporary, path) != 0 || !sync_folder(path)) {
+        int code = errno;
+        unlink(temporary);
+        error_set_errno(error, code, "%s", path);
+        return false;
+    }
+    return true;
+}

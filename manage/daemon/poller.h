@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+/*
+ * Thousands of descriptors in one GSource: an epoll set that the main loop polls.  Main loop
+ * only; the daemon lock is not held in .ready.
+ */
+struct watch {
+    int fd;
+    uint32_t events; /* EPOLLIN, EPOLLOUT */
+    /* May remove this watch or any other. */
+    void (*ready)(struct watch *watch, uint32_t events);
+};
+
+bool poller_add(struct watch *watch);
+void poller_set(struct watch *watch, uint32_t events);
+void poller_remove(struct watch *watch);

@@ -1,0 +1,376 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/bytes.h"
+#include "base/util.h"
+#include "manage/daemon/client.h"
+#include "manage/daemon/dispatch.h"
+#include "manage/daemon/verb.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+/*
+ * Streams: bulk data behind a call.  One kind asks functions that may wait, on a worker thread,
+ * one step at a time; the other moves bytes between the client and a descriptor.  Both stop
+ * when their client has too much waiting (OUT_HIGH, STREAM_HIGH) and go on from streams_run().
+ *
+ * A step that runs holds a reference on its client; everything else happens on the main loop
+ * with the daemon lock held.
+ */
+struct stream {
+    struct stream *next;
+    struct client *client;
+    struct packet_header h;
+    const struct stream_ops *ops; /* NULL: .watch */
+    void *data;
+    struct watch watch;
+    bool watched;
+    bool busy;                    /* a step is running */
+    bool gone;                    /* to be freed when it is not busy */
+    bool eof;                     /* told the client that there is no more */
+    bool finish;                  /* the client is done; true after its last byte was queued */
+    struct packet *in, **in_tail; /* from the client; .sent is what was written already */
+};
+
+static void fd_ready(struct watch *watch, uint32_t events);
+
+struct stream *stream_new(const struct stream_ops *ops, void *data, int fd)
+{
+    struct stream *s = g_new0(struct stream, 1);
+    s->ops = ops;
+    s->data = data;
+    s->watch = (struct watch){.fd = fd, .ready = fd_ready};
+    s->in_tail = &s->in;
+    return s;
+}
+
+static struct packet *pop(struct stream *s)
+{
+    struct packet *p = s->in;
+    s->in = p->next;
+    if (!s->in) {
+        s->in_tail = &s->in;
+    }
+    if (s->client) {
+        s->client->stream_bytes -= p->length;
+    }
+    return p;
+}
+
+static void stream_free(struct stream *s)
+{
+    while (s->in) {
+        packet_free(pop(s));
+    }
+    if (s->ops) {
+        if (s->ops->free) {
+            s->ops->free(s->data);
+        }
+    } else {
+        if (s->watched) {
+            poller_remove(&s->watch);
+        }
+        close(s->watch.fd);
+    }
+    g_free(s);
+}
+
+void stream_free_unused(struct stream *s)
+{
+    stream_free(s);
+}
+
+void stream_attach(struct client *c, struct stream *s, const struct packet_header *h)
+{
+    s->client = c;
+    s->h = *h;
+    s->h.type = PACKET_STREAM;
+    s->next = c->streams;
+    c->streams = s;
+    client_kick(c);
+}
+
+static void unlink_stream(struct stream *s)
+{
+    for (struct stream **at = &s->client->streams; *at; at = &(*at)->next) {
+        if (*at == s) {
+            *at = s->next;
+            break;
+        }
+    }
+}
+
+/* The stream is over; a step that still runs frees it. */
+static void end(struct stream *s)
+{
+    unlink_stream(s);
+    s->gone = true;
+    if (!s->busy) {
+        stream_free(s);
+    }
+}
+
+static void tell(struct stream *s, enum packet_status status, const void *data, size_t n)
+{
+    struct packet_header h = s->h;
+    h.status = status;
+    client_send(s->client, packet_new(&h, data, n));
+}
+
+static void fail(struct stream *s, const GError *error)
+{
+    client_send(s->client, dispatch_error(&s->h, NULL, error));
+    end(s);
+}
+
+static void fail_errno(struct stream *s, int code)
+{
+    g_autoptr(GError) error = NULL;
+    libvirt_error(&error, ERR_SYSTEM, "stream: %s", g_strerror(code));
+    fail(s, error);
+}
+
+bool stream_packet(struct client *c, const struct packet_header *h, const uint8_t *body, size_t n)
+{
+    struct stream *s = c->streams;
+    while (s && (s->h.serial != h->serial || s->h.procedure != h->procedure)) {
+        s = s->next;
+    }
+    if (!s) {
+        return true; /* it ended here while this was under way */
+    }
+    if (h->status == STATUS_ERROR) {
+        tell(s, STATUS_OK, NULL, 0);
+        end(s);
+    } else if (h->status == STATUS_OK) {
+        s->finish = true;
+        client_kick(c);
+    } else if (!s->finish && (n || h->type == PACKET_HOLE)) {
+        struct packet *p = packet_new(h, body, n);
+        if (!p) {
+            return false;
+        }
+        *s->in_tail = p;
+        s->in_tail = &p->next;
+        c->stream_bytes += p->length;
+        client_kick(c);
+    }
+    return true;
+}
+
+/* ---- Functions that may wait. ---- */
+
+enum step { STEP_NONE, STEP_WRITE, STEP_FINISH, STEP_READ };
+
+static enum step next_step(const struct stream *s)
+{
+    if (s->in) {
+        return STEP_WRITE;
+    }
+    if (s->finish) {
+        return STEP_FINISH;
+    }
+    return s->ops->read && !s->eof && client_has_room(s->client) ? STEP_READ : STEP_NONE;
+}
+
+/* Lock not held in these three; each a step. */
+static bool step_write(struct stream *s, const struct packet *p, GError **error)
+{
+    const uint8_t *body = p->data + PACKET_HEAD;
+    size_t n = p->length - PACKET_HEAD;
+    bool hole = be32_at(p->data + 16) == PACKET_HOLE;
+    if (!s->ops->write || (hole && (!s->ops->write_hole || n != 12))) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "the stream takes no %s",
+                      hole ? "holes" : "data");
+        return false;
+    }
+    return hole ? s->ops->write_hole(s->data, be64_at(body), error)
+                : s->ops->write(s->data, body, n, error);
+}
+
+/* NULL with an error; a packet with an empty body says that there is no more. */
+static struct packet *step_read(struct stream *s, GError **error)
+{
+    struct packet_header h = s->h;
+    h.status = STATUS_CONTINUE;
+    if (s->ops->read_hole) {
+        int64_t hole = s->ops->read_hole(s->data, error);
+        if (hole < 0) {
+            return NULL;
+        }
+        if (hole) {
+            uint8_t body[12] = {0};
+            be64_put(body, (uint64_t)hole);
+            h.type = PACKET_HOLE;
+            return packet_new(&h, body, sizeof(body));
+        }
+    }
+    struct packet *p = packet_new(&h, NULL, STREAM_CHUNK);
+    ssize_t n = -1;
+    if (!p) {
+        libvirt_error(error, ERR_NO_MEMORY, "stream");
+    } else {
+        n = s->ops->read(s->data, p->data + PACKET_HEAD, STREAM_CHUNK, error);
+    }
+    if (n < 0) {
+        packet_free(p);
+        return NULL;
+    }
+    p->length = PACKET_HEAD + (size_t)n;
+    be32_put(p->data, (uint32_t)p->length);
+    return p;
+}
+
+/* Daemon lock held, given up during the work. */
+static void step(struct stream *s, enum step what)
+{
+    g_autoptr(GError) error = NULL;
+    struct packet *in = what == STEP_WRITE ? pop(s) : NULL, *out = NULL;
+    bool ok;
+    daemon_unlock();
+    if (what == STEP_WRITE) {
+        ok = step_write(s, in, &error);
+        packet_free(in);
+    } else if (what == STEP_FINISH) {
+        ok = !s->ops->finish || s->ops->finish(s->data, &error);
+    } else {
+        out = step_read(s, &error);
+        ok = out;
+    }
+    daemon_lock();
+    if (s->gone) {
+        packet_free(out);
+    } else if (!ok) {
+        fail(s, error);
+    } else if (what == STEP_FINISH) {
+        tell(s, STATUS_OK, NULL, 0);
+        end(s);
+    } else if (what == STEP_READ) {
+        s->eof = out->length == PACKET_HEAD;
+        client_send(s->client, out);
+    }
+}
+
+/* On a worker thread: goes on while nothing is in the way. */
+static void work(void *data)
+{
+    struct stream *s = data;
+    struct client *c = s->client;
+    enum step what;
+    daemon_lock();
+    while (!s->gone && (what = next_step(s)) != STEP_NONE) {
+        step(s, what);
+    }
+    s->busy = false;
+    if (s->gone) {
+        stream_free(s);
+    } else {
+        client_kick(c);
+    }
+    daemon_unlock();
+    client_unref(c);
+}
+
+static void run_ops(struct stream *s)
+{
+    if (!s->busy && next_step(s) != STEP_NONE) {
+        s->busy = true;
+        client_ref(s->client);
+        daemon_worker(work, s);
+    }
+}
+
+/* ---- A descriptor. ---- */
+
+/* Writes what came from the client; false if the stream ended. */
+static bool fd_write(struct stream *s)
+{
+    while (s->in) {
+        struct packet *p = s->in;
+        size_t at = MAX(p->sent, PACKET_HEAD);
+        ssize_t n = p->length > at ? write(s->watch.fd, p->data + at, p->length - at) : 0;
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return true;
+        }
+        if (n < 0) {
+            fail_errno(s, errno);
+            return false;
+        }
+        p->sent = at + (size_t)n;
+        if (p->sent == p->length) {
+            packet_free(pop(s));
+        }
+    }
+    if (s->finish) {
+        tell(s, STATUS_OK, NULL, 0);
+        end(s);
+        return false;
+    }
+    return true;
+}
+
+/* Reads what there is; false if the stream ended. */
+static bool fd_read(struct stream *s)
+{
+    static uint8_t bytes[STREAM_CHUNK]; /* main loop only */
+    if (s->eof || !client_has_room(s->client)) {
+        return true;
+    }
+    ssize_t n = read(s->watch.fd, bytes, sizeof(bytes));
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return true;
+    }
+    if (n <= 0) { /* EIO: the other side of a terminal has closed */
+        s->eof = true;
+        n = 0;
+    }
+    tell(s, STATUS_CONTINUE, bytes, (size_t)n);
+    return true;
+}
+
+static void fd_wait(struct stream *s)
+{
+    uint32_t events = (s->in ? EPOLLOUT : 0u);
+    events |= !s->eof && client_has_room(s->client) ? EPOLLIN : 0u;
+    if (events && !s->watched) {
+        s->watch.events = events;
+        s->watched = poller_add(&s->watch);
+    } else if (!events && s->watched) { /* a hang-up would be reported for ever */
+        poller_remove(&s->watch);
+        s->watched = false;
+    } else if (s->watched) {
+        poller_set(&s->watch, events);
+    }
+}
+
+static void fd_ready(struct watch *watch, uint32_t events)
+{
+    struct stream *s = container_of(watch, struct stream, watch);
+    daemon_lock();
+    bool on = true;
+    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+        on = fd_read(s);
+    }
+    if (on && fd_write(s)) {
+        fd_wait(s);
+    }
+    daemon_unlock();
+}
+
+void streams_run(struct client *c)
+{
+    for (struct stream *s = c->streams, *next; s; s = next) {
+        next = s->next;
+        if (s->ops) {
+            run_ops(s);
+        } else if (fd_write(s)) {
+            fd_wait(s);
+        }
+    }
+}
+
+void streams_abort(struct client *c)
+{
+    while (c->streams) {
+        end(c->streams);
+    }
+}

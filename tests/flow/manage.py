@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A lodged of one's own below a temporary folder, and the clients that people use.
+
+    class Verbs(manage.Case):            # starts one lodged for the class
+        def test_something(self):
+            out = self.virsh("hostname")              # fails the test if virsh fails
+            err = self.virsh("start", "x", fails=True)
+            conn = self.connect()                     # python3-libvirt
+
+    with manage.Daemon() as d:           # or by hand: d.kill(), d.stop(), d.start() again
+        d.virsh("list")
+"""
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+LODGED = os.environ["LODGED"]
+PATIENCE = float(os.environ.get("LODGE_PATIENCE", "120"))  # seconds until something counts as hung
+
+
+def until(condition, what, seconds=PATIENCE):
+    """Waits for an event; returns what @condition gave."""
+    end = time.monotonic() + seconds
+    while True:
+        got = condition()
+        if got:
+            return got
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {seconds:.0f} s: {what}")
+        time.sleep(0.01)
+
+
+class Daemon:
+    def __init__(self, *options, root=None, env=None):
+        self.options = options
+        self.own_root = root is None
+        self.root = root or tempfile.mkdtemp(prefix="lodge-d-")
+        self.env = env
+        self.log_path = os.path.join(self.root, "lodged.log")
+        self.process = None
+        self.start()
+
+    @property
+    def socket(self):
+        return f"{self.root}/run/libvirt/virtlodged-sock"
+
+    @property
+    def uri(self):
+        return f"qemu:///system?socket={self.socket}"
+
+    @property
+    def uri_ro(self):
+        return f"qemu:///system?socket={self.socket}-ro"
+
+    def start(self):
+        with open(self.log_path, "ab") as log:
+            at = log.tell()
+            self.process = subprocess.Popen(
+                [LODGED, "--root", self.root, *self.options], stdout=log, stderr=log,
+                env={**os.environ, **(self.env or {})})
+        until(lambda: "ready in" in self.log()[at:] or self.process.poll() is not None,
+              "lodged is ready")
+        if self.process.poll() is not None:
+            raise AssertionError("lodged ended: " + self.log())
+
+    def log(self):
+        with open(self.log_path, errors="replace") as f:
+            return f.read()
+
+    def stop(self):
+        """As a service manager does; machines stay."""
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                code = self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise AssertionError("lodged does not end on SIGTERM: " + self.log())
+            if code != 0:
+                raise AssertionError(f"lodged ended with {code}: " + self.log())
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def machines(self):
+        """Process ids of every lodge-vm that was started below our root."""
+        found = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{pid}/cmdline", "rb") as f:
+                    line = f.read().split(b"\0")
+            except OSError:
+                continue
+            if b"lodge-vm" in line[0] and any(self.root.encode() in word for word in line):
+                found.append(int(pid))
+        return found
+
+    def close(self):
+        try:
+            self.stop()
+        finally:
+            for pid in self.machines():
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            if self.own_root:
+                shutil.rmtree(self.root, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def run_virsh(self, *args, uri=None, stdin=None, timeout=PATIENCE):
+        return subprocess.run(["virsh", "-c", uri or self.uri, *args], capture_output=True,
+                              text=True, timeout=timeout, input=stdin,
+                              env={**os.environ, "LC_ALL": "C.UTF-8"})
+
+    def virsh(self, *args, fails=False, **more):
+        """Output of virsh, stripped; with @fails its error text, without "error: "."""
+        p = self.run_virsh(*args, **more)
+        if fails:
+            if p.returncode == 0:
+                raise AssertionError(f"virsh {' '.join(args)} did not fail: {p.stdout}")
+            return re.sub(r"^error: ", "", p.stderr, flags=re.M).strip()
+        if p.returncode != 0:
+            raise AssertionError(f"virsh {' '.join(args)}: {p.stderr}{p.stdout}\n{self.log()}")
+        return p.stdout.strip()
+
+    def connect(self, read_only=False):
+        import libvirt
+        libvirt.registerErrorHandler(lambda *_: None, None)  # no lines on stderr
+        return libvirt.openReadOnly(self.uri_ro) if read_only else libvirt.open(self.uri)
+
+
+class Case(unittest.TestCase):
+    """One lodged for all tests of the class; OPTIONS are its arguments."""
+    OPTIONS = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.daemon = Daemon(*cls.OPTIONS)
+        cls.addClassCleanup(cls.daemon.close)
+
+    def virsh(self, *args, **more):
+        return self.daemon.virsh(*args, **more)
+
+    def connect(self, read_only=False):
+        conn = self.daemon.connect(read_only)
+        self.addCleanup(conn.close)
+        return conn
