@@ -32,6 +32,8 @@ struct cpu_engine {
     enum stop (*run)(struct vcpu *cpu); /* until something else must happen */
     void (*pull)(struct vcpu *cpu);     /* engine state -> cpu->r; idempotent */
     void (*push)(struct vcpu *cpu);     /* cpu->r -> engine state */
+    /* The general registers alone, in the middle of a port access; NULL: .r has them. */
+    void (*gprs)(struct vcpu *cpu, bool push);
     /*
      * After a bit of .requests was set: get the vCPU out of the guest soon.  Any thread.
      * NULL: the engine polls .requests often enough.

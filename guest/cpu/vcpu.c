@@ -272,6 +272,13 @@ static bool wakes(const struct vcpu *cpu, uint32_t req)
     return req;
 }
 
+void vcpu_gprs(struct vcpu *cpu, bool push)
+{
+    if (cpu->engine->gprs) {
+        cpu->engine->gprs(cpu, push);
+    }
+}
+
 static void sleep_halted(struct vcpu *cpu)
 {
     uint32_t seen;

@@ -276,6 +276,10 @@ void vcpus_set_a20(bool on);
 /* REQ_A20, own thread. */
 void vcpu_take_a20(struct vcpu *cpu);
 
+/* From a device, in the thread of @cpu, which is in the middle of a port access: brings .r.gpr
+ * up to date, or (@push) lets the guest go on with what was written there. */
+void vcpu_gprs(struct vcpu *cpu, bool push);
+
 /* ---- running and pausing; main loop thread with the machine lock ---- */
 
 /* Lets all run.  They run until vcpus_pause(). */

@@ -146,7 +146,7 @@ static const struct {
     {"kernel-irqchip", "on,split"},
     {"kernel_irqchip", "on,split"},
     {"usb", "off"},
-    {"vmport", "off,auto"},
+    {"vmport", NULL},
     {"graphics", "on,off"},
     {"i8042", "on"},
     {"pit", "on"},

@@ -261,13 +261,15 @@ static bool debug_port(struct machine *m, GError **error)
 
 bool pc_isa_devices(struct machine *m, GError **error)
 {
-    bool hpet = false;
-    if (!machine_prop_bool(m, "hpet", !m->config.no_hpet, &hpet, error)) {
+    bool hpet, vmport;
+    if (!machine_prop_bool(m, "hpet", !m->config.no_hpet, &hpet, error) ||
+        !machine_prop_bool(m, "vmport", true, &vmport, error)) {
         return false;
     }
     return clock_and_timers(m, error) && serial_ports(m, error) &&
            parallel_port(m, error) && debug_port(m, error) &&
-           keyboard(m, error) && pc_device(m, "fw_cfg", "fw_cfg", error, NULL) &&
+           keyboard(m, error) && (!vmport || pc_device(m, "vmport", "vmport", error, NULL)) &&
+           pc_device(m, "fw_cfg", "fw_cfg", error, NULL) &&
            pc_device(m, "i8257", "dma", error, NULL) &&
            pc_device(m, "port92", "port92", error, NULL) &&
            (!hpet || pc_device(m, "hpet", "hpet", error, NULL));

@@ -23,6 +23,13 @@ static bool southbridge(struct machine *m, GError **error)
     return device_start(lpc, b, "lpc", error);
 }
 
+static bool smbus(struct machine *m, GError **error)
+{
+    bool on;
+    return machine_prop_bool(m, "smbus", true, &on, error) &&
+           (!on || pc_device(m, "ICH9-SMB", "smbus", error, "addr", "1f.3", NULL));
+}
+
 static bool build(struct board *board, const struct machine_config *config, GError **error)
 {
     struct machine *m = machine_of(board);
@@ -30,7 +37,7 @@ static bool build(struct board *board, const struct machine_config *config, GErr
     m->q35 = true;
     return pc_begin(m, 0xb0000000, 0x80000000, error) &&
            pc_device(m, "mch", "mch", error, "addr", "0", NULL) && southbridge(m, error) &&
-           pc_isa_devices(m, error) && pc_screen(m, "1", error) && pc_drives(m, error);
+           smbus(m, error) && pc_isa_devices(m, error) && pc_screen(m, "1", error) && pc_drives(m, error);
 }
 
 const struct machine_model machine_q35 = {

@@ -136,6 +136,19 @@ def pvh():
         m.powered_off()
 
 
+def move_absolute(m):
+    """The pointer's place comes to the guest as it is: two events, buttons and both axes."""
+    mice = m.qmp("query-mice")
+    if not mice[0]["absolute"]:
+        raise Failed(f"pointer is not absolute: {mice}")
+    m.qmp("input-send-event", events=[
+        {"type": "abs", "data": {"axis": "x", "value": 0x1111}},
+        {"type": "abs", "data": {"axis": "y", "value": 0x3fff}}])
+    m.qmp("input-send-event", events=[
+        {"type": "btn", "data": {"button": "left", "down": True}}])
+    m.expect("00000000 00002222 00007FFE")
+
+
 def multiboot():
     """A kernel of our own, with a module, through firmware and without; devices for tests."""
     source = os.path.join(os.path.dirname(os.path.abspath(__file__)), "multiboot.S")
@@ -144,11 +157,17 @@ def multiboot():
         subprocess.run(["gcc", "-m32", "-static", "-nostdlib", "-Wl,-Ttext=0x100000,--build-id=none",
                         "-o", kernel, source], check=True)
         pathlib.Path(module).write_bytes(b"inside the module\0")
-        for machine, engine in (("pc", "bt"), ("q35", "bt"), ("pc,kernel-firmware=off", "interp")):
+        for machine, engine in (("pc", "bt"), ("q35", "bt"), ("pc,kernel-firmware=off", "interp"),
+                                ("pc,kernel-firmware=off,vmport=off", "interp")):
             with Machine(["-M", machine, "-accel", engine, "-m", "32", "-kernel", kernel, "-append",
                           "some words", "-initrd", f"{module} a text", "-device", "pc-testdev",
-                          "-device", "isa-debug-exit,iobase=0x501,iosize=2"]) as m:
+                          "-device", "isa-debug-exit,iobase=0x501,iosize=2"], qmp=True) as m:
+                if "vmport=off" not in machine:
+                    m.expect("pointer is absolute")
+                    move_absolute(m)
                 code = m.wait()
+                if ("\n00000006 00000001 3442554A " in m.seen) == ("vmport=off" in machine):
+                    raise Failed("VMware's port")
                 for text in (f"{kernel} some words\n", f"{module} a text\n", "inside the module\n",
                              "00000000 0009FC00 \n", "00100000 01", "pc-testdev echoes\n"):
                     if text not in m.seen:

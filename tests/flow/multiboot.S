@@ -40,6 +40,7 @@ _start:
     add $4, %edi
     jmp 2b
 3:  call testdev
+    call vmport
     mov $0x501, %dx
     mov $0x15, %al
     out %al, %dx
@@ -59,6 +60,50 @@ testdev:
     mov $good, %esi
     call print
 5:  ret
+
+/* VMware's port says its version, or all ones where -M vmport=off; the pointer's driver's steps. */
+vmport:
+    mov $10, %ecx
+    call backdoor
+    cmp $0x564d5868, %ebx
+    jne 9f
+    call number
+    mov $0x45414552, %ebx /* is there a pointer? */
+    mov $41, %ecx
+    call backdoor
+    mov $40, %ecx
+    call backdoor
+    call number
+    mov $1, %ebx
+    mov $39, %ecx
+    call backdoor
+    call number
+    mov $0x53424152, %ebx /* absolute, please */
+    mov $41, %ecx
+    call backdoor
+    mov $ready, %esi
+    call print
+10: mov $40, %ecx
+    call backdoor
+    cmp $8, %ax
+    jb 10b
+    mov $4, %ebx
+    mov $39, %ecx
+    call backdoor
+    push %ecx
+    push %ebx
+    call number
+    pop %eax
+    call number
+    pop %eax
+    call number
+9:  mov $newline, %esi
+    jmp print
+backdoor:
+    mov $0x564d5868, %eax
+    mov $0x5658, %dx
+    in %dx, %eax
+    ret
 
 print:
     mov $0x3f8, %dx
@@ -93,6 +138,8 @@ newline:
     .asciz ""
 good:
     .asciz "pc-testdev echoes"
+ready:
+    .asciz "pointer is absolute"
     .bss
     .skip 4096
 stack:

@@ -763,6 +763,36 @@ static void a_watchdog_that_is_not_fed_barks(void **state)
     assert_int_equal(rig->requests, 1);
 }
 
+/* ---- SMBus ---- */
+
+enum { SMBUS = 0x700 };
+
+/* Nobody is there: a transaction ends in an error, with an interrupt if it was asked for. */
+static void the_smbus_says_that_nobody_answered(void **state)
+{
+    (void)state;
+    struct pci_device *pci = (struct pci_device *)started("ICH9-SMB");
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_BAR0 + 16, SMBUS, 4);
+    pci_config_write(&rig->bus, 0, pci->devfn, PCI_COMMAND, 1, 2);
+    assert_int_equal(in(SMBUS), 0);
+    assert_int_equal(in(SMBUS), 0x40); /* taken by the first read */
+    out(SMBUS + 4, 0xa1);
+    out(SMBUS + 2, 0x48);
+    assert_int_equal(in(SMBUS) & 0x1f, 4);
+    assert_int_equal(in(SMBUS + 2), 8); /* the start bit reads as zero */
+    assert_int_equal(rig->intx, 0);
+    out(SMBUS, 0x44);
+    out(SMBUS + 2, 0x49);
+    assert_int_not_equal(rig->intx, 0);
+    out(SMBUS, 0x1e);
+    assert_int_equal(rig->intx, 0);
+    out(SMBUS + 7, 0x12);
+    out(SMBUS + 7, 0x34);
+    in(SMBUS + 2); /* back to the first byte */
+    assert_int_equal(in(SMBUS + 7), 0x12);
+    assert_int_equal(in(SMBUS + 7), 0x34);
+}
+
 /* ---- -global ---- */
 
 static void globals_are_the_defaults_of_new_devices(void **state)
@@ -796,6 +826,7 @@ int main(void)
         T(rtc_shows_the_base_it_was_given),
         T(rtc_can_be_set),
         T(rtc_interrupts),
+        T(the_smbus_says_that_nobody_answered),
         T(serial_sends_and_waits_for_a_slow_backend),
         T(serial_receives_into_its_fifo),
         T(keyboard_answers_and_translates),

@@ -177,8 +177,9 @@ HANDLER(query_dump_capability)
 HANDLER(query_mice)
 {
     UNUSED;
-    return json_pack("[{s:s, s:i, s:b, s:b}]", "name", "PS/2 Mouse", "index", 0, "current", 1,
-                     "absolute", 0);
+    bool absolute = vm_board()->display->pointer_absolute;
+    return json_pack("[{s:s, s:i, s:b, s:b}]", "name", absolute ? "vmmouse" : "PS/2 Mouse", "index",
+                     0, "current", 1, "absolute", absolute);
 }
 
 HANDLER(query_vnc)

@@ -81,6 +81,7 @@ bool kvm_features(uint32_t words[]); /* the engine's .features */
 bool kvm_set_cpuid(struct kvm_vcpu *v, GError **error);
 void kvm_pull(struct vcpu *cpu);
 void kvm_push(struct vcpu *cpu);
+void kvm_gprs(struct vcpu *cpu, bool push);
 
 enum { DEBUG_REGISTERS = 4 };
 

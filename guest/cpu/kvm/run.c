@@ -267,5 +267,6 @@ const struct cpu_engine engine_kvm = {
     .run = run,
     .pull = pull,
     .push = push,
+    .gprs = kvm_gprs,
     .kick = kick,
 };

@@ -289,6 +289,23 @@ void kvm_on_push(unsigned index, void (*push)(void *owner), void *owner)
     after_push[index].owner = owner;
 }
 
+void kvm_gprs(struct vcpu *cpu, bool push)
+{
+    struct kvm_regs k;
+    kvm_vcpu_ioctl(cpu, KVM_GET_REGS, &k);
+#define X(k_, r_)                                                                                  \
+    if (push) {                                                                                    \
+        k.k_ = cpu->r.gpr[r_];                                                                     \
+    } else {                                                                                       \
+        cpu->r.gpr[r_] = k.k_;                                                                     \
+    }
+    GPRS(X)
+#undef X
+    if (push) {
+        kvm_vcpu_ioctl(cpu, KVM_SET_REGS, &k);
+    }
+}
+
 void kvm_push(struct vcpu *cpu)
 {
     struct kvm_regs k;
