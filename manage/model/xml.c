@@ -340,6 +340,9 @@ static bool read_attributes(const struct xml_table *t, void *object, const xmlNo
     for (const xmlAttr *a = node->properties; a; a = a->next) {
         const char *name = (const char *)a->name;
         const struct xml_row *row = a->ns ? NULL : find(t, prefix, "@", name, false);
+        if (!row && t->by && !*prefix && strcmp(name, t->by) == 0) {
+            continue; /* variant() took it */
+        }
         if (!row) {
             if (has_unit && !a->ns && strcmp(name, "unit") == 0) {
                 continue; /* parse_size() takes it */
@@ -484,6 +487,25 @@ static bool check_required(const struct xml_table *t, const void *object, const 
     return true;
 }
 
+/* The table for what attribute .by of @node says; remembers it in @object. */
+static const struct xml_table *variant(const struct xml_table *t, void *object,
+                                       const xmlNode *node, GError **error)
+{
+    xmlChar *word = xmlGetNoNsProp(node, (const xmlChar *)t->by);
+    int which = word ? parse_word(t->words, (const char *)word) : 0;
+    if (!word) {
+        libvirt_error(error, ERR_XML, "missing attribute '%s' in element <%s> (line %ld)", t->by,
+                      t->element, xmlGetLineNo(node));
+    } else if (!which) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "element <%s> with %s='%.200s' (line %ld) is not supported", t->element, t->by,
+                      (const char *)word, xmlGetLineNo(node));
+    }
+    xmlFree(word);
+    *(int *)(void *)((char *)object + t->by_offset) = which;
+    return which ? &t->variants[which] : NULL;
+}
+
 void *xml_read(const struct xml_table *t, const xmlNode *node, unsigned mode, GError **error)
 {
     if (node->ns || strcmp((const char *)node->name, t->element) != 0) {
@@ -492,12 +514,17 @@ void *xml_read(const struct xml_table *t, const xmlNode *node, unsigned mode, GE
         return NULL;
     }
     void *object = xml_new(t);
+    const struct xml_table *whole = t;
+    if (t->by && !(t = variant(t, object, node, error))) {
+        xml_free(whole, object);
+        return NULL;
+    }
     bool unit = find(t, "", "", ".", false) && find(t, "", "", ".", false)->kind == XML_KIND_SIZE;
     if (!read_attributes(t, object, node, "", unit, mode, error) ||
         !read_own_text(t, object, node, error) ||
         !read_children(t, object, node, "", mode, error) ||
         !check_required(t, object, node, error)) {
-        xml_free(t, object);
+        xml_free(whole, object);
         return NULL;
     }
     return object;
@@ -687,6 +714,11 @@ void xml_write(const struct xml_table *t, const void *object, unsigned mode, uns
 {
     struct writer w = {.out = out, .depth = depth};
     open_element(&w, t->element, strlen(t->element));
+    if (t->variants) {
+        int which = *(const int *)(const void *)((const char *)object + t->by_offset);
+        g_string_append_printf(out, " %s='%s'", t->by, t->words[which]);
+        t = &t->variants[which];
+    }
     for (unsigned i = 0; i < t->n; i++) {
         const struct xml_row *row = &t->rows[i];
         if (present(row, object) && (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&

@@ -56,11 +56,19 @@ struct xml_row {
     const struct xml_table *table;
 };
 
+/*
+ * With .variants the rows only say which fields there are: element and text go by the variant
+ * that attribute .by, one of .words, chooses; .by_offset is where that word's index is.
+ */
 struct xml_table {
     const char *element;
     size_t size;
     const struct xml_row *rows;
     unsigned n;
+    const char *by;
+    uint16_t by_offset;
+    const char *const *words;
+    const struct xml_table *variants;
 };
 
 #define XML_ROW(type, field, xpath, xkind, xflags, ...)                                            \

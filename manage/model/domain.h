@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "manage/model/xml.h"
+
+/*
+ * A machine as libvirt's domain XML describes it, in plain structs; domain.c has the tables.
+ * Numbers that may be absent are int64_t with XML_ABSENT, words that may be absent enums whose
+ * 0 says so, lists GPtrArrays that are NULL when empty.
+ */
+enum domain_type { DOMAIN_TYPE_QEMU = 1, DOMAIN_TYPE_KVM };
+
+enum address_type {
+    ADDRESS_NONE,
+    ADDRESS_PCI,
+    ADDRESS_DRIVE,
+    ADDRESS_VIRTIO_SERIAL,
+    ADDRESS_USB,
+    ADDRESS_ISA,
+    ADDRESS_DIMM,
+    ADDRESS_UNASSIGNED,
+};
+struct address {
+    int type;
+    int64_t domain, bus, slot, function;
+    enum tristate multifunction;
+    int64_t controller, target, unit, port_number;
+    char *port; /* on USB: "1" or "1.2" */
+    int64_t iobase, irq, base;
+};
+
+/* What every device has. */
+#define DEVICE_FIELDS                                                                              \
+    char *alias;                                                                                   \
+    struct address *address
+struct device_head {
+    DEVICE_FIELDS;
+};
+
+enum disk_type { DISK_FILE = 1, DISK_BLOCK, DISK_NETWORK, DISK_VOLUME };
+enum disk_device { DISK_DEVICE_DISK = 1, DISK_DEVICE_CDROM, DISK_DEVICE_FLOPPY };
+enum disk_bus { BUS_IDE = 1, BUS_FDC, BUS_SCSI, BUS_VIRTIO, BUS_USB, BUS_SATA };
+struct disk_host {
+    char *name, *socket;
+    int64_t port;
+    int transport;
+};
+struct iotune {
+    int64_t v[13];
+    char *group;
+};
+struct disk_source { /* of a disk, a mirror, or what backs one */
+    char *file, *dev, *pool, *volume, *protocol, *name, *startup;
+    int64_t index;
+    GPtrArray *hosts;
+};
+struct disk_backing {
+    int type;
+    int64_t index;
+    char *format;
+    struct disk_source *source;
+    struct disk_backing *backing;
+};
+struct disk_mirror {
+    int type, job, ready;
+    char *format, *file;
+    struct disk_source *source;
+};
+struct domain_disk {
+    DEVICE_FIELDS;
+    int type, device, snapshot;
+    char *model;
+    char *driver_name, *format;
+    int cache, error_policy, rerror_policy, io, discard, detect_zeroes;
+    enum tristate ioeventfd, event_idx, copy_on_read;
+    int64_t queues, queue_size, iothread;
+    struct disk_source *source;
+    struct disk_backing *backing;
+    struct disk_mirror *mirror;
+    char *target;
+    int bus, tray;
+    enum tristate removable;
+    struct iotune *iotune;
+    bool readonly, shareable, transient;
+    char *serial, *wwn, *vendor, *product;
+    int64_t boot_order, rotation_rate, logical_block, physical_block;
+};
+
+enum controller_type {
+    CONTROLLER_USB = 1,
+    CONTROLLER_PCI,
+    CONTROLLER_IDE,
+    CONTROLLER_FDC,
+    CONTROLLER_SCSI,
+    CONTROLLER_SATA,
+    CONTROLLER_VIRTIO_SERIAL,
+};
+enum controller_model {
+    MODEL_PCI_ROOT = 1,
+    MODEL_PCIE_ROOT,
+    MODEL_PCIE_ROOT_PORT,
+    MODEL_QEMU_XHCI,
+    MODEL_NEC_XHCI,
+    MODEL_PIIX3_UHCI,
+    MODEL_ICH9_EHCI1,
+    MODEL_ICH9_UHCI1,
+    MODEL_ICH9_UHCI2,
+    MODEL_ICH9_UHCI3,
+    MODEL_USB_NONE,
+    MODEL_VIRTIO_SCSI,
+};
+struct domain_controller {
+    DEVICE_FIELDS;
+    int type, model;
+    int64_t index, ports, vectors, queues;
+    char *model_name;
+    int64_t chassis, port, master_startport;
+};
+
+enum interface_type {
+    IFACE_NETWORK = 1,
+    IFACE_BRIDGE,
+    IFACE_USER,
+    IFACE_DIRECT,
+    IFACE_ETHERNET,
+};
+struct bandwidth {
+    int64_t average, peak, burst, floor;
+};
+struct filter_parameter {
+    char *name, *value;
+};
+struct vlan_tag {
+    int64_t id;
+    int native;
+};
+struct port_range {
+    int64_t start, end, to;
+    enum tristate exclude;
+};
+struct port_forward {
+    int proto;
+    char *address, *dev;
+    GPtrArray *ranges;
+};
+struct interface_ip {
+    int family;
+    char *address;
+    int64_t prefix;
+};
+struct domain_interface {
+    DEVICE_FIELDS;
+    int type;
+    char *mac, *network, *bridge, *dev, *portgroup, *port_id;
+    int mode; /* of macvtap */
+    char *target, *model, *filter;
+    GPtrArray *filter_parameters, *forwards, *ips, *tags;
+    enum tristate target_managed, vlan_trunk, isolated;
+    int64_t queues, rx_queue_size, tx_queue_size, mtu;
+    int driver, link;
+    struct bandwidth *inbound, *outbound;
+    int64_t boot_order;
+    enum tristate rom_enabled;
+    char *rom_file;
+};
+
+enum char_type {
+    CHAR_NULL = 1,
+    CHAR_VC,
+    CHAR_PTY,
+    CHAR_DEV,
+    CHAR_FILE,
+    CHAR_PIPE,
+    CHAR_STDIO,
+    CHAR_UDP,
+    CHAR_TCP,
+    CHAR_UNIX,
+};
+struct char_source {
+    int mode;
+    char *path, *host, *service;
+    enum tristate append;
+};
+enum char_target {
+    TARGET_ISA_SERIAL = 1,
+    TARGET_SERIAL,
+    TARGET_VIRTIO,
+    TARGET_PCI_SERIAL,
+    TARGET_ISA_DEBUG,
+};
+struct domain_char {
+    DEVICE_FIELDS;
+    int type;
+    char *tty;
+    GPtrArray *sources; /* UDP has two */
+    int protocol;
+    char *log_file;
+    enum tristate log_append;
+    int target;
+    int64_t port;
+    char *name; /* of a channel */
+    int state;
+    char *target_model;
+};
+
+struct domain_input {
+    DEVICE_FIELDS;
+    int type, bus;
+};
+struct graphics_listen {
+    int type;
+    char *address, *network, *socket;
+};
+struct domain_graphics {
+    int type;
+    int64_t port, websocket;
+    enum tristate autoport;
+    char *listen, *socket, *passwd, *passwd_valid_to, *keymap;
+    int share_policy;
+    GPtrArray *listens;
+};
+struct domain_sound {
+    DEVICE_FIELDS;
+    char *model;
+    GPtrArray *codecs;
+    int64_t audio_id;
+};
+struct sound_codec {
+    int type;
+};
+struct domain_audio {
+    int64_t id;
+    int type;
+    char *path;
+};
+enum video_type { VIDEO_VGA = 1, VIDEO_BOCHS, VIDEO_VIRTIO, VIDEO_NONE };
+struct domain_video {
+    DEVICE_FIELDS;
+    int type;
+    int64_t vram, vgamem, heads, x, y;
+    enum tristate primary;
+};
+struct domain_watchdog {
+    DEVICE_FIELDS;
+    int model, action;
+};
+struct domain_balloon {
+    DEVICE_FIELDS;
+    int model;
+    enum tristate autodeflate;
+    int64_t period;
+};
+struct domain_rng {
+    DEVICE_FIELDS;
+    int model, backend_model;
+    char *backend;
+    int64_t rate_bytes, rate_period;
+};
+struct domain_memory_device {
+    DEVICE_FIELDS;
+    int model;
+    int64_t size, node;
+};
+struct domain_panic {
+    DEVICE_FIELDS;
+    int model;
+};
+
+struct os_boot {
+    int dev;
+};
+enum boot_dev { BOOT_FD = 1, BOOT_HD, BOOT_CDROM, BOOT_NETWORK };
+struct sysinfo_entry {
+    char *name, *value;
+};
+struct domain_sysinfo {
+    int type;
+    GPtrArray *bios, *system, *base_board, *chassis;
+};
+struct cpu_feature {
+    int policy;
+    char *name;
+};
+struct cpu_cell {
+    int64_t id, memory;
+    char *cpus;
+};
+struct domain_cpu {
+    int mode, match, check;
+    enum tristate migratable;
+    char *model, *vendor;
+    int fallback;
+    int64_t sockets, dies, cores, threads;
+    int cache_mode;
+    int64_t cache_level;
+    GPtrArray *features, *cells;
+};
+struct clock_timer {
+    int name, tickpolicy, track;
+    enum tristate present;
+    int64_t frequency;
+};
+struct huge_page {
+    int64_t size;
+    char *nodeset;
+};
+struct vcpu_state {
+    int64_t id, order;
+    enum tristate enabled, hotpluggable;
+};
+struct vcpu_pin {
+    int64_t vcpu;
+    char *cpuset;
+};
+struct blkio_device {
+    char *path;
+    int64_t weight, read_iops, write_iops, read_bytes, write_bytes;
+};
+struct domain_label {
+    int type;
+    char *model, *label, *image_label;
+    enum tristate relabel;
+};
+
+struct domain_def {
+    int type;
+    int64_t id;
+    char *name, *uuid, *title, *description, *metadata;
+    int64_t max_memory, memory_slots, memory, current_memory; /* KiB */
+    enum tristate dump_core;
+    bool hugepages, nosharepages, locked, discard_memory;
+    GPtrArray *pages;
+    int memory_source, memory_access, memory_allocation;
+    int64_t vcpus, current_vcpus, iothreads;
+    int vcpu_placement;
+    char *vcpu_cpuset;
+    GPtrArray *vcpu_states;
+    int64_t blkio_weight;
+    GPtrArray *blkio_devices;
+    int64_t cpu_shares, cpu_period, cpu_quota, emulator_period, emulator_quota, global_period,
+        global_quota;
+    GPtrArray *vcpu_pins;
+    char *emulator_pin;
+    int64_t hard_limit, soft_limit, swap_hard_limit;
+    int numatune_mode, numatune_placement;
+    char *numatune_nodeset;
+    int firmware, os_arch;
+    char *machine, *os_type, *loader, *nvram, *nvram_template, *kernel, *initrd, *cmdline;
+    enum tristate loader_readonly, loader_secure;
+    int loader_type;
+    GPtrArray *boots;
+    enum tristate boot_menu, bios_useserial;
+    int64_t boot_menu_timeout, reboot_timeout;
+    int smbios_mode;
+    GPtrArray *sysinfos;
+    bool has_features, acpi, apic, pae;
+    enum tristate apic_eoi, vmport, pmu, smm, kvm_hidden;
+    struct domain_cpu *cpu;
+    int clock_offset, clock_basis;
+    char *clock_adjustment, *clock_timezone, *clock_start;
+    GPtrArray *timers;
+    int on_poweroff, on_reboot, on_crash;
+    enum tristate suspend_to_mem, suspend_to_disk;
+    char *emulator;
+    GPtrArray *disks, *controllers, *interfaces, *serials, *parallels, *consoles, *channels, *inputs,
+        *graphics, *sounds, *audios, *videos, *memory_devices, *panics, *rngs;
+    struct domain_watchdog *watchdog;
+    struct domain_balloon *balloon;
+    GPtrArray *labels;
+};
+
+extern const struct xml_table domain_table;
+extern const struct xml_table disk_table, controller_table, interface_table, input_table,
+    graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
+    serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,
+    panic_table, address_table, graphics_listen_table;
+
+/* The lists of devices, in the order of the XML, for whoever walks all of them. */
+struct device_list {
+    const struct xml_table *table;
+    uint16_t offset; /* of the GPtrArray * in struct domain_def */
+    bool single;     /* there it is a pointer to the struct */
+    bool placed;     /* begins with DEVICE_FIELDS */
+};
+extern const struct device_list device_lists[];
+extern const unsigned device_list_count;
+
+extern const char *const disk_bus_words[], *const disk_device_words[], *const disk_cache_words[],
+    *const disk_io_words[], *const disk_discard_words[], *const boot_dev_words[],
+    *const lifecycle_words[], *const watchdog_action_words[], *const controller_type_words[],
+    *const controller_model_words[], *const error_policy_words[], *const detect_zeroes_words[],
+    *const video_type_words[], *const char_type_words[], *const iotune_words[],
+    *const domain_type_words[], *const snapshot_words[];
+enum { IOTUNE_WORDS = 13 };
+
+enum lifecycle_action {
+    ACTION_DESTROY = 1,
+    ACTION_RESTART,
+    ACTION_PRESERVE,
+    ACTION_RENAME_RESTART,
+    ACTION_COREDUMP_DESTROY,
+    ACTION_COREDUMP_RESTART,
+};
+enum { MODE_CUSTOM = 1, MODE_HOST_MODEL, MODE_HOST_PASSTHROUGH, MODE_MAXIMUM };
+enum { POLICY_FORCE = 1, POLICY_REQUIRE, POLICY_OPTIONAL, POLICY_DISABLE, POLICY_FORBID };
+enum { TIMER_RTC = 1, TIMER_PIT, TIMER_HPET, TIMER_TSC, TIMER_KVMCLOCK };
+enum { OFFSET_UTC = 1, OFFSET_LOCALTIME, OFFSET_TIMEZONE, OFFSET_VARIABLE, OFFSET_ABSOLUTE };
+enum { LINK_UP = 1, LINK_DOWN };
+enum { INPUT_TABLET = 1, INPUT_MOUSE, INPUT_KEYBOARD };
+enum { INPUT_PS2 = 1, INPUT_USB, INPUT_VIRTIO };
+enum { BALLOON_VIRTIO = 1, BALLOON_NONE };
+enum { LISTEN_ADDRESS = 1, LISTEN_NETWORK, LISTEN_SOCKET, LISTEN_NONE };
+enum { LOADER_ROM = 1, LOADER_PFLASH };
+enum { SOURCE_BIND = 1, SOURCE_CONNECT };
+
+typedef struct domain_def DomainDef;
+void domain_def_free(DomainDef *def);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainDef, domain_def_free)
+
+/*
+ * XML text to a checked definition with libvirt's defaults filled in: UUID, MACs, controllers,
+ * addresses.  XML_MODE_LIVE keeps what only a running machine has.
+ */
+DomainDef *domain_def_parse(const char *text, unsigned mode, GError **error);
+/* For a file of ours, whose contents were checked before: no defaults, quick. */
+DomainDef *domain_def_load(const char *text, unsigned mode, GError **error);
+char *domain_def_format(const DomainDef *def, unsigned mode);
+DomainDef *domain_def_copy(const DomainDef *def);
+/* domain_default.c: the steps of domain_def_parse() after reading. */
+bool domain_def_fill(DomainDef *def, GError **error);
+bool domain_def_check(const DomainDef *def, GError **error);
+/* domain_address.c: gives addresses to devices that need one and lack it. */
+bool domain_def_place(DomainDef *def, GError **error);
+/* Names for everything of a machine about to run. */
+void domain_def_alias(DomainDef *def);
+
+/* One device, the root element says which: its list and the new struct; NULL with an error. */
+const struct device_list *domain_device_parse(const char *text, void **device, GError **error);
+GPtrArray **domain_device_array(DomainDef *def, const struct device_list *list);
+/* Calls for every device of @def that has DEVICE_FIELDS. */
+void domain_each_device(DomainDef *def,
+                        void (*each)(const struct xml_table *t, struct device_head *d, void *data),
+                        void *data);
+
+bool domain_is_q35(const DomainDef *def);
+/* vda: how many'th on its bus; -1 if the name is none. */
+int disk_index(const char *target);
+struct domain_disk *domain_find_disk(const DomainDef *def, const char *target_or_source);
+struct domain_interface *domain_find_interface(const DomainDef *def, const char *target_or_mac);
+/* The file or device of a disk; NULL if it is empty or neither. */
+const char *disk_path(const struct domain_disk *disk);
+bool mac_valid(const char *text);
+char *mac_random(void);

@@ -1,0 +1,628 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What libvirt adds to a domain's XML when it is defined, and what it refuses.
+ *
+ * Spec: libvirt, "Domain XML format"; measured: a definition before and after `virsh define`.
+ */
+#include "manage/model/domain.h"
+
+#include "manage/error.h"
+
+#include <string.h>
+
+enum { VCPUS_MAX = 255 };
+
+bool domain_is_q35(const DomainDef *def)
+{
+    return def->machine && strstr(def->machine, "q35");
+}
+
+bool mac_valid(const char *text)
+{
+    for (unsigned i = 0; i < 17; i++) {
+        if (i % 3 == 2 ? text[i] != ':' : !g_ascii_isxdigit(text[i])) {
+            return false;
+        }
+    }
+    return !text[17] && !(g_ascii_xdigit_value(text[1]) & 1); /* no multicast */
+}
+
+char *mac_random(void)
+{
+    uint32_t r = g_random_int();
+    return g_strdup_printf("52:54:00:%02x:%02x:%02x", r & 0xff, r >> 8 & 0xff, r >> 16 & 0xff);
+}
+
+int disk_index(const char *target)
+{
+    static const char *const prefixes[] = {"fd", "hd", "vd", "sd", "xvd", "ubd"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(prefixes); i++) {
+        size_t n = strlen(prefixes[i]);
+        if (strncmp(target, prefixes[i], n) != 0 || !target[n] || strlen(target + n) > 4) {
+            continue;
+        }
+        int index = 0;
+        for (const char *s = target + n; *s; s++) {
+            if (*s < 'a' || *s > 'z') {
+                return -1;
+            }
+            index = index * 26 + (*s - 'a') + (s[1] ? 1 : 0);
+        }
+        return index;
+    }
+    return -1;
+}
+
+const char *disk_path(const struct domain_disk *disk)
+{
+    return !disk->source ? NULL : disk->source->file ? disk->source->file : disk->source->dev;
+}
+
+struct domain_disk *domain_find_disk(const DomainDef *def, const char *name)
+{
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        struct domain_disk *disk = def->disks->pdata[i];
+        if (strcmp(disk->target, name) == 0 || g_strcmp0(disk_path(disk), name) == 0) {
+            return disk;
+        }
+    }
+    return NULL;
+}
+
+struct domain_interface *domain_find_interface(const DomainDef *def, const char *name)
+{
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        struct domain_interface *nic = def->interfaces->pdata[i];
+        if (g_strcmp0(nic->target, name) == 0 || g_ascii_strcasecmp(nic->mac, name) == 0) {
+            return nic;
+        }
+    }
+    return NULL;
+}
+
+/* --- defaults --- */
+
+/* "A-B" and "AB" in any case to libvirt's form; false if it is no UUID. */
+static bool canonical_uuid(char **uuid)
+{
+    g_autoptr(GString) digits = g_string_new(NULL);
+    for (const char *s = *uuid; *s; s++) {
+        if (g_ascii_isxdigit(*s)) {
+            g_string_append_c(digits, g_ascii_tolower(*s));
+        } else if (*s != '-' && !g_ascii_isspace(*s)) {
+            return false;
+        }
+    }
+    if (digits->len != 32) {
+        return false;
+    }
+    for (unsigned i = 0; i < 4; i++) {
+        g_string_insert_c(digits, (const ssize_t[]){8, 13, 18, 23}[i], '-');
+    }
+    g_free(*uuid);
+    *uuid = g_strdup(digits->str);
+    return true;
+}
+
+static void default_int(int64_t *field, int64_t v)
+{
+    *field = *field == XML_ABSENT ? v : *field;
+}
+
+static void default_word(int *field, int v)
+{
+    *field = *field ? *field : v;
+}
+
+static void default_text(char **field, const char *v)
+{
+    *field = *field ? *field : g_strdup(v);
+}
+
+static void fill_os(DomainDef *def)
+{
+    default_word(&def->os_arch, 1);
+    static const struct {
+        const char *name, *canonical;
+    } machines[] = {{"pc", "pc-i440fx-7.2"}, {"q35", "pc-q35-7.2"}};
+    default_text(&def->machine, "pc");
+    for (unsigned i = 0; i < G_N_ELEMENTS(machines); i++) {
+        if (strcmp(def->machine, machines[i].name) == 0) {
+            g_free(def->machine);
+            def->machine = g_strdup(machines[i].canonical);
+        }
+    }
+    bool ordered = false;
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        ordered |= ((struct domain_disk *)def->disks->pdata[i])->boot_order != XML_ABSENT;
+    }
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        ordered |= ((struct domain_interface *)def->interfaces->pdata[i])->boot_order != XML_ABSENT;
+    }
+    if (!def->boots && !ordered) {
+        struct os_boot *boot = g_new0(struct os_boot, 1);
+        boot->dev = BOOT_HD;
+        xml_append(NULL, &def->boots, boot);
+    }
+    default_word(&def->on_poweroff, ACTION_DESTROY);
+    default_word(&def->on_reboot, ACTION_RESTART);
+    default_word(&def->on_crash, ACTION_DESTROY);
+    default_word(&def->clock_offset, OFFSET_UTC);
+    if (def->cpu && def->cpu->model) {
+        default_word(&def->cpu->mode, MODE_CUSTOM);
+        default_word(&def->cpu->match, 2); /* exact */
+    }
+    for (unsigned i = 0; def->cpu && i < xml_count(def->cpu->features); i++) {
+        default_word(&((struct cpu_feature *)def->cpu->features->pdata[i])->policy, POLICY_REQUIRE);
+    }
+}
+
+static bool fill_disk(struct domain_disk *disk, GError **error)
+{
+    static const struct {
+        const char *prefix;
+        int bus;
+    } buses[] = {{"vd", BUS_VIRTIO}, {"hd", BUS_IDE}, {"sd", BUS_SCSI}, {"fd", BUS_FDC}};
+    default_word(&disk->device, DISK_DEVICE_DISK);
+    if (disk->source && !disk->type) {
+        disk->type = disk->source->file   ? DISK_FILE
+                     : disk->source->dev  ? DISK_BLOCK
+                     : disk->source->pool ? DISK_VOLUME
+                                          : DISK_NETWORK;
+    }
+    default_word(&disk->type, DISK_FILE);
+    for (unsigned i = 0; i < G_N_ELEMENTS(buses) && !disk->bus; i++) {
+        disk->bus = g_str_has_prefix(disk->target, buses[i].prefix) ? buses[i].bus : 0;
+    }
+    if (!disk->bus || disk_index(disk->target) < 0) {
+        libvirt_error(error, ERR_XML, "Unknown disk name '%s' and no address specified",
+                      disk->target);
+        return false;
+    }
+    default_text(&disk->driver_name, "qemu");
+    default_text(&disk->format, "raw");
+    disk->readonly |= disk->device == DISK_DEVICE_CDROM;
+    return true;
+}
+
+static void fill_interface(struct domain_interface *nic)
+{
+    if (!nic->mac) {
+        nic->mac = mac_random();
+    }
+    default_text(&nic->model, "e1000");
+    if (nic->target && (g_str_has_prefix(nic->target, "vnet") ||
+                        g_str_has_prefix(nic->target, "macvtap"))) {
+        g_clear_pointer(&nic->target, g_free); /* names that are made up at every start */
+    }
+}
+
+static struct domain_char *new_char(const struct xml_table *t, int type, int target, int64_t port)
+{
+    struct domain_char *c = xml_new(t);
+    c->type = type;
+    c->target = target;
+    c->port = port;
+    return c;
+}
+
+/* The first console is the first serial port, whichever of the two was written. */
+static void fill_consoles(DomainDef *def)
+{
+    struct domain_char *console = def->consoles ? def->consoles->pdata[0] : NULL;
+    if (console) {
+        default_word(&console->target, TARGET_SERIAL);
+        default_int(&console->port, 0);
+    }
+    if (console && console->target == TARGET_SERIAL && !def->serials) {
+        struct domain_char *serial = xml_copy(&console_table, console);
+        serial->target = TARGET_ISA_SERIAL;
+        xml_append(NULL, &def->serials, serial);
+    }
+    for (unsigned i = 0; i < xml_count(def->serials); i++) {
+        struct domain_char *serial = def->serials->pdata[i];
+        default_word(&serial->target, TARGET_ISA_SERIAL);
+        default_int(&serial->port, i);
+        default_text(&serial->target_model,
+                     serial->target == TARGET_ISA_SERIAL ? "isa-serial" : "pci-serial");
+    }
+    if (!console && def->serials) {
+        struct domain_char *serial = def->serials->pdata[0];
+        xml_append(NULL, &def->consoles,
+                   new_char(&console_table, serial->type, TARGET_SERIAL, serial->port));
+        console = def->consoles->pdata[0];
+    }
+    if (console && console->target == TARGET_SERIAL) {
+        struct domain_char *serial = def->serials->pdata[0];
+        struct domain_char *same = xml_copy(&serial_table, serial);
+        same->target = TARGET_SERIAL;
+        g_clear_pointer(&same->target_model, g_free);
+        xml_free(&address_table, g_steal_pointer(&same->address));
+        xml_free(&console_table, console);
+        def->consoles->pdata[0] = same;
+    }
+    for (unsigned i = 1; i < xml_count(def->consoles); i++) {
+        struct domain_char *more = def->consoles->pdata[i];
+        default_word(&more->target, TARGET_VIRTIO);
+        default_int(&more->port, i);
+    }
+    for (unsigned i = 0; i < xml_count(def->channels); i++) {
+        struct domain_char *channel = def->channels->pdata[i];
+        default_word(&channel->target, TARGET_VIRTIO);
+    }
+    for (unsigned i = 0; i < xml_count(def->parallels); i++) {
+        default_int(&((struct domain_char *)def->parallels->pdata[i])->port, i);
+    }
+}
+
+static void add_input(DomainDef *def, int type)
+{
+    for (unsigned i = 0; i < xml_count(def->inputs); i++) {
+        struct domain_input *input = def->inputs->pdata[i];
+        if (input->type == type && input->bus == INPUT_PS2) {
+            return;
+        }
+    }
+    struct domain_input *input = xml_new(&input_table);
+    input->type = type;
+    input->bus = INPUT_PS2;
+    xml_append(NULL, &def->inputs, input);
+}
+
+static void fill_graphics(struct domain_graphics *g)
+{
+    default_int(&g->port, -1);
+    if (!g->autoport && g->port == -1) {
+        g->autoport = TRI_YES;
+    }
+    if (!g->listens) {
+        struct graphics_listen *listen = xml_new(&graphics_listen_table);
+        listen->type = g->socket ? LISTEN_SOCKET : LISTEN_ADDRESS;
+        listen->address = g_strdup(g->listen);
+        listen->socket = g_strdup(g->socket);
+        xml_append(NULL, &g->listens, listen);
+    }
+    struct graphics_listen *first = g->listens->pdata[0];
+    if (first->address && !g->listen) {
+        g->listen = g_strdup(first->address);
+    }
+    if (first->type == LISTEN_SOCKET || first->type == LISTEN_NONE) {
+        g->port = XML_ABSENT; /* there is no port then */
+        g->autoport = TRI_ABSENT;
+        default_text(&g->socket, first->socket);
+    }
+}
+
+static void fill_screen(DomainDef *def)
+{
+    for (unsigned i = 0; i < xml_count(def->inputs); i++) {
+        struct domain_input *input = def->inputs->pdata[i];
+        default_word(&input->bus, input->type == INPUT_TABLET ? INPUT_USB : INPUT_PS2);
+    }
+    if (def->graphics) {
+        add_input(def, INPUT_MOUSE);
+        add_input(def, INPUT_KEYBOARD);
+    }
+    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
+        fill_graphics(def->graphics->pdata[i]);
+    }
+    if ((def->graphics || def->sounds) && !def->audios) {
+        struct domain_audio *audio = xml_new(&audio_table);
+        audio->id = 1;
+        audio->type = 1;
+        xml_append(NULL, &def->audios, audio);
+    }
+    if (def->graphics && !def->videos) {
+        xml_append(NULL, &def->videos, xml_new(&video_table));
+    }
+    for (unsigned i = 0; i < xml_count(def->videos); i++) {
+        struct domain_video *video = def->videos->pdata[i];
+        default_word(&video->type, VIDEO_VGA);
+        if (video->type != VIDEO_NONE) {
+            default_int(&video->heads, 1);
+            default_word((int *)&video->primary, i == 0 ? TRI_YES : TRI_ABSENT);
+        }
+        if (video->type == VIDEO_VGA || video->type == VIDEO_BOCHS) {
+            default_int(&video->vram, 16384);
+        }
+    }
+    if (!def->balloon) {
+        def->balloon = xml_new(&balloon_table);
+        def->balloon->model = BALLOON_VIRTIO;
+    }
+    if (def->watchdog) {
+        default_word(&def->watchdog->action, 1); /* reset */
+    }
+}
+
+/* --- controllers --- */
+
+static bool index_used(const DomainDef *def, int type, int64_t index,
+                       const struct domain_controller *but)
+{
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        const struct domain_controller *c = def->controllers->pdata[i];
+        if (c != but && c->type == type && c->index == index) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Companions of a USB 2 controller share its index. */
+static bool is_companion(const struct domain_controller *c)
+{
+    return c->model >= MODEL_ICH9_UHCI1 && c->model <= MODEL_ICH9_UHCI3;
+}
+
+static void need_controller(DomainDef *def, int type, int model, int64_t index)
+{
+    if (index_used(def, type, index, NULL)) {
+        return;
+    }
+    struct domain_controller *c = xml_new(&controller_table);
+    c->type = type;
+    c->model = model;
+    c->index = index;
+    xml_append(NULL, &def->controllers, c);
+}
+
+static void fill_root(DomainDef *def)
+{
+    bool q35 = domain_is_q35(def);
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        struct domain_controller *c = def->controllers->pdata[i];
+        if (c->type == CONTROLLER_PCI && (c->model == MODEL_PCI_ROOT || c->model == MODEL_PCIE_ROOT)) {
+            c->index = 0;
+            return;
+        }
+    }
+    if (q35 || g_str_has_prefix(def->machine, "pc")) {
+        need_controller(def, CONTROLLER_PCI, q35 ? MODEL_PCIE_ROOT : MODEL_PCI_ROOT, 0);
+    }
+}
+
+static void fill_controllers(DomainDef *def)
+{
+    fill_root(def);
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        struct domain_controller *c = def->controllers->pdata[i];
+        if (c->index == XML_ABSENT && is_companion(c)) {
+            c->index = 0;
+        }
+        for (int64_t n = 0; c->index == XML_ABSENT; n++) {
+            c->index = index_used(def, c->type, n, c) ? XML_ABSENT : n;
+        }
+        if (c->type == CONTROLLER_PCI && c->model == MODEL_PCIE_ROOT_PORT) {
+            default_text(&c->model_name, "pcie-root-port");
+            default_int(&c->chassis, c->index);
+        }
+        if (c->type == CONTROLLER_USB) {
+            default_word(&c->model, MODEL_QEMU_XHCI);
+        }
+        if (c->type == CONTROLLER_SCSI) {
+            default_word(&c->model, MODEL_VIRTIO_SCSI);
+        }
+    }
+    if (domain_is_q35(def)) {
+        need_controller(def, CONTROLLER_SATA, 0, 0);
+    }
+    static const struct {
+        int bus, controller, model, per;
+    } needs[] = {{BUS_IDE, CONTROLLER_IDE, 0, 4},
+                 {BUS_SATA, CONTROLLER_SATA, 0, 6},
+                 {BUS_SCSI, CONTROLLER_SCSI, MODEL_VIRTIO_SCSI, 7},
+                 {BUS_FDC, CONTROLLER_FDC, 0, 2},
+                 {BUS_USB, CONTROLLER_USB, MODEL_QEMU_XHCI, 1 << 20}};
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        struct domain_disk *disk = def->disks->pdata[i];
+        for (unsigned k = 0; k < G_N_ELEMENTS(needs); k++) {
+            if (disk->bus == needs[k].bus) {
+                int64_t index = disk->address && disk->address->controller != XML_ABSENT
+                                    ? disk->address->controller
+                                    : disk_index(disk->target) / needs[k].per;
+                need_controller(def, needs[k].controller, needs[k].model, index);
+            }
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->inputs); i++) {
+        if (((struct domain_input *)def->inputs->pdata[i])->bus == INPUT_USB) {
+            need_controller(def, CONTROLLER_USB, MODEL_QEMU_XHCI, 0);
+        }
+    }
+    bool serial = def->channels != NULL;
+    for (unsigned i = 0; i < xml_count(def->consoles); i++) {
+        serial |= ((struct domain_char *)def->consoles->pdata[i])->target == TARGET_VIRTIO;
+    }
+    if (serial) {
+        need_controller(def, CONTROLLER_VIRTIO_SERIAL, 0, 0);
+    }
+}
+
+bool domain_def_fill(DomainDef *def, GError **error)
+{
+    if (!def->uuid) {
+        def->uuid = g_uuid_string_random();
+    } else if (!canonical_uuid(&def->uuid)) {
+        libvirt_error(error, ERR_INTERNAL, "malformed uuid element");
+        return false;
+    }
+    default_int(&def->current_memory, def->memory);
+    def->current_memory = MIN(def->current_memory, def->memory);
+    default_int(&def->vcpus, 1);
+    default_word(&def->vcpu_placement, 1);
+    if (def->current_vcpus == def->vcpus) {
+        def->current_vcpus = XML_ABSENT;
+    }
+    fill_os(def);
+    if (def->emulator) {
+        g_autofree char *base = g_path_get_basename(def->emulator);
+        if (g_str_has_prefix(base, "qemu-") || strcmp(base, "kvm") == 0) {
+            g_clear_pointer(&def->emulator, g_free); /* ours stands in for it */
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        if (!fill_disk(def->disks->pdata[i], error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        fill_interface(def->interfaces->pdata[i]);
+    }
+    fill_consoles(def);
+    fill_screen(def);
+    fill_controllers(def);
+    return true;
+}
+
+/* --- checks --- */
+
+static bool check_name(const DomainDef *def, GError **error)
+{
+    if (!def->name[0]) {
+        libvirt_error(error, ERR_XML, "name must not be empty");
+    } else if (strchr(def->name, '/')) {
+        libvirt_error(error, ERR_XML, "name %s cannot contain '/'", def->name);
+    } else if (strchr(def->name, '\n')) {
+        libvirt_error(error, ERR_XML, "name cannot contain a line end");
+    } else if (strcmp(def->name, ".") == 0 || strcmp(def->name, "..") == 0 ||
+               strlen(def->name) > 200) {
+        libvirt_error(error, ERR_XML, "name '%.210s' cannot be the name of a file", def->name);
+    } else if (def->title && strchr(def->title, '\n')) {
+        libvirt_error(error, ERR_XML, "Domain title can't contain newlines");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static bool check_size(const DomainDef *def, GError **error)
+{
+    int64_t current = def->current_vcpus == XML_ABSENT ? def->vcpus : def->current_vcpus;
+    if (strcmp(def->os_type, "hvm") != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "os type '%s' is not supported: only hvm",
+                      def->os_type);
+    } else if (def->memory <= 0) {
+        libvirt_error(error, ERR_XML, "memory must not be 0");
+    } else if (def->memory > INT64_C(1) << 40) {
+        libvirt_error(error, ERR_XML, "memory is too large");
+    } else if (def->vcpus < 1 || def->vcpus > VCPUS_MAX) {
+        libvirt_error(error, ERR_XML, "invalid maximum number of vCPUs '%ld'", (long)def->vcpus);
+    } else if (current < 1 || current > def->vcpus) {
+        libvirt_error(error, ERR_XML, "maxvcpus must not be less than current vcpus (%ld < %ld)",
+                      (long)def->vcpus, (long)current);
+    } else if (def->max_memory != XML_ABSENT &&
+               (def->memory_slots == XML_ABSENT || def->max_memory < def->memory)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "<maxMemory> needs slots and must not be less than <memory>");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static bool check_cpu(const DomainDef *def, GError **error)
+{
+    const struct domain_cpu *cpu = def->cpu;
+    if (!cpu || cpu->sockets == XML_ABSENT) {
+        return true;
+    }
+    int64_t dies = cpu->dies == XML_ABSENT ? 1 : cpu->dies;
+    if (cpu->sockets < 1 || cpu->cores < 1 || cpu->threads < 1 || dies < 1 ||
+        cpu->sockets > VCPUS_MAX || cpu->cores > VCPUS_MAX || cpu->threads > VCPUS_MAX ||
+        dies > VCPUS_MAX) {
+        libvirt_error(error, ERR_XML, "Missing or invalid attribute in CPU topology");
+        return false;
+    }
+    if (cpu->sockets * dies * cpu->cores * cpu->threads != def->vcpus) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "CPU topology doesn't match maximum vcpu count");
+        return false;
+    }
+    return true;
+}
+
+static bool check_disk(const DomainDef *def, unsigned n, GError **error)
+{
+    const struct domain_disk *disk = def->disks->pdata[n];
+    const struct disk_source *s = disk->source;
+    const char *path = disk_path(disk);
+    bool has = s && (path || s->volume || s->protocol);
+    for (unsigned i = 0; i < n; i++) {
+        const struct domain_disk *other = def->disks->pdata[i];
+        if (strcmp(other->target, disk->target) == 0) {
+            libvirt_error(error, ERR_XML, "target '%s' duplicated for disk sources '%s' and '%s'",
+                          disk->target, disk_path(other) ? disk_path(other) : "",
+                          path ? path : "");
+            return false;
+        }
+    }
+    if (!has && disk->device == DISK_DEVICE_DISK) {
+        libvirt_error(error, ERR_XML, "missing source for disk '%s'", disk->target);
+    } else if (path && path[0] != '/') {
+        libvirt_error(error, ERR_XML, "path '%s' of disk '%s' is not absolute", path, disk->target);
+    } else if (strcmp(disk->driver_name, "qemu") != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "unsupported driver name '%s' for disk '%s'",
+                      disk->driver_name, disk->target);
+    } else if (disk->bus == BUS_IDE && domain_is_q35(def)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "IDE controllers are unsupported for this QEMU binary or machine type");
+    } else if (disk->type == DISK_NETWORK && has && (!s->protocol || s->file || s->dev)) {
+        libvirt_error(error, ERR_XML, "missing protocol of network disk '%s'", disk->target);
+    } else if (disk->device == DISK_DEVICE_FLOPPY && disk->bus != BUS_FDC) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Invalid bus type '%s' for floppy disk",
+                      disk_bus_words[disk->bus]);
+    } else if (disk->device == DISK_DEVICE_CDROM && disk->bus == BUS_VIRTIO) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "disk type of '%s' does not support ejectable "
+                      "media", disk->target);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static bool check_interface(const struct domain_interface *nic, GError **error)
+{
+    const char *missing = nic->type == IFACE_NETWORK && !nic->network ? "network"
+                          : nic->type == IFACE_BRIDGE && !nic->bridge ? "bridge"
+                          : nic->type == IFACE_DIRECT && !nic->dev    ? "dev"
+                                                                      : NULL;
+    if (!mac_valid(nic->mac)) {
+        libvirt_error(error, ERR_XML, "expected unicast mac address, found '%s'", nic->mac);
+    } else if (missing) {
+        libvirt_error(error, ERR_XML, "No <source> '%s' attribute specified with <interface "
+                      "type='%s'/>", missing, interface_table.rows[0].words[nic->type]);
+    } else if (nic->forwards && nic->type != IFACE_USER) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "<portForward> is supported only by <interface type='user'>");
+    } else {
+        return true;
+    }
+    return false;
+}
+
+bool domain_def_check(const DomainDef *def, GError **error)
+{
+    if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        if (!check_disk(def, i, error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        if (!check_interface(def->interfaces->pdata[i], error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->channels); i++) {
+        const struct domain_char *c = def->channels->pdata[i];
+        if (c->target != TARGET_VIRTIO) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "<channel> with a target other than virtio is not supported");
+            return false;
+        }
+    }
+    return true;
+}
