@@ -2,16 +2,16 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 /*
- * Errors that a client of the manager sees: GErrors of domain LIBVIRT_ERROR whose code is
- * libvirt's number.  Clients print the text and decide by the number.
- * Any other GError reaches a client as ERR_INTERNAL.
+ * Errors as libvirt's clients know them: GErrors of domain LIBVIRT_ERROR whose code is libvirt's
+ * number, which decides what a client does; the message is what it prints.
  */
 #define LIBVIRT_ERROR libvirt_error_quark()
 GQuark libvirt_error_quark(void);
 
-enum libvirt_error_code {
+enum libvirt_code {
     ERR_INTERNAL = 1,
     ERR_NO_MEMORY = 2,
     ERR_NO_SUPPORT = 3,
@@ -57,15 +57,26 @@ enum libvirt_error_code {
     ERR_RESOURCE_BUSY = 87,
     ERR_ACCESS_DENIED = 88,
     ERR_STORAGE_VOL_EXIST = 90,
+    ERR_CPU_INCOMPATIBLE = 91,
+    ERR_XML_INVALID_SCHEMA = 92,
+    ERR_MIGRATE_FINISH_OK = 93,
+    ERR_AUTH_UNAVAILABLE = 94,
+    ERR_NO_CLIENT = 96,
+    ERR_AGENT_UNSYNCED = 97,
     ERR_DEVICE_MISSING = 99,
     ERR_NO_DOMAIN_CHECKPOINT = 103,
+    ERR_NO_DOMAIN_BACKUP = 104,
 };
 
 /*
  * Sets an error with the words that libvirt puts in front of this code: ERR_NO_DOMAIN gives
  * "Domain not found: " and then @fmt.
  */
-void libvirt_error(GError **error, enum libvirt_error_code code, const char *fmt, ...)
+void libvirt_error(GError **error, enum libvirt_code code, const char *fmt, ...)
     G_GNUC_PRINTF(3, 4);
-/* The words without the colon; NULL if this code has none. */
+/* "internal error: %s": the words in front of the detail, as a format with one %s. */
 const char *libvirt_error_words(int code);
+/* The words of @code with @detail in the place of their one %s. */
+char *libvirt_error_text(int code, const char *detail);
+/* The code of any GError: a foreign one counts as a failed operation. */
+enum libvirt_code libvirt_error_code(const GError *error);

@@ -25,7 +25,8 @@ WORDS(snapshot_words, "no", "internal", "external");
 WORDS(boot_dev_words, "fd", "hd", "cdrom", "network");
 WORDS(lifecycle_words, "destroy", "restart", "preserve", "rename-restart", "coredump-destroy",
       "coredump-restart");
-WORDS(watchdog_action_words, "reset", "shutdown", "poweroff", "pause", "none", "dump", "inject-nmi");
+WORDS(watchdog_action_words, "reset", "shutdown", "poweroff", "pause", "none", "dump",
+      "inject-nmi");
 WORDS(controller_type_words, "usb", "pci", "ide", "fdc", "scsi", "sata", "virtio-serial");
 WORDS(controller_model_words, "pci-root", "pcie-root", "pcie-root-port", "qemu-xhci", "nec-xhci",
       "piix3-uhci", "ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3", "none", "virtio-scsi");
@@ -123,12 +124,18 @@ static const struct xml_row dimm_rows[] = {
     XML_HEX(A, base, "@base", 1, 0),
 };
 static const struct xml_row address_rows[] = {
-    XML_INT(A, domain, "@domain", 0),         XML_INT(A, bus, "@bus", 0),
-    XML_INT(A, slot, "@slot", 0),             XML_INT(A, function, "@function", 0),
-    XML_INT(A, controller, "@controller", 0), XML_INT(A, target, "@target", 0),
-    XML_INT(A, unit, "@unit", 0),             XML_INT(A, port_number, "@number", 0),
-    XML_TEXT(A, port, "@port", 0),            XML_INT(A, iobase, "@iobase", 0),
-    XML_INT(A, irq, "@irq", 0),               XML_INT(A, base, "@base", 0),
+    XML_INT(A, domain, "@domain", 0),
+    XML_INT(A, bus, "@bus", 0),
+    XML_INT(A, slot, "@slot", 0),
+    XML_INT(A, function, "@function", 0),
+    XML_INT(A, controller, "@controller", 0),
+    XML_INT(A, target, "@target", 0),
+    XML_INT(A, unit, "@unit", 0),
+    XML_INT(A, port_number, "@number", 0),
+    XML_TEXT(A, port, "@port", 0),
+    XML_INT(A, iobase, "@iobase", 0),
+    XML_INT(A, irq, "@irq", 0),
+    XML_INT(A, base, "@base", 0),
 };
 static const struct xml_table address_variants[] = {
     [ADDRESS_PCI] = XML_TABLE("address", A, pci_rows),
@@ -193,29 +200,25 @@ static const struct xml_table backing_table = XML_TABLE("backingStore", B, backi
 
 #define M struct disk_mirror
 static const struct xml_row mirror_rows[] = {
-    XML_ENUM(M, type, "@type", disk_type_words, 0), XML_TEXT(M, file, "@file", 0),
-    XML_ENUM(M, job, "@job", job_words, 0),         XML_ENUM(M, ready, "@ready", ready_words, 0),
-    XML_TEXT(M, format, "format/@type", 0),         XML_STRUCT(M, source, "source", &source_table, 0),
+    XML_ENUM(M, type, "@type", disk_type_words, 0),
+    XML_TEXT(M, file, "@file", 0),
+    XML_ENUM(M, job, "@job", job_words, 0),
+    XML_ENUM(M, ready, "@ready", ready_words, 0),
+    XML_TEXT(M, format, "format/@type", 0),
+    XML_STRUCT(M, source, "source", &source_table, 0),
 };
 static const struct xml_table mirror_table = XML_TABLE("mirror", M, mirror_rows);
 #undef M
 
 #define T(i, word) XML_INT(struct iotune, v[i], word, 0)
 static const struct xml_row iotune_rows[] = {
-    T(0, "total_bytes_sec"),
-    T(1, "read_bytes_sec"),
-    T(2, "write_bytes_sec"),
-    T(3, "total_iops_sec"),
-    T(4, "read_iops_sec"),
-    T(5, "write_iops_sec"),
-    T(6, "total_bytes_sec_max"),
-    T(7, "read_bytes_sec_max"),
-    T(8, "write_bytes_sec_max"),
-    T(9, "total_iops_sec_max"),
-    T(10, "read_iops_sec_max"),
-    T(11, "write_iops_sec_max"),
-    T(12, "size_iops_sec"),
-    XML_TEXT(struct iotune, group, "group_name", 0),
+    T(0, "total_bytes_sec"),     T(1, "read_bytes_sec"),
+    T(2, "write_bytes_sec"),     T(3, "total_iops_sec"),
+    T(4, "read_iops_sec"),       T(5, "write_iops_sec"),
+    T(6, "total_bytes_sec_max"), T(7, "read_bytes_sec_max"),
+    T(8, "write_bytes_sec_max"), T(9, "total_iops_sec_max"),
+    T(10, "read_iops_sec_max"),  T(11, "write_iops_sec_max"),
+    T(12, "size_iops_sec"),      XML_TEXT(struct iotune, group, "group_name", 0),
 };
 #undef T
 static const struct xml_table iotune_table = XML_TABLE("iotune", struct iotune, iotune_rows);
@@ -552,7 +555,8 @@ static const struct xml_row feature_rows[] = {
     XML_ENUM(struct cpu_feature, policy, "@policy", policy_words, 0),
     XML_TEXT(struct cpu_feature, name, "@name", XML_REQUIRED),
 };
-static const struct xml_table feature_table = XML_TABLE("feature", struct cpu_feature, feature_rows);
+static const struct xml_table feature_table =
+    XML_TABLE("feature", struct cpu_feature, feature_rows);
 static const struct xml_row cell_rows[] = {
     XML_INT(struct cpu_cell, id, "@id", 0),
     XML_TEXT(struct cpu_cell, cpus, "@cpus", 0),
@@ -732,7 +736,10 @@ static const struct xml_row domain_rows[] = {
 };
 const struct xml_table domain_table = XML_TABLE("domain", D, domain_rows);
 
-#define LIST(field, t, ...) {.table = &(t), .offset = offsetof(D, field), ##__VA_ARGS__}
+#define LIST(field, t, ...)                                                                        \
+    {                                                                                              \
+        .table = &(t), .offset = offsetof(D, field), ##__VA_ARGS__                                 \
+    }
 const struct device_list device_lists[] = {
     LIST(disks, disk_table, .placed = true),
     LIST(controllers, controller_table, .placed = true),

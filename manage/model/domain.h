@@ -362,8 +362,8 @@ struct domain_def {
     int on_poweroff, on_reboot, on_crash;
     enum tristate suspend_to_mem, suspend_to_disk;
     char *emulator;
-    GPtrArray *disks, *controllers, *interfaces, *serials, *parallels, *consoles, *channels, *inputs,
-        *graphics, *sounds, *audios, *videos, *memory_devices, *panics, *rngs;
+    GPtrArray *disks, *controllers, *interfaces, *serials, *parallels, *consoles, *channels,
+        *inputs, *graphics, *sounds, *audios, *videos, *memory_devices, *panics, *rngs;
     struct domain_watchdog *watchdog;
     struct domain_balloon *balloon;
     GPtrArray *labels;
@@ -385,12 +385,23 @@ struct device_list {
 extern const struct device_list device_lists[];
 extern const unsigned device_list_count;
 
-extern const char *const disk_bus_words[], *const disk_device_words[], *const disk_cache_words[],
-    *const disk_io_words[], *const disk_discard_words[], *const boot_dev_words[],
-    *const lifecycle_words[], *const watchdog_action_words[], *const controller_type_words[],
-    *const controller_model_words[], *const error_policy_words[], *const detect_zeroes_words[],
-    *const video_type_words[], *const char_type_words[], *const iotune_words[],
-    *const domain_type_words[], *const snapshot_words[];
+extern const char *const disk_bus_words[],
+    *const disk_device_words[],
+        *const disk_cache_words[],
+            *const disk_io_words[],
+                *const disk_discard_words[],
+                    *const boot_dev_words[],
+                        *const lifecycle_words[],
+                            *const watchdog_action_words[],
+                                *const controller_type_words[],
+                                    *const controller_model_words[],
+                                        *const error_policy_words[],
+                                            *const detect_zeroes_words[],
+                                                *const video_type_words[],
+                                                    *const char_type_words[],
+                                                        *const iotune_words[],
+                                                            *const domain_type_words[],
+                                                                *const snapshot_words[];
 enum { IOTUNE_WORDS = 13 };
 
 enum lifecycle_action {

@@ -61,16 +61,16 @@ static void claim(const struct xml_table *t, struct device_head *d, void *data)
                       (unsigned)a->function, t->element);
         p->failed = true;
     } else if (p->taken[a->bus][a->slot] & 1 << a->function) {
-        libvirt_error(p->error, ERR_XML,
-                      "Attempted double use of PCI Address 0000:%02x:%02x.%x", (unsigned)a->bus,
-                      (unsigned)a->slot, (unsigned)a->function);
+        libvirt_error(p->error, ERR_XML, "Attempted double use of PCI Address 0000:%02x:%02x.%x",
+                      (unsigned)a->bus, (unsigned)a->slot, (unsigned)a->function);
         p->failed = true;
     } else {
         p->taken[a->bus][a->slot] |= (uint8_t)(1 << a->function);
     }
 }
 
-static void put(struct placer *p, struct device_head *d, int64_t bus, int64_t slot, int64_t function)
+static void put(struct placer *p, struct device_head *d, int64_t bus, int64_t slot,
+                int64_t function)
 {
     p->taken[bus][slot] |= (uint8_t)(1 << function);
     d->address = pci_address(bus, slot, function);
@@ -81,8 +81,7 @@ static void place_root_port(struct placer *p, struct domain_controller *c)
 {
     for (int64_t slot = domain_is_q35(p->def) ? 2 : 3; slot < 0x1b; slot++) {
         for (int64_t function = 0; function < FUNCTIONS; function++) {
-            if (p->taken[0][slot] & 1 << function ||
-                (function && !(p->taken[0][slot] & 1))) {
+            if (p->taken[0][slot] & 1 << function || (function && !(p->taken[0][slot] & 1))) {
                 continue;
             }
             if (!function && p->taken[0][slot]) {
@@ -267,8 +266,8 @@ static void place_sound(struct placer *p, struct domain_sound *sound)
     if (strcmp(sound->model, "ich9") == 0 && domain_is_q35(p->def)) {
         place_fixed(p, sound, 0x1b, 0);
     }
-    if (!sound->address && strcmp(sound->model, "pcspk") != 0 && strcmp(sound->model, "sb16") != 0 &&
-        strcmp(sound->model, "usb") != 0) {
+    if (!sound->address && strcmp(sound->model, "pcspk") != 0 &&
+        strcmp(sound->model, "sb16") != 0 && strcmp(sound->model, "usb") != 0) {
         place_root(p, &sound_table, (struct device_head *)sound);
     }
 }
@@ -281,7 +280,8 @@ static void place_sound(struct placer *p, struct domain_sound *sound)
 static void place_devices(struct placer *p)
 {
     DomainDef *def = p->def;
-    EACH(struct domain_interface, nic, def->interfaces) {
+    EACH(struct domain_interface, nic, def->interfaces)
+    {
         if (strcmp(nic->model, "e1000") == 0 || strcmp(nic->model, "rtl8139") == 0) {
             if (!nic->address) {
                 place_root(p, &interface_table, (struct device_head *)nic);
@@ -290,13 +290,15 @@ static void place_devices(struct placer *p)
             place_express(p, &interface_table, nic);
         }
     }
-    EACH(struct domain_sound, sound, def->sounds) {
+    EACH(struct domain_sound, sound, def->sounds)
+    {
         place_sound(p, sound);
     }
     for (unsigned i = 0; i < xml_count(def->controllers); i++) {
         place_controller(p, def->controllers->pdata[i]); /* the list may grow meanwhile */
     }
-    EACH(struct domain_disk, disk, def->disks) {
+    EACH(struct domain_disk, disk, def->disks)
+    {
         if (disk->bus == BUS_VIRTIO) {
             place_express(p, &disk_table, disk);
         }
@@ -304,23 +306,27 @@ static void place_devices(struct placer *p)
     if (def->balloon && def->balloon->model == BALLOON_VIRTIO) {
         place_express(p, &balloon_table, def->balloon);
     }
-    EACH(struct domain_rng, rng, def->rngs) {
+    EACH(struct domain_rng, rng, def->rngs)
+    {
         place_express(p, &rng_table, rng);
     }
     if (def->watchdog && def->watchdog->model == 1 && !def->watchdog->address) { /* i6300esb */
         place_root(p, &watchdog_table, (struct device_head *)def->watchdog);
     }
-    EACH(struct domain_video, video, def->videos) {
+    EACH(struct domain_video, video, def->videos)
+    {
         if (video->type != VIDEO_NONE) {
             place_express(p, &video_table, video);
         }
     }
-    EACH(struct domain_input, input, def->inputs) {
+    EACH(struct domain_input, input, def->inputs)
+    {
         if (input->bus == INPUT_VIRTIO) {
             place_express(p, &input_table, input);
         }
     }
-    EACH(struct domain_char, serial, def->serials) {
+    EACH(struct domain_char, serial, def->serials)
+    {
         if (serial->target == TARGET_PCI_SERIAL && !serial->address) {
             place_root(p, &serial_table, (struct device_head *)serial);
         }
@@ -332,11 +338,13 @@ static bool place_pci(DomainDef *def, GError **error)
     g_autofree struct placer *p = g_new0(struct placer, 1);
     p->def = def;
     p->error = error;
-    EACH(struct domain_controller, c, def->controllers) {
+    EACH(struct domain_controller, c, def->controllers)
+    {
         if (c->type != CONTROLLER_PCI) {
             continue;
         }
-        if (c->index < 0 || c->index >= BUSES || p->bus[c->index] || (c->index == 0) != is_root(c)) {
+        if (c->index < 0 || c->index >= BUSES || p->bus[c->index] ||
+            (c->index == 0) != is_root(c)) {
             libvirt_error(error, ERR_XML, "Invalid index of PCI controller '%ld'", (long)c->index);
             return false;
         }
@@ -350,7 +358,8 @@ static bool place_pci(DomainDef *def, GError **error)
         return false;
     }
     place_board(p);
-    EACH(struct domain_controller, c, def->controllers) {
+    EACH(struct domain_controller, c, def->controllers)
+    {
         if (c->model == MODEL_PCIE_ROOT_PORT && !c->address) {
             place_root_port(p, c);
         }
@@ -405,12 +414,14 @@ static bool drives_apart(const DomainDef *def, GError **error)
 static void place_usb(DomainDef *def)
 {
     int64_t next = 1;
-    EACH(struct domain_input, input, def->inputs) {
+    EACH(struct domain_input, input, def->inputs)
+    {
         if (input->bus == INPUT_USB && input->address && input->address->port) {
             next = MAX(next, atoi(input->address->port) + 1);
         }
     }
-    EACH(struct domain_input, input, def->inputs) {
+    EACH(struct domain_input, input, def->inputs)
+    {
         if (input->bus == INPUT_USB && !input->address) {
             input->address = xml_new(&address_table);
             input->address->type = ADDRESS_USB;
@@ -418,7 +429,8 @@ static void place_usb(DomainDef *def)
             input->address->port = g_strdup_printf("%ld", (long)next++);
         }
     }
-    EACH(struct domain_disk, disk, def->disks) {
+    EACH(struct domain_disk, disk, def->disks)
+    {
         if (disk->bus == BUS_USB && !disk->address) {
             disk->address = xml_new(&address_table);
             disk->address->type = ADDRESS_USB;
@@ -444,22 +456,26 @@ static void place_virtio_serial(struct domain_char *c, int64_t *next)
 
 bool domain_def_place(DomainDef *def, GError **error)
 {
-    EACH(struct domain_disk, disk, def->disks) {
+    EACH(struct domain_disk, disk, def->disks)
+    {
         place_drive(disk);
     }
     if (!drives_apart(def, error)) {
         return false;
     }
     int64_t next = 1; /* port 0 is for consoles */
-    EACH(struct domain_char, console, def->consoles) {
+    EACH(struct domain_char, console, def->consoles)
+    {
         place_virtio_serial(console, &next);
     }
-    EACH(struct domain_char, channel, def->channels) {
+    EACH(struct domain_char, channel, def->channels)
+    {
         place_virtio_serial(channel, &next);
     }
     place_usb(def);
     unsigned slot = 0;
-    EACH(struct domain_memory_device, dimm, def->memory_devices) {
+    EACH(struct domain_memory_device, dimm, def->memory_devices)
+    {
         if (!dimm->address) {
             dimm->address = xml_new(&address_table);
             dimm->address->type = ADDRESS_DIMM;
@@ -492,7 +508,8 @@ static char *controller_alias(const DomainDef *def, const struct domain_controll
     if (c->type == CONTROLLER_PCI) {
         return g_strdup_printf("%s.%ld", c->model == MODEL_PCIE_ROOT ? "pcie" : "pci", n);
     }
-    if ((c->type == CONTROLLER_IDE || (c->type == CONTROLLER_SATA && domain_is_q35(def))) && n == 0) {
+    if ((c->type == CONTROLLER_IDE || (c->type == CONTROLLER_SATA && domain_is_q35(def))) &&
+        n == 0) {
         return g_strdup("ide"); /* what the board calls its own */
     }
     if (c->type == CONTROLLER_USB && n == 0) {
@@ -531,10 +548,10 @@ static void set_alias(const struct xml_table *t, struct device_head *d, void *da
         const struct xml_table *table;
         const char *stem;
     } stems[] = {
-        {&interface_table, "net"},      {&serial_table, "serial"},      {&parallel_table, "parallel"},
-        {&channel_table, "channel"},    {&input_table, "input"},        {&sound_table, "sound"},
-        {&video_table, "video"},        {&watchdog_table, "watchdog"},  {&balloon_table, "balloon"},
-        {&rng_table, "rng"},            {&memory_device_table, "dimm"}, {&panic_table, "panic"},
+        {&interface_table, "net"},   {&serial_table, "serial"},      {&parallel_table, "parallel"},
+        {&channel_table, "channel"}, {&input_table, "input"},        {&sound_table, "sound"},
+        {&video_table, "video"},     {&watchdog_table, "watchdog"},  {&balloon_table, "balloon"},
+        {&rng_table, "rng"},         {&memory_device_table, "dimm"}, {&panic_table, "panic"},
         {&console_table, "console"},
     };
     if (d->alias) {

@@ -191,8 +191,8 @@ static void fill_interface(struct domain_interface *nic)
         nic->mac = mac_random();
     }
     default_text(&nic->model, "e1000");
-    if (nic->target && (g_str_has_prefix(nic->target, "vnet") ||
-                        g_str_has_prefix(nic->target, "macvtap"))) {
+    if (nic->target &&
+        (g_str_has_prefix(nic->target, "vnet") || g_str_has_prefix(nic->target, "macvtap"))) {
         g_clear_pointer(&nic->target, g_free); /* names that are made up at every start */
     }
 }
@@ -372,7 +372,8 @@ static void fill_root(DomainDef *def)
     bool q35 = domain_is_q35(def);
     for (unsigned i = 0; i < xml_count(def->controllers); i++) {
         struct domain_controller *c = def->controllers->pdata[i];
-        if (c->type == CONTROLLER_PCI && (c->model == MODEL_PCI_ROOT || c->model == MODEL_PCIE_ROOT)) {
+        if (c->type == CONTROLLER_PCI &&
+            (c->model == MODEL_PCI_ROOT || c->model == MODEL_PCIE_ROOT)) {
             c->index = 0;
             return;
         }
@@ -552,8 +553,7 @@ static bool check_disk(const DomainDef *def, unsigned n, GError **error)
         const struct domain_disk *other = def->disks->pdata[i];
         if (strcmp(other->target, disk->target) == 0) {
             libvirt_error(error, ERR_XML, "target '%s' duplicated for disk sources '%s' and '%s'",
-                          disk->target, disk_path(other) ? disk_path(other) : "",
-                          path ? path : "");
+                          disk->target, disk_path(other) ? disk_path(other) : "", path ? path : "");
             return false;
         }
     }
@@ -573,8 +573,10 @@ static bool check_disk(const DomainDef *def, unsigned n, GError **error)
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Invalid bus type '%s' for floppy disk",
                       disk_bus_words[disk->bus]);
     } else if (disk->device == DISK_DEVICE_CDROM && disk->bus == BUS_VIRTIO) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "disk type of '%s' does not support ejectable "
-                      "media", disk->target);
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "disk type of '%s' does not support ejectable "
+                      "media",
+                      disk->target);
     } else {
         return true;
     }
@@ -590,8 +592,10 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
     if (!mac_valid(nic->mac)) {
         libvirt_error(error, ERR_XML, "expected unicast mac address, found '%s'", nic->mac);
     } else if (missing) {
-        libvirt_error(error, ERR_XML, "No <source> '%s' attribute specified with <interface "
-                      "type='%s'/>", missing, interface_table.rows[0].words[nic->type]);
+        libvirt_error(error, ERR_XML,
+                      "No <source> '%s' attribute specified with <interface "
+                      "type='%s'/>",
+                      missing, interface_table.rows[0].words[nic->type]);
     } else if (nic->forwards && nic->type != IFACE_USER) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "<portForward> is supported only by <interface type='user'>");

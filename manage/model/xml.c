@@ -334,19 +334,17 @@ static bool unknown(const xmlNode *node, const char *attribute, const xmlNode *i
     return false;
 }
 
+/* @taken: an attribute that parse_size() or variant() reads. */
 static bool read_attributes(const struct xml_table *t, void *object, const xmlNode *node,
-                            const char *prefix, bool has_unit, unsigned mode, GError **error)
+                            const char *prefix, const char *taken, unsigned mode, GError **error)
 {
     for (const xmlAttr *a = node->properties; a; a = a->next) {
         const char *name = (const char *)a->name;
         const struct xml_row *row = a->ns ? NULL : find(t, prefix, "@", name, false);
-        if (!row && t->by && !*prefix && strcmp(name, t->by) == 0) {
-            continue; /* variant() took it */
+        if (!row && !a->ns && g_strcmp0(name, taken) == 0) {
+            continue;
         }
         if (!row) {
-            if (has_unit && !a->ns && strcmp(name, "unit") == 0) {
-                continue; /* parse_size() takes it */
-            }
             return unknown(node, name, NULL, error);
         }
         if ((row->flags & XML_LIVE) && !(mode & XML_MODE_LIVE)) {
@@ -440,8 +438,8 @@ static bool read_child(const struct xml_table *t, void *object, const xmlNode *n
         return false;
     }
     g_autofree char *deeper = g_strconcat(prefix, name, "/", NULL);
-    return read_attributes(t, object, node, deeper, row && row->kind == XML_KIND_SIZE, mode,
-                           error) &&
+    return read_attributes(t, object, node, deeper,
+                           row && row->kind == XML_KIND_SIZE ? "unit" : NULL, mode, error) &&
            read_children(t, object, node, deeper, mode, error);
 }
 
@@ -488,8 +486,8 @@ static bool check_required(const struct xml_table *t, const void *object, const 
 }
 
 /* The table for what attribute .by of @node says; remembers it in @object. */
-static const struct xml_table *variant(const struct xml_table *t, void *object,
-                                       const xmlNode *node, GError **error)
+static const struct xml_table *variant(const struct xml_table *t, void *object, const xmlNode *node,
+                                       GError **error)
 {
     xmlChar *word = xmlGetNoNsProp(node, (const xmlChar *)t->by);
     int which = word ? parse_word(t->words, (const char *)word) : 0;
@@ -498,8 +496,8 @@ static const struct xml_table *variant(const struct xml_table *t, void *object,
                       t->element, xmlGetLineNo(node));
     } else if (!which) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "element <%s> with %s='%.200s' (line %ld) is not supported", t->element, t->by,
-                      (const char *)word, xmlGetLineNo(node));
+                      "element <%s> with %s='%.200s' (line %ld) is not supported", t->element,
+                      t->by, (const char *)word, xmlGetLineNo(node));
     }
     xmlFree(word);
     *(int *)(void *)((char *)object + t->by_offset) = which;
@@ -519,8 +517,9 @@ void *xml_read(const struct xml_table *t, const xmlNode *node, unsigned mode, GE
         xml_free(whole, object);
         return NULL;
     }
-    bool unit = find(t, "", "", ".", false) && find(t, "", "", ".", false)->kind == XML_KIND_SIZE;
-    if (!read_attributes(t, object, node, "", unit, mode, error) ||
+    const struct xml_row *own = find(t, "", "", ".", false);
+    const char *taken = own && own->kind == XML_KIND_SIZE ? "unit" : whole->by;
+    if (!read_attributes(t, object, node, "", taken, mode, error) ||
         !read_own_text(t, object, node, error) ||
         !read_children(t, object, node, "", mode, error) ||
         !check_required(t, object, node, error)) {

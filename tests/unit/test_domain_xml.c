@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * manage/model/domain*.c: libvirt's domain XML in, defaults and addresses as libvirt gives them,
+ * and out again; what is not supported is refused by its name.
+ *
+ * With arguments: reads each file, prints the definition or the refusal (tests/flow use it).
+ */
+#include "manage/model/domain.h"
+
+#include "manage/error.h"
+#include "tests/unit/test.h"
+
+#include <string.h>
+
+static DomainDef *parse(const char *text)
+{
+    g_autoptr(GError) error = NULL;
+    DomainDef *def = domain_def_parse(text, 0, &error);
+    if (!def) {
+        fail_msg("%s", error->message);
+    }
+    return def;
+}
+
+static void fails(const char *text, int code, const char *words)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(DomainDef) def = domain_def_parse(text, 0, &error);
+    assert_null(def);
+    if (error->code != code || !strstr(error->message, words)) {
+        fail_msg("%d \"%s\", not %d \"%s\"", error->code, error->message, code, words);
+    }
+}
+
+#define MACHINE(type, inside)                                                                      \
+    "<domain type='qemu'><name>m</name><memory>65536</memory><os><type machine='" type             \
+    "'>hvm</type></os>" inside "</domain>"
+#define DEVICES(type, inside) MACHINE(type, "<devices>" inside "</devices>")
+#define DISK(dev, more)       "<disk><source file='/x/" dev "'/><target dev='" dev "'/>" more "</disk>"
+
+static void defaults(void **state)
+{
+    (void)state;
+    g_autoptr(DomainDef) def = parse(MACHINE("q35", ""));
+    assert_int_equal(def->vcpus, 1);
+    assert_int_equal(def->current_memory, 65536);
+    assert_string_equal(def->machine, "pc-q35-7.2");
+    assert_int_equal(strlen(def->uuid), 36);
+    assert_int_equal(def->on_reboot, ACTION_RESTART);
+    g_autofree char *text = domain_def_format(def, 0);
+    assert_non_null(strstr(text, "<controller type='pci' index='0' model='pcie-root'/>"));
+    assert_non_null(strstr(text, "<memballoon model='virtio'>"));
+    assert_non_null(strstr(text, "<boot dev='hd'/>"));
+    /* Once more: nothing changes. */
+    g_autoptr(DomainDef) again = parse(text);
+    g_autofree char *second = domain_def_format(again, 0);
+    assert_string_equal(text, second);
+}
+
+/* The places of virt-install's Debian guest, as libvirtd gives them. */
+static void places_on_q35(void **state)
+{
+    (void)state;
+    g_autoptr(DomainDef) def = parse(DEVICES(
+        "q35", "<disk type='file'><source file='/a'/><target dev='vda' bus='virtio'/></disk>"
+               "<controller type='usb' model='qemu-xhci' ports='15'/>"
+               "<controller type='pci' model='pcie-root'/>"
+               "<controller type='pci' model='pcie-root-port'/><controller type='pci' "
+               "model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>"
+               "<interface type='user'><model type='virtio'/></interface><console type='pty'/>"
+               "<channel type='unix'><source mode='bind'/><target type='virtio' "
+               "name='org.qemu.guest_agent.0'/></channel>"
+               "<input type='tablet' bus='usb'/><graphics type='vnc' port='-1'/>"
+               "<video><model type='virtio'/></video><memballoon model='virtio'/>"
+               "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>"));
+    struct domain_interface *nic = def->interfaces->pdata[0];
+    struct domain_disk *disk = def->disks->pdata[0];
+    struct domain_rng *rng = def->rngs->pdata[0];
+    struct domain_video *video = def->videos->pdata[0];
+    assert_int_equal(nic->address->bus, 1);
+    assert_int_equal(disk->address->bus, 4);
+    assert_int_equal(def->balloon->address->bus, 5);
+    assert_int_equal(rng->address->bus, 6);
+    assert_int_equal(video->address->slot, 1);
+    g_autofree char *text = domain_def_format(def, 0);
+    assert_non_null(strstr(text, "<target chassis='1' port='0x10'/>"));
+    assert_non_null(strstr(text, "<controller type='pci' index='6' model='pcie-root-port'>"));
+    assert_non_null(
+        strstr(text, "<address type='virtio-serial' controller='0' bus='0' port='1'/>"));
+    assert_non_null(strstr(text, "<address type='usb' bus='0' port='1'/>"));
+    assert_non_null(strstr(text, "<target type='isa-serial' port='0'>"));
+    assert_non_null(strstr(text, "<input type='keyboard' bus='ps2'/>"));
+    assert_non_null(strstr(text, "<listen type='address'/>"));
+    domain_def_alias(def);
+    assert_string_equal(disk->alias, "virtio-disk0");
+    assert_string_equal(nic->alias, "net0");
+    assert_string_equal(((struct domain_char *)def->consoles->pdata[0])->alias, "serial0");
+}
+
+static void places_on_pc(void **state)
+{
+    (void)state;
+    g_autoptr(DomainDef) def =
+        parse(DEVICES("pc", DISK("hda", "") DISK("hdc", "") DISK("vda", "") DISK("sdb", "")));
+    struct domain_disk *hdc = def->disks->pdata[1], *sdb = def->disks->pdata[3];
+    assert_int_equal(hdc->address->bus, 1);
+    assert_int_equal(hdc->address->unit, 0);
+    assert_int_equal(sdb->address->unit, 1);
+    domain_def_alias(def);
+    assert_string_equal(hdc->alias, "ide0-1-0");
+    assert_string_equal(sdb->alias, "scsi0-0-0-1");
+    assert_int_equal(disk_index("vdaa"), 26);
+    assert_int_equal(disk_index("vd1"), -1);
+}
+
+static void refusals(void **state)
+{
+    (void)state;
+    fails(DEVICES("pc", "<tpm model='tpm-crb'/>"), ERR_CONFIG_UNSUPPORTED, "<tpm>");
+    fails(DEVICES("pc", "<hostdev mode='subsystem'/>"), ERR_CONFIG_UNSUPPORTED, "<hostdev>");
+    fails(DEVICES("pc", "<filesystem/>"), ERR_CONFIG_UNSUPPORTED, "<filesystem>");
+    fails(DEVICES("pc", "<graphics type='spice'/>"), ERR_CONFIG_UNSUPPORTED, "spice");
+    fails(MACHINE("pc", "<features><hyperv/></features>"), ERR_CONFIG_UNSUPPORTED, "<hyperv>");
+    fails(DEVICES("pc", DISK("vda", "") DISK("vda", "")), ERR_XML, "target 'vda' duplicated");
+    fails(DEVICES("pc", "<disk><target dev='vda'/></disk>"), ERR_XML, "missing source");
+    fails(DEVICES("q35", DISK("hda", "")), ERR_CONFIG_UNSUPPORTED, "IDE controllers");
+    fails(DEVICES("pc", DISK("vda", "<address type='pci' slot='4'/>")
+                            DISK("vdb", "<address type='pci' slot='4'/>")),
+          ERR_XML, "Attempted double use of PCI Address 0000:00:04.0");
+    fails(DEVICES("pc", DISK("vda", "<address type='pci' bus='9' slot='4'/>")), ERR_XML,
+          "Invalid PCI address");
+    fails(DEVICES("pc", "<interface type='bridge'/>"), ERR_XML, "bridge");
+    fails(DEVICES("pc", "<interface type='user'><mac address='01:00:00:00:00:00'/></interface>"),
+          ERR_XML, "unicast mac");
+    fails(MACHINE("pc", "<vcpu current='3'>2</vcpu>"), ERR_XML, "maxvcpus must not be less");
+    fails(MACHINE("pc", "<vcpu>4</vcpu><cpu><topology sockets='1' cores='2' threads='1'/></cpu>"),
+          ERR_CONFIG_UNSUPPORTED, "CPU topology");
+    fails(MACHINE("pc", "<uuid>xyz</uuid>"), ERR_INTERNAL, "malformed uuid");
+    fails(
+        "<domain type='qemu'><name>a/b</name><memory>1</memory><os><type>hvm</type></os></domain>",
+        ERR_XML, "cannot contain '/'");
+    fails("<domain type='xen'><name>a</name></domain>", ERR_XML, "'xen'");
+    fails("<domain type='qemu'>\n<name>a</nam>\n</domain>", ERR_XML_DETAIL,
+          "(domain_definition):2:");
+}
+
+/* Fills the machine until there is no root port left; nothing overflows. */
+static void full(void **state)
+{
+    (void)state;
+    g_autoptr(GString) text =
+        g_string_new("<domain type='qemu'><name>m</name><memory>65536</memory>"
+                     "<os><type machine='q35'>hvm</type></os><devices>");
+    for (unsigned i = 0; i < 300; i++) {
+        g_string_append(text, "<rng model='virtio'><backend model='builtin'/></rng>");
+    }
+    g_string_append(text, "</devices></domain>");
+    fails(text->str, ERR_INTERNAL, "No more available PCI slots");
+}
+
+static int show(int n, char **names)
+{
+    int refused = 0;
+    for (int i = 1; i < n; i++) {
+        g_autofree char *text = NULL;
+        g_autoptr(GError) error = NULL;
+        g_autoptr(DomainDef) def = g_file_get_contents(names[i], &text, NULL, &error)
+                                       ? domain_def_parse(text, 0, &error)
+                                       : NULL;
+        g_autofree char *out = def ? domain_def_format(def, 0) : NULL;
+        if (out) {
+            fputs(out, stdout);
+        } else {
+            fprintf(stderr, "%s: %s\n", names[i], error->message);
+            refused++;
+        }
+    }
+    return refused != 0;
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults), cmocka_unit_test(places_on_q35), cmocka_unit_test(places_on_pc),
+        cmocka_unit_test(refusals), cmocka_unit_test(full),
+    };
+    return argc > 1 ? show(argc, argv) : cmocka_run_group_tests(tests, NULL, NULL);
+}
