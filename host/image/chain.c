@@ -369,6 +369,21 @@ bool node_reopen(struct node *n, bool read_only, GError **error)
     return format_open(n, reopened ? error : NULL) && reopened;
 }
 
+bool chain_resize(struct node *n, uint64_t size, enum preallocation how, GError **error)
+{
+    const struct format_tools *tools = n->format->tools;
+    uint64_t was = n->size;
+    if (!tools || !tools->resize) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Image format driver does not support resize");
+        return false;
+    }
+    bool ok = tools->resize(n, size, how, error);
+    if (!ok && n->size > was) {
+        tools->resize(n, was, PREALLOC_OFF, NULL);
+    }
+    return ok;
+}
+
 /* ---- backing files ---- */
 
 /* @name, which stands in @node's header, as seen from our working directory. */

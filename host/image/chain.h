@@ -40,6 +40,11 @@ char *node_backing_path(const struct node *node);
 bool node_reopen(struct node *node, bool read_only, GError **error);
 /* Opens what @how says as @node's backing node; @node has none. */
 bool node_open_backing(struct node *node, const struct chain_open *how, GError **error);
+/*
+ * More or fewer guest bytes.  A disk that cannot grow, or not with all the space that @how asks
+ * for, stays what it was.
+ */
+bool chain_resize(struct node *node, uint64_t size, enum preallocation how, GError **error);
 /* A temporary overlay over @base that takes what is written; @base is its own on success. */
 struct node *node_overlay(struct node *base, GError **error);
 

@@ -139,11 +139,9 @@ static bool insert(struct image *img, const struct image_options *opts, GError *
 bool image_resize(Image *img, uint64_t size, GError **error)
 {
     struct node *top = img->top;
-    if (!top || img->read_only || !top->format->tools || !top->format->tools->resize) {
-        g_set_error(error, LODGE_ERROR, top && img->read_only ? EROFS : ENOTSUP, "%s: %s", img->id,
-                    !top             ? "no medium"
-                    : img->read_only ? "it is read-only"
-                                     : "Image format driver does not support resize");
+    if (!top || img->read_only) {
+        g_set_error(error, LODGE_ERROR, top ? EROFS : ENOTSUP, "%s: %s", img->id,
+                    top ? "it is read-only" : "no medium");
         return false;
     }
     if (img->job) {
@@ -151,7 +149,8 @@ bool image_resize(Image *img, uint64_t size, GError **error)
         return false;
     }
     image_drain(img);
-    if (!top->format->tools->resize(top, size, PREALLOC_OFF, error)) {
+    if (!chain_resize(top, size, PREALLOC_OFF, error)) {
+        g_prefix_error(error, "%s: ", img->id);
         return false;
     }
     if (img->changed) {

@@ -558,19 +558,17 @@ void job_each(void (*each)(struct job *job, void *owner), void *owner)
 
 static bool prepare_base(struct node *base, uint64_t size, GError **error)
 {
-    const struct format_tools *tools = base->format->tools;
     if (!node_reopen(base, false, error)) {
         return false;
     }
     if (base->size >= size) {
         return true;
     }
-    if (!tools || !tools->resize) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "%s is too small and its format cannot grow",
-                    node_name(base));
+    if (!chain_resize(base, size, PREALLOC_OFF, error)) {
+        g_prefix_error(error, "%s is too small: ", node_name(base));
         return false;
     }
-    return tools->resize(base, size, PREALLOC_OFF, error);
+    return true;
 }
 
 static bool check_spec(const struct job_spec *s, GError **error)

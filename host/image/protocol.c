@@ -437,6 +437,7 @@ int file_extent(struct file *f, uint64_t at, uint64_t n, bool *data, uint64_t *l
 bool file_preallocate(struct file *f, uint64_t from, uint64_t to, enum preallocation how,
                       GError **error)
 {
+    uint64_t before = file_size(f);
     int r = 0;
     if (how == PREALLOC_FALLOC && f->cached_fd >= 0 && to > from) {
         r = -posix_fallocate(f->cached_fd, (off_t)from, (off_t)(to - from));
@@ -448,6 +449,7 @@ bool file_preallocate(struct file *f, uint64_t from, uint64_t to, enum prealloca
         r = file_resize(f, to);
     }
     if (r < 0) {
+        file_resize(f, before); /* what could be taken of it goes back */
         error_set_errno(error, -r, "Could not preallocate data");
     }
     return r == 0;

@@ -55,9 +55,11 @@ static bool open_data_file(struct qcow2 *q, unsigned flags, GError **error)
     return true;
 }
 
-static bool open_tables(struct qcow2 *q, GError **error)
+static bool open_tables(struct qcow2 *q, unsigned flags, GError **error)
 {
-    int r = whole_table_read(&q->l1, q->file, q->h.l1_at, 8ull * q->h.l1_entries);
+    uint64_t n = 8ull * q->h.l1_entries;
+    int r = flags & OPEN_CHECK ? whole_table_read_cut(&q->l1, q->file, q->h.l1_at, n)
+                               : whole_table_read(&q->l1, q->file, q->h.l1_at, n);
     if (r) {
         error_set_errno(error, -r, "Could not read L1 table");
         return false;
@@ -133,7 +135,7 @@ static bool qcow2_open(struct node *node, unsigned flags, GError **error)
     uint64_t size = file_size(q->file);
     q->holes = !q->h.crypt && size > HOLES_WORTH && file_allocated(q->file) < size - HOLES_WORTH;
     set_codec(q);
-    return open_data_file(q, flags, error) && open_tables(q, error) &&
+    return open_data_file(q, flags, error) && open_tables(q, flags, error) &&
            qcow2_crypt_open(q, flags, error) &&
            (node->read_only || ready_for_writing(q, flags, error));
 }

@@ -333,7 +333,7 @@ bool qcow2_amend(struct node *node, const struct options *o, bool force,
         return false;
     }
     uint64_t size = option_size(o, "size", q->h.size);
-    if (size != q->h.size && !qcow2_resize(node, size, PREALLOC_OFF, error)) {
+    if (size != q->h.size && !chain_resize(node, size, PREALLOC_OFF, error)) {
         return false;
     }
     if (w.version < q->h.version && !downgrade(q, error)) {

@@ -158,6 +158,29 @@ static int check_flags(struct qcow2_counting *c)
 
 /* ---- all of it ---- */
 
+/* Entries that the file was cut off before: they read as 0 when there is room for them again. */
+static int check_l1_end(struct qcow2_counting *c)
+{
+    struct qcow2 *q = c->q;
+    uint64_t end = q->h.l1_at + 8ull * q->h.l1_entries, size = file_size(q->file);
+    if (end <= size) {
+        return 0;
+    }
+    bool mend = c->fix & FIX_ERRORS;
+    qcow2_tell(c, "%s the L1 table ends at byte %" PRIu64 ", the file at %" PRIu64,
+               mend ? "Repairing" : "ERROR", end, size);
+    if (!mend) {
+        c->out->corruptions++;
+        return 0;
+    }
+    if (size > q->h.l1_at && size % 8) {
+        whole_table_put64(&q->l1, (size - q->h.l1_at) / 8, 0); /* half of an entry is there */
+    }
+    int r = file_resize(q->file, (end + q->cluster - 1) & ~(uint64_t)(q->cluster - 1));
+    c->out->corruptions_fixed += r ? 0 : 1;
+    return r;
+}
+
 /* Version 3 wants the size of the disk with each snapshot. */
 static int check_snapshot_table(struct qcow2_counting *c)
 {
@@ -234,7 +257,8 @@ bool qcow2_check(struct node *node, unsigned fix, struct check_result *out, GErr
 {
     struct qcow2 *q = qcow2_of(node);
     struct qcow2_counting c = {.q = q, .out = out, .fix = fix};
-    int r = node->read_only ? 0 : qcow2_settle(q);
+    int r = check_l1_end(&c);
+    r = r || node->read_only ? r : qcow2_settle(q);
     out->total_clusters = qcow2_clusters(q, q->h.size);
     tables_forget(q->l2);
     c.file_n = file_size(q->file);

@@ -267,6 +267,14 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
         if (at == 0) {
             continue;
         }
+        if (active && at >= c->file_n && c->fix & FIX_ERRORS) {
+            qcow2_tell(c,
+                       "Repairing L2 table %" PRIu64 " at 0x%" PRIx64 ", behind the end of the "
+                       "file: what it mapped is lost", i, at);
+            whole_table_put64(&q->l1, i, 0);
+            c->out->corruptions_fixed++;
+            continue;
+        }
         add(c, at, q->cluster);
         if (at & (q->cluster - 1)) {
             qcow2_tell(c,
@@ -278,7 +286,7 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
         /* What is behind the end of the file reads as zero. */
         uint64_t part = at < c->file_n ? MIN(q->cluster, c->file_n - at) : 0;
         memset(bytes + part, 0, q->cluster - part);
-        if (file_read(q->file, at, bytes, part)) {
+        if (part && file_read(q->file, at, bytes, part)) {
             qcow2_tell(c, "ERROR: I/O error in check_refcounts_l2");
             fail(c);
         } else if (part) {

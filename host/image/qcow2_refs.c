@@ -197,10 +197,12 @@ static int clean_refs(void *owner)
 bool qcow2_refs_open(struct qcow2 *q, GError **error)
 {
     /* Who checks reads them in order, and has better use for memory. */
-    uint32_t bytes = q->node->flags & OPEN_CHECK ? REFS_CHECK : REFS_BYTES;
-    q->refs = tables_new_sized(q->file, q->piece, bytes / q->piece, clean_refs, q);
-    int r = whole_table_read(&q->reftable, q->file, q->h.reftable_at,
-                             (size_t)q->h.reftable_clusters << q->h.cluster_bits);
+    bool check = q->node->flags & OPEN_CHECK;
+    size_t n = (size_t)q->h.reftable_clusters << q->h.cluster_bits;
+    q->refs = tables_new_sized(q->file, q->piece, (check ? REFS_CHECK : REFS_BYTES) / q->piece,
+                               clean_refs, q);
+    int r = check ? whole_table_read_cut(&q->reftable, q->file, q->h.reftable_at, n)
+                  : whole_table_read(&q->reftable, q->file, q->h.reftable_at, n);
     if (r) {
         error_set_errno(error, -r,
                         "Could not read the reference count table at 0x%" G_GINT64_MODIFIER "x",

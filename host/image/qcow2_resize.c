@@ -81,6 +81,9 @@ static int prealloc(struct qcow2 *q, uint64_t from, uint64_t to, enum preallocat
             r = qcow2_link(q->node, at, &e);
         }
         if (r || !ok) {
+            if (e.fresh) {
+                qcow2_unplace(q->node, at, &e);
+            }
             return r ? r : -EIO;
         }
         at += e.length;
@@ -229,12 +232,8 @@ bool qcow2_resize(struct node *node, uint64_t size, enum preallocation how, GErr
     if (size == q->h.size) {
         return true;
     }
-    uint64_t was = q->h.size;
     int r = qcow2_bitmaps_hold(q);
-    bool ok = r == 0 && (size > was ? grow(q, size, how, error) : shrink(q, size, error));
-    if (!ok && q->h.size > was) {
-        shrink(q, was, NULL); /* a disk that could not grow stays what it was */
-    }
+    bool ok = r == 0 && (size > q->h.size ? grow(q, size, how, error) : shrink(q, size, error));
     int stored = qcow2_bitmaps_store(q);
     if ((r || stored) && (ok || r)) {
         error_set_errno(error, -(r ? r : stored), "Could not resize the bitmaps");

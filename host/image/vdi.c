@@ -660,39 +660,68 @@ static int clear_tail(struct node *node)
     return r || !in || kind != EXTENT_DATA ? r : file_zero(node->file, at + in, BLOCK - in, true);
 }
 
-/* The number of entries grows to @n; a larger table moves if there is no room behind it. */
+/* Entries from @n on name nothing. */
+static int drop_entries(struct node *node, uint32_t n)
+{
+    struct vdi *v = vdi_of(node);
+    int r = 0;
+    for (uint32_t b = n; b < v->n && r == 0; b++) {
+        uint32_t entry;
+        r = entry_get(v, b, true, &entry);
+        r = r || entry == FREE ? r : entry_set(v, b, FREE);
+    }
+    return r ? r : vdi_flush(node);
+}
+
+/* The table has @n entries, for which there is room, and the header says so. */
+static int lengthen(struct node *node, uint32_t n)
+{
+    struct vdi *v = vdi_of(node);
+    int r = write_entries(node->file, v->table, v->n, n, false, 0);
+    le32_put(v->header + H_BLOCKS, n);
+    tables_forget(v->tables);
+    return r;
+}
+
+/*
+ * The number of entries grows to @n; a larger table moves if there is no room behind it.  It
+ * first takes what room there is: blocks that make way for it go to places behind all others,
+ * and readers refuse a place that is not below the number of entries.
+ */
 static int grow(struct node *node, uint64_t size, uint32_t n)
 {
     struct vdi *v = vdi_of(node);
     uint64_t room = v->data - v->table, need = (uint64_t)n * 4;
     uint32_t shift = (uint32_t)((need + BLOCK - 1) >> BLOCK_SHIFT);
+    if (need > room && v->data + ((uint64_t)shift << BLOCK_SHIFT) > UINT32_MAX) {
+        return -EFBIG; /* the header counts in 32 bits */
+    }
     int r = clear_tail(node);
-    if (r == 0 && need <= room) {
-        r = write_entries(node->file, v->table, v->n, n, false, 0);
-    } else if (r == 0 && v->data + ((uint64_t)shift << BLOCK_SHIFT) > UINT32_MAX) {
-        r = -EFBIG; /* the header counts in 32 bits */
-    } else if (r == 0) {
-        r = move_table(node, n, shift);
-    }
-    if (r == 0) {
-        le64_put(v->header + H_DISK, size);
-        le32_put(v->header + H_BLOCKS, n);
+    r = r ? r : drop_entries(node, (uint32_t)((node->size + BLOCK - 1) >> BLOCK_SHIFT));
+    r = r ? r : lengthen(node, (uint32_t)(MIN(room, need) / 4));
+    if (r == 0 && need > room) {
         r = write_header(node);
+        r = r ? r : move_table(node, n, shift);
+        le32_put(v->header + H_BLOCKS, n);
     }
+    le64_put(v->header + H_DISK, size);
+    r = r ? r : write_header(node);
     tables_forget(v->tables);
     return r;
 }
 
-/* Blocks behind the new end are no longer named, then not counted, then their space is used. */
+/*
+ * Blocks behind the new end are no longer named, then not counted, then their space is used;
+ * the number of entries falls when all blocks lie at places below it.
+ */
 static int shrink(struct node *node, uint64_t size, uint32_t n)
 {
     struct vdi *v = vdi_of(node);
     struct check_result found = {0};
     struct places p;
     le64_put(v->header + H_DISK, size);
-    le32_put(v->header + H_BLOCKS, n);
     int r = write_header(node);
-    tables_forget(v->tables);
+    r = r ? r : drop_entries(node, n);
     if (r < 0) {
         return r;
     }
@@ -701,7 +730,13 @@ static int shrink(struct node *node, uint64_t size, uint32_t n)
     }
     g_autofree uint8_t *bits = p.bits;
     r = survey(node, &p, &found);
-    return r || found.corruptions || p.used >= v->allocated ? r : compact(node, &p);
+    if (r == 0 && !found.corruptions && p.used < v->allocated) {
+        r = compact(node, &p);
+    }
+    le32_put(v->header + H_BLOCKS, n);
+    r = r ? r : write_header(node);
+    tables_forget(v->tables);
+    return r;
 }
 
 /* A static image has a place for every block; PREALLOC_* asks for the same. */
@@ -737,9 +772,14 @@ static bool vdi_resize(struct node *node, uint64_t size, enum preallocation how,
     }
     memcpy(before, v->header, HEADER_BYTES);
     int r = vdi_flush(node);
-    r = r ? r : n >= v->n ? grow(node, size, n) : shrink(node, size, n);
+    r = r                    ? r
+        : size >= node->size ? grow(node, size, MAX(n, v->n))
+                             : shrink(node, size, n);
     if (r < 0) {
-        memcpy(v->header, before, HEADER_BYTES);
+        if (file_read(node->file, 0, v->header, HEADER_BYTES)) {
+            memcpy(v->header, before, HEADER_BYTES);
+        }
+        take_header(node, v); /* as far as it came */
         error_set_errno(error, -r, "cannot change the block map to %u entries", n);
         return false;
     }

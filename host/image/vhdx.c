@@ -184,7 +184,7 @@ int vhdx_find_next(struct node *node)
     return 0;
 }
 
-int vhdx_take(struct node *node, uint64_t b, uint64_t *at)
+static int vhdx_take(struct node *node, uint64_t b, uint64_t *at)
 {
     struct vhdx *v = vhdx_of(node);
     int r = vhdx_start(node);

@@ -100,5 +100,4 @@ int vhdx_flush(struct node *node);
 int vhdx_entry_get(struct vhdx *v, uint64_t index, bool wait, uint64_t *entry);
 int vhdx_entry_set(struct node *node, uint64_t index, uint64_t entry);
 uint64_t vhdx_index(const struct vhdx *v, uint64_t block); /* of a payload block in the BAT */
-int vhdx_take(struct node *node, uint64_t block, uint64_t *at);
 int vhdx_find_next(struct node *node);

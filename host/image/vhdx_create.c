@@ -360,22 +360,24 @@ static int shrink(struct node *node, uint64_t size)
     return r;
 }
 
+/* The space first, so that a full disk changes no entry. */
 static bool fill_up(struct node *node, uint64_t from, enum preallocation how, GError **error)
 {
     struct vhdx *v = vhdx_of(node);
-    uint64_t start = v->next;
+    uint64_t end = v->next + (v->n - from) * v->block_size;
     int r = 0;
+    if (!file_preallocate(node->file, v->next, end, how, error)) {
+        return false;
+    }
     for (uint64_t b = from; b < v->n && r == 0; b++) {
-        uint64_t at;
-        r = vhdx_take(node, b, &at);
-        r = r ? r : vhdx_entry_set(node, vhdx_index(v, b), at | VHDX_PRESENT);
+        r = vhdx_entry_set(node, vhdx_index(v, b), v->next | VHDX_PRESENT);
+        v->next += v->block_size;
     }
     r = r ? r : vhdx_flush(node);
     if (r < 0) {
         error_set_errno(error, -r, "cannot place the new blocks");
-        return false;
     }
-    return file_preallocate(node->file, start, v->next, how, error);
+    return r == 0;
 }
 
 bool vhdx_resize(struct node *node, uint64_t size, enum preallocation how, GError **error)

@@ -6,6 +6,7 @@
  * Spec: VMware, "Virtual Disk Format 5.0", section "Hosted Sparse Extents".
  */
 #include "base/bytes.h"
+#include "host/image/chain.h"
 #include "host/image/protocol.h"
 #include "host/image/vmdk_node.h"
 
@@ -273,6 +274,7 @@ struct resize {
     uint64_t last;    /* sectors of that one */
     bool split, flat;
     enum preallocation how;
+    GPtrArray *added; /* paths of new extents */
     GError **error;
 };
 
@@ -335,8 +337,11 @@ static bool add_extents(struct resize *z, GString *lines)
         g_autofree char *name = g_path_get_basename(path);
         struct file *f = may_create(path, number, z->error) ? file_create(path, z->error) : NULL;
         bool good = f && (z->flat ? file_preallocate(f, 0, n * VMDK_SECTOR, z->how, z->error)
-                                  : vmdk_create_sparse(f, n, false, NULL, z->how, z->error));
+                                  : vmdk_create_sparse(f, n, false, NULL, PREALLOC_OFF, z->error));
         int r = good ? file_flush(f) : 0;
+        if (f) {
+            g_ptr_array_add(z->added, g_strdup(path));
+        }
         file_close(f);
         if (!good || r < 0) {
             return good ? failed(z, r, "cannot write a new extent") : false;
@@ -358,13 +363,39 @@ static bool write_lines(struct resize *z, const char *lines)
     return r == 0 || failed(z, r, "cannot write the descriptor");
 }
 
-/* Growing: extents first, then who names them; shrinking the other way round. */
+static void unlink_all(const GPtrArray *paths)
+{
+    for (unsigned i = 0; i < paths->len; i++) {
+        if (g_ptr_array_index(paths, i)) {
+            unlink(g_ptr_array_index(paths, i));
+        }
+    }
+}
+
+/* Extents first, then who names them.  Without room for all of them they go again. */
+static bool grow_extents(struct resize *z, GString *lines)
+{
+    struct vmdk_extent *e = &vmdk_of(z->node)->extents[z->keep - 1];
+    uint64_t before = e->file ? file_size(e->file) : 0;
+    if (resize_last(z) && add_extents(z, lines) && write_lines(z, lines->str)) {
+        return true;
+    }
+    unlink_all(z->added);
+    if (e->tables) {
+        resize_sparse(e, e->bytes / VMDK_SECTOR);
+    } else if (e->file) {
+        file_resize(e->file, before);
+    }
+    return false;
+}
+
 static bool resize_extents(struct resize *z)
 {
     struct vmdk *v = vmdk_of(z->node);
     g_autoptr(GString) lines = g_string_new(NULL);
     bool grows = z->sectors * VMDK_SECTOR >= z->node->size;
     g_autoptr(GPtrArray) dropped = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) added = z->added = g_ptr_array_new_with_free_func(g_free);
     for (unsigned i = 0; i < z->keep; i++) {
         g_autofree char *line =
             line_of(&v->desc.lines[i], i + 1 == z->keep ? z->last : v->desc.lines[i].sectors);
@@ -375,15 +406,10 @@ static bool resize_extents(struct resize *z)
             g_ptr_array_add(dropped, g_strdup(name_local_path(file_name(v->extents[i].file))));
         }
     }
-    if (grows ? !resize_last(z) || !add_extents(z, lines) || !write_lines(z, lines->str)
-              : !write_lines(z, lines->str) || !resize_last(z)) {
+    if (grows ? !grow_extents(z, lines) : !write_lines(z, lines->str) || !resize_last(z)) {
         return false;
     }
-    for (unsigned i = 0; i < dropped->len; i++) {
-        if (g_ptr_array_index(dropped, i)) {
-            unlink(g_ptr_array_index(dropped, i));
-        }
-    }
+    unlink_all(dropped);
     return true;
 }
 
@@ -425,9 +451,26 @@ static bool resize_one_file(struct resize *z)
     return !v->text || write_lines(z, lines);
 }
 
+/* Grains take space when something is written to them, be it zeros. */
+static bool fill_grains(struct node *node, uint64_t from, GError **error)
+{
+    enum { STEP = 1 << 20 };
+    g_autofree uint8_t *zeros = g_malloc0(STEP);
+    int r = 0;
+    for (uint64_t at = from; at < node->size && r == 0; at += STEP) {
+        r = chain_write(node, at, zeros, MIN(STEP, node->size - at));
+    }
+    r = r ? r : chain_flush(node);
+    if (r < 0) {
+        error_set_errno(error, -r, "Could not preallocate data");
+    }
+    return r == 0;
+}
+
 bool vmdk_resize(struct node *node, uint64_t size, enum preallocation how, GError **error)
 {
     struct vmdk *v = vmdk_of(node);
+    uint64_t was = node->size;
     struct resize z = {.node = node,
                        .sectors = (size + VMDK_SECTOR - 1) / VMDK_SECTOR,
                        .how = how,
@@ -445,5 +488,6 @@ bool vmdk_resize(struct node *node, uint64_t size, enum preallocation how, GErro
     }
     plan(&z);
     bool one = v->extents[0].file == node->file;
-    return (one ? resize_one_file(&z) : resize_extents(&z)) && vmdk_reopen(node, error);
+    return (one ? resize_one_file(&z) : resize_extents(&z)) && vmdk_reopen(node, error) &&
+           (z.flat || how == PREALLOC_OFF || fill_grains(node, was, error));
 }

@@ -51,6 +51,20 @@ int whole_table_read(struct whole_table *t, struct file *f, uint64_t at, size_t 
     return 0;
 }
 
+int whole_table_read_cut(struct whole_table *t, struct file *f, uint64_t at, size_t n)
+{
+    struct whole_table all = {0}, part = {0};
+    size_t there = at < file_size(f) ? (size_t)MIN(n, (file_size(f) - at) & ~7ull) : 0;
+    int r = whole_table_read(&part, f, at, there);
+    r = r ? r : take_table(&all, at, n);
+    if (r == 0) {
+        memcpy(all.bytes, part.bytes, there);
+        *t = all;
+    }
+    whole_table_free(&part);
+    return r;
+}
+
 int whole_table_blank(struct whole_table *t, uint64_t at, size_t n)
 {
     struct whole_table fresh;

@@ -20,8 +20,10 @@ struct whole_table {
 };
 enum { WHOLE_PAGE = 4096 };
 
-/* Both leave @t alone unless they succeed.  0 or -errno. */
+/* All leave @t alone unless they succeed.  0 or -errno. */
 int whole_table_read(struct whole_table *t, struct file *f, uint64_t at, size_t n);
+/* What the file was cut off before is 0, and not written unless it is changed. */
+int whole_table_read_cut(struct whole_table *t, struct file *f, uint64_t at, size_t n);
 int whole_table_blank(struct whole_table *t, uint64_t at, size_t n);
 void whole_table_put64(struct whole_table *t, size_t index, uint64_t big_endian_value);
 /* Changed pages go to the file, without flushing it. */

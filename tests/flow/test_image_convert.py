@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """lodge-img convert: every pair of formats, compression, pipes, full disks, killed runs."""
+import itertools
 import json
 import os
 import random
@@ -319,6 +320,30 @@ def test_full_disk_in_other_verbs():
             assert img("check", base, check=False).returncode in (0, 3), verb
 
 
+def test_resize_takes_all_or_nothing():
+    """A disk that cannot get all the space that it should grow by stays what it was."""
+    if os.geteuid() != 0:
+        print("     full disk: left out, needs to mount a tmpfs")
+        return
+    kinds = ["raw", "qcow2", "qcow2-v2", "qcow2-extl2", "vdi", "vdi-static", "vhdx", "vhdx-fixed", "vpc",
+             "vpc-fixed", "vmdk", "vmdk-flat", "vmdk-2gb", "vmdk-2gbflat"]
+    with SmallDisk("24m") as small:
+        image = f"{small}/x"
+        for name, how in itertools.product(kinds, ("falloc", "full")):
+            fmt, options = FORMATS[name]
+            img("create", "-f", fmt, *(("-o", options) if options else ()), image, "8M")
+            img("bench", "-q", "-w", "-f", fmt, "-c", "20", "-S", "200000", image)
+            want, files = sha256_of(image, fmt, tool=images.IMG), os.listdir(small)
+            p = img("resize", "-f", fmt, f"--preallocation={how}", image, "64M", check=False)
+            assert p.returncode == 1 and b"No space left on device" in p.stderr, (name, how, p)
+            assert sha256_of(image, fmt, tool=images.IMG) == want, (name, how)
+            assert os.listdir(small) == files, (name, how)
+            assert img("check", "-f", fmt, image, check=False).returncode in (0, 63), (name, how)
+            p = img("resize", "-f", fmt, f"--preallocation={how}", image, "12M")
+            assert os.stat(image).st_blocks * 512 >= 4 * MIB or "flat" in name or "2gb" in name, (name, how)
+            run("sh", "-c", f"rm -rf {small}/*")
+
+
 def test_io_errors():
     """Sources and targets behind nbdkit that fail now and then."""
     if not shutil.which("nbdkit") or not images.reaches("nbd"):
@@ -510,7 +535,8 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_from_raw_to_all, test_all_pairs, test_compressed, test_compressed_size,
                  test_sparse_and_full, test_backing, test_existing_target, test_concatenated, test_pipes,
-                 test_pipe_errors, test_progress, test_sigusr1, test_full_disk, test_full_disk_in_other_verbs, test_io_errors,
+                 test_pipe_errors, test_progress, test_sigusr1, test_full_disk, test_full_disk_in_other_verbs,
+                 test_resize_takes_all_or_nothing, test_io_errors,
                  test_same_file, test_nothing_left, test_offload, test_untrusted, test_encrypted,
                  test_terminal, test_killed, test_killed_commit_and_rebase,
                  test_salvage])

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "base/bytes.h"
 #include "tests/unit/bad_image.h"
 
 /*
@@ -49,6 +50,18 @@ static GByteArray *full_image(const struct step *s)
     assert_int_equal(chain_flush(n), 0);
     chain_close(n);
     return image;
+}
+
+/* Readers refuse a block whose place is not below the number of blocks. */
+static void check_places(const GByteArray *disk, const char *when)
+{
+    uint32_t table = le32_at(disk->data + 0x154), n = le32_at(disk->data + 0x180);
+    for (uint32_t b = 0; b < n && table + 4 * (b + 1) <= disk->len; b++) {
+        uint32_t place = le32_at(disk->data + table + 4 * b);
+        if (place < 0xfffffffe && place >= n) {
+            fail_msg("%s: block %u of %u is at place %u", when, b, n, place);
+        }
+    }
 }
 
 /* Up to @kept bytes are as they were made, all behind them is zero. */
@@ -129,6 +142,9 @@ static void resize_and_cut(const struct step *s, GByteArray **image, uint64_t *k
                                                 s->options ? s->options : "", (unsigned)(size >> 20),
                                                 cut, ops);
         GByteArray *disk = disk_after(*image, mem->ops, cut, dice);
+        if (!strcmp(s->format, "vdi")) {
+            check_places(disk, when);
+        }
         check_disk(disk, s, before, old, size, when);
         g_byte_array_unref(disk);
     }

@@ -52,18 +52,12 @@ static struct node *base_of(struct node *top, const char *file, const char *name
 
 static bool grow(struct node *base, uint64_t size)
 {
-    const struct format_tools *tools = base->format->tools;
     GError *error = NULL;
     if (base->size >= size) {
         return true;
     }
-    if (!tools || !tools->resize) {
-        tool_error("%s is smaller than what is committed and its format cannot grow",
-                   node_name(base));
-        return false;
-    }
-    if (!tools->resize(base, size, PREALLOC_OFF, &error)) {
-        tool_report(error, "%s: ", node_name(base));
+    if (!chain_resize(base, size, PREALLOC_OFF, &error)) {
+        tool_report(error, "%s is smaller than what is committed: ", node_name(base));
         return false;
     }
     return true;

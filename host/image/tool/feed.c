@@ -164,7 +164,7 @@ static int make_room(struct chain_sink *c, uint64_t end)
     }
     uint64_t size = MAX(end, c->top->size + MIN(c->top->size, GROW_MAX));
     size = (size + SECTOR - 1) / SECTOR * SECTOR;
-    bool ok = c->top->format->tools->resize(c->top, size, PREALLOC_OFF, &error);
+    bool ok = chain_resize(c->top, size, PREALLOC_OFF, &error);
     return ok ? 0 : -error_errno(error);
 }
 
@@ -173,7 +173,7 @@ static int set_size(struct sink *s, uint64_t size)
     struct chain_sink *c = (struct chain_sink *)s;
     g_autoptr(GError) error = NULL;
     size = (size + SECTOR - 1) / SECTOR * SECTOR;
-    bool ok = !c->grows || c->top->format->tools->resize(c->top, size, PREALLOC_OFF, &error);
+    bool ok = !c->grows || chain_resize(c->top, size, PREALLOC_OFF, &error);
     return ok ? 0 : -error_errno(error);
 }
 

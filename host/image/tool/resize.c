@@ -70,17 +70,12 @@ static bool allowed(const struct resize *r, uint64_t now, uint64_t size)
 
 static bool resize(const struct resize *r, struct node *node)
 {
-    const struct format_tools *tools = node->format->tools;
     GError *error = NULL;
     uint64_t size;
     if (!new_size(r, node->size, &size) || !allowed(r, node->size, size)) {
         return false;
     }
-    if (!tools || !tools->resize) {
-        tool_error("Image format driver does not support resize");
-        return false;
-    }
-    if (!tools->resize(node, size, r->prealloc, &error)) {
+    if (!chain_resize(node, size, r->prealloc, &error)) {
         tool_report(error, "%s", "");
         return false;
     }
