@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /*
- * chain: opening an image and what is below it.
- *
- * A name and what stands in options become one JSON object a node, {"driver", "file",
- * "backing", ...}; what an image's header says of its backing file fills the gaps.
+ * chain: opening an image and what is below it.  What an image's header says of its backing file
+ * fills the gaps that options leave (node_options.c).
  */
 #include "host/image/chain.h"
 
@@ -16,8 +14,6 @@
 
 #include <sys/stat.h>
 #include <unistd.h>
-
-static const char json_scheme[] = "json:";
 
 /* ---- formats ---- */
 
@@ -58,109 +54,6 @@ static const struct image_format *probe_file(struct file *f, GError **error)
     const struct image_format *format = format_probe(head, n, f->name);
     const char *known = image_probe_name(head, n);
     return known && !strcmp(format->name, "raw") ? format_find(known, error) : format;
-}
-
-/* ---- options ---- */
-
-/* Of a name: {"driver", "file": ...} as json: says, else {"file": {"filename": name}}. */
-static json_t *options_of_name(const char *name, GError **error)
-{
-    if (g_str_has_prefix(name, json_scheme)) {
-        const char *text = name + strlen(json_scheme);
-        g_autoptr(json_t) all = json_parse(text, strlen(text), error);
-        g_autoptr(KeyVal) flat = all ? json_to_keyval(all, error) : NULL;
-        if (!flat) {
-            g_prefix_error(error, "Could not parse the JSON options: ");
-            return NULL;
-        }
-        bool no_backing = json_is_null(json_object_get(all, "backing"));
-        json_t *nested = options_nest(flat, error);
-        if (nested && no_backing) {
-            json_object_set_new(nested, "backing", json_null());
-        }
-        return nested;
-    }
-    json_t *text = json_string(name);
-    if (!text) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "a file name that is not UTF-8");
-        return NULL;
-    }
-    return json_pack("{s:{s:o}}", "file", "filename", text);
-}
-
-static bool has_file(const json_t *o)
-{
-    return json_object_get(o, "file") || json_object_get(o, "filename");
-}
-
-/* What @how says as one object, new; names and formats given beside it are put in. */
-static json_t *merge(const struct chain_open *how, GError **error)
-{
-    g_autoptr(json_t) o = how->options ? json_deep_copy(how->options) : json_object();
-    json_t *file = json_object_get(o, "file");
-    if (json_is_string(file)) { /* "file": "name", where -blockdev would name a node */
-        json_object_set_new(o, "file", json_pack("{s:O}", "filename", file));
-    }
-    if (how->name && !has_file(o)) {
-        g_autoptr(json_t) named = options_of_name(how->name, error);
-        if (!named) {
-            return NULL;
-        }
-        json_object_update_missing(o, named);
-    }
-    if (how->format) {
-        json_object_set_new(o, "driver", json_string(how->format));
-    }
-    return json_incref(o);
-}
-
-/* The object from which the node's file is opened: that of a format's "file", or all of a
- * protocol's own. */
-static json_t *file_part(json_t *o)
-{
-    const char *driver = json_text(o, "driver");
-    json_t *file = json_object_get(o, "file");
-    if (json_is_object(file)) {
-        return json_incref(file);
-    }
-    if (driver && protocol_exists(driver)) {
-        return json_incref(o);
-    }
-    const char *name = json_text(o, "filename");
-    return name ? json_pack("{s:s}", "filename", name) : json_object();
-}
-
-static void set_flag(unsigned *flags, unsigned flag, bool on)
-{
-    *flags = on ? *flags | flag : *flags & ~flag;
-}
-
-/* Keys that mean the same for every driver; what they leave unsaid stays as it is. */
-static bool flags_of(const json_t *o, unsigned *flags, GError **error)
-{
-    static const struct {
-        const char *group, *key;
-        unsigned flag;
-    } switches[] = {{NULL, "read-only", OPEN_READ_ONLY},
-                    {NULL, "force-share", OPEN_SHARE},
-                    {"cache", "direct", OPEN_DIRECT},
-                    {"cache", "no-flush", OPEN_NO_FLUSH}};
-    for (unsigned i = 0; i < G_N_ELEMENTS(switches); i++) {
-        bool on = *flags & switches[i].flag;
-        const json_t *from = switches[i].group ? json_object_get(o, switches[i].group) : o;
-        if (!json_bool(from, switches[i].key, &on, error)) {
-            return false;
-        }
-        set_flag(flags, switches[i].flag, on);
-    }
-    const char *discard = json_text(o, "discard"), *aio = json_text(o, "aio");
-    if (discard) {
-        set_flag(flags, OPEN_UNMAP, !strcmp(discard, "unmap") || !strcmp(discard, "on"));
-    }
-    if (aio) {
-        set_flag(flags, OPEN_THREADS, !strcmp(aio, "threads"));
-    }
-    return true;
 }
 
 /* ---- nodes ---- */
@@ -283,69 +176,52 @@ static bool is_write_refused(const GError *error)
     return code == EACCES || code == EPERM || code == EROFS;
 }
 
-/* @o: the node's object, @part: its file's. */
-static struct file *open_part(const json_t *o, const json_t *part, unsigned flags, GError **error)
+struct file *node_file_open(json_t *part, unsigned flags, GError **error)
 {
-    g_autoptr(GError) why = NULL;
-    unsigned own = flags;
-    bool either = false;
-    if (!json_bool(o, "auto-read-only", &either, error) || !flags_of(part, &own, error)) {
+    unsigned own = flags & ~(unsigned)OPEN_COPY_ON_READ;
+    if (!options_flags(part, &own, error)) {
         return NULL;
     }
     own |= flags & OPEN_READ_ONLY;
-    struct file *f = file_open(NULL, part, own, &why);
-    if (!f && either && !(own & OPEN_READ_ONLY) && is_write_refused(why)) {
-        f = file_open(NULL, part, own | OPEN_READ_ONLY, error);
+    if (!options_are_node(part)) {
+        return file_open(NULL, part, own, error);
+    }
+    struct node *inner = chain_open(&(struct chain_open){.options = part, .flags = own}, error);
+    return inner ? file_of_node(inner) : NULL;
+}
+
+/* @o: the node's object, @part: its file's. */
+static struct file *open_part(const json_t *o, json_t *part, unsigned flags, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    bool either = false;
+    if (!json_bool(o, "auto-read-only", &either, error)) {
+        return NULL;
+    }
+    struct file *f = node_file_open(part, flags, &why);
+    if (!f && either && !(flags & OPEN_READ_ONLY) && is_write_refused(why)) {
+        f = node_file_open(part, flags | OPEN_READ_ONLY, error);
     } else if (!f) {
         g_propagate_error(error, g_steal_pointer(&why));
     }
     return f;
 }
 
-/* Keys that mean the same for every format, and for files. */
-static const char *const common_keys[] = {
-    "driver", "node-name", "file", "filename", "backing", "read-only", "auto-read-only",
-    "force-share", "discard", "detect-zeroes", "cache", "aio", "locking", NULL,
-};
-
-static bool check_keys(const json_t *o, const char *kind, const char *name,
-                       const char *const *more, GError **error)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)o, key, value)
-    {
-        if (!g_strv_contains(common_keys, key) && !(more && g_strv_contains(more, key)) &&
-            !(g_str_equal(key, "copy-on-read") && !g_strcmp0(json_string_value(value), "off"))) {
-            g_set_error(error, LODGE_ERROR, EINVAL, "Block %s '%s' does not support the option '%s'",
-                        kind, name, key);
-            return false;
-        }
-    }
-    return true;
-}
-
-/* What nobody asks for is a mistake of the user; protocols of the network look for themselves. */
-static bool check_options(const struct node *n, const json_t *part, GError **error)
-{
-    const char *protocol = n->file->protocol->name;
-    const char *driver = json_text(n->options, "driver");
-    bool local = n->file->fd >= 0, whole = driver && protocol_exists(driver);
-    return (whole || check_keys(n->options, "format", n->format->name, n->format->open_options, error)) &&
-           (!local || json_equal(part, n->options) ||
-            check_keys(part, "protocol", protocol, NULL, error)) &&
-           (!whole || !local || check_keys(n->options, "protocol", protocol, NULL, error));
-}
-
 static struct node *node_open(const char *name, json_t *o, unsigned flags, GError **error)
 {
-    g_autoptr(json_t) part = file_part(o);
-    if (!flags_of(o, &flags, error)) {
+    g_autoptr(json_t) part = options_file_part(o);
+    if (!options_flags(o, &flags, error)) {
         return NULL;
     }
+    g_autofree char *shown = options_name(o, name);
     struct file *f = open_part(o, part, flags, error);
-    struct node *n = f ? node_open_file(f, name, o, flags, error) : NULL;
-    if (n && !check_options(n, part, error)) {
+    struct node *n = f ? node_open_file(f, shown, o, flags, error) : NULL;
+    if (n && !options_check(n, part, error)) {
+        node_close(n);
+        return NULL;
+    }
+    if (n && n->read_only && (flags & OPEN_COPY_ON_READ)) {
+        g_set_error(error, LODGE_ERROR, EROFS, "Can't use copy-on-read on read-only device");
         node_close(n);
         return NULL;
     }
@@ -390,11 +266,12 @@ bool chain_resize(struct node *n, uint64_t size, enum preallocation how, GError 
 static char *beside(const struct node *n, const char *name)
 {
     g_autofree char *scheme = name_scheme(name);
-    if (scheme || name[0] == '/' || n->file->fd < 0) {
+    const struct file *f = file_innermost(n->file);
+    if (scheme || name[0] == '/' || f->fd < 0) {
         return g_strdup(name);
     }
-    g_autofree char *dir = g_path_get_dirname(n->file->name);
-    return strcmp(dir, ".") || g_str_has_prefix(n->file->name, "./")
+    g_autofree char *dir = g_path_get_dirname(f->name);
+    return strcmp(dir, ".") || g_str_has_prefix(f->name, "./")
                ? g_build_filename(dir, name, NULL) : g_strdup(name);
 }
 
@@ -432,7 +309,7 @@ struct file *file_open_beside(struct node *n, const char *name, bool read_only, 
     if (!path) {
         return NULL;
     }
-    if (g_str_has_prefix(path, json_scheme)) {
+    if (g_str_has_prefix(path, "json:")) {
         g_set_error(error, LODGE_ERROR, EPERM, "a name inside an image cannot be json:");
         return NULL;
     }
@@ -471,7 +348,7 @@ static bool what_is_below(struct node *n, struct chain_open *how, char **path, G
 {
     json_t *said = json_object_get(n->options, "backing");
     *how = (struct chain_open){.options = json_is_object(said) ? said : NULL,
-                               .flags = (n->flags | OPEN_READ_ONLY) & ~(unsigned)OPEN_CHECK};
+                               .flags = (n->flags | OPEN_READ_ONLY) & ~(unsigned)(OPEN_CHECK | OPEN_COPY_ON_READ)};
     if ((n->flags & OPEN_NO_BACKING) || json_is_null(said) ||
         (json_is_string(said) && !*json_string_value(said))) {
         return false;
@@ -480,7 +357,7 @@ static bool what_is_below(struct node *n, struct chain_open *how, char **path, G
         how->name = *path = g_strdup(json_string_value(said));
         return true;
     }
-    if (how->options && has_file(how->options)) {
+    if (how->options && options_have_file(how->options)) {
         return true;
     }
     if (!n->backing_name) {
@@ -510,7 +387,7 @@ static bool open_below(struct node *top, struct node *last, GError **error)
             g_propagate_prefixed_error(error, g_steal_pointer(&why), "Could not open backing file: ");
             return false;
         }
-        g_autoptr(json_t) o = merge(&how, &why);
+        g_autoptr(json_t) o = options_merge(&how, &why);
         struct node *next = o ? node_open(path, o, how.flags, &why) : NULL;
         last->backing = next;
         if (!next || !check_loop(top, next, &why)) {
@@ -523,7 +400,7 @@ static bool open_below(struct node *top, struct node *last, GError **error)
 
 struct node *chain_open(const struct chain_open *how, GError **error)
 {
-    g_autoptr(json_t) o = merge(how, error);
+    g_autoptr(json_t) o = options_merge(how, error);
     struct node *top = o ? node_open(how->name, o, how->flags, error) : NULL;
     if (top && !open_below(top, top, error)) {
         chain_close(top);

@@ -154,9 +154,29 @@ static int check_range(const struct node *n, uint64_t offset, uint64_t bytes)
     return offset > n->size || bytes > n->size - offset ? -EIO : 0;
 }
 
+/* Makes what of the range comes from below @top's own, in whole granules. */
+static int pull_for_read(struct node *top, uint64_t offset, uint64_t n)
+{
+    uint64_t mask = top->granule - UINT64_C(1), end = MIN((offset + n + mask) & ~mask, top->size);
+    int r = 0;
+    for (uint64_t at = offset & ~mask; at < end && r == 0;) {
+        struct extent e;
+        bool copied;
+        r = map_locked(top, at, end - at, &e);
+        if (r == 0 && e.kind == EXTENT_ABSENT) {
+            r = chain_pull(top, NULL, at, e.length, &copied);
+        }
+        at += e.length;
+    }
+    return r;
+}
+
 int chain_read(struct node *top, uint64_t offset, void *to, uint64_t n)
 {
     int r = check_range(top, offset, n);
+    if (r == 0 && (top->flags & OPEN_COPY_ON_READ) && top->backing) {
+        r = pull_for_read(top, offset, n);
+    }
     return r ? r : read_node(top, false, offset, to, n);
 }
 

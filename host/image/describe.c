@@ -4,6 +4,7 @@
 #include "host/image/describe.h"
 
 #include "host/image/chain.h"
+#include "host/image/options.h"
 #include "host/image/protocol.h"
 
 #include <string.h>
@@ -83,8 +84,14 @@ static uint64_t allocated_bytes(struct node *node)
 static const char *told_name(struct node *node)
 {
     const char *name = node_name(node);
-    bool wrapped = g_str_has_prefix(name, "json:") || g_str_has_prefix(name, "file:");
-    return wrapped && node->file ? file_name(node->file) : name;
+    return g_str_has_prefix(name, "file:") ? file_name(node->file) : name;
+}
+
+/* A protocol that was asked for by itself is what the image is. */
+static const char *told_format(const struct node *node)
+{
+    const char *driver = json_text(node->options, "driver");
+    return driver && protocol_exists(driver) ? driver : node->format->name;
 }
 
 json_t *node_info(struct node *node)
@@ -98,7 +105,7 @@ json_t *node_info(struct node *node)
     if (cluster) {
         json_object_set_new(info, "cluster-size", json_integer(cluster));
     }
-    json_object_set_new(info, "format", json_string(node->format->name));
+    json_object_set_new(info, "format", json_string(told_format(node)));
     if (node->file->protocol->allocated) { /* else nobody knows */
         json_object_set_new(info, "actual-size", json_integer((json_int_t)allocated_bytes(node)));
     }

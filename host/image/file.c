@@ -104,15 +104,16 @@ static bool find_size(struct file *f, GError **error)
         return false;
     }
     f->block_device = S_ISBLK(st.st_mode);
-    if (S_ISREG(st.st_mode)) {
-        f->size = (uint64_t)st.st_size;
+    if (S_ISREG(st.st_mode) || S_ISCHR(st.st_mode)) { /* /dev/null is an empty disk */
+        f->size = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
         return true;
     }
     if (f->block_device && !ioctl(f->cached_fd, BLKGETSIZE64, &f->size)) {
         return true;
     }
     g_set_error(error, LODGE_ERROR, S_ISDIR(st.st_mode) ? EISDIR : EINVAL,
-                "Could not open '%s': not a regular file or block device", f->name);
+                "'%s' driver requires '%s' to be a regular file or device", f->protocol->name,
+                f->name);
     return false;
 }
 
@@ -156,17 +157,12 @@ static bool open_direct(struct file *f, bool read_only, GError **error)
 
 static bool local_open(struct file *f, const json_t *options, unsigned flags, GError **error)
 {
-    if (!f->name) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "driver \"%s\" needs \"filename\"",
+    if (!f->name || !*f->name) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "The '%s' block driver requires a file name",
                     f->protocol->name);
         return false;
     }
-    const char *path = name_local_path(f->name), *locking = json_text(options, "locking");
-    if (path && path != f->name) {
-        char *shorter = g_strdup(path);
-        g_free(f->name);
-        f->name = shorter;
-    }
+    const char *locking = json_text(options, "locking");
     f->flags |= locking && !strcmp(locking, "off") ? OPEN_NO_LOCK : 0;
     f->cached_fd = open_cached(f, f->read_only);
     if (f->cached_fd < 0) {
@@ -244,9 +240,8 @@ struct file *file_temporary(uint64_t size, GError **error)
 static bool local_create(const json_t *options, uint64_t size, GError **error)
 {
     const char *name = json_text(options, "filename");
-    name = name ? name_local_path(name) : NULL;
-    if (!name) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "driver \"file\" needs \"filename\"");
+    if (!name || !*name) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "The 'file' block driver requires a file name");
         return false;
     }
     struct file f = {.name = (char *)(uintptr_t)name};
@@ -382,8 +377,11 @@ static uint64_t local_allocated(struct file *f)
     return fstat(f->cached_fd, &st) ? 0 : f->block_device ? f->size : (uint64_t)st.st_blocks * 512;
 }
 
+static const char *const open_options[] = {"filename", "locking", "aio", NULL};
+
 const struct protocol protocol_file = {
     .name = "file",
+    .open_options = open_options,
     .open = local_open,
     .close = local_close,
     .read = local_read,
@@ -412,6 +410,7 @@ static bool device_open(struct file *f, const json_t *options, unsigned flags, G
 
 const struct protocol protocol_host_device = {
     .name = "host_device",
+    .open_options = open_options,
     .open = device_open,
     .close = local_close,
     .read = local_read,

@@ -122,6 +122,7 @@ enum open_flags {
     OPEN_NO_LOCK = 1 << 9,      /* file.locking=off */
     OPEN_UNMAP = 1 << 10,       /* discard=unmap */
     OPEN_THREADS = 1 << 11,     /* aio=threads */
+    OPEN_COPY_ON_READ = 1 << 12, /* what was read from below is the node's own afterwards */
 };
 
 struct image_format {

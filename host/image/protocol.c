@@ -27,6 +27,8 @@ static const struct row rows[] = {
     {"file", " file ", &protocol_file, NULL},
     {"host_device", " host_device ", &protocol_host_device, NULL},
     {"host_cdrom", " host_cdrom ", &protocol_host_device, NULL},
+    {"null-co", " null-co ", &protocol_null_co, NULL},
+    {"null-aio", " null-aio ", &protocol_null_aio, NULL},
     {"nbd", " nbd nbd+tcp nbd+unix nbds nbds+unix ", NULL, "nbd"},
     {"http", " http ", NULL, "curl"},
     {"https", " https ", NULL, "curl"},
@@ -185,7 +187,9 @@ static json_t *file_options(const char *name, const json_t *options, GError **er
     }
     json_t *all = options ? json_copy((json_t *)options) : json_object();
     json_object_set_new(all, "driver", json_string(row->driver));
-    json_object_set_new(all, "filename", json_string(path ? path : named));
+    g_autofree char *inner = path && path != named ? name_scheme(path) : NULL;
+    g_autofree char *plain = g_strconcat(inner ? "./" : "", path ? path : named, NULL);
+    json_object_set_new(all, "filename", json_string(plain)); /* file:a:b is ./a:b to everybody */
     return all;
 }
 

@@ -13,6 +13,8 @@
  */
 struct protocol {
     const char *name; /* driver= */
+    /* Keys that open() takes besides those of every file; NULL: it looks at all itself. */
+    const char *const *open_options;
     /*
      * Sets .priv and .size, perhaps .read_only and .name.  @options has "driver" and either
      * "filename" (a name with its scheme: "nbd://host/export") or the driver's own keys.
@@ -76,4 +78,4 @@ char *name_scheme(const char *name);
 /* The path of a name without a scheme or with file:; NULL: not a local file's name. */
 const char *name_local_path(const char *name);
 
-extern const struct protocol protocol_file, protocol_host_device;
+extern const struct protocol protocol_file, protocol_host_device, protocol_null_co, protocol_null_aio;

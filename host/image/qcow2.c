@@ -11,7 +11,7 @@
 
 #include <string.h>
 
-enum { L2_BYTES = 16 << 20, HOLES_WORTH = 1 << 20 };
+enum { L2_BYTES = 16 << 20, L2_BYTES_MAX = 256 << 20, HOLES_WORTH = 1 << 20 };
 
 static unsigned qcow2_probe(const uint8_t *head, size_t n, const char *file_name)
 {
@@ -64,7 +64,7 @@ static bool open_tables(struct qcow2 *q, unsigned flags, GError **error)
         error_set_errno(error, -r, "Could not read L1 table");
         return false;
     }
-    q->l2 = tables_new_sized(q->file, q->piece, L2_BYTES / q->piece, clean_l2, q);
+    q->l2 = tables_new_sized(q->file, q->piece, (uint32_t)(q->l2_bytes / q->piece), clean_l2, q);
     return qcow2_snapshots_read(q, error) && qcow2_bitmaps_read(q, error) &&
            qcow2_refs_open(q, error);
 }
@@ -75,7 +75,7 @@ static void ignore_line(void *owner, const char *line)
 }
 
 /* What must be done before the first write. */
-static bool ready_for_writing(struct qcow2 *q, unsigned flags, GError **error)
+static bool ready_for_writing(struct qcow2 *q, unsigned flags, bool lazy, GError **error)
 {
     bool changed = q->h.autoclear & ~(uint64_t)AUTOCLEAR_KNOWN || q->bitmaps_stale;
     if (q->h.incompatible & INCOMPAT_CORRUPT && !(flags & OPEN_CHECK)) {
@@ -98,17 +98,26 @@ static bool ready_for_writing(struct qcow2 *q, unsigned flags, GError **error)
             return false;
         }
     }
-    bool lazy = q->h.compatible & COMPAT_LAZY_REFCOUNTS;
-    if (!json_bool(q->node->options, "lazy-refcounts", &lazy, error)) {
+    q->lazy = lazy;
+    return true;
+}
+
+/* What of the options matters later, checked in any case. */
+static bool take_options(struct qcow2 *q, bool *lazy, GError **error)
+{
+    *lazy = q->h.compatible & COMPAT_LAZY_REFCOUNTS;
+    q->l2_bytes = L2_BYTES;
+    if (!json_bool(q->node->options, "lazy-refcounts", lazy, error) ||
+        !json_u64(q->node->options, "l2-cache-size", &q->l2_bytes, error)) {
         return false;
     }
-    if (lazy && q->h.version < 3) {
+    q->l2_bytes = CLAMP(q->l2_bytes, 4 * q->piece, L2_BYTES_MAX);
+    if (*lazy && q->h.version < 3) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     "Lazy refcounts require a qcow2 image with at least qemu 1.1 compatibility "
                     "level");
         return false;
     }
-    q->lazy = lazy;
     return true;
 }
 
@@ -135,9 +144,10 @@ static bool qcow2_open(struct node *node, unsigned flags, GError **error)
     uint64_t size = file_size(q->file);
     q->holes = !q->h.crypt && size > HOLES_WORTH && file_allocated(q->file) < size - HOLES_WORTH;
     set_codec(q);
-    return open_data_file(q, flags, error) && open_tables(q, flags, error) &&
+    bool lazy;
+    return take_options(q, &lazy, error) && open_data_file(q, flags, error) && open_tables(q, flags, error) &&
            qcow2_crypt_open(q, flags, error) &&
-           (node->read_only || ready_for_writing(q, flags, error));
+           (node->read_only || ready_for_writing(q, flags, lazy, error));
 }
 
 static void write_all(struct qcow2 *q)
@@ -235,7 +245,8 @@ static const struct format_tools tools = {
     .dirty_flag = true,
 };
 
-static const char *const open_options[] = {"data-file", "lazy-refcounts", "encrypt", NULL};
+static const char *const open_options[] = {"data-file", "lazy-refcounts", "l2-cache-size", "encrypt",
+                                           NULL};
 
 const struct image_format format_qcow2 = {
     .open_options = open_options,

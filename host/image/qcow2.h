@@ -112,6 +112,7 @@ struct qcow2 {
     uint32_t entry;     /* bytes of an L2 entry: 8, or 16 with subclusters */
     unsigned l2_bits;   /* log2 of the entries in an L2 table */
     unsigned sub_bits;  /* log2 of the bytes of a subcluster; of a cluster without them */
+    uint64_t l2_bytes;  /* room for L2 tables in memory */
     uint32_t piece;     /* bytes of a piece of a table in .l2 and .refs */
     bool extended, raw_data, lazy, corrupt, holes;
     bool keep_dirty; /* something that failed could not be mended */

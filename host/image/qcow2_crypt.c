@@ -47,6 +47,13 @@ static bool format_fits(const struct qcow2 *q, const json_t *options, GError **e
 {
     const char *has = q->h.crypt == CRYPT_LUKS ? "luks" : "aes";
     const char *wants = json_text(json_object_get(options, "encrypt"), "format");
+    if (q->h.crypt == CRYPT_NONE) {
+        if (wants) {
+            g_set_error(error, LODGE_ERROR, EINVAL,
+                        "No encryption in image header, but options specified format '%s'", wants);
+        }
+        return !wants;
+    }
     if (wants && strcmp(wants, has)) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     "Header reported '%s' encryption format but "
@@ -62,11 +69,11 @@ bool qcow2_crypt_open(struct qcow2 *q, unsigned flags, GError **error)
     const json_t *options = q->node->options;
     const char *secret = json_text(json_object_get(options, "encrypt"), "key-secret");
     bool data = !(flags & (OPEN_NO_IO | OPEN_CHECK));
-    if (q->h.crypt == CRYPT_NONE) {
-        return true;
-    }
     if (!format_fits(q, options, error)) {
         return false;
+    }
+    if (q->h.crypt == CRYPT_NONE) {
+        return true;
     }
     if (q->h.crypt == CRYPT_AES) {
         q->own_cipher = data ? aes_cipher(secret, error) : NULL;

@@ -8,6 +8,7 @@ enum { SECTOR = 512 };
 
 struct raw {
     uint64_t offset;
+    bool fixed; /* size= was given */
 };
 
 static unsigned raw_probe(const uint8_t *head, size_t n, const char *file_name)
@@ -27,13 +28,20 @@ static bool raw_open(struct node *node, unsigned flags, GError **error)
     }
     if (offset > bytes || (size != UINT64_MAX && size > bytes - offset)) {
         g_set_error(error, LODGE_ERROR, EINVAL,
-                    "The sum of offset (%" G_GUINT64_FORMAT ") and size has to be smaller or equal "
-                    "to the actual size of the containing file (%" G_GUINT64_FORMAT ")",
-                    offset, bytes);
+                    "The sum of offset (%" G_GUINT64_FORMAT ") and size (%" G_GUINT64_FORMAT
+                    ") has to be smaller or equal to the  actual size of the containing file (%"
+                    G_GUINT64_FORMAT ")",
+                    offset, size == UINT64_MAX ? 0 : size, bytes);
+        return false;
+    }
+    if (size != UINT64_MAX && size % SECTOR) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Specified size %" G_GUINT64_FORMAT " is not multiple of 512", size);
         return false;
     }
     struct raw *r = g_new0(struct raw, 1);
     r->offset = offset;
+    r->fixed = size != UINT64_MAX;
     node->priv = r;
     node->size = MIN(size, (bytes - offset + SECTOR - 1) & ~(uint64_t)(SECTOR - 1));
     return true;
@@ -82,6 +90,10 @@ static bool raw_resize(struct node *node, uint64_t size, enum preallocation how,
 {
     struct raw *r = node->priv;
     uint64_t end = r->offset + size, now = file_size(node->file);
+    if (r->fixed) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "Cannot resize fixed-size raw disks");
+        return false;
+    }
     if (how == PREALLOC_METADATA) {
         g_set_error(error, LODGE_ERROR, EINVAL, "Unsupported preallocation mode 'metadata'");
         return false;

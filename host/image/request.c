@@ -224,7 +224,7 @@ static int find_now(struct node *n, uint64_t offset, uint64_t length, struct ext
         if (out->kind == EXTENT_ZERO || is_plain(n, out)) {
             return 0;
         }
-        if (out->kind != EXTENT_ABSENT) {
+        if (out->kind != EXTENT_ABSENT || (n->flags & OPEN_COPY_ON_READ)) {
             return -EAGAIN;
         }
         length = out->length;

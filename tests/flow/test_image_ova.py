@@ -227,6 +227,20 @@ def test_hostile_packages():
         assert p.returncode == 1, p
 
 
+def test_export_replaces_nothing():
+    images.make_source("a.raw", 2 * images.MIB)
+    for target in ("x.ova", "x.ovf"):
+        images.img("export", "-q", "-f", "raw", "a.raw", target)
+        before = open(target, "rb").read()
+        refused("exists", "export", "-q", "-f", "raw", "a.raw", target)
+        assert open(target, "rb").read() == before
+        images.img("export", "-q", "--force", "-f", "raw", "a.raw", target)
+        if target == "x.ovf":
+            os.unlink(target)
+            refused("exists", "export", "-q", "-f", "raw", "a.raw", target)
+            assert not os.path.exists(target)
+
+
 def test_export_refusals():
     make_source("a.raw", MIB)
     for text, *args in (("Expecting disks", "a.raw"), ("ends in .ova", "a.raw", "x.tar"),
@@ -319,4 +333,4 @@ def test_sparsify():
 if __name__ == "__main__":
     sys.exit(images.main([
         test_export, test_round_trip, test_foreign_packages, test_hostile_packages,
-        test_export_refusals, test_full_disk, test_checksum, test_sparsify]))
+        test_export_replaces_nothing, test_export_refusals, test_full_disk, test_checksum, test_sparsify]))

@@ -84,6 +84,32 @@ def test_info_and_copy():
     assert not os.path.exists(SOCK)
 
 
+def test_copy_on_read():
+    """What was read once is in the image itself; all that it does not hold is as it was below."""
+    images.need_qemu_img()
+    make_source("base.raw", 4 * MIB)
+    images.img("create", "-q", "-f", "qcow2", "-b", "base.raw", "-F", "raw", "top.qcow2")
+    for opts in ("driver=copy-on-read,file.driver=qcow2,file.file.filename=top.qcow2",
+                 "driver=qcow2,copy-on-read=on,file.filename=top.qcow2"):
+        with Serve("-t", "--image-opts", opts) as s:
+            run("qemu-io", "-f", "raw", "-r", "-c", "read 1000k 5k", "-c", "read 2M 100k", uri())
+            assert s.end() == 0
+    depths = {part["start"]: part["depth"]
+              for part in json.loads(images.img("map", "--output=json", "top.qcow2").stdout)}
+    assert depths[0] == 1 and depths[983040] == 0 and depths[2 * MIB] == 0, depths
+    run("qemu-img", "check", "top.qcow2")
+    run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", "top.qcow2", "base.raw")
+    with Serve("-t", "--image-opts", "driver=qcow2,copy-on-read=on,file.filename=top.qcow2") as s:
+        run("nbdcopy", uri(), "b.raw")
+        assert s.end() == 0
+    assert sha256_of_file("b.raw") == sha256_of_file("base.raw")
+    depths = {part["depth"] for part in json.loads(images.img("map", "--output=json", "top.qcow2").stdout)
+              if part["data"]}
+    assert depths == {0}, depths
+    p = images.img("info", "--image-opts", "driver=qcow2,copy-on-read=on,file.filename=top.qcow2", check=False)
+    assert p.returncode == 1 and b"read-only" in p.stderr, p
+
+
 def test_write_through_every_client():
     images.need_qemu_img()
     make_source("a.raw", 8 * MIB)
@@ -576,7 +602,7 @@ def test_refusals():
 if __name__ == "__main__":
     need("nbdinfo", "nbdcopy", "nbdsh", "qemu-io")
     sys.exit(images.main([
-        test_info_and_copy, test_write_through_every_client, test_nbdsh, test_contexts,
+        test_info_and_copy, test_copy_on_read, test_write_through_every_client, test_nbdsh, test_contexts,
         test_snapshot_options, test_probed_raw_is_guarded, test_detect_zeroes, test_lives,
         test_tcp_and_offset, test_called_qemu_nbd, test_kernel_client, test_tls_certificates, test_tls_psk,
         test_hostile_handshakes, test_hostile_requests, test_refusals]))

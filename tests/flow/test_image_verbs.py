@@ -285,6 +285,73 @@ def test_lean():
         assert library not in needed, f"lodge-img maps {library}"
 
 
+def test_nodes_in_nodes():
+    """A format below a format, parts of raw disks, disks that keep nothing."""
+    make = ["$Q create -q -f qcow2 a.qcow2 8M", "qemu-io -c 'write -P 3 300k 100k' a.qcow2 >/dev/null",
+            "cp a.qcow2 b && truncate -s +64k b && (head -c 65536 /dev/zero; cat b) > part.raw"]
+    part = '{"driver": "raw", "offset": 65536, "file": {"driver": "file", "filename": "part.raw"}}'
+    both(*make,
+         f"$Q map --output=json 'json:{{\"driver\": \"qcow2\", \"file\": {part}}}'",
+         f"$Q convert -O raw 'json:{{\"driver\": \"qcow2\", \"file\": {part}}}' out.raw && sha256sum out.raw",
+         f"$Q check 'json:{{\"driver\": \"qcow2\", \"file\": {part}}}'",
+         "$Q convert -n -O raw a.qcow2 nofile 2>/dev/null; $Q create -q -f raw deep.raw 8M",
+         "$Q create -q -f qcow2 outer.qcow2 16M",
+         # An image inside a disk grows there, and says when that disk is full.
+         "$Q convert -n -f qcow2 --target-image-opts a.qcow2 driver=raw,file.driver=qcow2,file.file.filename=outer.qcow2"
+         " && $Q compare -f qcow2 -F qcow2 a.qcow2 outer.qcow2",
+         "$Q info --image-opts driver=qcow2,file.driver=raw,file.file.driver=file,file.file.filename=a.qcow2",
+         "$Q create -q -f qcow2 -b a.qcow2 -F qcow2 top.qcow2",
+         f"$Q map 'json:{{\"driver\": \"qcow2\", \"backing\": {part}, \"file\": {{\"driver\": \"file\", "
+         "\"filename\": \"top.qcow2\"}}'",
+         "$Q info null-co://", "$Q bench -c 10 -f raw -w null-co://", "$Q bench -c 10 -f raw -i io_uring null-aio://",
+         "$Q convert -O raw 'json:{\"driver\":\"null-co\",\"size\":1048576,\"read-zeroes\":true}' x && stat -c %s x",
+         "$Q info --image-opts driver=file,filename=a.qcow2", "$Q info /dev/null",
+         "$Q create -q -f qcow2 file:a:b.qcow2 1M && $Q info file:a:b.qcow2 && ls",
+         "$Q info --image-opts driver=raw,size=1M,file.filename=part.raw | tail -3",
+         "$Q resize -f raw --image-opts driver=raw,size=1M,file.filename=part.raw 2M",
+         "$Q create -f qcow2 x.qcow2 1G -o size=2G")
+    # What is above writes as it likes, growth of the image in which it lies included.
+    img("create", "-q", "-f", "qcow2", "outer.qcow2", "1M")
+    inner = '{"driver": "qcow2", "file": {"driver": "qcow2", "file": {"filename": "outer.qcow2"}}}'
+    img("create", "-q", "-f", "qcow2", "tiny.qcow2", "4M")
+    img("convert", "-n", "-f", "raw", "-O", "raw", "tiny.qcow2", "--target-image-opts",
+        "driver=raw,file.driver=qcow2,file.file.filename=outer.qcow2")
+    img("bench", "-q", "-w", "-c", "60", "-s", "64k", "json:" + inner)
+    img("check", "json:" + inner)
+    img("check", "-f", "qcow2", "outer.qcow2")
+
+
+def test_values_of_options():
+    """What an option of the moment cannot be is refused, in one line that names it."""
+    img("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
+    for option, word in (("file.locking=maybe", b"locking"), ("lazy-refcounts=maybe", b"lazy-refcounts"),
+                         ("file.aio=fast", b"aio"), ("discard=often", b"discard"), ("detect-zeroes=2", b"detect-zeroes"),
+                         ("cache.direct=x", b"direct"), ("cache.size=1", b"cache.size"), ("cache=none", b"cache"),
+                         ("read-only=x", b"read-only"), ("file.read-only=x", b"read-only"),
+                         ("auto-read-only=x", b"auto-read-only"), ("force-share=x", b"force-share"),
+                         ("copy-on-read=x", b"copy-on-read"), ("l2-cache-size=x", b"l2-cache-size"),
+                         ("bogus=1", b"bogus"), ("file.bogus=1", b"bogus"), ("locking=off", b"locking"),
+                         ("file.locking=", b"locking"), ("file.driver=quorum", b"quorum"),
+                         ("file.driver=qcow2", b"qcow2"), ("backing.driver=nosuch", b"nosuch"),
+                         ("encrypt.format=luks", b"encrypt")):
+        p = img("info", "--image-opts", f"driver=qcow2,file.filename=a.qcow2,{option}", check=False)
+        if option.startswith(("backing", "encrypt")):  # info opens one file, and without its key
+            p = img("map", "--image-opts", f"driver=qcow2,file.filename=a.qcow2,{option}", check=False)
+        assert p.returncode == 1 and word in p.stderr and p.stderr.count(b"\n") == 1, (option, p)
+    img("info", "--image-opts", "driver=qcow2,file.filename=a.qcow2,l2-cache-size=1M,lazy-refcounts=on,file.locking=off,"
+        "discard=unmap,detect-zeroes=on,cache.no-flush=on,file.aio=threads,force-share=off")
+    for option in "size=1000", "offset=x", "size=9E", "size=-1":
+        p = img("info", "--image-opts", f"driver=raw,file.filename=a.qcow2,{option}", check=False)
+        assert p.returncode == 1 and p.stderr.count(b"\n") == 1, (option, p)
+    for driver in "quorum", "blkdebug", "blkverify", "throttle", "compress", "preallocate", "nosuch":
+        p = img("info", "--image-opts", f"driver={driver},file.filename=a.qcow2", check=False)
+        assert p.returncode == 1 and b"Unknown driver '%s'" % driver.encode() in p.stderr, p
+    p = img("-T", "events", "info", "a.qcow2", check=False)
+    assert p.returncode == 1 and b"tracing" in p.stderr, p
+    os.symlink(images.IMG, "qemu-nbd")
+    assert run("./qemu-nbd", "--help").stdout.startswith(b"usage: qemu-nbd [OPTIONS] FILE")
+
+
 def test_help():
     """Every verb tells its options, and only those that are in its table."""
     text = img("--help").stdout.decode()
@@ -311,4 +378,5 @@ if __name__ == "__main__":
     images.need_qemu_img()
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
-                 test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets, test_lean, test_help, test_names])
+                 test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets,
+                 test_nodes_in_nodes, test_values_of_options, test_lean, test_help, test_names])

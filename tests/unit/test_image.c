@@ -5,6 +5,7 @@
 #include "base/json.h"
 #include "base/lock.h"
 #include "base/util.h"
+#include "host/image/chain.h"
 #include "host/image/image.h"
 
 #include <fcntl.h>
@@ -165,6 +166,36 @@ static void many_requests_are_under_way_at_once(void **state)
     }
     image_close(img);
     drop_file(path);
+}
+
+/* A disk of 1 MiB whose first read makes a block of what is below its own. */
+static void what_was_read_is_copied(void **state)
+{
+    enum { SIZE = MIB, BLOCK = 65536 };
+    g_autoptr(GError) error = NULL;
+    char *base = make_file(SIZE), *top = make_file(1);
+    g_autofree uint8_t *data = g_malloc(BLOCK);
+    struct chain_create how = {.name = top, .format = "qcow2", .size = SIZE, .backing_name = base,
+                               .backing_format = "raw"};
+    (void)state;
+    assert_works(chain_create(&how, &error), error);
+    json_t *o = json_pack("{s:s}", "copy-on-read", "on");
+    Image *img = open_image(&(struct image_options){
+        .id = "cor", .file = top, .format = "qcow2", .options = o});
+    struct iovec iov = {data, 512};
+    assert_int_equal(run(img, IMAGE_READ, 3 * BLOCK + 1024, &iov, 1), 0);
+    assert_int_equal(data[5], (uint8_t)((3 * BLOCK + 1029) * 7 + (3 * BLOCK + 1029) / 512));
+    for (unsigned b = 0; b < SIZE / BLOCK; b++) {
+        struct chain_status s;
+        assert_int_equal(chain_status(image_top(img), NULL, (uint64_t)b * BLOCK, BLOCK, &s), 0);
+        assert_int_equal(s.depth, b == 3 ? 0 : 1);
+    }
+    assert_int_equal(run(img, IMAGE_READ, 3 * BLOCK + 1024, &iov, 1), 0); /* from its new place */
+    assert_int_equal(data[5], (uint8_t)((3 * BLOCK + 1029) * 7 + (3 * BLOCK + 1029) / 512));
+    image_close(img);
+    json_decref(o);
+    drop_file(base);
+    drop_file(top);
 }
 
 static void a_snapshot_leaves_the_file_alone(void **state)
@@ -360,6 +391,7 @@ int main(void)
         cmocka_unit_test(requests_work_through_threads),
         cmocka_unit_test(requests_without_page_cache_work_at_any_alignment),
         cmocka_unit_test(many_requests_are_under_way_at_once),
+        cmocka_unit_test(what_was_read_is_copied),
         cmocka_unit_test(a_snapshot_leaves_the_file_alone),
         cmocka_unit_test(a_short_last_sector_reads_as_zero),
         cmocka_unit_test(a_guessed_raw_disk_cannot_become_another_format),

@@ -14,7 +14,7 @@ static const struct tool_option options[] = {
     {'c', NULL, "N", "number of requests (75000)"},
     {'d', NULL, "N", "requests in parallel (64)"},
     OPTION_FORMAT,
-    {'i', "aio", "threads", "how requests are made; lodge-img has threads only"},
+    {'i', "aio", "MODE", "threads, native, io_uring: for scripts; requests are made by threads"},
     {'n', NULL, NULL, "the same as -t none"},
     {'o', NULL, "OFFSET", "the first request (0)"},
     OPTION_QUIET,
@@ -129,8 +129,9 @@ static bool take_size(const struct args *args, const char *name, const char *wha
 static bool take_args(struct bench *b, const struct args *args)
 {
     uint64_t pattern = 0;
+    static const char *const modes[] = {"threads", "native", "io_uring", NULL};
     const char *aio = args_get(args, "i");
-    if (aio && strcmp(aio, "threads")) {
+    if (aio && !g_strv_contains(modes, aio)) {
         tool_error("Invalid aio option: %s", aio);
         return false;
     }

@@ -160,7 +160,11 @@ static bool create(struct tool_create *how, const struct args *args, bool sized,
         !take_backing(how, args_get(args, "b"), args_get(args, "F"), error)) {
         return false;
     }
-    if (!sized && option_given(how->options, "size")) {
+    if (option_given(how->options, "size")) {
+        if (sized) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "The image size must be specified only once");
+            return false;
+        }
         how->size = option_size(how->options, "size", 0);
         sized = true;
     }

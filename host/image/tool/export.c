@@ -6,6 +6,7 @@
 static const struct tool_option options[] = {
     OPTION_HELP,
     OPTION_FORMAT,
+    {0, "force", NULL, "replace files that are there"},
     {'n', "name", "NAME", "name of the machine (that of the file)"},
     {0, "cpus", "N", "processors of the machine (1)"},
     {0, "memory", "SIZE", "memory of the machine (1G)"},

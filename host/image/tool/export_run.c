@@ -190,9 +190,26 @@ static bool add_manifest(struct export *x, GError **error)
 
 /* ---- all of it ---- */
 
+/* What is there is replaced only by who says so. */
+static bool may_replace(const struct export *x, const char *path, GError **error)
+{
+    if (g_file_test(path, G_FILE_TEST_EXISTS) && !args_has(x->args, "force")) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "'%s' exists: --force replaces it", path);
+        return false;
+    }
+    return true;
+}
+
 /* Out of the scratch folder, the descriptor last: who sees it sees the rest. */
 static bool move_members(struct export *x, GError **error)
 {
+    for (unsigned i = 1; i < x->members->len; i++) {
+        const struct member *m = g_ptr_array_index(x->members, i);
+        g_autofree char *to = g_build_filename(x->folder, m->name, NULL);
+        if (!may_replace(x, to, error)) {
+            return false;
+        }
+    }
     for (unsigned i = x->members->len; i-- > 0;) {
         const struct member *m = g_ptr_array_index(x->members, i);
         g_autofree char *to = g_build_filename(x->folder, m->name, NULL);
@@ -222,6 +239,9 @@ static bool finish(struct export *x, GError **error)
 
 static bool make(struct export *x, GError **error)
 {
+    if (!may_replace(x, x->target, error)) {
+        return false;
+    }
     for (unsigned i = 0; i + 1 < x->args->n_operands; i++) {
         if (!add_disk(x, x->args->operands[i], error)) {
             return false;

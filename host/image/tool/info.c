@@ -50,7 +50,7 @@ static void print_human(struct node *node, const json_t *info)
     const json_t *cluster = json_object_get(info, "cluster-size");
     const json_t *specific = json_object_get(info, "format-specific");
     printf("image: %s\nfile format: %s\nvirtual size: %s (%" PRIu64 " bytes)\ndisk size: %s\n",
-           json_text(info, "filename"), node->format->name, size, node->size, used);
+           json_text(info, "filename"), json_text(info, "format"), size, node->size, used);
     if (json_object_get(info, "encrypted")) {
         puts("encrypted: yes");
     }

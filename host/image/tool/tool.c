@@ -31,8 +31,9 @@ static void print_option(const struct tool_option *o)
 
 static void print_verb_help(const struct verb *v)
 {
-    printf("usage: %s %s [OPTIONS] %s\n%s\n\nOptions:\n", tool_name, v->name, v->operands,
-           v->about);
+    bool named = !strcmp(tool_name, v->name); /* qemu-nbd is program and verb in one */
+    printf("usage: %s%s%s [OPTIONS] %s\n%s\n\nOptions:\n", tool_name, named ? "" : " ",
+           named ? "" : v->name, v->operands, v->about);
     for (const struct tool_option *o = v->options; o->help; o++) {
         print_option(o);
     }
@@ -58,6 +59,10 @@ static int print_version(void)
 {
     if (!strcmp(tool_name, "qemu-img")) {
         printf("qemu-img version 7.2.0 (lodge-img %s)\n", LODGE_VERSION);
+        return 0;
+    }
+    if (!strcmp(tool_name, verb_qemu_nbd.name)) {
+        printf("qemu-nbd 7.2.0 (lodge-img %s)\n", LODGE_VERSION);
         return 0;
     }
     printf("%s version %s (commands and options of qemu-img 7.2)\n", tool_name, LODGE_VERSION);
