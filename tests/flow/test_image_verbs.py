@@ -314,7 +314,7 @@ def test_nodes_in_nodes():
     img("create", "-q", "-f", "qcow2", "outer.qcow2", "1M")
     inner = '{"driver": "qcow2", "file": {"driver": "qcow2", "file": {"filename": "outer.qcow2"}}}'
     img("create", "-q", "-f", "qcow2", "tiny.qcow2", "4M")
-    img("convert", "-n", "-f", "raw", "-O", "raw", "tiny.qcow2", "--target-image-opts",
+    img("convert", "-n", "-f", "raw", "tiny.qcow2", "--target-image-opts",
         "driver=raw,file.driver=qcow2,file.file.filename=outer.qcow2")
     img("bench", "-q", "-w", "-c", "60", "-s", "64k", "json:" + inner)
     img("check", "json:" + inner)
