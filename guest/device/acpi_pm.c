@@ -107,7 +107,7 @@ static void event_write(struct acpi_pm *pm, uint32_t value, uint32_t lanes)
 
 static void control_write(struct acpi_pm *pm, uint32_t value, uint32_t lanes)
 {
-    uint32_t stored = lanes & CNT_STORED & ~CNT_SCI; /* SCI_EN: only through APM_CNT */
+    uint32_t stored = lanes & CNT_STORED; /* SCI_EN too: Linux sets it so after S3 */
     pm->pm1_cnt = (uint16_t)((pm->pm1_cnt & ~stored) | (value & stored));
     if (value & lanes & CNT_GO) {
         sleep_now(pm, pm->pm1_cnt >> 10 & 7);

@@ -80,6 +80,7 @@ class Machine:
         self.errors.close()
         if self.monitor:
             self.monitor.close()
+            self.commands.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def stderr(self):
@@ -147,7 +148,8 @@ class Machine:
                 break
             except (FileNotFoundError, ConnectionRefusedError):
                 time.sleep(0.05)
-        self.monitor = s.makefile("rw", encoding="utf-8")
+        # Two files: a text file that is written forgets what it has read ahead.
+        self.monitor, self.commands = s.makefile("r", encoding="utf-8"), s.makefile("w", encoding="utf-8")
         s.close()
         json.loads(self.monitor.readline())
         self.qmp("qmp_capabilities")
@@ -159,8 +161,8 @@ class Machine:
         request = {"execute": command}
         if arguments:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
-        self.monitor.write(json.dumps(request) + "\n")
-        self.monitor.flush()
+        self.commands.write(json.dumps(request) + "\n")
+        self.commands.flush()
         while True:
             line = self.monitor.readline()
             if not line:
