@@ -91,17 +91,20 @@ void vm_event(const char *name, json_t *data)
 static const char *cause_name(void)
 {
     static const char *const names[] = {[CAUSE_GUEST] = "guest-shutdown",
+                                        [CAUSE_GUEST_RESET] = "guest-reset",
                                         [CAUSE_HOST] = "host-qmp-quit",
+                                        [CAUSE_HOST_RESET] = "host-qmp-system-reset",
                                         [CAUSE_HOST_UI] = "host-ui",
                                         [CAUSE_SIGNAL] = "host-signal",
                                         [CAUSE_PANIC] = "guest-panic"};
     return names[atomic_load(&vm.cause)];
 }
 
-static void event_with_cause(const char *name, const char *reason)
+static void event_with_cause(const char *name)
 {
-    bool guest = atomic_load(&vm.cause) == CAUSE_GUEST || atomic_load(&vm.cause) == CAUSE_PANIC;
-    vm_event(name, json_pack("{s:b, s:s}", "guest", guest, "reason", reason));
+    int c = atomic_load(&vm.cause);
+    bool guest = c == CAUSE_GUEST || c == CAUSE_GUEST_RESET || c == CAUSE_PANIC;
+    vm_event(name, json_pack("{s:b, s:s}", "guest", guest, "reason", cause_name()));
 }
 
 /* ---- state ---- */
@@ -222,7 +225,7 @@ static void board_request(struct board *board, enum board_event event, int code)
     (void)board;
     switch (event) {
     case BOARD_RESET:
-        vm_request_reset(CAUSE_GUEST);
+        vm_request_reset(CAUSE_GUEST_RESET);
         break;
     case BOARD_SHUTDOWN:
         vm_request_shutdown(CAUSE_GUEST);
@@ -269,7 +272,7 @@ static void cpu_stopped(void *owner, struct vcpu *cpu, int stop)
 {
     (void)owner;
     if (stop == STOP_RESET) {
-        vm_request_reset(CAUSE_GUEST);
+        vm_request_reset(CAUSE_GUEST_RESET);
     } else {
         vm.stopped_cpu = cpu;
         wish(stop == STOP_DEBUG ? WISH_DEBUG : WISH_BROKEN);
@@ -299,8 +302,8 @@ bool vm_wakeup(GError **error)
 static void reset(void)
 {
     bool run = vm_running() || vm.state == VM_SUSPENDED;
-    if (vm.options->on_reboot == REBOOT_SHUTDOWN && atomic_load(&vm.cause) == CAUSE_GUEST) {
-        vm_request_shutdown(CAUSE_GUEST);
+    if (vm.options->on_reboot == REBOOT_SHUTDOWN) {
+        wish(WISH_SHUTDOWN);
         return;
     }
     if (vm_running()) {
@@ -308,8 +311,7 @@ static void reset(void)
     }
     image_drain_all();
     machine_reset(vm.board);
-    event_with_cause("RESET", atomic_load(&vm.cause) == CAUSE_GUEST ? "guest-reset"
-                                                                    : "host-qmp-system-reset");
+    event_with_cause("RESET");
     if (run) {
         vm.state = VM_RUNNING;
         clock_start();
@@ -327,7 +329,7 @@ static void end(int code)
 
 static void shut_down(void)
 {
-    event_with_cause("SHUTDOWN", cause_name());
+    event_with_cause("SHUTDOWN");
     if (vm.options->on_shutdown == SHUTDOWN_PAUSE && atomic_load(&vm.cause) != CAUSE_SIGNAL &&
         atomic_load(&vm.cause) != CAUSE_HOST) {
         vm_stop(VM_SHUTDOWN);
@@ -368,7 +370,7 @@ static void panicked(void)
         vm_stop(VM_PANICKED);
     } else if (action != PANIC_NONE) {
         atomic_store(&vm.cause, CAUSE_PANIC);
-        event_with_cause("SHUTDOWN", "guest-panic");
+        event_with_cause("SHUTDOWN");
         end(action == PANIC_EXIT_FAILURE);
     }
 }
@@ -386,7 +388,7 @@ static void watchdog(void)
     vm_event("WATCHDOG", json_pack("{s:s}", "action", actions[action]));
     switch (action) {
     case WATCHDOG_RESET:
-        vm_request_reset(CAUSE_GUEST);
+        vm_request_reset(CAUSE_GUEST_RESET);
         break;
     case WATCHDOG_SHUTDOWN:
         vm_power_button();

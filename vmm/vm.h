@@ -57,7 +57,15 @@ void vm_hold(void);
 void vm_release(void);
 void vm_set_state(enum vm_state state); /* of a machine that stands still */
 /* Why a request came, for QMP's events. */
-enum vm_cause { CAUSE_GUEST, CAUSE_HOST, CAUSE_HOST_UI, CAUSE_SIGNAL, CAUSE_PANIC };
+enum vm_cause {
+    CAUSE_GUEST,
+    CAUSE_GUEST_RESET,
+    CAUSE_HOST,
+    CAUSE_HOST_RESET,
+    CAUSE_HOST_UI,
+    CAUSE_SIGNAL,
+    CAUSE_PANIC
+};
 /* Any thread; carried out by the main loop. */
 void vm_request_reset(enum vm_cause cause);
 void vm_request_shutdown(enum vm_cause cause); /* ends the process, or pauses (-no-shutdown) */

@@ -552,7 +552,7 @@ static bool do_quit(ARGS)
 static bool do_reset(ARGS)
 {
     UNUSED;
-    vm_request_reset(CAUSE_HOST);
+    vm_request_reset(CAUSE_HOST_RESET);
     return true;
 }
 

@@ -71,7 +71,7 @@ HANDLER(quit)
 HANDLER(system_reset)
 {
     UNUSED;
-    vm_request_reset(CAUSE_HOST);
+    vm_request_reset(CAUSE_HOST_RESET);
     return NULL;
 }
 
