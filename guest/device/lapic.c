@@ -12,20 +12,21 @@
  * main loop and takes the deadline by compare-and-swap.  So EOI, IPIs, TPR and the timer
  * need no lock; an EOI of a level-triggered interrupt and the PIC do.
  *
- * Differs: the id cannot be changed (as on processors since Nehalem); the page stays at
- * 0xfee00000; lowest priority means the first that matches; no CMCI, thermal or performance
- * interrupts are ever raised.
+ * Differs: the id cannot be changed (as on processors since Nehalem); where one processor has
+ * moved its page, the others see nothing; messages go to 0xfee00000 wherever the pages are;
+ * lowest priority means the first that matches; no CMCI, thermal or performance interrupts are
+ * ever raised.
  */
 #include "guest/device/lapic.h"
 
 #include "base/lock.h"
 #include "base/log.h"
+#include "guest/cpu/models.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
 #include "guest/device/pc_ports.h"
 
 enum { MAX_LAPICS = 256, MAX_IDS = 4096 };
-#define LAPIC_BASE 0xfee00000u
 
 /* Registers by number: the MMIO offset / 16, the MSR - 0x800. */
 enum {
@@ -65,9 +66,19 @@ enum {
 
 enum { ESR_SEND_VECTOR = 0x20, ESR_RECEIVE_VECTOR = 0x40, ESR_REGISTER = 0x80 };
 
+/* A page of registers: of all processors whose IA32_APIC_BASE names it. */
+struct apic_page {
+    uint64_t at;
+    unsigned users; /* 0: free */
+    struct region region;
+    struct placing *placing;
+};
+
 struct lapic {
     struct device dev;
     struct vcpu *cpu;
+    struct apic_page *page;
+    _Atomic bool extint; /* a message said that the PIC asks */
     _Atomic uint32_t irr[8], tmr[8];
     uint32_t isr[8];
     uint32_t tpr, ldr, dfr, svr, esr, icr, icr2, initial, divide;
@@ -84,7 +95,7 @@ static struct lapic *lapics[MAX_LAPICS]; /* by vcpu->index */
 static struct lapic *by_id[MAX_IDS];
 static unsigned n_lapics;
 static struct irq lint[2];
-static struct placing *page_placing;
+static struct apic_page pages[MAX_LAPICS];
 
 static struct lapic *self(struct device *dev)
 {
@@ -166,9 +177,19 @@ static bool takes_extint(const struct lapic *s)
     return !enabled(s) || (lvt & (LVT_MASKED | LVT_MODE)) == MODE_EXTINT << 8;
 }
 
-static bool extint_pending(const struct lapic *s)
+static bool pic_asks(const struct lapic *s)
 {
-    return s->line[0] && takes_extint(s);
+    struct device *pic = board_part(s->dev.board, "pic");
+    return pic && i8259_asks(pic);
+}
+
+/* A message counts only as long as the PIC still asks. */
+static bool extint_pending(struct lapic *s)
+{
+    if (atomic_load(&s->extint) && !pic_asks(s)) {
+        atomic_store(&s->extint, false);
+    }
+    return (s->line[0] && takes_extint(s)) || atomic_load(&s->extint);
 }
 
 /* After anything of the vCPU's own that may have uncovered an interrupt. */
@@ -177,11 +198,6 @@ static void refresh(struct lapic *s)
     if (deliverable(s) >= 0 || extint_pending(s)) {
         vcpu_request(s->cpu, REQ_INTR);
     }
-}
-
-static void settle(struct device *dev)
-{
-    refresh(self(dev));
 }
 
 static void raise_error(struct lapic *s, uint32_t bit);
@@ -258,9 +274,8 @@ static int board_acknowledge(void *owner, struct vcpu *cpu)
         map_set(s->irr, (unsigned)vector, false);
         s->isr[vector / 32] |= 1u << (vector & 31);
     } else if (extint_pending(s)) {
-        struct device *pic = board_part(board, "pic");
         machine_lock();
-        vector = pic && i8259_asks(pic) ? i8259_acknowledge(pic) : -1;
+        vector = pic_asks(s) ? i8259_acknowledge(board_part(board, "pic")) : -1;
         machine_unlock();
     }
     return vector;
@@ -305,6 +320,12 @@ static void deliver(struct lapic *s, const struct message *m)
     case MODE_SIPI:
         atomic_store(&s->cpu->sipi_vector, m->vector);
         vcpu_request(s->cpu, REQ_SIPI);
+        break;
+    case MODE_EXTINT:
+        if (enabled(s)) {
+            atomic_store(&s->extint, true);
+            vcpu_request(s->cpu, REQ_INTR);
+        }
         break;
     default:
         log_line(LOG_UNIMP, "lapic: delivery mode %u", m->mode);
@@ -404,10 +425,6 @@ void lapic_msi(struct board *board, uint64_t address, uint32_t data)
     };
     (void)board;
     m.broadcast = m.dest == 0xff;
-    if (m.mode == MODE_EXTINT) {
-        log_line(LOG_UNIMP, "lapic: ExtINT through a message");
-        return;
-    }
     send(&m);
 }
 
@@ -680,13 +697,13 @@ static void reg_write(struct lapic *s, unsigned n, uint32_t v)
     }
 }
 
-/* ---- the page at 0xfee00000: every vCPU sees its own ---- */
+/* ---- the page at IA32_APIC_BASE: every vCPU sees its own ---- */
 
 static uint64_t page_read(void *owner, uint64_t at, unsigned bytes)
 {
     struct lapic *s = lapic_of(vcpu_self());
-    (void)owner, (void)bytes;
-    if (!s || !enabled(s) || x2apic(s)) {
+    (void)bytes;
+    if (!s || s->page != owner || !enabled(s) || x2apic(s)) {
         return UINT64_MAX;
     }
     return at < R_COUNT * 16 ? reg_read(s, (unsigned)at / 16) : 0;
@@ -695,8 +712,8 @@ static uint64_t page_read(void *owner, uint64_t at, unsigned bytes)
 static void page_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
 {
     struct lapic *s = lapic_of(vcpu_self());
-    (void)owner, (void)bytes;
-    if (s && enabled(s) && !x2apic(s) && at < R_COUNT * 16 && !(at & 15)) {
+    (void)bytes;
+    if (s && s->page == owner && enabled(s) && !x2apic(s) && at < R_COUNT * 16 && !(at & 15)) {
         reg_write(s, (unsigned)at / 16, (uint32_t)value);
     }
 }
@@ -705,7 +722,47 @@ static const struct region_ops page_ops = {
     .read = page_read, .write = page_write, .min_bytes = 4, .max_bytes = 4, .lockless = true,
 };
 
-static struct region page = {.name = "lapic", .size = PAGE_SIZE, .ops = &page_ops};
+static void page_leave(struct lapic *s)
+{
+    if (s->page && --s->page->users == 0) {
+        space_remove(s->page->placing);
+    }
+    s->page = NULL;
+}
+
+/* There are as many as processors, so one is free. */
+static struct apic_page *page_at(struct lapic *s, uint64_t at)
+{
+    struct apic_page *spare = NULL;
+    for (unsigned i = 0; i < MAX_LAPICS; i++) {
+        if (pages[i].users && pages[i].at == at) {
+            return &pages[i];
+        }
+        spare = pages[i].users ? spare : &pages[i];
+    }
+    *spare = (struct apic_page){.at = at};
+    spare->region =
+        (struct region){.name = "lapic", .size = PAGE_SIZE, .ops = &page_ops, .owner = spare};
+    spare->placing = space_place(s->dev.board->memory, &spare->region, at, 10);
+    return spare;
+}
+
+/* Machine lock held. */
+static void page_move(struct lapic *s)
+{
+    uint64_t at = s->cpu->r.apic_base & PAGE_MASK;
+    if (!s->page || s->page->at != at) {
+        page_leave(s);
+        s->page = page_at(s, at);
+        s->page->users++;
+    }
+}
+
+static void settle(struct device *dev)
+{
+    page_move(self(dev));
+    refresh(self(dev));
+}
 
 /* ---- MSRs ---- */
 
@@ -775,16 +832,20 @@ static bool base_write(struct lapic *s, uint64_t v)
 {
     uint64_t old = s->cpu->r.apic_base, state = v & (BASE_ENABLE | BASE_X2APIC);
     uint64_t was = old & (BASE_ENABLE | BASE_X2APIC);
-    uint64_t writable = (UINT64_C(1) << 52) - PAGE_SIZE + (BASE_BSP | BASE_X2APIC | BASE_ENABLE);
+    const struct cpu_model *model = s->cpu->model;
+    uint64_t writable = (UINT64_C(1) << (model ? model->phys_bits : 40)) - PAGE_SIZE;
+    writable |= BASE_BSP | BASE_X2APIC | BASE_ENABLE;
     if ((v & ~writable) || state == BASE_X2APIC ||
         (was == (BASE_ENABLE | BASE_X2APIC) && state == BASE_ENABLE) ||
         (was == 0 && state == (BASE_ENABLE | BASE_X2APIC))) {
         return false;
     }
-    if ((v & PAGE_MASK) != LAPIC_BASE) {
-        log_line(LOG_UNIMP, "lapic: the page cannot move from 0x%x", LAPIC_BASE);
-    }
     s->cpu->r.apic_base = v;
+    if ((old ^ v) & PAGE_MASK) {
+        machine_lock();
+        page_move(s);
+        machine_unlock();
+    }
     if (was && !state) {
         reset_registers(s);
     }
@@ -876,6 +937,7 @@ static void reset_registers(struct lapic *s)
     s->dfr = UINT32_MAX;
     s->svr = 0xff;
     s->errors = 0;
+    s->extint = false;
     s->deadline = 0;
     s->cpu->r.cr8 = 0;
     timer_disarm(&s->timer);
@@ -931,9 +993,6 @@ static bool start(struct device *dev, GError **error)
     s->timer.owner = s;
     lapics[n_lapics++] = s;
     by_id[s->cpu->apic_id] = s;
-    if (n_lapics == 1) {
-        page_placing = space_place(dev->board->memory, &page, LAPIC_BASE, 10);
-    }
     return true;
 }
 
@@ -942,10 +1001,8 @@ static void stop(struct device *dev)
     struct lapic *s = self(dev);
     lapics[s->cpu->index] = NULL;
     by_id[s->cpu->apic_id] = NULL;
-    if (--n_lapics == 0) {
-        space_remove(page_placing);
-        page_placing = NULL;
-    }
+    n_lapics--;
+    page_leave(s);
 }
 
 struct device *lapic_new(struct board *board, struct vcpu *cpu, GError **error)
@@ -974,6 +1031,7 @@ static const struct reg regs[] = {
     STATE_ARRAY(struct lapic, isr),
     STATE_ARRAY(struct lapic, lvt),
     STATE_ARRAY(struct lapic, line, .keep = true),
+    STATE(struct lapic, extint),
     STATE(struct lapic, tpr),
     STATE(struct lapic, ldr),
     STATE(struct lapic, dfr),

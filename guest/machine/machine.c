@@ -314,6 +314,9 @@ static void reset_all(struct board *board)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         vcpu_reset(vcpu_at(i), false);
     }
+    for (struct device *d = board->devices; d; d = d->next) {
+        device_settle(d); /* what follows processors' registers: where local APICs are */
+    }
 }
 
 void machine_reset(struct board *board)

@@ -34,14 +34,12 @@ static void request_smi(struct board *board)
 static bool software_chips(struct machine *m, GError **error)
 {
     struct board *board = m->board;
-    struct device *pic = pc_device_new("i8259", error);
-    struct irq *intr = m->kvm ? kvm_irqchip_intr() : lapic_lint(board, 0);
-    if (!pic || !device_connect(pic, "int", WIRE_IRQ, intr, error) ||
-        !device_start(pic, board, "pic", error)) {
-        return false;
-    }
     struct device *ioapic = pc_device(m, "ioapic", "ioapic", error, NULL);
-    if (!ioapic) {
+    struct device *pic = ioapic ? pc_device_new("i8259", error) : NULL;
+    struct irq *intr = m->kvm ? kvm_irqchip_intr() : lapic_lint(board, 0);
+    if (!pic ||
+        !device_connect(pic, "int", WIRE_IRQ, irq_fan(intr, ioapic_input(ioapic, 0)), error) ||
+        !device_start(pic, board, "pic", error)) {
         return false;
     }
     for (unsigned n = 0; n < 24; n++) {

@@ -445,6 +445,88 @@ static void a_level_is_asked_for_again_after_its_end(void **state)
     assert_int_equal(take(1), -1);
 }
 
+static void set_pin(unsigned n, uint64_t entry)
+{
+    struct space *m = rig->board->memory;
+    space_store(m, 0xfec00000, 0x10 + 2 * n + 1, 4);
+    space_store(m, 0xfec00010, entry >> 32, 4);
+    space_store(m, 0xfec00000, 0x10 + 2 * n, 4);
+    space_store(m, 0xfec00010, entry & 0xffffffff, 4);
+}
+
+/* CPU 1 takes the PIC's interrupts by way of the I/O APIC; its LINT0 is masked. */
+static void an_extint_message_asks_the_pic(void **state)
+{
+    static const struct {
+        uint16_t port;
+        uint8_t value;
+    } set_up_pic[] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0xa0, 0x11}, {0xa1, 0x28},
+                      {0xa1, 2}, {0xa1, 1}, {0x21, 0}, {0xa1, 0}};
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(set_up_pic); i++) {
+        space_store(rig->board->ports, set_up_pic[i].port, set_up_pic[i].value, 1);
+    }
+    for (unsigned i = 0; i < CPUS; i++) {
+        wr(i, LVT_LINT0, 0x10700);
+    }
+    set_pin(0, UINT64_C(1) << 56 | 0x700);
+    irq_set(i8259_input(pic, 5), true);
+    assert_int_equal(take(0), -1);
+    assert_false(asked(1));
+    irq_pulse(ioapic_input(ioapic, 0));
+    assert_true(asked(1));
+    assert_int_equal(take(1), 0x25);
+    assert_int_equal(take(1), -1);
+    irq_pulse(ioapic_input(ioapic, 0)); /* the PIC asks for nothing: nothing comes */
+    assert_int_equal(take(1), -1);
+}
+
+static void do_load_at_base(struct vcpu *cpu, void *arg)
+{
+    struct access *a = arg;
+    a->value = space_load(cpu->memory, a->value + a->at, 4);
+}
+
+static uint32_t rd_at(unsigned cpu, uint64_t base, uint32_t at)
+{
+    struct access a = {.at = at, .value = base};
+    on_cpu(cpu, do_load_at_base, &a);
+    return (uint32_t)a.value;
+}
+
+/* Each processor's page is where its IA32_APIC_BASE says, also after a load and a reset. */
+static void the_page_moves_with_its_base(void **state)
+{
+    g_autoptr(GError) error = NULL;
+    enum { MOVED = 0x42000000 };
+    uint64_t v;
+    (void)state;
+    assert_false(wrmsr(1, 0x1b, UINT64_C(1) << 45 | 0x800));
+    assert_true(wrmsr(1, 0x1b, MOVED | 0x800));
+    assert_true(rdmsr(1, 0x1b, &v));
+    assert_int_equal(v, MOVED | 0x800);
+    assert_int_equal(rd_at(1, MOVED, VERSION), 0x50014);
+    assert_int_equal(rd(1, VERSION), UINT32_MAX);
+    assert_int_equal(rd(0, ID), 0);
+    assert_int_equal(rd_at(0, MOVED, ID), UINT32_MAX);
+    assert_true(wrmsr(2, 0x1b, MOVED | 0x800));
+    assert_int_equal(rd_at(2, MOVED, ID), 2u << 24);
+    assert_int_equal(rd_at(1, MOVED, ID), 1u << 24);
+    g_autoptr(GBytes) saved = device_save(lapics[1]);
+    device_reset(lapics[1]);
+    cpus[1]->r.apic_base = 0xfee00800;
+    device_settle(lapics[1]);
+    assert_int_equal(rd(1, SVR), 0xff);
+    cpus[1]->r.apic_base = MOVED | 0x800; /* processors are loaded before devices */
+    assert_works(device_load(lapics[1], saved, &error), error);
+    assert_int_equal(rd_at(1, MOVED, SVR), 0x1ff);
+    for (unsigned i = 1; i < CPUS; i++) {
+        cpus[i]->r.apic_base = 0xfee00800;
+        device_settle(lapics[i]);
+    }
+    assert_int_equal(rd_at(1, MOVED, VERSION), UINT32_MAX);
+}
+
 static void its_state_moves_with_the_machine(void **state)
 {
     g_autoptr(GError) error = NULL;
@@ -496,7 +578,7 @@ static void wild(struct vcpu *cpu, void *arg)
             calls->interrupt_pending(calls->owner, cpu);
             calls->acknowledge(calls->owner, cpu);
             if (r >> 2 % 64 == 0) {
-                calls->apic_msr_write(calls->owner, cpu, 0x1b, 0xfee00000 | (r >> 8 & 0xc00));
+                calls->apic_msr_write(calls->owner, cpu, 0x1b, (0xfee00000 ^ (r & 0x3000)) | (r >> 8 & 0xc00));
             }
             break;
         }
@@ -542,6 +624,8 @@ int main(void)
         T(the_timer_counts_in_all_modes),
         T(the_pic_comes_through_lint0),
         T(a_level_is_asked_for_again_after_its_end),
+        T(an_extint_message_asks_the_pic),
+        T(the_page_moves_with_its_base),
         T(its_state_moves_with_the_machine),
         T(wild_accesses_on_all_processors_do_no_harm),
     };
