@@ -51,6 +51,7 @@ static void with_registers(unsigned a, unsigned b)
 {
     emit_mov(&code, a, b), say("mov %s, %s", r64[a], r64[b]);
     emit_mov32(&code, a, b), say("mov %s, %s", r32[a], r32[b]);
+    emit_mov8(&code, a, b), say("mov %s, %s", r8[a], r8[b]);
     if (a != RAX && b != RAX) { /* has a short form with RAX, as the assembler knows */
         emit_xchg(&code, a, b), say("xchg %s, %s", r64[a], r64[b]);
     }
@@ -82,7 +83,6 @@ static void with_memory(unsigned r, struct mem m)
     emit_store_imm(&code, 1, m, 77), say("mov byte ptr %s, 77", t);
     emit_cmp_mem(&code, r, m), say("cmp %s, %s", r64[r], t);
     emit_add_mem(&code, r, m), say("add %s, %s", r64[r], t);
-    emit_pext(&code, r, RDX, m), say("pext %s, rdx, %s", r64[r], t);
     emit_cmp_mem8_imm(&code, m, 3), say("cmp byte ptr %s, 3", t);
     emit_test_mem8_imm(&code, m, 3), say("test byte ptr %s, 3", t);
     emit_test_mem32_imm(&code, m, 300), say("test dword ptr %s, 300", t);

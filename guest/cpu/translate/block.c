@@ -92,6 +92,7 @@ static void write_exit(struct tr *t, const struct stub *s)
 {
     struct code *c = &t->cold;
     if (s->link) {
+        emit_align_field(c, sizeof(struct exit_desc) + EXIT_STUB - 4);
         struct exit_desc *d = (struct exit_desc *)c->at;
         if (c->end - c->at < (ptrdiff_t)sizeof(*d)) {
             c->full = true;
@@ -99,7 +100,7 @@ static void write_exit(struct tr *t, const struct stub *s)
         }
         c->at += sizeof(*d);
         *d = (struct exit_desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
-                                .delta = (int32_t)(s->value - t->block->pc),
+                                .pc = t->code64 ? s->value : (uint32_t)s->value,
                                 .field = (uint16_t)(s->miss - t->block->code),
                                 .mode = s->flags & BLOCK_MODE,
                                 .bits = (s->saved ? EXIT_SAVED : 0) |
@@ -107,9 +108,9 @@ static void write_exit(struct tr *t, const struct stub *s)
         point_at(s->miss, c->at);
         emit_lea_rip(c, S2, (const uint8_t *)d);
         emit_jmp(c, thunk_at[THUNK_LINK]);
-    } else {
-        point_at(s->miss, c->at);
+        return;
     }
+    point_at(s->miss, c->at);
     if (!s->saved) {
         flags_save(c);
     }
@@ -125,11 +126,10 @@ static void write_target(struct tr *t, const struct stub *s)
         return;
     }
     point_at(s->miss, c->at);
-    uint8_t *hit = jump_look_again(c, s->flags & BLOCK_MODE);
+    jump_look_again(c, s->flags & BLOCK_MODE);
+    emit_jcc(c, CC_E, s->back);
     emit_lea_rip(c, S2, (const uint8_t *)d);
     emit_jmp(c, thunk_at[THUNK_ONE]);
-    emit_short_target(c, hit);
-    emit_jmp(c, s->back);
 }
 
 /* The way in for those who bring the flags in .fl_saved, if they matter. */

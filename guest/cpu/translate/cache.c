@@ -13,9 +13,9 @@
 #include <string.h>
 #include <sys/mman.h>
 
-/* What runs straight on is about a third of all that is written for a block. */
-#define HOT_SHARE(bytes) ((bytes) / 16 * 5 & PAGE_MASK)
-enum { HASH_SLOTS = 1 << 14, LISTED = 1 << 17, BLOCK_ROOM = 32768 };
+/* What runs straight on is a bit more than a third of all that is written for a block. */
+#define HOT_SHARE(bytes) ((bytes) / 64 * 23 & PAGE_MASK)
+enum { HASH_SLOTS = 1 << 14, LISTED = 1 << 18, BLOCK_ROOM = 32768 };
 
 pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
 _Atomic bool cache_full;

@@ -121,6 +121,15 @@ void emit_mov32(struct code *c, unsigned dst, unsigned src)
     op_reg(c, false, 0x89, src, dst);
 }
 
+void emit_mov8(struct code *c, unsigned dst, unsigned src)
+{
+    if (dst > RBX || src > RBX) { /* SPL to DIL, not AH to BH */
+        emit_byte(c, REX | (src >> 3) << 2 | dst >> 3);
+    }
+    emit_byte(c, 0x88);
+    modrm_reg(c, src, dst);
+}
+
 void emit_mov_imm(struct code *c, unsigned dst, uint64_t v)
 {
     if (v <= UINT32_MAX) {
@@ -207,22 +216,6 @@ static void vex3(struct code *c, unsigned rex, unsigned map, unsigned vvvv, unsi
     emit_byte(c, 0xc4);
     emit_byte(c, ((~rex & 7) << 5) | map);
     emit_byte(c, (rex & 8) << 4 | (~vvvv & 15) << 3 | pp);
-}
-
-void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask)
-{
-    segment(c, mask);
-    vex3(c, 8 | rex_mem(dst, mask), 2, src, 2);
-    emit_byte(c, 0xf5);
-    emit_modrm(c, dst, mask);
-}
-
-void emit_pdep(struct code *c, unsigned dst, unsigned src, struct mem mask)
-{
-    segment(c, mask);
-    vex3(c, 8 | rex_mem(dst, mask), 2, src, 3);
-    emit_byte(c, 0xf5);
-    emit_modrm(c, dst, mask);
 }
 
 void emit_crc32(struct code *c, unsigned dst, unsigned src)
@@ -335,11 +328,6 @@ static uint8_t *short_jump(struct code *c, unsigned opcode)
     return c->at;
 }
 
-uint8_t *emit_jrcxz(struct code *c)
-{
-    return short_jump(c, 0xe3);
-}
-
 uint8_t *emit_jmp_short(struct code *c)
 {
     return short_jump(c, 0xeb);
@@ -381,6 +369,15 @@ void emit_nops(struct code *c, unsigned bytes)
         unsigned n = bytes < 9 ? bytes : 9;
         emit_copy(c, forms[n - 1], n);
         bytes -= n;
+    }
+}
+
+void emit_align_field(struct code *c, unsigned head)
+{
+    enum { LINE = 64 };
+    unsigned at = (unsigned)((uintptr_t)c->at + head) % LINE;
+    if (at > LINE - 4) {
+        emit_nops(c, LINE - at);
     }
 }
 

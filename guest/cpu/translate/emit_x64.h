@@ -39,6 +39,7 @@ void emit_modrm(struct code *c, unsigned reg, struct mem m);
 
 void emit_mov(struct code *c, unsigned dst, unsigned src);
 void emit_mov32(struct code *c, unsigned dst, unsigned src);
+void emit_mov8(struct code *c, unsigned dst, unsigned src); /* low bytes */
 void emit_mov_imm(struct code *c, unsigned dst, uint64_t v); /* shortest of three forms */
 void emit_xchg(struct code *c, unsigned a, unsigned b);
 /* 1, 2 and 4 bytes are zero-extended. */
@@ -48,9 +49,7 @@ void emit_store_imm(struct code *c, unsigned bytes, struct mem m, int32_t v);
 void emit_lea(struct code *c, unsigned dst, struct mem m);
 void emit_lea32(struct code *c, unsigned dst, struct mem m); /* result cut to 32 bits */
 void emit_lea_rip(struct code *c, unsigned dst, const uint8_t *target);
-void emit_pdep(struct code *c, unsigned dst, unsigned src, struct mem mask);
 void emit_crc32(struct code *c, unsigned dst, unsigned src);
-void emit_pext(struct code *c, unsigned dst, unsigned src, struct mem mask);
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count);
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg);
 void emit_cmov(struct code *c, unsigned cc, unsigned dst, unsigned src);
@@ -70,13 +69,15 @@ void emit_pop(struct code *c, unsigned reg);
 void emit_cld(struct code *c);
 void emit_rdtsc(struct code *c);
 /* Short forms with an 8-bit displacement that short_target() fills in. */
-uint8_t *emit_jrcxz(struct code *c);
 uint8_t *emit_jmp_short(struct code *c);
 uint8_t *emit_jcc_short(struct code *c, unsigned cc);
 void emit_short_target(struct code *c, uint8_t *from);
 /* Makes the 4 bytes that a jump form above ended in point to @target; atomic. */
 void emit_patch_rel32(uint8_t *field, const uint8_t *target);
 void emit_nops(struct code *c, unsigned bytes);
+/* Room in front of @head bytes and a rel32, so that the rel32 can be patched while others run
+ * it: it must not lie across cache lines. */
+void emit_align_field(struct code *c, unsigned head);
 
 /* ---- these change flags ---- */
 

@@ -50,15 +50,17 @@ static void modrm_and_imm(struct code *c, const struct insn *i, const struct hos
     }
 }
 
-/* AH, CH, DH or BH is named: a REX prefix would make it another register. */
-static bool names_high_byte(const struct insn *i)
+/* AH, CH, DH or BH is named, still: a REX prefix would make it another register. */
+static bool names_high_byte(const struct insn *i, const struct host_form *f)
 {
     if (i->prefixes & PFX_REX) {
         return false;
     }
     for (unsigned k = 0; k < 4; k++) {
         unsigned kind = i->desc->operand[k];
-        unsigned reg = kind == OPD_REG ? i->reg : kind == OPD_RM && !i->mem ? i->rm : 0;
+        unsigned reg = kind == OPD_REG && f->reg == i->reg ? i->reg
+                     : kind == OPD_RM && !i->mem           ? i->rm
+                                                           : 0;
         if (i->desc->bytes[k] == 1 && reg >= 4) {
             return true;
         }
@@ -92,7 +94,7 @@ static bool encode_legacy(struct code *c, const struct insn *i, const struct hos
     } else if (opcode_names_reg(i)) {
         opcode = (opcode & ~7u) | (reg & 7);
     }
-    if ((rex & ~(unsigned)REX_W) && names_high_byte(i)) {
+    if ((rex & ~(unsigned)REX_W) && names_high_byte(i, f)) {
         return false;
     }
     if (i->prefixes & PFX_LOCK) {

@@ -11,24 +11,8 @@
  */
 #include "guest/cpu/translate/translate.h"
 
-enum { LINE = 64 };
-
-/* Room in front of a jump of @head bytes and a rel32, so that the rel32 can be patched
- * while others run it: it must not lie across cache lines. */
-static void align_field(struct code *c, unsigned head)
-{
-    unsigned at = (unsigned)((uintptr_t)c->at + head) % LINE;
-    if (at > LINE - 4) {
-        emit_nops(c, LINE - at);
-    }
-}
-
 static bool may_link(const struct tr *t, uint64_t pc)
 {
-    int64_t delta = (int64_t)(pc - t->block->pc);
-    if (delta != (int32_t)delta) {
-        return false;
-    }
     return block_page(t->block, pc) >= 0 || t->mode != TLB_USER;
 }
 
@@ -48,13 +32,10 @@ void jump_cached(struct code *c, unsigned mode, uint64_t pc)
     entry.disp += (int32_t)(jump_slot(pc) * sizeof(((struct jump_cache *)0)->at[0]));
     struct mem code = entry;
     code.disp += (int32_t)(JUMP_SLOT(mode, code, -1).disp - JUMP_SLOT(mode, key, -1).disp);
-    emit_mov_imm(c, S0, ~pc);
-    emit_cmp_mem(c, S0, entry);
-    uint8_t *other = emit_jcc_short(c, CC_NE);
-    emit_jmp_mem(c, code);
-    emit_short_target(c, other);
     emit_mov_imm(c, S0, pc);
-    emit_jmp(c, thunk_at[THUNK_JUMP_0 + mode]);
+    emit_cmp_mem(c, S0, entry);
+    emit_jcc(c, CC_NE, thunk_at[THUNK_JUMP_0 + mode]);
+    emit_jmp_mem(c, code);
 }
 
 /* What comes next through the jump cache expects the flags in .fl_saved. */
@@ -74,7 +55,7 @@ void exit_direct(struct tr *t, uint64_t pc)
         return;
     }
     struct stub *s = exit_stub(t, pc);
-    align_field(&t->hot, 1);
+    emit_align_field(&t->hot, 1);
     emit_jmp(&t->hot, t->hot.at);
     s->miss = t->hot.at - 4;
 }
@@ -83,7 +64,7 @@ void exit_apart(struct tr *t, unsigned cc)
 {
     struct stub *s = exit_stub(t, insn_pc(t, t->at));
     s->apart = true;
-    align_field(&t->hot, 2);
+    emit_align_field(&t->hot, 2);
     emit_jcc(&t->hot, cc, t->hot.at);
     s->miss = t->hot.at - 4;
 }
@@ -92,7 +73,7 @@ void exit_cond(struct tr *t, unsigned cc, uint64_t pc)
 {
     flags_restore(t);
     struct stub *s = exit_stub(t, pc);
-    align_field(&t->hot, 2);
+    emit_align_field(&t->hot, 2);
     emit_jcc(&t->hot, cc, t->hot.at);
     s->miss = t->hot.at - 4;
 }
@@ -175,15 +156,15 @@ bool emit_branch(struct tr *t, const struct insn *i)
  */
 static void find_target(struct tr *t)
 {
+    flags_free(t);
     struct stub *s = stub_new(t, STUB_TARGET);
     t->in_s1 = 0;
-    uint8_t *hit = jump_look_up(&t->hot, t->exit_flags & BLOCK_MODE);
-    emit_jmp(&t->hot, t->hot.at);
+    jump_look_up(&t->hot, t->exit_flags & BLOCK_MODE);
+    emit_jcc(&t->hot, CC_NE, t->hot.at);
     s->miss = t->hot.at - 4;
     s->back = t->hot.at;
     s->saved = t->saved;
     s->flags = t->exit_flags;
-    jump_found(&t->hot, hit);
     t->done = true;
 }
 

@@ -118,6 +118,37 @@ void point_saved(struct tr *t)
     p->guest = (uint16_t)((p->guest & ~POINT_SAVED) | (t->saved ? POINT_SAVED : 0));
 }
 
+/*
+ * AH, CH, DH or BH beside a memory operand, which needs a REX prefix, with which they have no
+ * name: the number of the operand, or -1.  Such an instruction is executed with S2 instead.
+ */
+static int high_byte_operand(const struct insn *i)
+{
+    for (int k = 0; k < 4 && i->mem && !(i->prefixes & PFX_REX); k++) {
+        if (i->desc->operand[k] == OPD_REG && i->desc->bytes[k] == 1 && i->reg >= 4) {
+            return k;
+        }
+    }
+    return -1;
+}
+
+static bool emit_high_byte(struct tr *t, const struct insn *i, struct host_form *f, bool written)
+{
+    struct code *c = &t->hot;
+    unsigned whole = i->reg - 4u;
+    f->reg = S2;
+    emit_rorx(c, S2, whole, 8);
+    if (!encode(c, i, f)) {
+        return false;
+    }
+    if (written) {
+        emit_rorx(c, whole, whole, 8);
+        emit_mov8(c, whole, S2);
+        emit_rorx(c, whole, whole, 56);
+    }
+    return true;
+}
+
 static bool emit_copied(struct tr *t, const struct insn *i)
 {
     struct host_form f = host_form_of(i);
@@ -141,7 +172,9 @@ static bool emit_copied(struct tr *t, const struct insn *i)
             load_guest(t, d.host[k], d.guest[k]);
         }
     }
-    if (!encode(&t->hot, i, &f)) {
+    int high = high_byte_operand(i);
+    if (high >= 0 ? !emit_high_byte(t, i, &f, i->desc->access[high] & MEM_WRITE)
+                  : !encode(&t->hot, i, &f)) {
         return false;
     }
     for (unsigned k = 0; k < d.n; k++) {
@@ -192,20 +225,6 @@ static bool touch(struct tr *t, const struct insn *i)
     return true;
 }
 
-/* A selector to a register; to 16 bits of one the interpreter. */
-static bool from_selector(struct tr *t, const struct insn *i)
-{
-    if (i->mem || i->opsize == 2 || i->reg >= SEG_COUNT) {
-        return false;
-    }
-    int32_t at = (int32_t)(offsetof(struct vcpu, r.seg) + i->reg * sizeof(struct segment) +
-                           offsetof(struct segment, selector));
-    emit_load(&t->hot, 8, S0, SLOT(cpu));
-    emit_load(&t->hot, 2, S0, MEM_BASE(S0, at));
-    store_guest(t, i->rm, S0);
-    return true;
-}
-
 static bool emit_integer(struct tr *t, const struct insn *i)
 {
     switch (i->op) {
@@ -223,8 +242,6 @@ static bool emit_integer(struct tr *t, const struct insn *i)
     case OP_STD:
         emit_store_imm(&t->hot, 1, SLOT(df), i->op == OP_STD);
         return true;
-    case OP_MOV_FROM_SREG:
-        return from_selector(t, i);
     case OP_ENTER:
     case OP_BOUND:
         return false;

@@ -68,7 +68,8 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
 
 void link_never(const struct exit_desc *d)
 {
-    emit_patch_rel32(field_of(d), d->stub + EXIT_STUB);
+    unsigned first = d->bits & EXIT_SAVED ? THUNK_PASS_SAVED_0 : THUNK_PASS_0;
+    emit_patch_rel32((uint8_t *)d->stub + EXIT_STUB - 4, thunk_at[first + d->mode]);
 }
 
 static void cut(struct exit *x)
@@ -106,7 +107,7 @@ void unlink_cross(uint64_t linear, uint64_t bytes)
     }
     for (struct exit **at = &cross_links; *at;) {
         struct exit *x = *at;
-        if (bytes && exit_pc(x->desc) - linear >= bytes) {
+        if (bytes && x->desc->pc - linear >= bytes) {
             at = &x->next_cross;
             continue;
         }
@@ -191,7 +192,7 @@ static void displace(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t pc
 {
     struct jump_cache *j = &b->jump[mode];
     uint64_t key = j->at[slot].key;
-    if (!key || key == ~pc) {
+    if (!key || key == pc) {
         return;
     }
     set_key(b, mode, slot ^ JUMP_PAIR, 0);
@@ -207,7 +208,7 @@ void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
         jump_cache_clear(b, mode);
         b->jump_flags[mode] = block->flags;
     }
-    if (is_last_slot(slot)) {
+    if (is_slot_of_0(slot)) {
         return;
     }
     if (b->n_jump_log > JUMP_LOG - 2) {
@@ -221,18 +222,18 @@ void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
     mark(b->jump_seen, block->pc);
     set_key(b, mode, slot, 0);
     b->jump[mode].at[slot].code = exec_of(block->entry);
-    set_key(b, mode, slot, ~block->pc);
+    set_key(b, mode, slot, block->pc);
 }
 
 uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc)
 {
     const struct jump_cache *j = &b->jump[mode];
     unsigned slot = jump_slot(pc);
-    if (is_last_slot(slot)) {
+    if (is_slot_of_0(slot)) {
         return 0;
     }
     for (unsigned k = 0; k < 2; k++, slot ^= JUMP_PAIR) {
-        if (__atomic_load_n(&j->at[slot].key, __ATOMIC_ACQUIRE) == ~pc) {
+        if (__atomic_load_n(&j->at[slot].key, __ATOMIC_ACQUIRE) == pc) {
             return j->at[slot].code;
         }
     }
@@ -244,7 +245,7 @@ static void drop_range(struct bt_cpu *b, uint64_t linear, uint64_t bytes)
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         for (unsigned k = 0; k < JUMP_SLOTS; k++) {
             uint64_t key = b->jump[mode].at[k].key;
-            if (key && ~key - linear < bytes) {
+            if (key && key - linear < bytes) {
                 set_key(b, mode, k, 0);
             }
         }
@@ -272,7 +273,7 @@ void jump_cache_forget(const struct block *block)
     unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
     for (unsigned k = 0; k < BT_CPUS; k++) {
         for (unsigned n = 0; bt_cpus[k] && n < 2; n++, slot ^= JUMP_PAIR) {
-            if (bt_cpus[k]->jump[mode].at[slot].key == ~block->pc) {
+            if (bt_cpus[k]->jump[mode].at[slot].key == block->pc) {
                 set_key(bt_cpus[k], mode, slot, 0);
             }
         }

@@ -416,7 +416,7 @@ static void try_link(struct bt_cpu *b, const struct exit_desc *d, struct block *
                      (apart ? BLOCK_APART : 0);
     int page = block_page(from, block->pc);
     const uint8_t *near = page < 0 ? NULL : page ? from->host2 : from->host;
-    if (!from->valid || !block->valid || block->pc != exit_pc(d) || block->flags != flags) {
+    if (!from->valid || !block->valid || block->pc != d->pc || block->flags != flags) {
         return;
     }
     if (block->host2 && !apart) {
@@ -440,7 +440,7 @@ bool bt_link(struct bt_cpu *b, const struct exit_desc *exec_d, uint64_t unused)
         b->fl = b->fl_saved;
     }
     state_in(b, false);
-    b->cpu->r.rip = exit_pc(x);
+    b->cpu->r.rip = x->pc;
     struct block *block = NULL;
     b->apart = x->bits & EXIT_APART ? BLOCK_APART : 0;
     bool found = find_code(b, &block);
@@ -654,15 +654,16 @@ static bool bt_probe(GError **error)
     return true;
 }
 
-/* A sixteenth of the guest's memory: a large guest runs more programs, and may cost more. */
+/* A large guest runs more programs, and may cost more. */
 static uint64_t cache_bytes(void)
 {
+    enum { LEAST = 7, MOST = 128, SMALL_GUEST = 160 }; /* MiB */
     uint64_t ram = 0;
     for (unsigned i = 0; ram_at(i); i++) {
-        ram += ram_at(i)->size;
+        ram += ram_at(i)->size >> 20;
     }
-    return bt_cache_bytes ? bt_cache_bytes
-                          : CLAMP(ram / 16, UINT64_C(8) << 20, UINT64_C(128) << 20) & PAGE_MASK;
+    uint64_t mib = ram > SMALL_GUEST ? MIN(LEAST + (ram - SMALL_GUEST) / 10, MOST) : LEAST;
+    return bt_cache_bytes ? bt_cache_bytes : mib << 20;
 }
 
 static bool bt_attach(struct vcpu *cpu, GError **error)
@@ -681,12 +682,10 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
         }
     }
     struct bt_cpu *b = tlb_engine_area(cpu->tlb);
-    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .jump_mask = (JUMP_SLOTS - 1) * 2,
-                         .mxcsr_default = 0x1f80};
+    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .mxcsr_default = 0x1f80};
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-        unsigned last = jump_slot(UINT64_MAX);
-        b->jump[mode].at[last].code = exec_of(thunk_at[THUNK_LAST_PC]);
-        b->jump[mode].at[last ^ JUMP_PAIR].code = exec_of(thunk_at[THUNK_LAST_PC]);
+        b->jump[mode].at[0].code = exec_of(thunk_at[THUNK_DISPATCH]);
+        b->jump[mode].at[JUMP_PAIR].code = exec_of(thunk_at[THUNK_DISPATCH]);
     }
     cpu->priv = b;
     ram_code_written = smc_written;

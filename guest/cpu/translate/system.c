@@ -120,9 +120,31 @@ static bool cpuid(struct tr *t)
     return true;
 }
 
+/* A selector to memory or a register; to 16 bits of one the interpreter. */
+static bool from_selector(struct tr *t, const struct insn *i)
+{
+    int32_t at = (int32_t)(offsetof(struct vcpu, r.seg) + i->reg * sizeof(struct segment) +
+                           offsetof(struct segment, selector));
+    struct mem m;
+    if (i->reg >= SEG_COUNT || (!i->mem && i->opsize == 2) ||
+        (i->mem && !memory_operand(t, i, 2, true, &m))) {
+        return false;
+    }
+    emit_load(&t->hot, 8, S2, SLOT(cpu));
+    emit_load(&t->hot, 2, S2, MEM_BASE(S2, at));
+    if (i->mem) {
+        emit_store(&t->hot, 2, m, S2);
+    } else {
+        store_guest(t, i->rm, S2);
+    }
+    return true;
+}
+
 bool emit_system(struct tr *t, const struct insn *i)
 {
     switch (i->op) {
+    case OP_MOV_FROM_SREG:
+        return from_selector(t, i);
     case OP_CLI:
         if (!kernel(t)) {
             return false;

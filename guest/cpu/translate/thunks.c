@@ -138,54 +138,46 @@ static void write_helper(struct code *c, enum thunk which, const void *helper)
     emit_jmp(c, thunk_at[THUNK_LEAVE]);
 }
 
-static uint8_t *look_at_slot(struct code *c, unsigned mode)
+/* Bits of the sum that are no part of the slot go, and it counts twice. */
+static void look_at_slot(struct code *c, unsigned mode)
 {
-    emit_load(c, 8, RCX, JUMP_SLOT(mode, key, S1));
-    emit_lea(c, RCX, (struct mem){.base = RCX, .index = S0, .disp = 1});
-    return emit_jrcxz(c);
+    emit_and32_imm(c, S1, (JUMP_SLOTS - 1) * 2);
+    emit_cmp_mem(c, S0, JUMP_SLOT(mode, key, S1));
 }
 
-uint8_t *jump_look_up(struct code *c, unsigned mode)
+void jump_look_up(struct code *c, unsigned mode)
 {
-    emit_mov_imm(c, S1, 0); /* jump_slot() */
+    emit_xor32(c, S1, S1); /* jump_slot() */
     emit_crc32(c, S1, S0);
-    emit_pdep(c, S1, S1, SLOT(jump_mask));
-    emit_mov(c, S2, RCX);
-    return look_at_slot(c, mode);
+    look_at_slot(c, mode);
 }
 
-uint8_t *jump_look_again(struct code *c, unsigned mode)
+void jump_look_again(struct code *c, unsigned mode)
 {
-    emit_lea(c, S1, MEM_BASE(S1, JUMP_PAIR * 2)); /* the sum's upper bits go */
-    emit_pext(c, S1, S1, SLOT(jump_mask));
-    emit_lea(c, S1, MEM_SUM(S1, S1));
-    uint8_t *hit = look_at_slot(c, mode);
-    emit_mov(c, RCX, S2);
-    return hit;
-}
-
-void jump_found(struct code *c, uint8_t *hit)
-{
-    emit_short_target(c, hit);
-    emit_mov(c, RCX, S2);
+    emit_lea(c, S1, MEM_BASE(S1, JUMP_PAIR * 2));
+    look_at_slot(c, mode);
 }
 
 static void write_jump(struct code *c, unsigned mode)
 {
     thunk_at[THUNK_JUMP_0 + mode] = c->at;
-    uint8_t *hit = jump_look_up(c, mode);
-    uint8_t *second = jump_look_again(c, mode);
-    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
-    emit_short_target(c, second);
-    jump_found(c, hit);
+    jump_look_up(c, mode);
+    uint8_t *hit = emit_jcc_short(c, CC_E);
+    jump_look_again(c, mode);
+    emit_jcc(c, CC_NE, thunk_at[THUNK_DISPATCH]);
+    emit_short_target(c, hit);
     emit_jmp_mem(c, JUMP_SLOT(mode, code, S1));
 }
 
-static void write_last_pc(struct code *c)
+/* A direct jump, described at S2, that is never linked. */
+static void write_pass(struct code *c, unsigned mode, bool saved)
 {
-    thunk_at[THUNK_LAST_PC] = c->at;
-    emit_mov_imm(c, S0, UINT64_MAX);
-    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+    thunk_at[(saved ? THUNK_PASS_SAVED_0 : THUNK_PASS_0) + mode] = c->at;
+    emit_load(c, 8, S0, MEM_BASE(S2, offsetof(struct exit_desc, pc)));
+    if (!saved) {
+        flags_save(c);
+    }
+    emit_jmp(c, thunk_at[THUNK_JUMP_0 + mode]);
 }
 
 void thunks_write(struct code *c)
@@ -202,6 +194,7 @@ void thunks_write(struct code *c)
     write_helper(c, THUNK_FAULT, (const void *)bt_fault);
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         write_jump(c, mode);
+        write_pass(c, mode, false);
+        write_pass(c, mode, true);
     }
-    write_last_pc(c);
 }

@@ -29,12 +29,11 @@ enum { JUMP_SLOTS = 1 << JUMP_BITS, JUMP_PAIR = JUMP_SLOTS / 2, JUMP_LOG = 32768
 /*
  * From a guest address to translated code, one for each tlb_mode.  An entry is at its
  * jump_slot(), or, displaced by a newer one, JUMP_PAIR further on.  An empty slot looks like
- * one for the very last address, so the two slots of that are never used: their code is a
- * thunk.
+ * one for address 0, so the two slots of that are never used: their code is a thunk.
  */
 struct jump_cache {
     struct {
-        uint64_t key; /* ~pc; 0: empty */
+        uint64_t key; /* pc; 0: empty */
         uint64_t code;
     } at[JUMP_SLOTS];
 };
@@ -55,7 +54,6 @@ struct bt_cpu {
     uint64_t resume;
     const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
     uint64_t seg_base[SEG_COUNT];
-    uint64_t jump_mask;     /* (JUMP_SLOTS - 1) * 2: the number of a slot times two */
     uint64_t tsc_add, tsc_aux;
     uint64_t cpuid_key;     /* ECX and EAX of the last CPUID */
     uint32_t cpuid[4];      /* its EAX, EBX, ECX, EDX */
@@ -114,12 +112,12 @@ static inline bool canonical(uint64_t linear)
 /* Function entries and returns share many of their bits: all of them decide. */
 static inline __attribute__((target("sse4.2"))) unsigned jump_slot(uint64_t pc)
 {
-    return (unsigned)__builtin_ia32_crc32di(0, pc) & (JUMP_SLOTS - 1);
+    return (unsigned)__builtin_ia32_crc32di(0, pc) >> 1 & (JUMP_SLOTS - 1);
 }
 
-static inline bool is_last_slot(unsigned slot)
+static inline bool is_slot_of_0(unsigned slot)
 {
-    return (slot | JUMP_PAIR) == (jump_slot(UINT64_MAX) | JUMP_PAIR);
+    return (slot | JUMP_PAIR) == JUMP_PAIR;
 }
 
 static inline struct bt_cpu *bt_of(const struct vcpu *cpu)
@@ -194,11 +192,11 @@ enum desc_bit { DESC_WRITE = 1, DESC_SAVED = 2 /* flags are in .fl_saved */, DES
 /* The same for a direct jump out of a block, which leads to .stub until it is linked. */
 struct exit_desc {
     int32_t block;
-    int32_t delta;      /* of its target from the block's pc */
     uint16_t field;     /* host offset of the jump's rel32 */
     uint8_t mode;       /* enum tlb_mode of the target */
     uint8_t bits;       /* enum exit_bit */
-    uint8_t stub[];     /* asks to be linked; EXIT_STUB bytes later: by the jump cache */
+    uint64_t pc;        /* of the target */
+    uint8_t stub[];     /* S2 = this; jmp a thunk */
 } __attribute__((packed));
 enum { EXIT_STUB = 12 };
 enum exit_bit { EXIT_SAVED = 1 /* the flags are in .fl_saved: leads to .entry */, EXIT_APART = 2 };
@@ -250,12 +248,6 @@ static inline unsigned desc_guest(const struct desc *d, unsigned ahead)
 static inline struct block *exit_block(const struct exit_desc *d) /* writable view */
 {
     return (struct block *)((uint8_t *)d + d->block);
-}
-static inline uint64_t exit_pc(const struct exit_desc *d)
-{
-    const struct block *b = exit_block(d);
-    uint64_t pc = b->pc + (uint64_t)(int64_t)d->delta;
-    return b->flags & BLOCK_32 ? (uint32_t)pc : pc;
 }
 
 /* ---- self-modifying code: smc.c ---- */
@@ -434,17 +426,16 @@ bool system_return(struct vcpu *cpu);
 
 enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2,
-             THUNK_LAST_PC, THUNKS };
+             THUNK_PASS_0, THUNK_PASS_1, THUNK_PASS_2, /* flags in the host's */
+             THUNK_PASS_SAVED_0, THUNK_PASS_SAVED_1, THUNK_PASS_SAVED_2, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
 /*
- * Looks for the guest address in S0 in the jump cache; no flag changes.  What follows is for
- * a miss in the first slot, and jump_look_again() there for one in the second too; behind
- * jump_found() S1 is twice the slot, for JUMP_SLOT().  S2 is used.
+ * Looks for the guest address in S0 in the jump cache, then in its other slot: ZF is set if it
+ * is there.  S1 is twice the slot, for JUMP_SLOT().
  */
-uint8_t *jump_look_up(struct code *c, unsigned mode);
-uint8_t *jump_look_again(struct code *c, unsigned mode);
-void jump_found(struct code *c, uint8_t *hit);
+void jump_look_up(struct code *c, unsigned mode);
+void jump_look_again(struct code *c, unsigned mode);
 
 /* ---- run.c: what the thunks call; true: resume at .resume, false: leave ---- */
 
