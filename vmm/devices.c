@@ -9,7 +9,7 @@
 
 static const char *const bus_names[] = {
     [BUS_BOARD] = NULL, [BUS_ISA] = "ISA", [BUS_PCI] = "PCI", [BUS_VIRTIO] = "virtio-bus",
-    [BUS_IDE] = "IDE",  [BUS_OTHER] = "other",
+    [BUS_IDE] = "IDE",  [BUS_SCSI] = "SCSI", [BUS_USB] = "usb-bus", [BUS_OTHER] = "other",
 };
 
 void vm_list_devices(GString *out)
@@ -140,6 +140,20 @@ static bool is_hot(const struct pci_bus *bus, GError **error)
     return bus->plugged != NULL;
 }
 
+/* On buses where the device itself tells the guest, and may go without being asked for. */
+static bool comes_and_goes(const struct device_model *m)
+{
+    return m->bus == BUS_SCSI || m->bus == BUS_USB;
+}
+
+static bool add_now(KeyVal *kv, GError **error)
+{
+    vm_hold();
+    bool good = vm_device_add(kv, error);
+    vm_release();
+    return good;
+}
+
 bool vm_device_hotplug(KeyVal *kv, GError **error)
 {
     const char *name = keyval_get(kv, "driver"), *id = keyval_get(kv, "id");
@@ -148,6 +162,9 @@ bool vm_device_hotplug(KeyVal *kv, GError **error)
     const struct device_model *m = model_for_user(name ? name : "", error);
     if (!m) {
         return false;
+    }
+    if (comes_and_goes(m)) {
+        return add_now(kv, error);
     }
     struct pci_bus *bus = bus_name ? pci_bus_find(board, bus_name) : board->pci;
     if (m->bus != BUS_PCI || m->soldered || !bus) {
@@ -179,6 +196,10 @@ bool vm_device_remove(const char *id, GError **error)
         g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", id);
         return false;
     }
+    if (comes_and_goes(dev->model)) {
+        vm_device_eject(vm_board(), dev);
+        return true;
+    }
     if (dev->model->bus != BUS_PCI || dev->model->soldered) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "Device '%s' does not support hotplugging", id);
         return false;
@@ -207,6 +228,9 @@ void vm_device_eject(struct board *board, struct device *dev)
 {
     (void)board;
     ejected = ejected ? ejected : g_ptr_array_new();
+    if (g_ptr_array_find(ejected, dev, NULL)) {
+        return; /* asked for twice */
+    }
     g_ptr_array_add(ejected, dev);
     if (ejected->len == 1) {
         g_idle_add(free_ejected, NULL);

@@ -1120,6 +1120,7 @@ bool ata_drive_start(struct ata_drive *d, bool cd, GError **error)
     }
     fill_geometry(d);
     if (cd) {
+        atapi_start(d);
         image_on_change(d->drive, atapi_medium_changed, d);
     }
     return true;

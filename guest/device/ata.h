@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "guest/device/device.h"
+#include "guest/device/scsi.h"
 #include "host/image/image.h"
 
 /*
@@ -120,7 +120,7 @@ struct ata_drive {
     uint32_t limit;                  /* packets: bytes of one DRQ block */
     uint8_t buf[ATA_BUFFER];
     uint8_t packet[16];
-    uint8_t sense_key, asc, ascq, tray_open, locked, media_event, unit_attention;
+    struct scsi_drive scsi; /* of a CD */
 };
 
 /* ---- for controllers ---- */
@@ -172,6 +172,7 @@ uint32_t ata_next_memory(struct ata_drive *d, uint32_t bytes, bool to_guest);
 uint32_t ata_next_sectors(struct ata_drive *d, uint32_t bytes, bool to_guest);
 void ata_note_written(const struct ata_drive *d, uint32_t bytes);
 void atapi_identify(struct ata_drive *d, uint8_t *id);
+void atapi_start(struct ata_drive *d);
 void atapi_reset(struct ata_drive *d);
 void atapi_packet(struct ata_drive *d);     /* .packet is complete */
 void atapi_block_moved(struct ata_drive *d);
@@ -195,8 +196,7 @@ bool ata_drive_loaded(struct device *dev, GError **error);
         ATA_S(lba48), ATA_S(dma), ATA_S(dma_write), ATA_S(flush_after), ATA_S(packet_dma),         \
         ATA_S(lba), ATA_S(left), ATA_S(buf_at), ATA_S(buf_end), ATA_S(filled), ATA_S(limit),       \
         STATE_ARRAY(struct ata_drive, buf), STATE_ARRAY(struct ata_drive, packet),                 \
-        ATA_S(sense_key), ATA_S(asc), ATA_S(ascq), ATA_S(tray_open, .keep = true),                 \
-        ATA_S(locked), ATA_S(media_event), ATA_S(unit_attention)
+        SCSI_DRIVE_STATE(struct ata_drive, scsi)
 
 #define ATA_P(field) offsetof(struct ata_drive, field)
 #define ATA_PROPS                                                                                  \

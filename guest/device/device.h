@@ -118,6 +118,8 @@ enum bus_kind {
     BUS_PCI,    /* first member is struct pci_device, guest/device/pci.h */
     BUS_VIRTIO, /* a virtio device behind virtio-pci: guest/device/virtio.h */
     BUS_IDE,    /* ide-hd, ide-cd: a drive on an IDE or AHCI channel */
+    BUS_SCSI,   /* a drive on a controller's struct scsi_bus */
+    BUS_USB,    /* on a port of a USB controller */
     BUS_OTHER,
 };
 

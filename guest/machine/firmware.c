@@ -13,6 +13,7 @@
 #include "guest/device/isa_fdc.h"
 #include "guest/device/mc146818.h"
 #include "guest/device/pci.h"
+#include "guest/device/scsi.h"
 #include "guest/machine/pc.h"
 
 #include <stdio.h>
@@ -152,8 +153,22 @@ static bool ata_path(struct machine *m, GString *path, struct device *dev)
     return true;
 }
 
+/* "/pci@i0cf8/scsi@4/channel@0/disk@1,0": what SeaBIOS and OVMF know a unit by. */
+static bool scsi_path(GString *path, const struct scsi_unit *u)
+{
+    if (!u->bus || u->bus->owner->model->bus != BUS_PCI) {
+        return false;
+    }
+    pci_path(path, (const struct pci_device *)u->bus->owner, "scsi");
+    g_string_append_printf(path, "/channel@0/disk@%x,%x", u->prop_target, u->prop_lun);
+    return true;
+}
+
 static bool path_of(struct machine *m, GString *path, struct device *dev)
 {
+    if (dev->model->bus == BUS_SCSI) {
+        return scsi_path(path, (const struct scsi_unit *)dev);
+    }
     if (dev->model->bus == BUS_IDE) {
         return ata_path(m, path, dev);
     }
