@@ -295,6 +295,10 @@ def host_side(m):
         raise Failed("no mappings")
     if "blocks" not in hmp("info jit"):
         raise Failed("no counters")
+    jit = m.qmp("query-jit")
+    if not jit["cache"]["used"] or not all(jit["cpus"][0][c] for c in ("blocks", "tlb-miss", "tlb-fill",
+                                                                     "system-call")):
+        raise Failed(f"counters of nothing: {jit}")
     m.qmp("balloon", value=200 << 20)
     m.until(lambda: m.qmp("query-balloon")["actual"] == 200 << 20, "the balloon does not move")
     m.run("date -s 2031-05-06 && hwclock -u -w")

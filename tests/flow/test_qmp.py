@@ -123,6 +123,7 @@ class Qmp(unittest.TestCase):
         with Vm("-S") as vm:
             self.assertEqual(vm.hmp("info mem"), "PG disabled\r\n")
             self.assertEqual(vm.hmp("info jit"), "no CPU runs translated code\r\n")
+            self.assertEqual(vm.ok("query-jit")["cpus"], [])
 
     def test_a_set_clock_is_told(self):
         with Vm("-S") as vm:

@@ -2,6 +2,8 @@
 #include "vmm/monitor/qmp_handlers.h"
 
 #include "guest/cpu/engine.h"
+#include "guest/cpu/translate/bt.h"
+#include "guest/cpu/vcpu.h"
 #include "guest/device/pci.h"
 #include "guest/device/virtio_balloon.h"
 #include "guest/machine/machine.h"
@@ -65,6 +67,34 @@ HANDLER(query_kvm)
     UNUSED;
     return json_pack("{s:b, s:b}", "enabled", g_str_equal(config()->engine->name, "kvm"), "present",
                      cpu_engine_find("kvm") != NULL);
+}
+
+static json_t *jit_of(unsigned index)
+{
+    struct bt_counter c[BT_COUNTERS];
+    if (!bt_counters(index, c)) {
+        return NULL;
+    }
+    json_t *one = json_pack("{s:i}", "cpu-index", (int)index);
+    for (unsigned k = 0; k < BT_COUNTERS; k++) {
+        json_object_set_new(one, c[k].name, json_integer((json_int_t)c[k].value));
+    }
+    return one;
+}
+
+HANDLER(query_jit)
+{
+    UNUSED;
+    struct bt_cache_use cache = bt_cache_use();
+    json_t *cpus = json_array();
+    for (unsigned i = 0; i < vcpu_count(); i++) {
+        json_t *one = jit_of(i);
+        if (one) {
+            json_array_append_new(cpus, one);
+        }
+    }
+    return json_pack("{s:{s:I, s:I, s:I}, s:o}", "cache", "size", (json_int_t)cache.bytes, "used",
+                     (json_int_t)cache.used, "emptied", (json_int_t)cache.emptied, "cpus", cpus);
 }
 
 HANDLER(query_target)

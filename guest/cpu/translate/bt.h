@@ -2,6 +2,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /*
@@ -11,5 +12,19 @@
 extern uint64_t bt_cache_bytes;
 /* How often code is interpreted before it is translated; at most 255. */
 extern unsigned bt_hot;
-/* What was translated and how often generated code was left; nothing if no vCPU is bt's. */
+/*
+ * What was translated, how often generated code was left and why, and what the TLB did.  The
+ * counters of vCPU @index, BT_COUNTERS of them; false: it is not bt's.
+ */
+struct bt_counter {
+    const char *name;
+    uint64_t value;
+};
+enum { BT_COUNTERS = 14 };
+bool bt_counters(unsigned index, struct bt_counter out[BT_COUNTERS]);
+struct bt_cache_use {
+    uint64_t bytes, used, emptied;
+};
+struct bt_cache_use bt_cache_use(void);
+/* The same as text; nothing if no vCPU is bt's. */
 void bt_describe(GString *out);

@@ -364,6 +364,7 @@ bool emit_insn(struct tr *t, const struct insn *i)
         fp_need(t, i);
         return emit_copied(t, i);
     case CLASS_SYSTEM:
+    case CLASS_FAR:
         return emit_system(t, i);
     default:
         return false;

@@ -695,37 +695,78 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     return true;
 }
 
-static void describe(const struct bt_cpu *b, GString *out)
+/* Lock held. */
+static void counters_of(const struct bt_cpu *b, struct bt_counter out[BT_COUNTERS])
 {
     const struct bt_stats *s = &b->stats;
-    g_string_append_printf(
-        out, "cpu %u: blocks %" PRIu64 " insns %" PRIu64 " cache %" PRIu64 " KiB, emptied %u; exits: slow %"
-        PRIu64 " interpreted %" PRIu64 " dispatch %" PRIu64 " link %" PRIu64 " fp %" PRIu64 " system %"
-        PRIu64 " cold %" PRIu64 " poll %" PRIu64 " fault %" PRIu64,
-        b->cpu->index, s->translated, s->insns, cache_used() >> 10, cache_generation - 1, s->slow,
-        s->one, s->dispatch, s->link, s->fp, s->system, s->cold, s->poll, s->fault);
+    const struct tlb *t = b->cpu->tlb;
+    const struct bt_counter all[] = {
+        {"blocks", s->translated}, {"instructions", s->insns},
+        {"tlb-miss", s->slow}, {"interpreted", s->one}, {"look-up", s->dispatch}, {"link", s->link},
+        {"vector-state", s->fp}, {"system-call", s->system}, {"cold", s->cold},
+        {"request", s->poll}, {"host-fault", s->fault},
+        {"tlb-fill", t->fills}, {"tlb-flush", t->flushes}, {"tlb-full-flush", t->full_flushes},
+    };
+    G_STATIC_ASSERT(G_N_ELEMENTS(all) == BT_COUNTERS);
+    memcpy(out, all, sizeof(all));
+}
+
+bool bt_counters(unsigned index, struct bt_counter out[BT_COUNTERS])
+{
+    pthread_mutex_lock(&cache_lock);
+    const struct bt_cpu *b = index < BT_CPUS ? bt_cpus[index] : NULL;
+    if (b) {
+        counters_of(b, out);
+    }
+    pthread_mutex_unlock(&cache_lock);
+    return b != NULL;
+}
+
+struct bt_cache_use bt_cache_use(void)
+{
+    pthread_mutex_lock(&cache_lock);
+    struct bt_cache_use u = {(uint64_t)(cache_end - cache_start), cache_start ? cache_used() : 0,
+                             cache_generation ? cache_generation - 1 : 0};
+    pthread_mutex_unlock(&cache_lock);
+    return u;
+}
+
+static void describe(const struct bt_cpu *b, GString *out)
+{
+    struct bt_counter c[BT_COUNTERS];
+    counters_of(b, c);
+    g_string_append_printf(out, "cpu %u:", b->cpu->index);
+    for (unsigned k = 0; k < BT_COUNTERS; k++) {
+        g_string_append_printf(out, " %s %" PRIu64, c[k].name, c[k].value);
+    }
 }
 
 void bt_describe(GString *out)
 {
     pthread_mutex_lock(&cache_lock);
+    bool any = false;
     for (unsigned k = 0; k < BT_CPUS; k++) {
         if (bt_cpus[k]) {
             describe(bt_cpus[k], out);
             g_string_append_c(out, '\n');
+            any = true;
         }
+    }
+    if (any) {
+        g_string_append_printf(out, "cache: %" PRIu64 " of %td KiB, emptied %u times\n",
+                               cache_used() >> 10, (cache_end - cache_start) >> 10,
+                               cache_generation - 1);
     }
     pthread_mutex_unlock(&cache_lock);
 }
 
-
 static void bt_detach(struct vcpu *cpu)
 {
-
     struct bt_cpu *b = bt_of(cpu);
     g_autoptr(GString) text = g_string_new(NULL);
     describe(b, text);
-    log_line(LOG_JIT_STATS, "%s", text->str);
+    log_line(LOG_JIT_STATS, "%s; cache: %" PRIu64 " KiB, emptied %u times", text->str,
+             cache_used() >> 10, cache_generation - 1);
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);
