@@ -4,8 +4,10 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "manage/daemon/dispatch.h"
+#include "manage/daemon/network.h"
 #include "manage/daemon/paths.h"
 #include "manage/daemon/server.h"
+#include "manage/daemon/storage.h"
 
 #include <fcntl.h>
 #include <glib-unix.h>
@@ -17,7 +19,9 @@
  * lodged: its options, its rooms, its life.
  */
 static const struct daemon_room *const rooms[] = {
-    /* &room_networks, ...: they start in this order and stop in the opposite one. */
+    /* They start in this order and stop in the opposite one. */
+    &room_network,
+    &room_storage,
     NULL,
 };
 

@@ -15,6 +15,10 @@
 void daemon_lock(void);
 void daemon_unlock(void);
 bool daemon_lock_held(void); /* by this thread; for assertions */
+/* Gives the lock up until somebody has called daemon_wake(), or up to @end of
+ * g_get_monotonic_time(): then false.  Who waits looks again at what it waits for. */
+bool daemon_wait(gint64 end);
+void daemon_wake(void);
 
 /*
  * DAEMON_RUN is gone after a restart of the host, DAEMON_ETC holds definitions, DAEMON_VAR what

@@ -25,6 +25,23 @@ bool daemon_lock_held(void)
     return held;
 }
 
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+
+bool daemon_wait(gint64 end)
+{
+    struct timespec until = {.tv_sec = end / G_USEC_PER_SEC,
+                             .tv_nsec = end % G_USEC_PER_SEC * 1000};
+    held = false;
+    int result = pthread_cond_clockwait(&changed, &lock, CLOCK_MONOTONIC, &until);
+    held = true;
+    return result == 0;
+}
+
+void daemon_wake(void)
+{
+    pthread_cond_broadcast(&changed);
+}
+
 /* As many calls may wait for sick machines before others wait for a thread. */
 enum { WORKERS_MAX = 128, WORKERS_KEPT = 4 };
 

@@ -122,28 +122,11 @@ static const struct xml_row vlan_rows[] = {
 };
 static const struct xml_table vlan_table = XML_TABLE("vlan", struct net_vlan, vlan_rows);
 
-static const struct xml_row rate_rows[] = {
-    XML_INT(struct net_rate, average, "@average", 0),
-    XML_INT(struct net_rate, peak, "@peak", 0),
-    XML_INT(struct net_rate, burst, "@burst", 0),
-    XML_INT(struct net_rate, floor, "@floor", 0),
-};
-static const struct xml_table inbound_table = XML_TABLE("inbound", struct net_rate, rate_rows);
-static const struct xml_table outbound_table = XML_TABLE("outbound", struct net_rate, rate_rows);
-
-static const struct xml_row bandwidth_rows[] = {
-    XML_STRUCT(struct net_bandwidth, inbound, "inbound", &inbound_table, 0),
-    XML_STRUCT(struct net_bandwidth, outbound, "outbound", &outbound_table, 0),
-};
-static const struct xml_table bandwidth_table =
-    XML_TABLE("bandwidth", struct net_bandwidth, bandwidth_rows);
-
 static const struct xml_row portgroup_rows[] = {
     XML_TEXT(struct net_portgroup, name, "@name", XML_REQUIRED),
     XML_YESNO(struct net_portgroup, by_default, "@default", 0),
     XML_YESNO(struct net_portgroup, trust, "@trustGuestRxFilters", 0),
     XML_STRUCT(struct net_portgroup, vlan, "vlan", &vlan_table, 0),
-    XML_STRUCT(struct net_portgroup, bandwidth, "bandwidth", &bandwidth_table, 0),
     XML_YESNO(struct net_portgroup, isolated, "port/@isolated", 0),
 };
 const struct xml_table net_portgroup_table =
@@ -183,7 +166,6 @@ static const struct xml_row network_rows[] = {
     XML_LIST(N, srvs, "dns/srv", &net_srv_table, 0),
     XML_LIST(N, dns_hosts, "dns/host", &net_dns_host_table, 0),
     XML_STRUCT(N, vlan, "vlan", &vlan_table, 0),
-    XML_STRUCT(N, bandwidth, "bandwidth", &bandwidth_table, 0),
     XML_YESNO(N, isolated, "port/@isolated", 0),
     XML_LIST(N, ips, "ip", &ip_table, 0),
     XML_LIST(N, routes, "route", &route_table, 0),

@@ -67,12 +67,6 @@ struct net_tag {
     int64_t id;
     char *native; /* "tagged" or "untagged" */
 };
-struct net_rate {
-    int64_t average, peak, burst, floor; /* kilobytes a second; burst: kilobytes */
-};
-struct net_bandwidth {
-    struct net_rate *inbound, *outbound;
-};
 struct net_vlan {
     enum tristate trunk;
     GPtrArray *tags; /* struct net_tag */
@@ -81,7 +75,6 @@ struct net_portgroup {
     char *name;
     enum tristate by_default, trust, isolated;
     struct net_vlan *vlan;
-    struct net_bandwidth *bandwidth;
 };
 
 /* What has no place in libvirt's words: of <metadata>, in the name space NETWORK_NAMESPACE. */
@@ -123,7 +116,6 @@ struct network_def {
     enum tristate dns_enable, dns_plain;
     GPtrArray *forwarders, *txts, *srvs, *dns_hosts;
     struct net_vlan *vlan;
-    struct net_bandwidth *bandwidth;
     enum tristate isolated;
     GPtrArray *ips, *routes, *portgroups;
     GPtrArray *forwarded; /* struct net_forwarded; read out of .metadata */

@@ -1,0 +1,650 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* network: the list of networks, what lasts of them, and their starting and stopping. */
+#include "manage/daemon/network.h"
+
+#include "manage/daemon/netlink.h"
+#include "manage/daemon/network_parts.h"
+#include "manage/daemon/poller.h"
+#include "manage/daemon/verb.h"
+#include "manage/model/pool.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { CHANGE_WAIT = 30 }; /* seconds until a second change gives up */
+
+GPtrArray *networks;
+
+/* ---- the list ---- */
+
+static void network_unref(struct network *net)
+{
+    if (!--net->refs) {
+        network_def_free(net->def);
+        network_def_free(net->next);
+        g_free(net);
+    }
+}
+
+struct network *network_find(const char *name)
+{
+    for (unsigned i = 0; i < networks->len; i++) {
+        struct network *net = networks->pdata[i];
+        if (!strcmp(net->def->name, name)) {
+            return net;
+        }
+    }
+    return NULL;
+}
+
+struct network *network_find_uuid(const uint8_t uuid[16])
+{
+    uint8_t own[16];
+    for (unsigned i = 0; i < networks->len; i++) {
+        struct network *net = networks->pdata[i];
+        uuid_bytes(net->def->uuid, own);
+        if (!memcmp(own, uuid, sizeof(own))) {
+            return net;
+        }
+    }
+    return NULL;
+}
+
+/* Another network that has the bridge. */
+static const struct network *bridge_owner(const char *bridge, const struct network *but)
+{
+    for (unsigned i = 0; i < networks->len; i++) {
+        const struct network *net = networks->pdata[i];
+        if (net != but && network_has_own_bridge(net->def) &&
+            !g_strcmp0(net->def->bridge, bridge)) {
+            return net;
+        }
+    }
+    return NULL;
+}
+
+/* A name for the bridge of a network that does not say one, or has a '%d' in it. */
+static bool choose_bridge(struct network_def *def, const struct network *own, GError **error)
+{
+    enum { BRIDGES_MAX = 1000 };
+    const char *percent = def->bridge ? strstr(def->bridge, "%d") : NULL;
+    if (!network_has_own_bridge(def) || (def->bridge && !percent)) {
+        return true;
+    }
+    for (unsigned i = 0; i < BRIDGES_MAX; i++) {
+        g_autofree char *name = def->bridge
+                                    ? g_strdup_printf("%.*s%u%s", (int)(percent - def->bridge),
+                                                      def->bridge, i, percent + 2)
+                                    : g_strdup_printf("virbr%u", i);
+        if (strlen(name) < IFNAMSIZ && !bridge_owner(name, own) && !link_index(name)) {
+            g_free(def->bridge);
+            def->bridge = g_steal_pointer(&name);
+            return true;
+        }
+    }
+    libvirt_error(error, ERR_INTERNAL, "Bridge generation exceeded max id %d", BRIDGES_MAX);
+    return false;
+}
+
+static bool may_add(struct network_def *def, bool transient, GError **error)
+{
+    uint8_t uuid[16];
+    uuid_bytes(def->uuid, uuid);
+    struct network *named = network_find(def->name), *same = network_find_uuid(uuid);
+    if (same && strcmp(same->def->name, def->name)) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "network '%s' is already defined with uuid %s",
+                      same->def->name, def->uuid);
+        return false;
+    }
+    if (named && named != same) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "network '%s' already exists with uuid %s",
+                      def->name, named->def->uuid);
+        return false;
+    }
+    if (named && transient && named->active) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "network is already active as '%s'", def->name);
+        return false;
+    }
+    if (!choose_bridge(def, named, error)) {
+        return false;
+    }
+    if (network_has_own_bridge(def) && bridge_owner(def->bridge, named)) {
+        libvirt_error(error, ERR_INTERNAL, "bridge name '%s' already in use.", def->bridge);
+        return false;
+    }
+    return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct network *const *x = a, *const *y = b;
+    return strcmp((*x)->def->name, (*y)->def->name);
+}
+
+static struct network *network_new(struct network_def *def)
+{
+    struct network *net = g_new0(struct network, 1);
+    net->def = def;
+    net->refs = 1;
+    g_ptr_array_add(networks, net);
+    g_ptr_array_sort(networks, by_name);
+    return net;
+}
+
+struct network *network_add(struct network_def *def, bool transient, GError **error)
+{
+    if (!may_add(def, transient, error)) {
+        network_def_free(def);
+        return NULL;
+    }
+    struct network *net = network_find(def->name);
+    if (!net) {
+        return network_new(def);
+    }
+    struct network_def **place = net->active || net->changing ? &net->next : &net->def;
+    network_def_free(*place);
+    *place = def;
+    return net;
+}
+
+void network_remove(struct network *net)
+{
+    if (!net->gone) {
+        net->gone = true;
+        g_ptr_array_remove(networks, net);
+        network_unref(net);
+    }
+}
+
+/* ---- what lasts ---- */
+
+static char *file_of(enum daemon_place place, const char *folder, const char *name)
+{
+    g_autofree char *file = g_strconcat(name, ".xml", NULL);
+    return place == DAEMON_RUN ? daemon_path(place, "network", file, NULL)
+           : folder            ? daemon_path(place, "qemu", "networks", folder, file, NULL)
+                               : daemon_path(place, "qemu", "networks", file, NULL);
+}
+
+const struct network_def *network_lasting(const struct network *net)
+{
+    return net->next ? net->next : net->def;
+}
+
+bool network_save(const struct network *net, GError **error)
+{
+    const struct network_def *def = network_lasting(net);
+    g_autofree char *file = g_strconcat(def->name, ".xml", NULL);
+    g_autofree char *path =
+        daemon_path_make(DAEMON_ETC, 0700, error, "qemu", "networks", file, NULL);
+    g_autofree char *text = network_format(def);
+    return path && daemon_write_file(path, text, -1, 0600, error);
+}
+
+bool network_set_autostart(struct network *net, bool on, GError **error)
+{
+    g_autofree char *file = g_strconcat(net->def->name, ".xml", NULL);
+    g_autofree char *link =
+        daemon_path_make(DAEMON_ETC, 0700, error, "qemu", "networks", "autostart", file, NULL);
+    g_autofree char *target = g_strconcat("../", file, NULL);
+    if (!link) {
+        return false;
+    }
+    int result = on ? symlink(target, link) : unlink(link);
+    if (result < 0 && errno != (on ? EEXIST : ENOENT)) {
+        libvirt_error(error, ERR_SYSTEM, "Failed to %s '%s': %s",
+                      on ? "create symlink" : "delete symlink", link, g_strerror(errno));
+        return false;
+    }
+    net->autostart = on;
+    return true;
+}
+
+bool network_forget_files(struct network *net, GError **error)
+{
+    g_autofree char *path = file_of(DAEMON_ETC, NULL, net->def->name);
+    if (net->autostart && !network_set_autostart(net, false, error)) {
+        return false;
+    }
+    if (unlink(path) < 0 && errno != ENOENT) {
+        libvirt_error(error, ERR_SYSTEM, "cannot remove config file '%s': %s", path,
+                      g_strerror(errno));
+        return false;
+    }
+    net->persistent = false;
+    return true;
+}
+
+/* That it runs, for the next daemon. */
+static void note_running(const struct network *net)
+{
+    g_autoptr(GError) error = NULL;
+    g_autofree char *file = g_strconcat(net->def->name, ".xml", NULL);
+    g_autofree char *path = daemon_path_make(DAEMON_RUN, 0755, &error, "network", file, NULL);
+    g_autofree char *text = network_format(net->def);
+    if (path && !net->active) {
+        unlink(path);
+    } else if (!path || !daemon_write_file(path, text, -1, 0600, &error)) {
+        daemon_log("network %s: %s", net->def->name, error->message);
+    }
+}
+
+void network_event(const struct network *net, int event)
+{
+    rpc_event_network message = {.net.name = net->def->name, .event = event};
+    uuid_bytes(net->def->uuid, (uint8_t *)message.net.uuid);
+    event_network_lifecycle(&message);
+}
+
+/* ---- jobs ---- */
+
+bool network_change(struct network *net, GError **error)
+{
+    gint64 end = g_get_monotonic_time() + CHANGE_WAIT * G_USEC_PER_SEC;
+    bool in_time = true;
+    net->refs++;
+    while (in_time && net->changing) {
+        in_time = daemon_wait(end);
+    }
+    if (net->gone) {
+        libvirt_error(error, ERR_NO_NETWORK, "no network with matching name '%s'", net->def->name);
+    } else if (!in_time) {
+        libvirt_error(error, ERR_OPERATION_TIMEOUT, "network '%s' is being changed",
+                      net->def->name);
+    } else {
+        net->changing = true;
+        return true;
+    }
+    network_unref(net);
+    return false;
+}
+
+static void take_next(struct network *net)
+{
+    if (net->next && !net->active) {
+        network_def_free(net->def);
+        net->def = g_steal_pointer(&net->next);
+    }
+}
+
+void network_changed(struct network *net)
+{
+    net->changing = false;
+    take_next(net);
+    network_unref(net);
+    daemon_wake();
+}
+
+/* ---- the bridge and what hangs on it; without the lock ---- */
+
+static bool write_switch(const char *path, const char *value)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool ok = fd >= 0 && write(fd, value, strlen(value)) == (ssize_t)strlen(value);
+    if (fd >= 0) {
+        close(fd);
+    }
+    return ok;
+}
+
+static bool has_ipv6(const struct network_def *def)
+{
+    bool has = def->ipv6 == TRI_YES;
+    for (unsigned i = 0; i < xml_count(def->ips); i++) {
+        has |= ((struct net_ip *)def->ips->pdata[i])->af == AF_INET6;
+    }
+    return has;
+}
+
+/* Nobody else may route to the same addresses. */
+static bool addresses_free(const struct network_def *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->ips); i++) {
+        const struct net_ip *ip = def->ips->pdata[i];
+        g_autofree char *device = NULL;
+        if (!route_device(ip->af, &ip->binary, ip->bits, &device, error)) {
+            return false;
+        }
+        if (device && strcmp(device, def->bridge)) {
+            libvirt_error(error, ERR_INTERNAL, "Network is already in use by interface %s", device);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool routing_on(const struct network_def *def, GError **error)
+{
+    if (def->mode == FORWARD_NONE && !def->forwarded->len) {
+        return true;
+    }
+    bool ok = write_switch("/proc/sys/net/ipv4/ip_forward", "1\n");
+    if (ok && has_ipv6(def)) {
+        ok = write_switch("/proc/sys/net/ipv6/conf/all/forwarding", "1\n");
+    }
+    if (!ok) {
+        libvirt_error(error, ERR_SYSTEM, "failed to enable IP forwarding: %s", g_strerror(errno));
+    }
+    return ok;
+}
+
+static bool bridge_addresses(const struct network_def *def, GError **error)
+{
+    if (!has_ipv6(def)) {
+        g_autofree char *path =
+            g_strdup_printf("/proc/sys/net/ipv6/conf/%s/disable_ipv6", def->bridge);
+        write_switch(path, "1\n"); /* a kernel without IPv6 has no such file */
+    }
+    bool ok = true;
+    for (unsigned i = 0; ok && i < xml_count(def->ips); i++) {
+        const struct net_ip *ip = def->ips->pdata[i];
+        ok = address_add(def->bridge, ip->af, &ip->binary, ip->bits, error);
+    }
+    ok = ok && link_up(def->bridge, error);
+    for (unsigned i = 0; ok && i < xml_count(def->routes); i++) {
+        const struct net_route *r = def->routes->pdata[i];
+        ok = route_add(def->bridge, r->af, &r->binary, r->bits, &r->via,
+                       r->metric == XML_ABSENT ? 0 : (unsigned)r->metric, error);
+    }
+    return ok;
+}
+
+static bool any_vlan(const struct network_def *def)
+{
+    bool any = def->vlan;
+    for (unsigned i = 0; i < xml_count(def->portgroups); i++) {
+        any |= ((struct net_portgroup *)def->portgroups->pdata[i])->vlan != NULL;
+    }
+    return any;
+}
+
+static bool bridge_make(const struct network_def *def, GError **error)
+{
+    struct bridge bridge = {.name = def->bridge,
+                            .stp = def->stp == TRI_YES,
+                            .delay = (unsigned)def->delay,
+                            .vlans = any_vlan(def)};
+    mac_parse(def->mac, bridge.mac);
+    return bridge_create(&bridge, error) &&
+           (def->mtu == XML_ABSENT || link_set_mtu(def->bridge, (unsigned)def->mtu, error));
+}
+
+static bool own_start(const struct network_def *def, GError **error)
+{
+    if (link_index(def->bridge)) {
+        libvirt_error(error, ERR_OPERATION_FAILED,
+                      "bridge name '%s' is taken: there is a device of that name", def->bridge);
+        return false;
+    }
+    if (!addresses_free(def, error) || !bridge_make(def, error)) {
+        return false;
+    }
+    bool ruled = false;
+    bool ok = bridge_addresses(def, error) && routing_on(def, error) &&
+              (ruled = rules_put(def, error)) &&
+              (!dnsmasq_wanted(def) || dnsmasq_start(def, error));
+    if (!ok) {
+        if (ruled) {
+            rules_drop(def, NULL);
+        }
+        link_delete(def->bridge, NULL);
+    }
+    return ok;
+}
+
+/* What the host must have that is not ours. */
+static bool others_start(const struct network_def *def, GError **error)
+{
+    if (def->bridge && !link_is_bridge(def->bridge, NULL)) {
+        libvirt_error(error, ERR_OPERATION_FAILED,
+                      "network '%s' needs bridge '%s', which the host lacks", def->name,
+                      def->bridge);
+        return false;
+    }
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct net_interface *one = def->interfaces->pdata[i];
+        if (!link_index(one->dev)) {
+            libvirt_error(error, ERR_OPERATION_FAILED,
+                          "network '%s' needs device '%s', which the host lacks", def->name,
+                          one->dev);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void own_stop(const struct network_def *def)
+{
+    dnsmasq_stop(def);
+    dnsmasq_forget(def);
+    rules_drop(def, NULL);
+    if (link_index(def->bridge)) {
+        link_delete(def->bridge, NULL);
+    }
+}
+
+bool network_start(struct network *net, GError **error)
+{
+    struct network_def *live = network_def_copy(net->def);
+    if (live->mode == FORWARD_NAT && live->port_start == XML_ABSENT && !live->nat_start) {
+        live->port_start = 1024; /* what it comes to, as libvirt tells of running networks */
+        live->port_end = 65535;
+    }
+    daemon_unlock();
+    bool ok = network_has_own_bridge(live) ? own_start(live, error) : others_start(live, error);
+    daemon_lock();
+    if (!ok) {
+        network_def_free(live);
+        return false;
+    }
+    if (net->next || !net->persistent) {
+        network_def_free(net->def);
+    } else {
+        net->next = net->def;
+    }
+    net->def = live;
+    net->active = true;
+    note_running(net);
+    return true;
+}
+
+bool network_stop(struct network *net, GError **error)
+{
+    (void)error;
+    if (network_has_own_bridge(net->def)) {
+        daemon_unlock();
+        own_stop(net->def);
+        daemon_lock();
+    }
+    net->active = false;
+    note_running(net);
+    take_next(net);
+    return true;
+}
+
+bool network_apply(struct network *net, struct network_def *live, GError **error)
+{
+    bool ok = true;
+    if (network_has_own_bridge(live)) {
+        daemon_unlock();
+        dnsmasq_stop(net->def);
+        ok = rules_put(live, error) && (!dnsmasq_wanted(live) || dnsmasq_start(live, error));
+        if (!ok) { /* as it was */
+            rules_put(net->def, NULL);
+            if (dnsmasq_wanted(net->def)) {
+                dnsmasq_start(net->def, NULL);
+            }
+        }
+        daemon_lock();
+    }
+    if (ok) {
+        network_def_free(net->def);
+        net->def = live;
+        note_running(net);
+    }
+    return ok;
+}
+
+/* ---- when others flush the firewall ---- */
+
+static struct watch watch = {.fd = -1};
+static guint mend_timer;
+
+/* On a worker thread. */
+static void mend(void *unused)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GPtrArray) there = rules_list(&error);
+    (void)unused;
+    daemon_lock();
+    for (unsigned i = 0; there && i < networks->len; i++) {
+        struct network *net = networks->pdata[i];
+        bool ruled = net->active && network_has_own_bridge(net->def);
+        g_autofree char *name = ruled ? rules_name(net->def) : NULL;
+        if (!name || net->changing ||
+            g_ptr_array_find_with_equal_func(there, name, g_str_equal, NULL)) {
+            continue;
+        }
+        struct network_def *def = network_def_copy(net->def);
+        if (network_change(net, NULL)) {
+            daemon_unlock();
+            bool ok = rules_put(def, &error);
+            daemon_log("network %s: its firewall rules were gone%s%s", def->name,
+                       ok ? " and are back" : ": ", ok ? "" : error->message);
+            daemon_lock();
+            network_changed(net);
+            g_clear_error(&error);
+            i = UINT_MAX; /* the list may have changed */
+            g_ptr_array_add(there, g_steal_pointer(&name));
+        }
+        network_def_free(def);
+    }
+    daemon_unlock();
+}
+
+static gboolean mend_now(void *unused)
+{
+    (void)unused;
+    mend_timer = 0;
+    daemon_worker(mend, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+/* Main loop.  Whoever reloads a firewall does so in several steps: wait until it is quiet. */
+static void tables_changed(struct watch *w, uint32_t events)
+{
+    enum { QUIET_MS = 200 };
+    (void)events;
+    if (rules_watch_read(w->fd)) {
+        g_clear_handle_id(&mend_timer, g_source_remove);
+        mend_timer = g_timeout_add(QUIET_MS, mend_now, NULL);
+    }
+}
+
+/* ---- start and end of the daemon ---- */
+
+static const char default_network[] =
+    "<network><name>default</name><bridge name='virbr0'/><forward/>"
+    "<ip address='192.168.122.1' netmask='255.255.255.0'>"
+    "<dhcp><range start='192.168.122.2' end='192.168.122.254'/></dhcp></ip></network>";
+
+static void load_text(const char *text, const char *name, bool running)
+{
+    g_autoptr(GError) error = NULL;
+    struct network_def *def = network_parse(text, &error);
+    struct network *net = def ? network_find(def->name) : NULL;
+    if (def && running) {
+        net = net ? net : network_new(def);
+        if (net->def != def) {
+            net->next = net->def;
+            net->def = def;
+        }
+        net->active = true;
+    } else if (def) {
+        net = network_add(def, false, &error);
+    }
+    if (!net) {
+        daemon_log("network %s: %s", name, error->message);
+        return;
+    }
+    g_autofree char *link = file_of(DAEMON_ETC, "autostart", net->def->name);
+    net->persistent |= !running;
+    net->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
+}
+
+static void load_folder(const char *folder, bool running)
+{
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL), *text = NULL;
+        if (g_str_has_suffix(name, ".xml") && g_file_get_contents(path, &text, NULL, NULL)) {
+            load_text(text, name, running);
+        }
+    }
+}
+
+/* The first start of all: there is a network that everybody's machines ask for. */
+static bool ship_default(GError **error)
+{
+    load_text(default_network, "default", false);
+    struct network *net = network_find("default");
+    return !net || network_save(net, error);
+}
+
+/* What ran when the last daemon ended, and what is to run. */
+static void wake(struct network *net)
+{
+    g_autoptr(GError) error = NULL;
+    bool ok = true;
+    if (!network_change(net, NULL)) {
+        return;
+    }
+    if (net->active && network_has_own_bridge(net->def)) {
+        if (!link_is_bridge(net->def->bridge, NULL)) { /* the host has started anew */
+            net->active = false;
+            note_running(net);
+            take_next(net);
+        } else {
+            ok = rules_put(net->def, &error) &&
+                 (!dnsmasq_wanted(net->def) || dnsmasq_running(net->def) ||
+                  dnsmasq_start(net->def, &error));
+        }
+    }
+    if (!net->active && net->autostart) {
+        ok = network_start(net, &error);
+    }
+    if (!ok) {
+        daemon_log("network %s: %s", net->def->name, error->message);
+    }
+    if (!net->active && !net->persistent) {
+        network_remove(net);
+    }
+    network_changed(net);
+}
+
+static bool start(GError **error)
+{
+    g_autofree char *defined = daemon_path(DAEMON_ETC, "qemu", "networks", NULL);
+    g_autofree char *running = daemon_path(DAEMON_RUN, "network", NULL);
+    networks = g_ptr_array_new();
+    bool first = !g_file_test(defined, G_FILE_TEST_IS_DIR) && !daemon_is_session();
+    load_folder(defined, false);
+    if (first && !ship_default(error)) {
+        return false;
+    }
+    load_folder(running, true);
+    g_autoptr(GPtrArray) all = g_ptr_array_copy(networks, NULL, NULL);
+    for (unsigned i = 0; i < all->len; i++) {
+        wake(all->pdata[i]);
+    }
+    watch = (struct watch){.fd = rules_watch(NULL), .events = EPOLLIN, .ready = tables_changed};
+    if (watch.fd >= 0) {
+        poller_add(&watch);
+    }
+    return true;
+}
+
+const struct daemon_room room_network = {.name = "network", .start = start};

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "manage/daemon/daemon.h"
+#include "manage/model/network.h"
+
+#include <net/if.h>
+
+/*
+ * The networks of this daemon, and what a machine's interface is attached to.  All of it
+ * belongs to the daemon lock.
+ *
+ * Starting and stopping give the lock up; the network's job flag is held meanwhile.
+ */
+struct network {
+    struct network_def *def;
+    struct network_def *next; /* defined while it runs: what it is after it was stopped; or NULL */
+    bool active, persistent, autostart;
+    bool changing;
+    bool gone; /* no longer in the list */
+    unsigned refs;
+};
+
+enum { NETWORK_DEFINED, NETWORK_UNDEFINED, NETWORK_STARTED, NETWORK_STOPPED };
+
+extern GPtrArray *networks; /* struct network, by name */
+extern const struct daemon_room room_network;
+
+struct network *network_find(const char *name);
+struct network *network_find_uuid(const uint8_t uuid[16]);
+/* A new network or the one of that name with its definition changed; takes @def over.  With
+ * @transient: one that is to be started now and to be forgotten when it is stopped. */
+struct network *network_add(struct network_def *def, bool transient, GError **error);
+void network_remove(struct network *net);
+const struct network_def *network_lasting(const struct network *net);
+bool network_save(const struct network *net, GError **error);
+bool network_forget_files(struct network *net, GError **error);
+bool network_set_autostart(struct network *net, bool on, GError **error);
+void network_event(const struct network *net, int event);
+
+/* Waits for whoever changes it, for a while only; ended by network_changed(). */
+bool network_change(struct network *net, GError **error);
+void network_changed(struct network *net);
+/* With network_change() in force; they give up the lock. */
+bool network_start(struct network *net, GError **error);
+bool network_stop(struct network *net, GError **error);
+/* What runs becomes @live, which is taken over on success, without an interruption of ports. */
+bool network_apply(struct network *net, struct network_def *live, GError **error);
+
+/* ---- what a machine's interface is attached to ---- */
+
+/* What <interface> says; what is NULL or 0 is not said. */
+struct port_want {
+    const char *network, *portgroup; /* of type "network" */
+    const char *bridge;              /* of type "bridge" */
+    const char *lower, *mode;        /* of type "direct": macvtap over a device of the host */
+    const char *device;              /* the host's name for the port */
+    uint8_t mac[6];                  /* the guest's */
+    bool vnet_header;                /* virtio: packets with a header for offloading */
+    unsigned queues;                 /* descriptors that are wanted; 0 counts as 1 */
+    unsigned mtu;                    /* 0: that of the network */
+    const struct net_vlan *vlan;     /* instead of that of portgroup or network */
+    enum tristate isolated;
+};
+
+enum { PORT_QUEUES_MAX = 256 };
+struct port {
+    char device[IFNAMSIZ]; /* "vnet0", "macvtap0" */
+    char bridge[IFNAMSIZ]; /* "": none */
+    char mode[16];         /* of macvtap; "": it is a tap */
+    unsigned mtu;          /* 0: the usual one */
+    int *fds;              /* .queues of them, the caller's; g_malloc'd */
+    unsigned queues;
+};
+
+/*
+ * Makes a tap on the bridge, or a macvtap.  It lives as long as its descriptors are open (a
+ * macvtap: until port_detach()).  May be called with the lock held: it does not wait.
+ * ERR_OPERATION_INVALID if the network does not run.
+ */
+bool port_attach(const struct port_want *want, struct port *out, GError **error);
+/* After the machine has closed its descriptors; also if it is gone already. */
+void port_detach(const char *device);
+/* <link state=> of a running port: whether frames pass. */
+bool port_set_link(const char *device, bool up, GError **error);
+void port_clear(struct port *port); /* closes and frees */

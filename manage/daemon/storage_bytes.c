@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* storage_bytes: what all volumes with a path have in common, whatever pool they are in. */
+#include "base/util.h"
+#include "host/image/chain.h"
+#include "manage/daemon/storage_kind.h"
+#include "manage/error.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+
+enum { CHUNK = 1 << 20 };
+
+/* ---- what stat() tells ---- */
+
+static char *moment(const struct timespec *t)
+{
+    return t->tv_nsec ? g_strdup_printf("%" PRId64 ".%09ld", (int64_t)t->tv_sec, t->tv_nsec)
+                      : g_strdup_printf("%" PRId64, (int64_t)t->tv_sec);
+}
+
+void bytes_look(const struct stat *st, struct permissions **p, struct timestamps **t)
+{
+    permissions_set(p, st->st_mode, st->st_uid, st->st_gid);
+    *t = *t ? *t : timestamps_new();
+    g_free((*t)->atime);
+    g_free((*t)->mtime);
+    g_free((*t)->ctime);
+    g_free((*t)->btime);
+    (*t)->atime = moment(&st->st_atim);
+    (*t)->mtime = moment(&st->st_mtim);
+    (*t)->ctime = moment(&st->st_ctim);
+    (*t)->btime = g_strdup("0"); /* stat() does not tell */
+}
+
+bool bytes_set_permissions(const char *path, const struct permissions *p, mode_t fallback,
+                           GError **error)
+{
+    mode_t mode = permissions_mode(p);
+    mode = mode == (mode_t)-1 ? fallback : mode;
+    uid_t owner = p && p->owner >= 0 ? (uid_t)p->owner : (uid_t)-1;
+    gid_t group = p && p->group >= 0 ? (gid_t)p->group : (gid_t)-1;
+    if ((owner != (uid_t)-1 || group != (gid_t)-1) && lchown(path, owner, group) < 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot chown '%s' to (%d, %d): %s", path, (int)owner,
+                      (int)group, g_strerror(errno));
+        return false;
+    }
+    if (mode != (mode_t)-1 && chmod(path, mode) < 0) { /* after chown(), which clears bits */
+        libvirt_error(error, ERR_SYSTEM, "cannot set mode of '%s' to 0%o: %s", path, mode,
+                      g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+bool device_vol_refresh(struct pool_def *def, struct volume_def *vol, GError **error)
+{
+    uint64_t size = 0;
+    struct stat st;
+    (void)def;
+    autofd int fd = open(vol->path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY);
+    if (fd < 0 || fstat(fd, &st) < 0 || !S_ISBLK(st.st_mode) ||
+        ioctl(fd, BLKGETSIZE64, &size) < 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot open volume '%s': %s", vol->path,
+                      g_strerror(errno));
+        return false;
+    }
+    vol->type = 1 + VOLUME_BLOCK;
+    bytes_look(&st, &vol->permissions, &vol->timestamps);
+    vol->capacity = vol->allocation = vol->physical = (int64_t)size;
+    return true;
+}
+
+/* ---- copying ---- */
+
+static struct node *open_volume(const struct volume_def *vol, unsigned flags, GError **error)
+{
+    g_autoptr(GError) inner = NULL;
+    const char *format = vol->format;
+    bool plain = !format || !strcmp(format, "none") || !strcmp(format, "iso") ||
+                 vol->type == 1 + VOLUME_BLOCK;
+    struct chain_open how = {.name = vol->path, .format = plain ? "raw" : format, .flags = flags};
+    struct node *node = chain_open(&how, &inner);
+    if (!node) {
+        libvirt_error(error, ERR_SYSTEM, "cannot open volume '%s': %s", vol->path, inner->message);
+    }
+    return node;
+}
+
+static bool all_zero(const uint8_t *p, size_t n)
+{
+    return !n || (!p[0] && !memcmp(p, p + 1, n - 1));
+}
+
+static int copy_data(struct node *from, struct node *to, uint64_t at, uint64_t n, bool to_is_zero,
+                     uint8_t *buffer)
+{
+    int result = 0;
+    for (uint64_t done = 0; !result && done < n;) {
+        size_t part = (size_t)MIN(n - done, CHUNK);
+        result = chain_read(from, at + done, buffer, part);
+        if (!result && !(to_is_zero && all_zero(buffer, part))) {
+            result = chain_write(to, at + done, buffer, part);
+        }
+        done += part;
+    }
+    return result;
+}
+
+static int copy_all(struct node *from, struct node *to, bool to_is_zero)
+{
+    struct chain_status status;
+    g_autofree uint8_t *buffer = g_malloc(CHUNK);
+    uint64_t size = MIN(from->size, to->size);
+    int result = 0;
+    for (uint64_t at = 0; !result && at < size; at += status.length) {
+        result = chain_status(from, NULL, at, size - at, &status);
+        if (!result && !status.zero) {
+            result = copy_data(from, to, at, status.length, to_is_zero, buffer);
+        } else if (!result && !to_is_zero) {
+            result = chain_zero(to, at, status.length, ZERO_UNMAP);
+        }
+    }
+    return result ? result : chain_flush(to);
+}
+
+bool bytes_copy(const struct volume_def *from, const struct volume_def *to, bool to_is_zero,
+                GError **error)
+{
+    struct node *source = open_volume(from, OPEN_READ_ONLY | OPEN_UNTRUSTED | OPEN_SHARE, error);
+    struct node *target = source ? open_volume(to, to_is_zero ? OPEN_NO_BACKING : 0, error) : NULL;
+    int result = target ? copy_all(source, target, to_is_zero) : 0;
+    if (result) {
+        libvirt_error(error, ERR_SYSTEM, "cannot copy volume '%s' to '%s': %s", from->path,
+                      to->path, g_strerror(-result));
+    }
+    if (target) {
+        chain_close(target);
+    }
+    if (source) {
+        chain_close(source);
+    }
+    return target && !result;
+}
+
+/* ---- wiping ---- */
+
+enum { WIPE_ZERO = 0, WIPE_RANDOM = 8, WIPE_TRIM = 9, PASS_RANDOM = -1 };
+
+/* Passes of one byte's value each, by libvirt's numbers of algorithms. */
+static const struct {
+    const char *name;
+    unsigned n;
+    int passes[35];
+} wipes[] = {
+    {"zero", 1, {0}},
+    {"nnsa", 4, {PASS_RANDOM, PASS_RANDOM, 0, 0}},
+    {"dod", 4, {0, 0xff, PASS_RANDOM, 0}},
+    {"bsi", 9, {0xff, 0xfe, 0xfd, 0xfb, 0xf7, 0xef, 0xdf, 0xbf, 0x7f}},
+    {"gutmann"},
+    {"schneier", 7, {0, 0xff, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
+    {"pfitzner7",
+     7,
+     {PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
+    {"pfitzner33"},
+    {"random", 1, {PASS_RANDOM}},
+    {"trim"},
+};
+
+static void fill(uint8_t *buffer, int pass)
+{
+    memset(buffer, pass == PASS_RANDOM ? 0 : pass, CHUNK);
+    for (size_t at = 0; pass == PASS_RANDOM && at < CHUNK;) {
+        ssize_t n = getrandom(buffer + at, CHUNK - at, 0);
+        at += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static int overwrite(int fd, uint64_t size, int pass)
+{
+    g_autofree uint8_t *buffer = g_malloc(CHUNK);
+    fill(buffer, pass);
+    for (uint64_t at = 0; at < size;) {
+        if (pass == PASS_RANDOM) {
+            fill(buffer, pass);
+        }
+        ssize_t n = pwrite(fd, buffer, (size_t)MIN(size - at, CHUNK), (off_t)at);
+        if (n < 0) {
+            return errno;
+        }
+        at += (uint64_t)n;
+    }
+    return fdatasync(fd) < 0 ? errno : 0;
+}
+
+static int wipe(int fd, const struct stat *st, uint64_t size, unsigned algorithm)
+{
+    /* Holes stay holes: there is nothing in them to wipe, and perhaps no space to fill them. */
+    bool sparse = S_ISREG(st->st_mode) && (uint64_t)st->st_blocks * 512 < (uint64_t)st->st_size;
+    if (algorithm == WIPE_ZERO && sparse) {
+        return ftruncate(fd, 0) < 0 || ftruncate(fd, st->st_size) < 0 ? errno : 0;
+    }
+    if (algorithm == WIPE_TRIM) {
+        int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+        return fallocate(fd, mode, 0, (off_t)size) < 0 ? errno : 0;
+    }
+    int result = 0;
+    for (unsigned i = 0; !result && i < wipes[algorithm].n; i++) {
+        result = overwrite(fd, size, wipes[algorithm].passes[i]);
+    }
+    return result;
+}
+
+bool bytes_wipe(struct pool_def *def, const struct volume_def *vol, unsigned algorithm,
+                GError **error)
+{
+    struct stat st;
+    (void)def;
+    if (algorithm >= G_N_ELEMENTS(wipes) || (!wipes[algorithm].n && algorithm != WIPE_TRIM)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "wiping algorithm %s is not supported",
+                      algorithm < G_N_ELEMENTS(wipes) ? wipes[algorithm].name : "of that number");
+        return false;
+    }
+    autofd int fd = open(vol->path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
+    int result = fd < 0 || fstat(fd, &st) < 0 ? errno : 0;
+    uint64_t size = 0;
+    if (!result && S_ISBLK(st.st_mode)) {
+        result = ioctl(fd, BLKGETSIZE64, &size) < 0 ? errno : 0;
+    } else if (!result) {
+        size = (uint64_t)st.st_size;
+    }
+    if (!result) {
+        result = wipe(fd, &st, size, algorithm);
+    }
+    if (result) {
+        libvirt_error(error, ERR_SYSTEM, "Failed to wipe storage volume with path '%s': %s",
+                      vol->path, g_strerror(result));
+    }
+    return !result;
+}

@@ -1,0 +1,548 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Verbs of storage pools. */
+#include "manage/daemon/storage.h"
+#include "manage/daemon/verb.h"
+
+#include <string.h>
+
+enum {
+    LIST_INACTIVE = 1,
+    LIST_ACTIVE = 2,
+    LIST_PERSISTENT = 4,
+    LIST_TRANSIENT = 8,
+    LIST_AUTOSTART = 16,
+    LIST_NO_AUTOSTART = 32,
+    LIST_TYPE = 5, /* the flag of a type is 1 << (LIST_TYPE + type) */
+    XML_INACTIVE = 1,
+    STATE_INACTIVE = 0,
+    STATE_BUILDING = 1,
+    STATE_RUNNING = 2,
+    WITH_BUILD = 1,
+    WITH_BUILD_OVERWRITE = 2,
+    WITH_BUILD_NO_OVERWRITE = 4,
+    DELETE_ZEROED = 1,
+    DEFINE_VALIDATE = 1, /* what is unknown is always refused */
+};
+
+static bool flags_check(unsigned flags, unsigned known, GError **error)
+{
+    if (flags & ~known) {
+        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
+    }
+    return !(flags & ~known);
+}
+
+static struct pool *get(const rpc_pool *id, GError **error)
+{
+    struct pool *pool = pool_find_uuid((const uint8_t *)id->uuid);
+    if (!pool) {
+        g_autofree char *uuid = uuid_text((const uint8_t *)id->uuid);
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s' (%s)",
+                      uuid, id->name);
+    }
+    return pool;
+}
+
+static void put(rpc_pool *out, const struct pool *pool)
+{
+    out->name = g_strdup(pool->def->name);
+    uuid_bytes(pool->def->uuid, (uint8_t *)out->uuid);
+}
+
+/* ---- finding ---- */
+
+bool verb_storage_pool_lookup_by_name(struct call *call, const rpc_text *args, rpc_pool_ret *ret,
+                                      GError **error)
+{
+    (void)call;
+    const struct pool *pool = pool_find(args->text);
+    if (!pool) {
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
+                      args->text);
+        return false;
+    }
+    put(&ret->pool, pool);
+    return true;
+}
+
+bool verb_storage_pool_lookup_by_uuid(struct call *call, const rpc_uuid_args *args,
+                                      rpc_pool_ret *ret, GError **error)
+{
+    (void)call;
+    const struct pool *pool = pool_find_uuid((const uint8_t *)args->uuid);
+    if (!pool) {
+        g_autofree char *uuid = uuid_text((const uint8_t *)args->uuid);
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s'", uuid);
+        return false;
+    }
+    put(&ret->pool, pool);
+    return true;
+}
+
+bool verb_storage_pool_lookup_by_volume(struct call *call, const rpc_volume_args *args,
+                                        rpc_pool_ret *ret, GError **error)
+{
+    (void)call;
+    const struct pool *pool = pool_find(args->vol.pool);
+    if (!pool) {
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
+                      args->vol.pool);
+        return false;
+    }
+    put(&ret->pool, pool);
+    return true;
+}
+
+bool verb_storage_pool_lookup_by_target_path(struct call *call, const rpc_text *args,
+                                             rpc_pool_ret *ret, GError **error)
+{
+    (void)call;
+    for (unsigned i = 0; i < pools->len; i++) {
+        const struct pool *pool = pools->pdata[i];
+        if (pool->active && !g_strcmp0(pool->def->path, args->text)) {
+            put(&ret->pool, pool);
+            return true;
+        }
+    }
+    libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching target path '%s'",
+                  args->text);
+    return false;
+}
+
+static bool wanted(const struct pool *pool, unsigned flags)
+{
+    unsigned types = flags >> (LIST_TYPE + 1);
+    unsigned state = pool->active ? LIST_ACTIVE : LIST_INACTIVE;
+    unsigned lasting = pool->persistent ? LIST_PERSISTENT : LIST_TRANSIENT;
+    unsigned begins = pool->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART;
+    return (!(flags & (LIST_ACTIVE | LIST_INACTIVE)) || (flags & state)) &&
+           (!(flags & (LIST_PERSISTENT | LIST_TRANSIENT)) || (flags & lasting)) &&
+           (!(flags & (LIST_AUTOSTART | LIST_NO_AUTOSTART)) || (flags & begins)) &&
+           (!types || (flags & 1u << (LIST_TYPE + pool->def->type)));
+}
+
+bool verb_connect_list_all_storage_pools(struct call *call, const rpc_list_args *args,
+                                         rpc_pools *ret, GError **error)
+{
+    (void)call;
+    (void)error;
+    unsigned n = 0;
+    rpc_pool *items = args->need_results ? g_new0(rpc_pool, pools->len) : NULL;
+    for (unsigned i = 0; i < pools->len; i++) {
+        if (wanted(pools->pdata[i], args->flags)) {
+            if (items) {
+                put(&items[n], pools->pdata[i]);
+            }
+            n++;
+        }
+    }
+    ret->items.items_val = items;
+    ret->items.items_len = items ? n : 0;
+    ret->count = n;
+    return true;
+}
+
+static int count(unsigned flags)
+{
+    int n = 0;
+    for (unsigned i = 0; i < pools->len; i++) {
+        n += wanted(pools->pdata[i], flags);
+    }
+    return n;
+}
+
+static void names(unsigned flags, int max, rpc_names *ret)
+{
+    ret->names.names_val = g_new0(rpc_string, pools->len);
+    for (unsigned i = 0; i < pools->len; i++) {
+        const struct pool *pool = pools->pdata[i];
+        if (wanted(pool, flags) && (int)ret->names.names_len < max) {
+            ret->names.names_val[ret->names.names_len++] = g_strdup(pool->def->name);
+        }
+    }
+}
+
+bool verb_connect_num_of_storage_pools(struct call *call, const rpc_none *args, rpc_int *ret,
+                                       GError **error)
+{
+    (void)call;
+    (void)args;
+    (void)error;
+    ret->value = count(LIST_ACTIVE);
+    return true;
+}
+
+bool verb_connect_num_of_defined_storage_pools(struct call *call, const rpc_none *args,
+                                               rpc_int *ret, GError **error)
+{
+    (void)call;
+    (void)args;
+    (void)error;
+    ret->value = count(LIST_INACTIVE);
+    return true;
+}
+
+bool verb_connect_list_storage_pools(struct call *call, const rpc_int *args, rpc_names *ret,
+                                     GError **error)
+{
+    (void)call;
+    (void)error;
+    names(LIST_ACTIVE, args->value, ret);
+    return true;
+}
+
+bool verb_connect_list_defined_storage_pools(struct call *call, const rpc_int *args, rpc_names *ret,
+                                             GError **error)
+{
+    (void)call;
+    (void)error;
+    names(LIST_INACTIVE, args->value, ret);
+    return true;
+}
+
+/* ---- looking ---- */
+
+bool verb_storage_pool_get_info(struct call *call, const rpc_pool_args *args, rpc_pool_info *ret,
+                                GError **error)
+{
+    (void)call;
+    const struct pool *pool = get(&args->pool, error);
+    if (!pool) {
+        return false;
+    }
+    ret->state = pool->active ? STATE_RUNNING : pool->changing ? STATE_BUILDING : STATE_INACTIVE;
+    ret->capacity = (uint64_t)pool->def->capacity;
+    ret->allocation = (uint64_t)pool->def->allocation;
+    ret->available = (uint64_t)pool->def->available;
+    return true;
+}
+
+bool verb_storage_pool_get_xml_desc(struct call *call, const rpc_pool_flags *args, rpc_text *ret,
+                                    GError **error)
+{
+    (void)call;
+    const struct pool *pool = get(&args->pool, error);
+    if (!pool || !flags_check(args->flags, XML_INACTIVE, error)) {
+        return false;
+    }
+    ret->text = pool_format(args->flags & XML_INACTIVE ? pool_lasting(pool) : pool->def);
+    return true;
+}
+
+bool verb_storage_pool_is_active(struct call *call, const rpc_pool_args *args, rpc_int *ret,
+                                 GError **error)
+{
+    (void)call;
+    const struct pool *pool = get(&args->pool, error);
+    ret->value = pool && pool->active;
+    return pool;
+}
+
+bool verb_storage_pool_is_persistent(struct call *call, const rpc_pool_args *args, rpc_int *ret,
+                                     GError **error)
+{
+    (void)call;
+    const struct pool *pool = get(&args->pool, error);
+    ret->value = pool && pool->persistent;
+    return pool;
+}
+
+bool verb_storage_pool_get_autostart(struct call *call, const rpc_pool_args *args, rpc_int *ret,
+                                     GError **error)
+{
+    (void)call;
+    const struct pool *pool = get(&args->pool, error);
+    ret->value = pool && pool->autostart;
+    return pool;
+}
+
+bool verb_storage_pool_set_autostart(struct call *call, const rpc_pool_int *args, rpc_none *ret,
+                                     GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    if (pool && !pool->persistent) {
+        libvirt_error(error, ERR_INVALID_ARG, "pool has no config file");
+        return false;
+    }
+    return pool && (pool->autostart == (args->value != 0) ||
+                    pool_set_autostart(pool, args->value != 0, error));
+}
+
+/* ---- changing ---- */
+
+bool verb_storage_pool_define_xml(struct call *call, const rpc_text_flags *args, rpc_pool_ret *ret,
+                                  GError **error)
+{
+    (void)call;
+    if (!flags_check(args->flags, DEFINE_VALIDATE, error)) {
+        return false;
+    }
+    struct pool_def *def = pool_parse(args->text, storage_rules, error);
+    bool known = def && pool_find(def->name);
+    struct pool *pool = def ? pool_add(def, false, error) : NULL;
+    if (!pool) {
+        return false;
+    }
+    if (!pool_save(pool, error)) {
+        if (!known) {
+            pool_remove(pool);
+        }
+        return false;
+    }
+    pool->persistent = true;
+    pool_event(pool, POOL_DEFINED);
+    put(&ret->pool, pool);
+    return true;
+}
+
+static bool build_flags(unsigned flags, unsigned *build, GError **error)
+{
+    *build = flags & WITH_BUILD_OVERWRITE      ? BUILD_OVERWRITE
+             : flags & WITH_BUILD_NO_OVERWRITE ? BUILD_NO_OVERWRITE
+             : flags & WITH_BUILD              ? BUILD_NEW
+                                               : UINT_MAX;
+    if ((flags & WITH_BUILD_OVERWRITE) && (flags & WITH_BUILD_NO_OVERWRITE)) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "flags 'build-overwrite' and 'build-no-overwrite' are mutually exclusive");
+        return false;
+    }
+    return flags_check(flags, WITH_BUILD | WITH_BUILD_OVERWRITE | WITH_BUILD_NO_OVERWRITE, error);
+}
+
+bool verb_storage_pool_create_xml(struct call *call, const rpc_text_flags *args, rpc_pool_ret *ret,
+                                  GError **error)
+{
+    (void)call;
+    unsigned build;
+    struct pool_def *def = build_flags(args->flags, &build, error)
+                               ? pool_parse(args->text, storage_rules, error)
+                               : NULL;
+    struct pool *pool = def ? pool_add(def, true, error) : NULL;
+    if (!pool || !pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = pool_active_check(pool, false, error) && pool_start(pool, build, error);
+    if (ok) {
+        pool_event(pool, POOL_STARTED);
+        put(&ret->pool, pool);
+    } else if (!pool->persistent && !pool->active) {
+        pool_remove(pool);
+    }
+    pool_changed(pool);
+    return ok;
+}
+
+bool verb_storage_pool_create(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
+                              GError **error)
+{
+    (void)call;
+    (void)ret;
+    unsigned build;
+    struct pool *pool = build_flags(args->flags, &build, error) ? get(&args->pool, error) : NULL;
+    if (!pool || !pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = !pool->active;
+    if (!ok) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "storage pool '%s' is already active",
+                      pool->def->name);
+    } else {
+        ok = pool_start(pool, build, error);
+    }
+    if (ok) {
+        pool_event(pool, POOL_STARTED);
+    }
+    pool_changed(pool);
+    return ok;
+}
+
+/* Something that an inactive pool's kind can do to its source or target. */
+static bool act(struct pool *pool, const char *what,
+                bool (*doing)(struct pool *, unsigned, GError **), bool possible, unsigned flags,
+                GError **error)
+{
+    if (!pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = pool_active_check(pool, false, error);
+    if (ok && !possible) {
+        libvirt_error(error, ERR_NO_SUPPORT, "pool does not support %s", what);
+        ok = false;
+    }
+    if (ok) {
+        daemon_unlock();
+        ok = doing(pool, flags, error);
+        daemon_lock();
+    }
+    if (ok) {
+        pool_event(pool, doing && !strcmp(what, "pool deletion") ? POOL_DELETED : POOL_CREATED);
+    }
+    pool_changed(pool);
+    return ok;
+}
+
+static bool build(struct pool *pool, unsigned flags, GError **error)
+{
+    return pool->kind->build(pool->def, flags, error);
+}
+
+static bool remove_target(struct pool *pool, unsigned flags, GError **error)
+{
+    (void)flags;
+    return pool->kind->remove(pool->def, error);
+}
+
+bool verb_storage_pool_build(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
+                             GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    return pool && flags_check(args->flags, BUILD_NO_OVERWRITE | BUILD_OVERWRITE, error) &&
+           act(pool, "pool building", build, pool->kind->build, args->flags, error);
+}
+
+bool verb_storage_pool_delete(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
+                              GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    if (pool && (args->flags & DELETE_ZEROED)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "deleting a pool with wiping");
+        return false;
+    }
+    return pool && act(pool, "pool deletion", remove_target, pool->kind->remove, 0, error);
+}
+
+bool verb_storage_pool_destroy(struct call *call, const rpc_pool_args *args, rpc_none *ret,
+                               GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    if (!pool || !pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = pool_active_check(pool, true, error) && pool_stop(pool, error);
+    if (ok) {
+        pool_event(pool, POOL_STOPPED);
+        if (!pool->persistent) {
+            pool_remove(pool);
+        }
+    }
+    pool_changed(pool);
+    return ok;
+}
+
+bool verb_storage_pool_undefine(struct call *call, const rpc_pool_args *args, rpc_none *ret,
+                                GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    if (!pool || !pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = pool_active_check(pool, false, error) && pool_forget_files(pool, error);
+    if (ok) {
+        pool_event(pool, POOL_UNDEFINED);
+        pool_remove(pool);
+    }
+    pool_changed(pool);
+    return ok;
+}
+
+bool verb_storage_pool_refresh(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
+                               GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct pool *pool = get(&args->pool, error);
+    if (!pool || !flags_check(args->flags, 0, error) || !pool_change(pool, error)) {
+        return false;
+    }
+    bool ok = pool_active_check(pool, true, error) && pool_refresh(pool, error);
+    pool_changed(pool);
+    return ok;
+}
+
+/* ---- what there could be ---- */
+
+bool verb_connect_find_storage_pool_sources(struct call *call, const rpc_find_sources_args *args,
+                                            rpc_text *ret, GError **error)
+{
+    (void)call;
+    int type = 0;
+    for (int i = 1; pool_type_names[i]; i++) {
+        type = strcmp(pool_type_names[i], args->type) ? type : i;
+    }
+    const struct storage_kind *kind = type ? storage_kind_find(type) : NULL;
+    if (!type) {
+        libvirt_error(error, ERR_INTERNAL, "unknown storage pool type %s", args->type);
+        return false;
+    }
+    if (!kind || !kind->find) {
+        libvirt_error(error, ERR_NO_SUPPORT, "pool type '%s' does not support source discovery",
+                      args->type);
+        return false;
+    }
+    struct pool_def *spec = pool_source_parse(args->spec ? *args->spec : NULL, error);
+    if (!spec) {
+        return false;
+    }
+    g_autoptr(GPtrArray) found = g_ptr_array_new_with_free_func((GDestroyNotify)pool_def_free);
+    daemon_unlock();
+    bool ok = kind->find(spec, found, error);
+    daemon_lock();
+    pool_def_free(spec);
+    GString *out = g_string_new("<sources>\n");
+    for (unsigned i = 0; i < found->len; i++) {
+        pool_source_format(found->pdata[i], out);
+    }
+    g_string_append(out, "</sources>\n");
+    ret->text = g_string_free(out, FALSE);
+    return ok;
+}
+
+static void append_enum(GString *out, const char *name, const char *const *values)
+{
+    g_string_append_printf(out, "      <defaultFormat type='%s'/>\n      <enum name='%s'>\n",
+                           values[0], name);
+    for (; *values; values++) {
+        g_string_append_printf(out, "        <value>%s</value>\n", *values);
+    }
+    g_string_append(out, "      </enum>\n");
+}
+
+bool verb_connect_get_storage_pool_capabilities(struct call *call, const rpc_flags *args,
+                                                rpc_text *ret, GError **error)
+{
+    (void)call;
+    if (!flags_check(args->flags, 0, error)) {
+        return false;
+    }
+    GString *out = g_string_new("<storagepoolCapabilities>\n");
+    for (int i = 1; pool_type_names[i]; i++) {
+        const struct storage_kind *kind = storage_kind_find(i);
+        g_string_append_printf(out, "  <pool type='%s' supported='%s'>\n", pool_type_names[i],
+                               kind ? "yes" : "no");
+        if (kind && kind->rules.formats) {
+            g_string_append(out, "    <poolOptions>\n");
+            append_enum(out, "sourceFormatType", kind->rules.formats);
+            g_string_append(out, "    </poolOptions>\n");
+        }
+        if (kind && kind->volume_formats) {
+            g_string_append(out, "    <volOptions>\n");
+            append_enum(out, "targetFormatType", kind->volume_formats);
+            g_string_append(out, "    </volOptions>\n");
+        }
+        g_string_append(out, "  </pool>\n");
+    }
+    g_string_append(out, "</storagepoolCapabilities>\n");
+    ret->text = g_string_free(out, FALSE);
+    return true;
+}

@@ -1,0 +1,770 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+
+/* Verbs of storage volumes. */
+#include "base/util.h"
+#include "manage/daemon/storage.h"
+#include "manage/daemon/verb.h"
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum {
+    CREATE_VALIDATE = 4, /* what is unknown is always refused */
+    DELETE_FLAGS =
+        3, /* zeroed, with snapshots: neither is kept, neither needs more than unlink() */
+    INFO_PHYSICAL = 1,
+    STREAM_SPARSE = 1,
+};
+
+static bool flags_check(unsigned flags, unsigned known, GError **error)
+{
+    if (flags & ~known) {
+        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
+    }
+    return !(flags & ~known);
+}
+
+static struct pool *get_pool(const rpc_pool *id, GError **error)
+{
+    struct pool *pool = pool_find_uuid((const uint8_t *)id->uuid);
+    if (!pool) {
+        g_autofree char *uuid = uuid_text((const uint8_t *)id->uuid);
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s' (%s)",
+                      uuid, id->name);
+    }
+    return pool && pool_active_check(pool, true, error) ? pool : NULL;
+}
+
+static struct volume *get(const rpc_volume *id, struct pool **pool, GError **error)
+{
+    *pool = pool_find(id->pool);
+    if (!*pool) {
+        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
+                      id->pool);
+        return NULL;
+    }
+    return volume_find(*pool, id->name, error);
+}
+
+static void put(rpc_volume *out, const struct pool *pool, const struct volume_def *vol)
+{
+    out->pool = g_strdup(pool->def->name);
+    out->name = g_strdup(vol->name);
+    out->key = g_strdup(vol->key ? vol->key : vol->path);
+}
+
+/* ---- finding ---- */
+
+bool verb_storage_vol_lookup_by_name(struct call *call, const rpc_pool_text *args,
+                                     rpc_volume_ret *ret, GError **error)
+{
+    (void)call;
+    struct pool *pool = get_pool(&args->pool, error);
+    const struct volume *v = pool ? volume_find(pool, args->text, error) : NULL;
+    if (v) {
+        put(&ret->vol, pool, v->def);
+    }
+    return v;
+}
+
+bool verb_storage_vol_lookup_by_key(struct call *call, const rpc_text *args, rpc_volume_ret *ret,
+                                    GError **error)
+{
+    (void)call;
+    struct pool *pool;
+    const struct volume *v = volume_find_path(args->text, &pool);
+    if (!v) {
+        libvirt_error(error, ERR_NO_STORAGE_VOL, "no storage vol with matching key %s", args->text);
+        return false;
+    }
+    put(&ret->vol, pool, v->def);
+    return true;
+}
+
+bool verb_storage_vol_lookup_by_path(struct call *call, const rpc_text *args, rpc_volume_ret *ret,
+                                     GError **error)
+{
+    (void)call;
+    struct pool *pool;
+    g_autofree char *clean = g_canonicalize_filename(args->text, "/");
+    const struct volume *v = volume_find_path(args->text, &pool);
+    v = v || args->text[0] != '/' ? v : volume_find_path(clean, &pool);
+    if (!v) {
+        libvirt_error(error, ERR_NO_STORAGE_VOL, "no storage vol with matching path '%s'",
+                      args->text);
+        return false;
+    }
+    put(&ret->vol, pool, v->def);
+    return true;
+}
+
+bool verb_storage_vol_get_path(struct call *call, const rpc_volume_args *args, rpc_text *ret,
+                               GError **error)
+{
+    (void)call;
+    struct pool *pool;
+    const struct volume *v = get(&args->vol, &pool, error);
+    ret->text = v ? g_strdup(v->def->path) : NULL;
+    return v;
+}
+
+bool verb_storage_pool_num_of_volumes(struct call *call, const rpc_pool_args *args, rpc_int *ret,
+                                      GError **error)
+{
+    (void)call;
+    const struct pool *pool = get_pool(&args->pool, error);
+    ret->value = pool ? (int)g_hash_table_size(pool->volumes) : 0;
+    return pool;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct volume *const *x = a, *const *y = b;
+    return strcmp((*x)->def->name, (*y)->def->name);
+}
+
+/* In the order of their names; the caller frees the array only. */
+static const struct volume **sorted(const struct pool *pool, unsigned *n)
+{
+    GHashTableIter at;
+    void *value;
+    const struct volume **all = g_new(const struct volume *, g_hash_table_size(pool->volumes) + 1);
+    *n = 0;
+    g_hash_table_iter_init(&at, pool->volumes);
+    while (g_hash_table_iter_next(&at, NULL, &value)) {
+        all[(*n)++] = value;
+    }
+    qsort(all, *n, sizeof(*all), by_name);
+    return all;
+}
+
+bool verb_storage_pool_list_volumes(struct call *call, const rpc_pool_int *args, rpc_names *ret,
+                                    GError **error)
+{
+    (void)call;
+    const struct pool *pool = get_pool(&args->pool, error);
+    if (!pool) {
+        return false;
+    }
+    unsigned n;
+    g_autofree const struct volume **all = sorted(pool, &n);
+    n = MIN(n, (unsigned)MAX(args->value, 0));
+    ret->names.names_val = g_new0(rpc_string, n);
+    for (; ret->names.names_len < n; ret->names.names_len++) {
+        ret->names.names_val[ret->names.names_len] = g_strdup(all[ret->names.names_len]->def->name);
+    }
+    return true;
+}
+
+bool verb_storage_pool_list_all_volumes(struct call *call, const rpc_pool_list_args *args,
+                                        rpc_volumes *ret, GError **error)
+{
+    (void)call;
+    const struct pool *pool = get_pool(&args->pool, error);
+    if (!pool || !flags_check(args->flags, 0, error)) {
+        return false;
+    }
+    unsigned n;
+    g_autofree const struct volume **all = sorted(pool, &n);
+    ret->count = n;
+    n = args->need_results ? n : 0;
+    ret->items.items_val = g_new0(rpc_volume, n);
+    for (; ret->items.items_len < n; ret->items.items_len++) {
+        put(&ret->items.items_val[ret->items.items_len], pool, all[ret->items.items_len]->def);
+    }
+    return true;
+}
+
+/* ---- work on a volume ---- */
+
+/*
+ * A volume that is worked on: nobody else changes or deletes it, and its pool stays as it is.
+ * .def is a copy that belongs to the worker.
+ */
+struct work {
+    struct pool *pool;
+    struct volume *volume;
+    struct volume_def *def;
+};
+
+static bool work_begin(struct work *w, const rpc_volume *id, GError **error)
+{
+    struct pool *pool;
+    struct volume *v = get(id, &pool, error);
+    if (!v || !pool_use(pool, error)) {
+        return false;
+    }
+    gint64 end = g_get_monotonic_time() + STORAGE_WAIT * G_USEC_PER_SEC;
+    while ((v = volume_find(pool, id->name, error)) && v->busy) {
+        if (!daemon_wait(end)) {
+            libvirt_error(error, ERR_OPERATION_INVALID, "volume '%s' is still in use.", id->name);
+            v = NULL;
+            break;
+        }
+    }
+    if (!v) {
+        pool_used(pool);
+        return false;
+    }
+    v->busy = true;
+    *w = (struct work){pool, v, volume_def_copy(v->def)};
+    return true;
+}
+
+/* @keep: what the worker knows of the volume now is true. */
+static void work_end(struct work *w, bool keep)
+{
+    w->volume->busy = false;
+    if (keep) {
+        int64_t before = MAX(w->volume->def->allocation, 0);
+        pool_account(w->pool, MAX(w->def->allocation, 0) - before);
+        struct volume_def *old = w->volume->def;
+        g_hash_table_steal(w->pool->volumes, old->name);
+        w->volume->def = w->def;
+        g_hash_table_insert(w->pool->volumes, w->def->name, w->volume);
+        volume_def_free(old);
+    } else {
+        volume_def_free(w->def);
+    }
+    pool_used(w->pool);
+}
+
+static void work_gone(struct work *w)
+{
+    pool_account(w->pool, -MAX(w->volume->def->allocation, 0));
+    g_hash_table_remove(w->pool->volumes, w->def->name);
+    volume_def_free(w->def);
+    pool_used(w->pool);
+}
+
+/*
+ * What is known of a volume, looked at afresh: its size changes while machines write to it.
+ * One that is worked on is told as it was.
+ */
+static struct volume_def *look(const rpc_volume *id, GError **error)
+{
+    struct pool *pool;
+    struct volume *v = get(id, &pool, error);
+    if (!v) {
+        return NULL;
+    }
+    struct volume_def *def = volume_def_copy(v->def);
+    if (v->busy || pool->changing || !pool->kind->vol_refresh) {
+        return def;
+    }
+    pool_use_more(pool);
+    daemon_unlock();
+    bool ok = pool->kind->vol_refresh(pool->def, def, error);
+    daemon_lock();
+    struct volume *now = volume_find(pool, id->name, NULL);
+    if (ok && now && !now->busy) {
+        struct work w = {pool, now, volume_def_copy(def)};
+        work_end(&w, true);
+    } else {
+        pool_used(pool);
+    }
+    if (!ok) {
+        g_clear_pointer(&def, volume_def_free);
+    }
+    return def;
+}
+
+bool verb_storage_vol_get_xml_desc(struct call *call, const rpc_volume_flags *args, rpc_text *ret,
+                                   GError **error)
+{
+    (void)call;
+    struct volume_def *def = flags_check(args->flags, 0, error) ? look(&args->vol, error) : NULL;
+    ret->text = def ? volume_format(def) : NULL;
+    volume_def_free(def);
+    return ret->text;
+}
+
+bool verb_storage_vol_get_info(struct call *call, const rpc_volume_args *args, rpc_volume_info *ret,
+                               GError **error)
+{
+    (void)call;
+    struct volume_def *def = look(&args->vol, error);
+    if (!def) {
+        return false;
+    }
+    ret->type = (char)(def->type - 1);
+    ret->capacity = (uint64_t)MAX(def->capacity, 0);
+    ret->allocation = (uint64_t)MAX(def->allocation, 0);
+    volume_def_free(def);
+    return true;
+}
+
+bool verb_storage_vol_get_info_flags(struct call *call, const rpc_volume_flags *args,
+                                     rpc_volume_info_flags *ret, GError **error)
+{
+    (void)call;
+    struct volume_def *def =
+        flags_check(args->flags, INFO_PHYSICAL, error) ? look(&args->vol, error) : NULL;
+    if (!def) {
+        return false;
+    }
+    int64_t taken = args->flags & INFO_PHYSICAL ? def->physical : def->allocation;
+    ret->type = (char)(def->type - 1);
+    ret->capacity = (uint64_t)MAX(def->capacity, 0);
+    ret->allocation = (uint64_t)MAX(taken, 0);
+    ret->flags = args->flags;
+    volume_def_free(def);
+    return true;
+}
+
+/* Makes @def, which is taken over, in @pool, with what @from holds if that is not NULL. */
+static bool create(struct pool *pool, struct volume_def *def, const struct volume_def *from,
+                   unsigned flags, rpc_volume_ret *ret, GError **error)
+{
+    const struct storage_kind *kind = pool->kind;
+    bool ok = false;
+    if (!kind->vol_create) {
+        libvirt_error(error, ERR_NO_SUPPORT, "storage pool does not support volume creation");
+    } else if (g_hash_table_contains(pool->volumes, def->name)) {
+        libvirt_error(error, ERR_STORAGE_VOL_EXIST, "%s", def->name);
+    } else {
+        ok = !kind->vol_plan || kind->vol_plan(pool->def, def, error);
+    }
+    if (!ok) {
+        volume_def_free(def);
+        return false;
+    }
+    struct volume *v = g_new0(struct volume, 1); /* its name is taken from now on */
+    v->def = volume_def_copy(def);
+    v->def->allocation = 0;
+    v->busy = true;
+    g_hash_table_insert(pool->volumes, v->def->name, v);
+    pool_use_more(pool);
+    daemon_unlock();
+    ok = kind->vol_create(pool->def, def, from, flags, error);
+    daemon_lock();
+    struct work w = {pool, v, def};
+    if (ok) {
+        put(&ret->vol, pool, def);
+        work_end(&w, true);
+    } else {
+        work_gone(&w);
+    }
+    return ok;
+}
+
+bool verb_storage_vol_create_xml(struct call *call, const rpc_pool_text_flags *args,
+                                 rpc_volume_ret *ret, GError **error)
+{
+    (void)call;
+    unsigned known = CREATE_PREALLOCATE | CREATE_REFLINK | CREATE_VALIDATE;
+    struct pool *pool = get_pool(&args->pool, error);
+    struct volume_def *def =
+        pool && flags_check(args->flags, known, error) ? volume_parse(args->text, error) : NULL;
+    if (def && def->capacity == XML_ABSENT && !def->has_backing) {
+        libvirt_error(error, ERR_XML, "missing capacity element");
+        g_clear_pointer(&def, volume_def_free);
+    }
+    if (!def || !pool_use(pool, error)) {
+        volume_def_free(def);
+        return false;
+    }
+    bool ok = pool_active_check(pool, true, error);
+    if (ok) {
+        ok = create(pool, def, NULL, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
+    } else {
+        volume_def_free(def);
+    }
+    pool_used(pool);
+    return ok;
+}
+
+/* What a copy has from what it is a copy of, where nothing else was said. */
+static void inherit(struct volume_def *def, const struct volume_def *from)
+{
+    if (def->capacity == XML_ABSENT || def->capacity < from->capacity) {
+        def->capacity = from->capacity;
+        def->allocation = def->allocation == XML_ABSENT ? from->allocation : def->allocation;
+    }
+    if (!def->format) {
+        def->format = g_strdup(from->format);
+    }
+}
+
+bool verb_storage_vol_create_xml_from(struct call *call, const rpc_volume_from_args *args,
+                                      rpc_volume_ret *ret, GError **error)
+{
+    (void)call;
+    unsigned known = CREATE_PREALLOCATE | CREATE_REFLINK | CREATE_VALIDATE;
+    struct work from;
+    struct pool *pool = get_pool(&args->pool, error);
+    struct volume_def *def =
+        pool && flags_check(args->flags, known, error) ? volume_parse(args->xml, error) : NULL;
+    if (!def || !pool_use(pool, error)) {
+        volume_def_free(def);
+        return false;
+    }
+    bool ok = pool_active_check(pool, true, error) && work_begin(&from, &args->from, error);
+    if (ok) {
+        inherit(def, from.def);
+        ok = create(pool, def, from.def, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
+        work_end(&from, false);
+    } else {
+        volume_def_free(def);
+    }
+    pool_used(pool);
+    return ok;
+}
+
+bool verb_storage_vol_delete(struct call *call, const rpc_volume_flags *args, rpc_none *ret,
+                             GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct work w;
+    if (!flags_check(args->flags, DELETE_FLAGS, error) || !work_begin(&w, &args->vol, error)) {
+        return false;
+    }
+    bool ok = w.pool->kind->vol_delete;
+    if (!ok) {
+        libvirt_error(error, ERR_NO_SUPPORT, "storage pool does not support vol deletion");
+    } else {
+        daemon_unlock();
+        ok = w.pool->kind->vol_delete(w.pool->def, w.def, error);
+        daemon_lock();
+    }
+    if (ok) {
+        work_gone(&w);
+    } else {
+        work_end(&w, false);
+    }
+    return ok;
+}
+
+static bool wipe(const rpc_volume *id, unsigned algorithm, GError **error)
+{
+    struct work w;
+    if (!work_begin(&w, id, error)) {
+        return false;
+    }
+    bool ok = w.pool->kind->vol_wipe && w.def->type != 1 + VOLUME_DIR;
+    if (!ok) {
+        libvirt_error(error, ERR_NO_SUPPORT, "storage pool doesn't support wiping of volume '%s'",
+                      id->name);
+    } else {
+        daemon_unlock();
+        ok = w.pool->kind->vol_wipe(w.pool->def, w.def, algorithm, error) &&
+             (!w.pool->kind->vol_refresh || w.pool->kind->vol_refresh(w.pool->def, w.def, error));
+        daemon_lock();
+    }
+    work_end(&w, ok);
+    return ok;
+}
+
+bool verb_storage_vol_wipe(struct call *call, const rpc_volume_flags *args, rpc_none *ret,
+                           GError **error)
+{
+    (void)call;
+    (void)ret;
+    return flags_check(args->flags, 0, error) && wipe(&args->vol, 0, error);
+}
+
+bool verb_storage_vol_wipe_pattern(struct call *call, const rpc_volume_uint_flags *args,
+                                   rpc_none *ret, GError **error)
+{
+    (void)call;
+    (void)ret;
+    return flags_check(args->flags, 0, error) && wipe(&args->vol, args->value, error);
+}
+
+/* The size that is asked for, in bytes. */
+static bool new_size(const struct volume_def *def, uint64_t value, unsigned flags, uint64_t *size,
+                     GError **error)
+{
+    uint64_t now = (uint64_t)MAX(def->capacity, 0);
+    if ((flags & RESIZE_DELTA) && (flags & RESIZE_SHRINK)) {
+        *size = now - MIN(now, value);
+    } else {
+        *size = flags & RESIZE_DELTA ? now + value : value;
+    }
+    if (*size > INT64_MAX ||
+        *size < ((flags & RESIZE_DELTA) && !(flags & RESIZE_SHRINK) ? now : 0)) {
+        libvirt_error(error, ERR_INVALID_ARG, "capacity is too large");
+        return false;
+    }
+    if (*size < now && !(flags & RESIZE_SHRINK)) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "Can't shrink capacity below current capacity unless shrink flag explicitly "
+                      "specified");
+        return false;
+    }
+    return true;
+}
+
+bool verb_storage_vol_resize(struct call *call, const rpc_volume_uhyper_flags *args, rpc_none *ret,
+                             GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct work w;
+    uint64_t size;
+    unsigned known = RESIZE_ALLOCATE | RESIZE_DELTA | RESIZE_SHRINK;
+    if (!flags_check(args->flags, known, error) || !work_begin(&w, &args->vol, error)) {
+        return false;
+    }
+    bool ok = new_size(w.def, args->value, args->flags, &size, error);
+    if (ok && !w.pool->kind->vol_resize) {
+        libvirt_error(error, ERR_NO_SUPPORT,
+                      "storage pool does not support changing of volume capacity");
+        ok = false;
+    }
+    if (ok && (args->flags & RESIZE_ALLOCATE) && size > (uint64_t)w.def->capacity &&
+        size - (uint64_t)w.def->capacity > (uint64_t)w.pool->def->available) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "Not enough space left in storage pool");
+        ok = false;
+    }
+    if (ok) {
+        daemon_unlock();
+        ok = w.pool->kind->vol_resize(w.pool->def, w.def, size, args->flags, error);
+        daemon_lock();
+    }
+    work_end(&w, ok);
+    return ok;
+}
+
+/* ---- the bytes, over a stream ---- */
+
+struct transfer {
+    struct work work;
+    int fd;
+    bool upload, sparse;
+    uint64_t left; /* bytes that may still come; UINT64_MAX: no limit */
+    uint64_t at;
+    bool regular, released;
+};
+
+static bool stream_failed(const struct transfer *t, const char *what, GError **error)
+{
+    libvirt_error(error, ERR_SYSTEM, "Unable to %s %s: %s", what, t->work.def->path,
+                  g_strerror(errno));
+    return false;
+}
+
+static ssize_t download(void *data, void *to, size_t n, GError **error)
+{
+    struct transfer *t = data;
+    n = (size_t)MIN(n, t->left);
+    if (t->sparse && n) { /* up to where the next hole begins */
+        off_t hole = lseek(t->fd, (off_t)t->at, SEEK_HOLE);
+        n = hole > (off_t)t->at ? (size_t)MIN(n, (uint64_t)hole - t->at) : n;
+    }
+    ssize_t got = n ? pread(t->fd, to, n, (off_t)t->at) : 0;
+    if (got < 0) {
+        stream_failed(t, "read", error);
+        return -1;
+    }
+    t->at += (uint64_t)got;
+    t->left -= t->left == UINT64_MAX ? 0 : (uint64_t)got;
+    return got;
+}
+
+static int64_t download_hole(void *data, GError **error)
+{
+    struct transfer *t = data;
+    struct stat st;
+    if (!t->regular || !t->left) {
+        return 0;
+    }
+    off_t next = lseek(t->fd, (off_t)t->at, SEEK_DATA);
+    if (next < 0 && errno == ENXIO && fstat(t->fd, &st) == 0) { /* nothing but a hole is left */
+        next = MAX(st.st_size, (off_t)t->at);
+    }
+    if (next < 0) {
+        stream_failed(t, "look for holes in", error);
+        return -1;
+    }
+    uint64_t n = MIN((uint64_t)next - t->at, t->left);
+    t->at += n;
+    t->left -= t->left == UINT64_MAX ? 0 : n;
+    return (int64_t)n;
+}
+
+static bool has_room(struct transfer *t, uint64_t n, GError **error)
+{
+    if (n > t->left) {
+        libvirt_error(error, ERR_SYSTEM, "cannot write to stream: No space left on device");
+        return false;
+    }
+    t->left -= t->left == UINT64_MAX ? 0 : n;
+    return true;
+}
+
+static bool upload(void *data, const void *from, size_t n, GError **error)
+{
+    struct transfer *t = data;
+    if (!has_room(t, n, error)) {
+        return false;
+    }
+    while (n) {
+        ssize_t put_now = pwrite(t->fd, from, n, (off_t)t->at);
+        if (put_now < 0) {
+            return stream_failed(t, "write to", error);
+        }
+        from = (const char *)from + put_now;
+        n -= (size_t)put_now;
+        t->at += (uint64_t)put_now;
+    }
+    return true;
+}
+
+static bool upload_zeros(struct transfer *t, uint64_t n, GError **error)
+{
+    g_autofree uint8_t *zeros = g_malloc0(1 << 20);
+    uint64_t left = t->left;
+    t->left = UINT64_MAX; /* has_room() has counted them */
+    bool ok = true;
+    for (; ok && n; n -= MIN(n, 1 << 20)) {
+        ok = upload(t, zeros, (size_t)MIN(n, 1 << 20), error);
+    }
+    t->left = left;
+    return ok;
+}
+
+static bool upload_hole(void *data, uint64_t n, GError **error)
+{
+    struct transfer *t = data;
+    struct stat st;
+    if (n > INT64_MAX - t->at) {
+        libvirt_error(error, ERR_RPC, "a hole of %" PRIu64 " bytes", n);
+        return false;
+    }
+    if (!has_room(t, n, error)) {
+        return false;
+    }
+    int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+    if (!t->regular || fallocate(t->fd, mode, (off_t)t->at, (off_t)n) < 0) {
+        return upload_zeros(t, n, error);
+    }
+    t->at += n;
+    if (fstat(t->fd, &st) < 0 ||
+        ((uint64_t)st.st_size < t->at && ftruncate(t->fd, (off_t)t->at) < 0)) {
+        return stream_failed(t, "write to", error);
+    }
+    return true;
+}
+
+/* The volume is everybody's again.  Lock not held. */
+static void release(struct transfer *t)
+{
+    struct pool *pool = t->work.pool;
+    close(t->fd);
+    bool known = t->upload && pool->kind->vol_refresh &&
+                 pool->kind->vol_refresh(pool->def, t->work.def, NULL);
+    daemon_lock();
+    if (t->upload) {
+        rpc_event_pool_refresh message = {.pool.name = pool->def->name};
+        uuid_bytes(pool->def->uuid, (uint8_t *)message.pool.uuid);
+        event_pool_refresh(&message);
+    }
+    work_end(&t->work, known);
+    daemon_unlock();
+}
+
+/* Before the client is told, so that it finds what it has sent. */
+static bool finish(void *data, GError **error)
+{
+    struct transfer *t = data;
+    bool ok = !t->upload || fsync(t->fd) == 0 || stream_failed(t, "write to", error);
+    t->released = true;
+    release(t);
+    return ok;
+}
+
+static void abandon(void *data)
+{
+    release(data);
+    g_free(data);
+}
+
+static void transfer_free(void *data)
+{
+    struct transfer *t = data;
+    if (t->released) {
+        g_free(t);
+    } else { /* broken off */
+        daemon_worker(abandon, t);
+    }
+}
+
+static const struct stream_ops download_ops = {
+    .read = download, .finish = finish, .free = transfer_free};
+static const struct stream_ops download_sparse_ops = {
+    .read = download, .read_hole = download_hole, .finish = finish, .free = transfer_free};
+static const struct stream_ops upload_ops = {
+    .write = upload, .write_hole = upload_hole, .finish = finish, .free = transfer_free};
+
+/* Opens what @w is about; the lock is given up. */
+static int open_bytes(struct work *w, bool writes, struct stat *st, GError **error)
+{
+    daemon_unlock();
+    int fd = open(w->def->path, (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    int result = fd < 0 || fstat(fd, st) < 0 ? errno : 0;
+    daemon_lock();
+    if (!result && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+        result = S_ISDIR(st->st_mode) ? EISDIR : EINVAL;
+    }
+    if (result) {
+        libvirt_error(error, ERR_SYSTEM, "Unable to open '%s': %s", w->def->path,
+                      g_strerror(result));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+static bool begin(struct call *call, const rpc_volume_stream_args *args, bool writes,
+                  GError **error)
+{
+    struct work w;
+    struct stat st;
+    if (!flags_check(args->flags, STREAM_SPARSE, error) || !work_begin(&w, &args->vol, error)) {
+        return false;
+    }
+    int fd = open_bytes(&w, writes, &st, error);
+    bool fits = fd >= 0 && args->offset <= INT64_MAX &&
+                (writes || !S_ISREG(st.st_mode) || args->offset <= (uint64_t)st.st_size);
+    if (fd >= 0 && !fits) {
+        libvirt_error(error, ERR_SYSTEM, "Unable to seek %s to %" PRIu64, w.def->path,
+                      args->offset);
+        close(fd);
+    }
+    if (!fits) {
+        work_end(&w, false);
+        return false;
+    }
+    struct transfer *t = g_new0(struct transfer, 1);
+    *t = (struct transfer){.work = w,
+                           .fd = fd,
+                           .upload = writes,
+                           .sparse = args->flags & STREAM_SPARSE,
+                           .left = args->length ? args->length : UINT64_MAX,
+                           .at = args->offset,
+                           .regular = S_ISREG(st.st_mode)};
+    call_stream(call, writes ? &upload_ops : t->sparse ? &download_sparse_ops : &download_ops, t);
+    return true;
+}
+
+bool verb_storage_vol_upload(struct call *call, const rpc_volume_stream_args *args, rpc_none *ret,
+                             GError **error)
+{
+    (void)ret;
+    return begin(call, args, true, error);
+}
+
+bool verb_storage_vol_download(struct call *call, const rpc_volume_stream_args *args, rpc_none *ret,
+                               GError **error)
+{
+    (void)ret;
+    return begin(call, args, false, error);
+}
