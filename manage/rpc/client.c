@@ -208,12 +208,14 @@ static void keep_fds(Rpc *rpc, struct msghdr *m)
 
 static bool read_some(Rpc *rpc, GError **error)
 {
-    static uint8_t bytes[256 << 10];
+    enum { ROOM = 64 << 10 };
+    guint old = rpc->in->len;
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(PACKET_FDS_MAX * sizeof(int))];
     } control;
-    struct iovec iov = {bytes, sizeof(bytes)};
+    g_byte_array_set_size(rpc->in, old + ROOM);
+    struct iovec iov = {rpc->in->data + old, ROOM};
     struct msghdr m = {.msg_iov = &iov,
                        .msg_iovlen = 1,
                        .msg_control = control.room,
@@ -221,19 +223,20 @@ static bool read_some(Rpc *rpc, GError **error)
     ssize_t n = recvmsg(rpc->fd, &m, MSG_CMSG_CLOEXEC);
     if (n < 0 && errno == ENOTSOCK) { /* a pipe of ssh */
         m.msg_controllen = 0;
-        n = read(rpc->fd, bytes, sizeof(bytes));
+        n = read(rpc->fd, rpc->in->data + old, ROOM);
     }
+    int code = errno;
+    g_byte_array_set_size(rpc->in, old + (guint)MAX(n, 0));
     if (n <= 0) {
-        if (n < 0 && (errno == EINTR || errno == EAGAIN)) {
+        if (n < 0 && (code == EINTR || code == EAGAIN)) {
             return true;
         }
-        errno = n ? errno : 0;
+        errno = n ? code : 0;
         return lost(error);
     }
     if (m.msg_controllen) {
         keep_fds(rpc, &m);
     }
-    g_byte_array_append(rpc->in, bytes, (guint)n);
     return take_whole(rpc, error);
 }
 
