@@ -85,8 +85,7 @@ unsigned long long host_memory(void)
     return sysinfo(&info) == 0 ? (unsigned long long)info.totalram * info.mem_unit / 1024 : 0;
 }
 
-/* The host's own UUID: of the board if it tells, else of the installation. */
-static char *host_uuid(void)
+char *host_uuid(void)
 {
     g_autofree char *text = NULL;
     if (g_file_get_contents("/sys/class/dmi/id/product_uuid", &text, NULL, NULL) &&
@@ -119,7 +118,7 @@ static void put_cells(GString *xml)
             list = g_strdup_printf("%d", i);
         }
         g_string_append_printf(xml,
-                               "            <cpu id='%d' socket_id='%d' core_id='%d' "
+                               "            <cpu id='%d' socket_id='%d' die_id='0' core_id='%d' "
                                "siblings='%s'/>\n",
                                i, number_in(package, 0), number_in(core, i), g_strstrip(list));
     }

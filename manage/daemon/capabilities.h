@@ -15,3 +15,5 @@ struct host_cpus {
 const struct host_cpus *host_cpus(void);
 /* KiB. */
 unsigned long long host_memory(void);
+/* The host's own UUID: of the board if it tells, else of the installation, else NULL. */
+char *host_uuid(void);

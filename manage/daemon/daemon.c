@@ -18,8 +18,11 @@
 /*
  * lodged: its options, its rooms, its life.
  */
+/* They start in this order and stop in the opposite one. */
+extern const struct daemon_room room_secrets, room_nwfilters;
 static const struct daemon_room *const rooms[] = {
-    /* They start in this order and stop in the opposite one. */
+    &room_secrets,
+    &room_nwfilters,
     &room_network,
     &room_storage,
     NULL,

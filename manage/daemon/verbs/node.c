@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The host: what it has and how busy it is. */
 
@@ -19,5 +20,176 @@ bool verb_node_get_info(struct call *call, const rpc_none *args, rpc_node_info *
     ret->sockets = h->sockets;
     ret->cores = h->cores;
     ret->threads = h->threads;
+    return true;
+}
+
+bool verb_connect_get_max_vcpus(struct call *call, const rpc_maybe_text *args, rpc_int *ret,
+                                GError **error)
+{
+    (void)call, (void)args, (void)error;
+    ret->value = 255;
+    return true;
+}
+
+/* The number after "@name:" in /proc/meminfo, KiB. */
+static uint64_t meminfo(const char *name)
+{
+    g_autofree char *text = NULL, *key = g_strconcat(name, ":", NULL);
+    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL)) {
+        return 0;
+    }
+    const char *at = strstr(text, key);
+    return at ? g_ascii_strtoull(at + strlen(key), NULL, 10) : 0;
+}
+
+bool verb_node_get_free_memory(struct call *call, const rpc_none *args, rpc_uhyper *ret,
+                               GError **error)
+{
+    (void)call, (void)args, (void)error;
+    ret->value = meminfo("MemFree") * 1024;
+    return true;
+}
+
+bool verb_node_get_cells_free_memory(struct call *call, const rpc_cells_args *args, rpc_cells *ret,
+                                     GError **error)
+{
+    (void)call;
+    if (args->start != 0 || args->max < 1) { /* the host is shown as one cell */
+        libvirt_error(error, ERR_INVALID_ARG, "start cell %d out of range (0-0)", args->start);
+        return false;
+    }
+    ret->cells.cells_val = g_new0(u_quad_t, 1);
+    ret->cells.cells_len = 1;
+    ret->cells.cells_val[0] = meminfo("MemFree") * 1024;
+    return true;
+}
+
+struct stat_row {
+    const char *field;
+    uint64_t value;
+};
+
+/* A caller with no room asks how many there are. */
+static bool put_stats(const struct stat_row *rows, int n, int room, rpc_node_stats *ret,
+                      GError **error)
+{
+    ret->count = n;
+    if (!room) {
+        return true;
+    }
+    if (room < n) {
+        libvirt_error(error, ERR_INVALID_ARG, "nparams in %s must be %d", "node statistics", n);
+        return false;
+    }
+    ret->stats.stats_val = g_new0(rpc_node_stat, n);
+    ret->stats.stats_len = (unsigned)n;
+    for (int i = 0; i < n; i++) {
+        ret->stats.stats_val[i] = (rpc_node_stat){g_strdup(rows[i].field), rows[i].value};
+    }
+    return true;
+}
+
+bool verb_node_get_memory_stats(struct call *call, const rpc_node_memory_stats_args *args,
+                                rpc_node_stats *ret, GError **error)
+{
+    const struct stat_row rows[] = {{"total", meminfo("MemTotal")},
+                                    {"free", meminfo("MemFree")},
+                                    {"buffers", meminfo("Buffers")},
+                                    {"cached", meminfo("Cached")}};
+    (void)call;
+    if (args->cell > 0) {
+        libvirt_error(error, ERR_INVALID_ARG, "no NUMA cell %d", args->cell);
+        return false;
+    }
+    /* One cell alone has no buffers and page cache of its own. */
+    return put_stats(rows, args->cell < 0 ? 4 : 2, args->max, ret, error);
+}
+
+bool verb_node_get_cpu_stats(struct call *call, const rpc_node_cpu_stats_args *args,
+                             rpc_node_stats *ret, GError **error)
+{
+    unsigned long long user, nice, kernel, idle, wait, irq, soft;
+    g_autofree char *text = NULL, *key = NULL;
+    (void)call;
+    key = args->cpu < 0 ? g_strdup("cpu ") : g_strdup_printf("cpu%d ", args->cpu);
+    const char *at =
+        g_file_get_contents("/proc/stat", &text, NULL, NULL) ? strstr(text, key) : NULL;
+    if (!at || sscanf(at + strlen(key), "%llu %llu %llu %llu %llu %llu %llu", &user, &nice, &kernel,
+                      &idle, &wait, &irq, &soft) != 7) {
+        libvirt_error(error, ERR_INVALID_ARG, "Invalid cpuNum in %s", "node CPU statistics");
+        return false;
+    }
+    const uint64_t tick = 1000000000ull / (uint64_t)sysconf(_SC_CLK_TCK);
+    const struct stat_row rows[] = {{"kernel", (kernel + irq + soft) * tick},
+                                    {"user", (user + nice) * tick},
+                                    {"idle", idle * tick},
+                                    {"iowait", wait * tick}};
+    return put_stats(rows, 4, args->max, ret, error);
+}
+
+bool verb_node_get_cpu_map(struct call *call, const rpc_cpu_map_args *args, rpc_cpu_map *ret,
+                           GError **error)
+{
+    int cpus = MIN(host_cpus()->present, RPC_CPUMAP_MAX * 8), bytes = (cpus + 7) / 8;
+    g_autofree uint8_t *map = g_malloc0((size_t)bytes);
+    (void)call, (void)error;
+    for (int i = 0; i < cpus; i++) {
+        g_autofree char *path = g_strdup_printf("/sys/devices/system/cpu/cpu%d/online", i);
+        g_autofree char *text = NULL;
+        /* The first processor often cannot be switched off and then has no such file. */
+        if (!g_file_get_contents(path, &text, NULL, NULL) || text[0] == '1') {
+            map[i / 8] |= (uint8_t)(1u << i % 8);
+            ret->online++;
+        }
+    }
+    if (args->need_map) {
+        ret->map.map_val = (char *)g_steal_pointer(&map);
+        ret->map.map_len = (unsigned)bytes;
+    }
+    ret->count = cpus;
+    return true;
+}
+
+/* Text as an array of characters with its end. */
+static char *put_chars(const char *text, unsigned *length)
+{
+    *length = (unsigned)strlen(text) + 1;
+    return g_strdup(text);
+}
+
+bool verb_node_get_security_model(struct call *call, const rpc_none *args, rpc_security_model *ret,
+                                  GError **error)
+{
+    (void)call, (void)args, (void)error;
+    ret->model.model_val = put_chars("none", &ret->model.model_len);
+    ret->doi.doi_val = put_chars("0", &ret->doi.doi_len);
+    return true;
+}
+
+bool verb_node_get_free_pages(struct call *call, const rpc_free_pages_args *args, rpc_counts *ret,
+                              GError **error)
+{
+    (void)call;
+    if (args->start > 0 || args->cells > 1) {
+        libvirt_error(error, ERR_INVALID_ARG, "start cell %d out of range (0-0)", args->start);
+        return false;
+    }
+    unsigned n = args->sizes.sizes_len;
+    ret->counts.counts_val = g_new0(u_quad_t, MAX(n, 1));
+    ret->counts.counts_len = n;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned kib = args->sizes.sizes_val[i];
+        g_autofree char *text = NULL,
+                        *path = g_strdup_printf(
+                            "/sys/kernel/mm/hugepages/hugepages-%ukB/free_hugepages", kib);
+        if (kib == (unsigned)sysconf(_SC_PAGESIZE) / 1024) {
+            ret->counts.counts_val[i] = meminfo("MemFree") / kib;
+        } else if (g_file_get_contents(path, &text, NULL, NULL)) {
+            ret->counts.counts_val[i] = g_ascii_strtoull(text, NULL, 10);
+        } else {
+            libvirt_error(error, ERR_OPERATION_FAILED, "no pages of %u KiB on this host", kib);
+            return false;
+        }
+    }
     return true;
 }

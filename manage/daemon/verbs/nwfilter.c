@@ -1,0 +1,292 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/uuid.h"
+#include "manage/daemon/verb.h"
+#include "manage/model/xml.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/*
+ * Network filters: kept and shown as they were defined, in etc/nwfilter/NAME.xml, because
+ * tools define them and interfaces name them.  No rule is enforced yet.
+ */
+struct filter {
+    char *name, *xml;
+    uint8_t uuid[16];
+};
+
+static GHashTable *filters; /* name -> struct filter */
+
+static void filter_free(void *item)
+{
+    struct filter *f = item;
+    g_free(f->name);
+    g_free(f->xml);
+    g_free(f);
+}
+
+static xmlNode *child(xmlNode *root, const char *name)
+{
+    xmlNode *node = xmlFirstElementChild(root);
+    while (node && strcmp((const char *)node->name, name) != 0) {
+        node = xmlNextElementSibling(node);
+    }
+    return node;
+}
+
+static char *xml_take(xmlChar *text)
+{
+    char *copy = g_strdup((const char *)text);
+    xmlFree(text);
+    return copy;
+}
+
+/* The uuid of @root, made if there is none; false if it is none. */
+static bool take_uuid(xmlNode *root, const struct filter *old, struct filter *f, GError **error)
+{
+    xmlNode *node = child(root, "uuid");
+    g_autofree char *text = node ? xml_take(xmlNodeGetContent(node)) : NULL;
+    if (text && !g_uuid_string_is_valid(g_strstrip(text))) {
+        libvirt_error(error, ERR_XML, "malformed uuid element");
+        return false;
+    }
+    if (!text) {
+        if (old) {
+            text = g_malloc(UUID_TEXT);
+            uuid_text(old->uuid, text);
+        } else {
+            text = g_uuid_string_random();
+        }
+        node = xmlNewDocNode(root->doc, NULL, BAD_CAST "uuid", NULL);
+        xmlNodeAddContent(node, BAD_CAST text);
+        if (root->children) {
+            xmlAddPrevSibling(root->children, node);
+        } else {
+            xmlAddChild(root, node);
+        }
+    }
+    uuid_bytes(text, f->uuid);
+    return true;
+}
+
+static char *dump(xmlNode *root)
+{
+    xmlBuffer *buffer = xmlBufferCreate();
+    xmlNodeDump(buffer, root->doc, root, 0, 1);
+    char *text = g_strconcat((const char *)xmlBufferContent(buffer), "\n", NULL);
+    xmlBufferFree(buffer);
+    return text;
+}
+
+static struct filter *filter_read(const char *text, GError **error)
+{
+    g_autoptr(xmlDoc) doc = xml_parse(text, "nwfilter_definition", "filter", error);
+    if (!doc) {
+        return NULL;
+    }
+    xmlNode *root = xmlDocGetRootElement(doc);
+    struct filter *f = g_new0(struct filter, 1);
+    f->name = xml_take(xmlGetProp(root, BAD_CAST "name"));
+    if (!f->name || !*f->name || strchr(f->name, '/') || f->name[0] == '.') {
+        libvirt_error(error, ERR_XML, "filter has no valid name");
+    } else if (take_uuid(root, g_hash_table_lookup(filters, f->name), f, error)) {
+        f->xml = dump(root);
+        return f;
+    }
+    filter_free(f);
+    return NULL;
+}
+
+static bool filters_start(GError **error)
+{
+    g_autofree char *folder = daemon_path(DAEMON_ETC, "nwfilter", NULL);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    (void)error;
+    filters = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, filter_free);
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL), *text = NULL;
+        g_autoptr(GError) why = NULL;
+        struct filter *f = NULL;
+        if (!g_str_has_suffix(name, ".xml")) {
+            continue;
+        }
+        if (g_file_get_contents(path, &text, NULL, &why)) {
+            f = filter_read(text, &why);
+        }
+        if (f) {
+            g_hash_table_replace(filters, f->name, f);
+        } else {
+            daemon_log("%s is left out: %s", path, why->message);
+        }
+    }
+    return true;
+}
+
+static void filters_stop(void)
+{
+    g_clear_pointer(&filters, g_hash_table_unref);
+}
+
+const struct daemon_room room_nwfilters = {"network filters", filters_start, filters_stop};
+
+static rpc_nwfilter name_of(const struct filter *f)
+{
+    rpc_nwfilter out = {.name = g_strdup(f->name)};
+    memcpy(out.uuid, f->uuid, sizeof(out.uuid));
+    return out;
+}
+
+static struct filter *by_uuid(const void *uuid)
+{
+    GHashTableIter iter;
+    struct filter *f;
+    g_hash_table_iter_init(&iter, filters);
+    while (g_hash_table_iter_next(&iter, NULL, (void **)&f)) {
+        if (memcmp(f->uuid, uuid, sizeof(f->uuid)) == 0) {
+            return f;
+        }
+    }
+    return NULL;
+}
+
+static struct filter *find(const rpc_nwfilter *wanted, GError **error)
+{
+    struct filter *f = by_uuid(wanted->uuid);
+    if (!f) {
+        libvirt_error(error, ERR_NO_NWFILTER, "no nwfilter with matching name '%s'", wanted->name);
+    }
+    return f;
+}
+
+/* ---- Verbs. ---- */
+
+bool verb_connect_num_of_nwfilters(struct call *call, const rpc_none *args, rpc_int *ret,
+                                   GError **error)
+{
+    (void)call, (void)args, (void)error;
+    ret->value = (int)g_hash_table_size(filters);
+    return true;
+}
+
+bool verb_connect_list_nwfilters(struct call *call, const rpc_int *args, rpc_names *ret,
+                                 GError **error)
+{
+    GHashTableIter iter;
+    struct filter *f;
+    unsigned n = MIN((unsigned)MAX(args->value, 0), g_hash_table_size(filters));
+    (void)call, (void)error;
+    ret->names.names_val = g_new0(rpc_string, MAX(n, 1));
+    g_hash_table_iter_init(&iter, filters);
+    while (ret->names.names_len < n && g_hash_table_iter_next(&iter, NULL, (void **)&f)) {
+        ret->names.names_val[ret->names.names_len++] = g_strdup(f->name);
+    }
+    return true;
+}
+
+bool verb_connect_list_all_nwfilters(struct call *call, const rpc_list_args *args,
+                                     rpc_nwfilters *ret, GError **error)
+{
+    GHashTableIter iter;
+    struct filter *f;
+    (void)call, (void)error;
+    ret->count = g_hash_table_size(filters);
+    ret->items.items_val = g_new0(rpc_nwfilter, ret->count + 1);
+    g_hash_table_iter_init(&iter, filters);
+    while (args->need_results && g_hash_table_iter_next(&iter, NULL, (void **)&f)) {
+        ret->items.items_val[ret->items.items_len++] = name_of(f);
+    }
+    return true;
+}
+
+bool verb_nwfilter_lookup_by_name(struct call *call, const rpc_text *args, rpc_nwfilter_ret *ret,
+                                  GError **error)
+{
+    struct filter *f = g_hash_table_lookup(filters, args->text);
+    (void)call;
+    if (!f) {
+        libvirt_error(error, ERR_NO_NWFILTER, "no nwfilter with matching name '%s'", args->text);
+        return false;
+    }
+    ret->filter = name_of(f);
+    return true;
+}
+
+bool verb_nwfilter_lookup_by_uuid(struct call *call, const rpc_uuid_args *args,
+                                  rpc_nwfilter_ret *ret, GError **error)
+{
+    struct filter *f = by_uuid(args->uuid);
+    char text[UUID_TEXT];
+    (void)call;
+    if (!f) {
+        uuid_text(args->uuid, text);
+        libvirt_error(error, ERR_NO_NWFILTER, "no nwfilter with matching uuid '%s'", text);
+        return false;
+    }
+    ret->filter = name_of(f);
+    return true;
+}
+
+bool verb_nwfilter_get_xml_desc(struct call *call, const rpc_nwfilter_flags *args, rpc_text *ret,
+                                GError **error)
+{
+    const struct filter *f = find(&args->filter, error);
+    (void)call;
+    if (f) {
+        ret->text = g_strdup(f->xml);
+    }
+    return f;
+}
+
+static bool define(const char *text, rpc_nwfilter_ret *ret, GError **error)
+{
+    struct filter *f = filter_read(text, error);
+    if (!f) {
+        return false;
+    }
+    const struct filter *same = by_uuid(f->uuid), *old = g_hash_table_lookup(filters, f->name);
+    g_autofree char *name = g_strconcat(f->name, ".xml", NULL), *path = NULL;
+    if (same != old) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "filter '%s' already exists with another uuid",
+                      same ? same->name : old->name);
+    } else if ((path = daemon_path_make(DAEMON_ETC, 0755, error, "nwfilter", name, NULL)) &&
+               daemon_write_file(path, f->xml, -1, 0644, error)) {
+        g_hash_table_replace(filters, f->name, f);
+        ret->filter = name_of(f);
+        return true;
+    }
+    filter_free(f);
+    return false;
+}
+
+bool verb_nwfilter_define_xml(struct call *call, const rpc_text *args, rpc_nwfilter_ret *ret,
+                              GError **error)
+{
+    (void)call;
+    return define(args->text, ret, error);
+}
+
+bool verb_nwfilter_define_xml_flags(struct call *call, const rpc_text_flags *args,
+                                    rpc_nwfilter_ret *ret, GError **error)
+{
+    (void)call;
+    return define(args->text, ret, error);
+}
+
+bool verb_nwfilter_undefine(struct call *call, const rpc_nwfilter_args *args, rpc_none *ret,
+                            GError **error)
+{
+    struct filter *f = find(&args->filter, error);
+    (void)call, (void)ret;
+    if (!f) {
+        return false;
+    }
+    g_autofree char *name = g_strconcat(f->name, ".xml", NULL);
+    g_autofree char *path = daemon_path(DAEMON_ETC, "nwfilter", name, NULL);
+    if (unlink(path) != 0 && errno != ENOENT) {
+        libvirt_error(error, ERR_SYSTEM, "cannot remove %s: %s", path, g_strerror(errno));
+        return false;
+    }
+    g_hash_table_remove(filters, f->name);
+    return true;
+}
