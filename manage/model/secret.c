@@ -24,7 +24,7 @@ static const struct xml_row secret_rows[] = {
 };
 const struct xml_table secret_table = XML_TABLE("secret", struct secret, secret_rows);
 
-void secret_free(struct secret *s)
+void secret_model_free(struct secret *s)
 {
     xml_free(&secret_table, s);
 }
@@ -52,7 +52,7 @@ const char *secret_usage_id(const struct secret *s)
     return id;
 }
 
-struct secret *secret_read(const char *text, GError **error)
+struct secret *secret_model_read(const char *text, GError **error)
 {
     struct secret *s = xml_read_text(&secret_table, text, "secret_definition", 0, error);
     if (!s) {
@@ -68,6 +68,6 @@ struct secret *secret_read(const char *text, GError **error)
         s->private = s->private == TRI_YES ? TRI_YES : TRI_NO;
         return s;
     }
-    secret_free(s);
+    secret_model_free(s);
     return NULL;
 }

@@ -27,8 +27,8 @@ struct secret {
 extern const struct xml_table secret_table;
 
 /* From XML; gives it a uuid if it has none. */
-struct secret *secret_read(const char *text, GError **error);
-void secret_free(struct secret *s);
+struct secret *secret_model_read(const char *text, GError **error);
+void secret_model_free(struct secret *s);
 /* What the usage is of: a path, a name; "" without usage. */
 const char *secret_usage_id(const struct secret *s);
 int secret_usage_type(const struct secret *s);

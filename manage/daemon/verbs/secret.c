@@ -23,7 +23,7 @@ enum { EVENT_DEFINED, EVENT_UNDEFINED };
 static void entry_free(void *item)
 {
     struct entry *e = item;
-    secret_free(e->secret);
+    secret_model_free(e->secret);
     g_clear_pointer(&e->value, g_bytes_unref);
     g_free(e);
 }
@@ -67,7 +67,7 @@ static bool secrets_start(GError **error)
             continue;
         }
         struct secret *s =
-            g_file_get_contents(path, &text, NULL, &why) ? secret_read(text, &why) : NULL;
+            g_file_get_contents(path, &text, NULL, &why) ? secret_model_read(text, &why) : NULL;
         if (s) {
             load_value(add(s));
         } else {
@@ -218,7 +218,7 @@ static bool write_secret(const struct secret *s, GError **error)
 bool verb_secret_define_xml(struct call *call, const rpc_text_flags *args, rpc_secret_ret *ret,
                             GError **error)
 {
-    struct secret *s = secret_read(args->text, error);
+    struct secret *s = secret_model_read(args->text, error);
     (void)call;
     if (!s) {
         return false;
@@ -239,7 +239,7 @@ bool verb_secret_define_xml(struct call *call, const rpc_text_flags *args, rpc_s
         tell(e, EVENT_DEFINED);
         return true;
     }
-    secret_free(s);
+    secret_model_free(s);
     return false;
 }
 
