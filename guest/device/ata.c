@@ -437,26 +437,30 @@ static uint64_t chs_to_lba(const struct ata_drive *d)
     return t->low ? track * d->now_track_sectors + t->low - 1 : UINT64_MAX;
 }
 
-/* Sets .lba from the registers; false if it or the end of the range is not on the disk. */
+/* Sets .lba and .left from the registers; false, and both as they were, if the range is not on
+ * the disk. */
 static bool locate(struct ata_drive *d, uint32_t sectors)
 {
     const struct ata_task *t = &d->task;
-    uint64_t low = (uint64_t)t->high << 16 | (uint64_t)t->mid << 8 | t->low;
+    uint64_t lba = (uint64_t)t->high << 16 | (uint64_t)t->mid << 8 | t->low;
     if (d->lba48) {
-        d->lba = (uint64_t)t->hob_high << 40 | (uint64_t)t->hob_mid << 32 |
-                 (uint64_t)t->hob_low << 24 | low;
+        lba |= (uint64_t)t->hob_high << 40 | (uint64_t)t->hob_mid << 32 | (uint64_t)t->hob_low << 24;
     } else if (t->device & ATA_DEVICE_LBA) {
-        d->lba = (uint64_t)(t->device & ATA_DEVICE_HEAD) << 24 | low;
+        lba |= (uint64_t)(t->device & ATA_DEVICE_HEAD) << 24;
     } else {
-        d->lba = chs_to_lba(d);
+        lba = chs_to_lba(d);
     }
-    return d->lba <= d->sectors && sectors <= d->sectors - d->lba;
+    if (lba > d->sectors || sectors > d->sectors - lba) {
+        return false;
+    }
+    d->lba = lba;
+    d->left = sectors;
+    return true;
 }
 
 static bool begin_range(struct ata_drive *d)
 {
-    d->left = sector_count(d);
-    if (!locate(d, d->left)) {
+    if (!locate(d, sector_count(d))) {
         ata_abort(d, ATA_ABRT | ATA_IDNF);
         return false;
     }
@@ -556,6 +560,7 @@ static void run_verify(struct ata_drive *d)
 {
     if (begin_range(d)) {
         d->lba += d->left;
+        d->left = 0;
         end_at_lba(d);
     }
 }
@@ -606,12 +611,13 @@ static void trim_go(struct ata_drive *d)
 
 static void run_trim(struct ata_drive *d)
 {
-    d->left = sector_count(d);
-    d->lba = 0;
-    if (!(d->task.feature & 1) || d->left > ATA_BUFFER / ATA_SECTOR ||
-        d->left > d->sectors || image_read_only(d->drive)) {
+    uint32_t blocks = sector_count(d);
+    if (!(d->task.feature & 1) || blocks > ATA_BUFFER / ATA_SECTOR || blocks > d->sectors ||
+        image_read_only(d->drive)) {
         ata_abort(d, ATA_ABRT);
     } else {
+        d->left = blocks;
+        d->lba = 0;
         begin_dma(d, true);
     }
 }

@@ -61,12 +61,11 @@ static void show_next_block(struct ata_drive *d, enum ata_phase phase)
 static void reply(struct ata_drive *d, uint32_t bytes)
 {
     d->filled = bytes;
-    d->buf_end = 0;
+    d->buf_at = d->buf_end = 0;
     if (!d->filled) {
         packet_end(d);
     } else if (d->packet_dma) {
         d->phase = ATA_PACKET_IN;
-        d->buf_at = 0;
         d->buf_end = d->filled;
         d->dma = 1;
         d->dma_write = 0;

@@ -423,6 +423,18 @@ static bool start(struct device *dev, GError **error)
     return true;
 }
 
+static bool loaded(struct device *dev, GError **error)
+{
+    const struct piix3_ide *ide = container_of(dev, struct piix3_ide, pci.dev);
+    for (unsigned i = 0; i < CHANNELS; i++) {
+        if (ide->channel[i].prd_left > PRD_ENTRIES_MAX) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "a list of DMA pieces without end");
+            return false;
+        }
+    }
+    return true;
+}
+
 static void stop(struct device *dev)
 {
     struct piix3_ide *ide = container_of(dev, struct piix3_ide, pci.dev);
@@ -436,7 +448,8 @@ static void stop(struct device *dev)
 
 #define S(n, field) STATE(struct piix3_ide, channel[n].field)
 #define CHANNEL_STATE(n)                                                                           \
-    S(n, control), S(n, select), S(n, wants), S(n, bm_command), S(n, bm_status), S(n, bm_table)
+    S(n, control), S(n, select), S(n, wants), S(n, bm_command), S(n, bm_status), S(n, bm_table),   \
+        S(n, prd_at), S(n, prd_left), S(n, prd_last), S(n, list.at), S(n, list.bytes)
 static const struct reg regs[] = {
     PCI_STATE(struct piix3_ide, pci),
     CHANNEL_STATE(0),
@@ -468,4 +481,5 @@ const struct device_model model_piix3_ide = {
     .start = start,
     .stop = stop,
     .settle = settle,
+    .loaded = loaded,
 };
