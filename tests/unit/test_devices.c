@@ -27,15 +27,21 @@ struct subject {
     struct device *front; /* the guest sees its registers: the device itself or the one it hangs on */
 };
 
-/* Parts of a vCPU have tests of their own. */
-static bool has_a_board(const struct device_model *m)
-{
-    return !g_str_has_prefix(m->name, "kvm-") && !g_str_equal(m->name, "apic");
-}
+/* What is on these buses hangs on such a device. */
+static const char *const fronts[] = {
+    [BUS_VIRTIO] = "virtio-serial-pci", [BUS_IDE] = "piix3-ide", [BUS_SCSI] = "virtio-scsi-pci",
+};
 
 static const char *front_of(const struct device_model *m)
 {
-    return m->bus == BUS_IDE ? "piix3-ide" : m->bus == BUS_VIRTIO ? "virtio-serial-pci" : NULL;
+    return m->bus < G_N_ELEMENTS(fronts) ? fronts[m->bus] : NULL;
+}
+
+/* Parts of a vCPU have tests of their own. */
+static bool has_a_board(const struct device_model *m)
+{
+    return (m->bus <= BUS_PCI || front_of(m)) && !g_str_has_prefix(m->name, "kvm-") &&
+           !g_str_equal(m->name, "apic");
 }
 
 static void special_properties(struct device *dev)
