@@ -93,7 +93,11 @@ static void records_part(const struct network_def *def, GString *out)
         if (xml_count(h->names)) {
             g_string_append(out, "host-record=");
             for (unsigned k = 0; k < h->names->len; k++) {
-                g_string_append_printf(out, "%s,", ((struct net_name *)h->names->pdata[k])->text);
+                const char *name = ((struct net_name *)h->names->pdata[k])->text;
+                g_string_append_printf(out, "%s,", name);
+                if (def->domain && !strchr(name, '.')) {
+                    g_string_append_printf(out, "%s.%s,", name, def->domain);
+                }
             }
             g_string_append_printf(out, "%s\n", h->ip);
         }
