@@ -132,6 +132,7 @@ static bool qcow2_open(struct node *node, unsigned flags, GError **error)
     node->priv = q;
     q->node = node;
     q->file = node->file;
+    q->held = g_array_new(FALSE, FALSE, sizeof(struct freed));
     q->extensions = g_array_new(FALSE, FALSE, sizeof(struct qcow2_extension));
     if (!qcow2_header_read(q, error)) {
         return false;
@@ -167,7 +168,7 @@ static void write_all(struct qcow2 *q)
         r = file_resize(q->file, end); /* packed units are counted in sectors, and read so */
     }
     r = r ? r : file_flush(q->file);
-    if (!r && !q->keep_dirty && !(q->node->flags & OPEN_CHECK)) {
+    if (!r && !(q->node->flags & OPEN_CHECK)) {
         qcow2_mark(q, INCOMPAT_DIRTY, false);
     }
 }
@@ -191,6 +192,7 @@ static void qcow2_close(struct node *node)
         g_free(g_array_index(q->extensions, struct qcow2_extension, i).data);
     }
     g_array_free(q->extensions, TRUE);
+    g_array_free(q->held, TRUE);
     g_free(q->data_name);
     g_free(q->freed);
     g_free(q->meta);

@@ -115,9 +115,10 @@ struct qcow2 {
     uint64_t l2_bytes;  /* room for L2 tables in memory */
     uint32_t piece;     /* bytes of a piece of a table in .l2 and .refs */
     bool extended, raw_data, lazy, corrupt, holes;
-    bool keep_dirty; /* something that failed could not be mended */
 
     struct whole_table l1, reftable;
+    bool forked;   /* .reftable is not yet what the header names: what becomes free stays as it is */
+    GArray *held;  /* struct freed: that space, for when it may go */
     struct tables *l2, *refs;
     uint64_t first_free; /* no free host cluster before it */
     uint64_t packed_at;  /* where the next compressed bytes may go; 0: nowhere yet */

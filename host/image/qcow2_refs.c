@@ -8,7 +8,8 @@
 
 #include <string.h>
 
-enum { REFS_BYTES = 4 << 20, REFS_CHECK = 512 << 10, FREED_MAX = 4096, WORD_BITS = 64 };
+enum { REFS_BYTES = 4 << 20, REFS_CHECK = 512 << 10, FREED_MAX = 4096, HELD_MAX = 65536,
+       WORD_BITS = 64 };
 
 /* ---- one entry ---- */
 
@@ -221,6 +222,13 @@ bool qcow2_refs_open(struct qcow2 *q, GError **error)
 
 static void given_back(struct qcow2 *q, uint64_t first, uint64_t n)
 {
+    if (q->forked) {
+        struct freed run = {first, n};
+        if (q->held->len < HELD_MAX) {
+            g_array_append_val(q->held, run); /* discarding is advice: so many are enough */
+        }
+        return;
+    }
     q->first_free = MIN(q->first_free, first);
     uint64_t end = MIN(first + n, q->n_meta);
     for (uint64_t c = first; c < end; c++) {

@@ -8,7 +8,7 @@
  * goes on the dirty bit is set (version 3), so that whoever opens the file after a crash
  * counts again; the order of the writes makes the worst of it a leak.
  */
-#include "host/image/qcow2.h"
+#include "host/image/qcow2_fork.h"
 
 #include <string.h>
 
@@ -150,26 +150,37 @@ static void put_entry(uint8_t *p, const struct qcow2_snapshot *s)
     memcpy(p + s->unknown_n + id_n, s->shown.name, name_n);
 }
 
-int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t n)
+/* As they will be written: bytes of the list. */
+static uint64_t complete(struct qcow2_snapshot *all, uint32_t n)
 {
-    uint64_t old = qcow2_snapshots_bytes(q->snapshots, q->h.n_snapshots);
     for (uint32_t i = 0; i < n; i++) {
         all[i].extra_n = EXTRA_KNOWN + all[i].unknown_n;
     }
-    uint64_t bytes = qcow2_snapshots_bytes(all, n), at = 0, old_at = q->h.snapshots_at;
+    return qcow2_snapshots_bytes(all, n);
+}
 
-    if (bytes > QCOW2_SNAPSHOT_TABLE_MAX) {
-        return -EFBIG;
-    }
+/* The table of @n snapshots at byte @at, for which there is room. */
+static int write_list(struct qcow2 *q, const struct qcow2_snapshot *all, uint32_t n, uint64_t at)
+{
+    uint64_t bytes = qcow2_snapshots_bytes(all, n);
     g_autofree uint8_t *table = g_try_malloc0(bytes + 1);
-    int r = table ? 0 : -ENOMEM;
-    r = r || !n ? r : qcow2_alloc_table(q, bytes, &at);
     uint8_t *p = table;
-    for (uint32_t i = 0; i < n && !r; i++) {
+    for (uint32_t i = 0; i < n && table; i++) {
         put_entry(p, &all[i]);
         p += entry_bytes(&all[i]);
     }
-    r = r || !n ? r : file_write(q->file, at, table, bytes);
+    return !table ? -ENOMEM : n ? file_write(q->file, at, table, bytes) : 0;
+}
+
+int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t n)
+{
+    uint64_t old = qcow2_snapshots_bytes(q->snapshots, q->h.n_snapshots);
+    uint64_t bytes = complete(all, n), at = 0, old_at = q->h.snapshots_at;
+    if (bytes > QCOW2_SNAPSHOT_TABLE_MAX) {
+        return -EFBIG;
+    }
+    int r = n ? qcow2_alloc_table(q, bytes, &at) : 0;
+    r = r ? r : write_list(q, all, n, at);
     r = r ? r : qcow2_settle(q);
     r = r ? r : file_flush(q->file);
     if (r) {
@@ -191,132 +202,78 @@ int qcow2_snapshots_write(struct qcow2 *q, struct qcow2_snapshot *all, uint32_t 
     return r;
 }
 
-/* ---- everything an L1 table leads to ---- */
+/* ---- the image with other snapshots ---- */
 
-/* Adds @delta to the clusters of entries [0, n) of @table, neighbours together. */
-static int count_entries(struct qcow2 *q, const uint8_t *table, uint64_t n, int delta)
+struct change {
+    const uint8_t *l1; /* the disk's table afterwards, but for flags */
+    uint64_t entries, size;
+    bool used_once_more;  /* what it leads to: somebody else keeps it too */
+    const uint8_t *gone;  /* a table that goes with what it leads to; NULL: none */
+    uint64_t gone_at, gone_entries;
+    bool drops_l1;        /* nobody keeps the disk's old table */
+    struct qcow2_snapshot *all; /* those that there are afterwards */
+    uint32_t n;
+};
+
+static int drop_run(struct qcow2 *q, uint64_t at, uint64_t bytes)
 {
-    uint64_t first = 0, many = 0;
+    return bytes ? qcow2_ref_add(q, at >> q->h.cluster_bits, qcow2_clusters(q, bytes), -1) : 0;
+}
+
+/* Everything anew beside the old, up to the write of the header. */
+static int prepare(struct qcow2 *q, const struct change *c, struct qcow2_fork *f,
+                   struct whole_table *fresh)
+{
+    uint64_t at = c->entries ? f->l1.first << q->h.cluster_bits : q->h.l1_at;
     int r = 0;
-    for (uint64_t i = 0; i < n && !r; i++) {
-        uint64_t e = be64_at(table + i * q->entry), at = e & QCOW2_OFFSET, clusters = 1;
-        if (e & QCOW2_COMPRESSED) {
-            uint32_t stored;
-            qcow2_unit(q, e, &at, &stored);
-            clusters = ((at & (q->cluster - 1)) + stored + q->cluster - 1) >> q->h.cluster_bits;
-        } else if (!at) {
-            continue;
-        }
-        uint64_t cluster = at >> q->h.cluster_bits;
-        if (many && cluster == first + many && !(e & QCOW2_COMPRESSED)) {
-            many++;
-            continue;
-        }
-        r = many ? qcow2_ref_add(q, first, many, delta) : 0;
-        first = cluster;
-        many = clusters;
+    if (c->gone) { /* first, so that no count is higher than it must be */
+        r = qcow2_fork_count(q, c->gone, c->gone_entries, -1);
+        r = r ? r : drop_run(q, c->gone_at, 8 * c->gone_entries);
     }
-    return r || !many ? r : qcow2_ref_add(q, first, many, delta);
+    r = r || !c->used_once_more ? r : qcow2_fork_count(q, c->l1, c->entries, 1);
+    r = r || !c->drops_l1 ? r : drop_run(q, q->h.l1_at, 8ull * q->h.l1_entries);
+    r = r ? r : whole_table_blank(fresh, at, 8 * c->entries);
+    if (r) {
+        return r;
+    }
+    memcpy(fresh->bytes, c->l1, fresh->n);
+    r = qcow2_fork_flags(q, f, fresh);
+    r = r ? r : write_list(q, c->all, c->n, f->snapshots.first << q->h.cluster_bits);
+    return r ? r : drop_run(q, q->h.snapshots_at, qcow2_snapshots_bytes(q->snapshots, q->h.n_snapshots));
 }
 
-/* The flags of entries [0, n): set where the cluster is used once.  True if any changed. */
-static int flag_entries(struct qcow2 *q, uint8_t *table, uint64_t n, bool *changed)
+static int change(struct qcow2 *q, const struct change *c)
 {
-    int r = 0;
-    for (uint64_t i = 0; i < n && !r; i++) {
-        uint8_t *p = table + i * q->entry;
-        uint64_t e = be64_at(p), at = e & QCOW2_OFFSET;
-        if ((e & QCOW2_COMPRESSED) || !at) {
-            continue;
-        }
-        uint64_t count = qcow2_ref(q, at >> q->h.cluster_bits, &r);
-        uint64_t now = count == 1 ? e | QCOW2_COPIED : e & ~QCOW2_COPIED;
-        if (now != e) {
-            be64_put(p, now);
-            *changed = true;
-        }
+    uint64_t bytes = complete(c->all, c->n);
+    struct whole_table fresh = {0};
+    struct qcow2_fork f;
+    if (bytes > QCOW2_SNAPSHOT_TABLE_MAX) {
+        return -EFBIG;
     }
-    return r;
+    int r = qcow2_fork_begin(q, &f, c->l1, c->entries, bytes);
+    r = r ? r : prepare(q, c, &f, &fresh);
+    if (r == 0) {
+        struct qcow2_header next = q->h;
+        next.size = c->size;
+        next.l1_at = fresh.at;
+        next.l1_entries = (uint32_t)c->entries;
+        next.n_snapshots = c->n;
+        next.snapshots_at = c->n ? f.snapshots.first << q->h.cluster_bits : 0;
+        r = qcow2_fork_end(q, &f, &next, &fresh);
+    }
+    if (r) {
+        whole_table_free(&fresh);
+        qcow2_fork_abort(q, &f);
+        return r;
+    }
+    g_free(q->snapshots);
+    q->snapshots = c->all;
+    q->node->size = q->h.size;
+    return qcow2_meta_collect(q);
 }
 
-/* Counts what @l1 leads to: the L2 tables themselves and what they name. */
-static int count_all(struct qcow2 *q, const uint8_t *l1, uint64_t entries, int delta)
+static bool finish(const struct qcow2 *q, int r, GError **error)
 {
-    g_autofree uint8_t *table = g_try_malloc(q->cluster);
-    int r = table ? 0 : -ENOMEM;
-    for (uint64_t i = 0; i < entries && !r; i++) {
-        uint64_t at = be64_at(l1 + 8 * i) & QCOW2_OFFSET;
-        if (at == 0) {
-            continue;
-        }
-        r = at % q->cluster ? qcow2_corrupt(q) : file_read(q->file, at, table, q->cluster);
-        r = r ? r : count_entries(q, table, q->cluster / q->entry, delta);
-        r = r ? r : qcow2_ref_add(q, at >> q->h.cluster_bits, 1, delta);
-    }
-    return r;
-}
-
-/* Makes the flags of the active tables say what the counts say.  The L1 table is left to be
- * written; nothing of the L2 tables is in the cache. */
-static int flag_all(struct qcow2 *q)
-{
-    g_autofree uint8_t *table = g_try_malloc(q->cluster);
-    int r = table ? 0 : -ENOMEM;
-    for (uint64_t i = 0; i < q->h.l1_entries && !r; i++) {
-        uint64_t e = qcow2_l1_get(q, i), at = e & QCOW2_OFFSET;
-        if (at == 0) {
-            continue;
-        }
-        uint64_t count = qcow2_ref(q, at >> q->h.cluster_bits, &r);
-        uint64_t now = count == 1 ? e | QCOW2_COPIED : e & ~QCOW2_COPIED;
-        if (now != e) {
-            whole_table_put64(&q->l1, i, now);
-        }
-        bool changed = false;
-        r = r ? r : file_read(q->file, at, table, q->cluster);
-        r = r ? r : flag_entries(q, table, q->cluster / q->entry, &changed);
-        if (changed && !r) {
-            r = file_write(q->file, at, table, q->cluster);
-        }
-    }
-    return r;
-}
-
-/* ---- common ends ---- */
-
-static int begin(struct qcow2 *q)
-{
-    int r = q->corrupt ? -EIO : qcow2_settle(q);
-    r = r ? r : qcow2_settle(q); /* what the first one gave back */
-    r = r ? r : qcow2_mark(q, INCOMPAT_DIRTY, true);
-    if (!r) {
-        tables_forget(q->l2); /* clean; the tables change under it */
-    }
-    return r;
-}
-
-static void ignore_line(void *owner, const char *line)
-{
-    (void)owner, (void)line;
-}
-
-/* What was counted before it failed is counted anew; else the dirty bit stays. */
-static void undo(struct qcow2 *q)
-{
-    struct check_result res = {.tell = ignore_line};
-    q->keep_dirty = !qcow2_check(q->node, FIX_LEAKS | FIX_ERRORS, &res, NULL);
-}
-
-static bool finish(struct qcow2 *q, int r, GError **error)
-{
-    r = r ? r : qcow2_settle(q);
-    r = r ? r : file_flush(q->file);
-    if (!r && !q->lazy) {
-        r = qcow2_mark(q, INCOMPAT_DIRTY, false);
-    }
-    if (r && !q->corrupt) {
-        undo(q);
-    }
     if (r == -EOVERFLOW) {
         g_set_error(error, LODGE_ERROR, EOVERFLOW, "refcount_bits=%u cannot count another snapshot",
                     1u << q->h.refcount_order);
@@ -379,33 +336,25 @@ static char *new_id(const struct qcow2 *q)
     return g_strdup_printf("%" G_GUINT64_FORMAT, most + 1);
 }
 
+/* The disk's table becomes the snapshot's, the disk gets a copy. */
 static int make(struct qcow2 *q, struct qcow2_snapshot *s)
 {
-    uint64_t bytes = 8ull * q->h.l1_entries;
-    int r = begin(q);
-    r = r ? r : qcow2_alloc_table(q, bytes, &s->l1_at);
-    r = r ? r : count_all(q, q->l1.bytes, q->h.l1_entries, 1);
-    r = r ? r : tables_write(q->refs); /* counts first */
-    r = r ? r : qcow2_settle(q);
-    r = r ? r : file_flush(q->file);
-    r = r ? r : flag_all(q); /* nothing is used once any more */
-    r = r || !bytes ? r : file_write(q->file, s->l1_at, q->l1.bytes, bytes);
-    r = r ? r : qcow2_settle(q);
-    if (r) {
-        return r;
-    }
     uint32_t n = q->h.n_snapshots;
     struct qcow2_snapshot *all = g_new(struct qcow2_snapshot, n + 1);
+    int r = q->corrupt ? -EIO : qcow2_settle(q); /* the table in the file is to be the whole truth */
     if (n) {
         memcpy(all, q->snapshots, n * sizeof(*all));
     }
+    s->l1_at = q->h.l1_at;
     all[n] = *s;
-    r = qcow2_snapshots_write(q, all, n + 1);
+    r = r ? r : change(q, &(struct change){.l1 = q->l1.bytes,
+                                           .entries = q->h.l1_entries,
+                                           .size = q->h.size,
+                                           .used_once_more = true,
+                                           .all = all,
+                                           .n = n + 1});
     if (r) {
         g_free(all);
-    } else {
-        g_free(q->snapshots);
-        q->snapshots = all;
     }
     return r;
 }
@@ -439,45 +388,27 @@ static bool snapshot_create(struct node *node, struct image_snapshot *snap, GErr
 
 /* ---- applying one ---- */
 
-/* The disk becomes what @s holds: a new L1 table takes the old one's place in one write. */
+/* The disk gets a copy of the snapshot's table. */
 static int apply(struct qcow2 *q, const struct qcow2_snapshot *s)
 {
     uint64_t entries = MAX(s->l1_entries, qcow2_l1_entries_for(q, s->shown.disk_size));
-    struct whole_table was, fresh;
-    uint64_t at;
-    int r = begin(q);
-    r = r ? r : whole_table_read(&was, q->file, s->l1_at, 8ull * s->l1_entries);
+    g_autofree uint8_t *l1 = g_try_malloc0(MAX(8 * entries, 1));
+    struct qcow2_snapshot *all = g_memdup2(q->snapshots, q->h.n_snapshots * sizeof(*all));
+    int r = !l1 ? -ENOMEM : q->corrupt ? -EIO : qcow2_settle(q);
+    r = r ? r : file_read(q->file, s->l1_at, l1, 8ull * s->l1_entries);
+    r = r ? r : change(q, &(struct change){.l1 = l1,
+                                           .entries = entries,
+                                           .size = s->shown.disk_size,
+                                           .used_once_more = true,
+                                           .gone = q->l1.bytes,
+                                           .gone_at = q->h.l1_at,
+                                           .gone_entries = q->h.l1_entries,
+                                           .all = all,
+                                           .n = q->h.n_snapshots});
     if (r) {
-        return r;
+        g_free(all);
     }
-    r = qcow2_alloc_table(q, 8 * entries, &at);
-    r = r ? r : whole_table_blank(&fresh, at, 8 * entries);
-    if (!r) {
-        memcpy(fresh.bytes, was.bytes, was.n);
-    }
-    whole_table_free(&was);
-    if (r) {
-        return r;
-    }
-    struct whole_table old = q->l1;
-    r = count_all(q, fresh.bytes, entries, 1);
-    r = r ? r : qcow2_settle(q);
-    r = r ? r : file_flush(q->file);
-    uint64_t size = q->h.size;
-    q->h.size = s->shown.disk_size;
-    uint64_t old_entries = q->h.l1_entries;
-    r = r ? r : qcow2_l1_replace(q, &fresh);
-    if (r) {
-        q->h.size = size;
-        whole_table_free(&fresh);
-        return r;
-    }
-    q->node->size = q->h.size;
-    r = count_all(q, old.bytes, old_entries, -1);
-    r = r ? r
-          : qcow2_ref_add(q, old.at >> q->h.cluster_bits, qcow2_clusters(q, 8 * old_entries), -1);
-    whole_table_free(&old);
-    return r ? r : flag_all(q);
+    return r;
 }
 
 static bool snapshot_apply(struct node *node, const char *id_or_name, GError **error)
@@ -501,33 +432,29 @@ static bool snapshot_apply(struct node *node, const char *id_or_name, GError **e
 
 static int delete (struct qcow2 *q, uint32_t i)
 {
-    struct qcow2_snapshot gone = q->snapshots[i],
-                          *all = g_new(struct qcow2_snapshot, q->h.n_snapshots);
-    struct whole_table l1;
+    struct qcow2_snapshot gone = q->snapshots[i], *all = g_new(struct qcow2_snapshot, q->h.n_snapshots);
+    struct whole_table l1 = {0};
     uint32_t n = q->h.n_snapshots - 1;
-    int r = begin(q);
-    r = r ? r : whole_table_read(&l1, q->file, gone.l1_at, 8ull * gone.l1_entries);
-    if (r) {
-        g_free(all);
-        return r;
-    }
+    int r = q->corrupt ? -EIO : qcow2_settle(q);
     memcpy(all, q->snapshots, i * sizeof(*all));
     memcpy(all + i, q->snapshots + i + 1, (n - i) * sizeof(*all));
-    r = qcow2_snapshots_write(q, all, n);
+    r = r ? r : whole_table_read(&l1, q->file, gone.l1_at, 8ull * gone.l1_entries);
+    r = r ? r : change(q, &(struct change){.l1 = q->l1.bytes,
+                                           .entries = q->h.l1_entries,
+                                           .size = q->h.size,
+                                           .gone = l1.bytes,
+                                           .gone_at = gone.l1_at,
+                                           .gone_entries = gone.l1_entries,
+                                           .drops_l1 = true,
+                                           .all = all,
+                                           .n = n});
+    whole_table_free(&l1);
     if (r) {
         g_free(all);
-        whole_table_free(&l1);
-        return r;
+    } else {
+        snapshot_clear(&gone);
     }
-    g_free(q->snapshots);
-    q->snapshots = all;
-    r = count_all(q, l1.bytes, gone.l1_entries, -1);
-    r = r ? r
-          : qcow2_ref_add(q, gone.l1_at >> q->h.cluster_bits,
-                          qcow2_clusters(q, 8ull * gone.l1_entries), -1);
-    whole_table_free(&l1);
-    snapshot_clear(&gone);
-    return r ? r : flag_all(q);
+    return r;
 }
 
 static bool snapshot_remove(struct node *node, const char *id_or_name, GError **error)

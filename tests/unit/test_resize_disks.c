@@ -3,11 +3,14 @@
 #include "tests/unit/bad_image.h"
 
 /*
+ * What changes the whole image and is cut short.
+ *
  * A resize that the power cuts short, with some of what was written since the last flush on the
  * medium and some not, leaves the old disk or the new one: what both have reads as before, and
  * check finds nothing but leaks.
  */
-enum { UNIT = 65536, UNITS = BAD_SIZE / UNIT, CUTS = 60 };
+enum { UNIT = 65536, UNITS = BAD_SIZE / UNIT, CUTS = 60,
+       SNAPSHOT_CUTS = 20 };
 
 struct step {
     const char *format, *options;
@@ -170,10 +173,106 @@ static void a_resize_that_is_cut_short_corrupts_nothing(void **state)
     g_rand_free(dice);
 }
 
+/* ---- snapshots ---- */
+
+/* The first byte of each unit, as the guest reads it, of a disk that check calls sound. */
+static void first_bytes(GByteArray *disk, uint8_t out[UNITS], const char *when)
+{
+    g_autoptr(GError) error = NULL;
+    struct check_result found = {0};
+    struct node *n = open_bytes(disk, "qcow2", OPEN_CHECK | OPEN_READ_ONLY, &error);
+    if (!n) {
+        fail_msg("%s: %s", when, error->message);
+    }
+    assert_works(n->format->tools->check(n, FIX_NOTHING, &found, &error), error);
+    if (found.corruptions || found.check_errors) {
+        fail_msg("%s: %u corruptions", when, (unsigned)found.corruptions);
+    }
+    for (unsigned u = 0; u < UNITS; u++) {
+        assert_int_equal(chain_read(n, (uint64_t)u * UNIT, &out[u], 1), 0);
+    }
+    chain_close(n);
+}
+
+static bool snapshot_step(struct node *n, char verb, const char *name, GError **error)
+{
+    const struct snapshot_tools *s = n->format->tools->snapshots;
+    struct image_snapshot fresh = {.name = (char *)(uintptr_t)name, .icount = UINT64_MAX};
+    uint8_t data[512];
+    switch (verb) {
+    case 'c':
+        return s->create(n, &fresh, error);
+    case 'a':
+        return s->apply(n, name, error);
+    case 'd':
+        return s->remove(n, name, error);
+    default: /* some units become others */
+        memset(data, *name, sizeof(data));
+        for (unsigned u = 0; u < UNITS; u += 7) {
+            assert_int_equal(chain_write(n, (uint64_t)u * UNIT, data, sizeof(data)), 0);
+        }
+        return true;
+    }
+}
+
+static void snapshot_and_cut(GByteArray **image, const char *options, char verb, const char *name,
+                             GRand *dice)
+{
+    g_autoptr(GError) error = NULL;
+    uint8_t old[UNITS], new[UNITS], cut_off[UNITS];
+    json_t *o = json_pack("{s:s}", "driver", "qcow2");
+    struct file *f = mem_file(copy_of(*image), true, 0);
+    struct mem *mem = mem_of(f);
+    struct node *n = node_open_file(f, NULL, o, 0, &error);
+    json_decref(o);
+    assert_works(n != NULL && snapshot_step(n, verb, name, &error), error);
+    assert_int_equal(chain_flush(n), 0);
+    unsigned ops = mem->ops->len;
+    GByteArray *after = copy_of(mem->bytes);
+    first_bytes(*image, old, "before");
+    first_bytes(after, new, "after");
+    for (unsigned i = 0; i < MIN(SNAPSHOT_CUTS, ops) && verb != 'w'; i++) {
+        unsigned cut = ops <= SNAPSHOT_CUTS ? i : (unsigned)g_rand_int_range(dice, 0, (gint32)ops);
+        g_autofree char *when = g_strdup_printf("%s: %c %s, cut at %u of %u",
+                                                options ? options : "", verb, name, cut, ops);
+        GByteArray *disk = disk_after(*image, mem->ops, cut, dice);
+        first_bytes(disk, cut_off, when);
+        if (memcmp(cut_off, old, UNITS) && memcmp(cut_off, new, UNITS)) {
+            fail_msg("%s: neither the old disk nor the new one", when);
+        }
+        g_byte_array_unref(disk);
+    }
+    chain_close(n);
+    g_byte_array_unref(*image);
+    *image = after;
+}
+
+static void a_snapshot_that_is_cut_short_corrupts_nothing(void **state)
+{
+    static const char *const kinds[] = {NULL, "compat=0.10", "cluster_size=512",
+                                        "extended_l2=on,cluster_size=16k", "refcount_bits=2"};
+    static const struct {
+        char verb;
+        const char *name;
+    } life[] = {{'c', "a"}, {'w', "x"}, {'c', "b"}, {'w', "y"}, {'a', "a"}, {'w', "z"},
+                {'a', "b"}, {'d', "a"}, {'w', "q"}, {'d', "b"}, {'c', "c"}, {'d', "c"}};
+    GRand *dice = g_rand_new_with_seed(9);
+    (void)state;
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        GByteArray *image = full_image(&(struct step){"qcow2", kinds[i], {0}});
+        for (unsigned k = 0; k < G_N_ELEMENTS(life); k++) {
+            snapshot_and_cut(&image, kinds[i], life[k].verb, life[k].name, dice);
+        }
+        g_byte_array_unref(image);
+    }
+    g_rand_free(dice);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_resize_that_is_cut_short_corrupts_nothing),
+        cmocka_unit_test(a_snapshot_that_is_cut_short_corrupts_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
