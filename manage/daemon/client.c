@@ -4,6 +4,9 @@
 #include "base/bytes.h"
 #include "base/util.h"
 #include "manage/daemon/daemon.h"
+#include "manage/daemon/login.h"
+#include "manage/daemon/settings.h"
+#include "manage/daemon/tls.h"
 
 #include <errno.h>
 #include <sys/socket.h>
@@ -32,8 +35,23 @@ void client_unref(struct client *c)
         if (c->callbacks) {
             g_array_unref(c->callbacks);
         }
+        login_free(c->login);
         g_free(c);
     }
+}
+
+/* How this one has to prove itself. */
+static void choose_auth(struct client *c)
+{
+    if (c->kind == LISTEN_UNIX) {
+        socklen_t n = sizeof(c->peer);
+        getsockopt(c->watch.fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &n);
+        c->auth = c->peer.uid != 0 && polkit_wanted() ? PROVE_POLKIT : PROVE_NOTHING;
+    } else if (c->kind == LISTEN_TCP || strcmp(setting("tls", "sasl"), "yes") == 0) {
+        c->auth = PROVE_SASL;
+    }
+    /* Whoever could open the socket, or had a certificate on the list. */
+    c->authenticated = c->auth == PROVE_NOTHING && c->kind != LISTEN_TLS;
 }
 
 void client_new(int fd, const struct listener *from)
@@ -46,10 +64,10 @@ void client_new(int fd, const struct listener *from)
     c->kind = from->kind;
     c->read_only = from->read_only;
     c->peer.pid = -1;
-    if (from->kind == LISTEN_UNIX) {
-        socklen_t n = sizeof(c->peer);
-        getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &n);
-        c->authenticated = true; /* whoever could open the socket */
+    choose_auth(c);
+    if (c->kind == LISTEN_TLS) {
+        c->tls = tls_new(fd);
+        c->handshaking = true;
     }
     daemon_lock();
     c->next = clients;
@@ -60,8 +78,8 @@ void client_new(int fd, const struct listener *from)
     clients = c;
     clients_count++;
     daemon_unlock();
-    if (!poller_add(&c->watch)) {
-        client_drop(c, "no room in the epoll set");
+    if ((c->kind == LISTEN_TLS && !c->tls) || !poller_add(&c->watch)) {
+        client_drop(c, "no room for one more");
     }
 }
 
@@ -92,6 +110,7 @@ void client_drop(struct client *c, const char *why)
         daemon_log("client of process %d dropped: %s", c->peer.pid, why);
     }
     poller_remove(&c->watch);
+    tls_free(c->tls);
     close(c->watch.fd);
     for (unsigned i = 0; i < c->nfds; i++) {
         close(c->fds[i]);
@@ -132,14 +151,19 @@ static bool send_fd(int to, int fd)
     return sendmsg(to, &m, MSG_DONTWAIT | MSG_NOSIGNAL) == 1;
 }
 
+static ssize_t send_some(struct client *c, const void *data, size_t n)
+{
+    return c->tls ? tls_send(c->tls, data, n)
+                  : send(c->watch.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
 /* Sends what the socket takes.  False if the connection is broken.  Daemon lock held. */
 static bool flush(struct client *c)
 {
     while (c->out) {
         struct packet *p = c->out;
         while (p->sent < p->length) {
-            ssize_t n = send(c->watch.fd, p->data + p->sent, p->length - p->sent,
-                             MSG_DONTWAIT | MSG_NOSIGNAL);
+            ssize_t n = send_some(c, p->data + p->sent, p->length - p->sent);
             if (n < 0) {
                 return errno == EAGAIN || errno == EINTR;
             }
@@ -177,6 +201,11 @@ void client_send(struct client *c, struct packet *p)
         packet_free(p);
         return;
     }
+    if (p && c->wrapped) {
+        p = login_wrap(c->login, p);
+    }
+    /* The answer that ends SASL is the last one without its layer. */
+    c->wrapped = c->authenticated && login_wraps(c->login);
     if (p) {
         *c->out_tail = p;
         c->out_tail = &p->next;
@@ -306,6 +335,9 @@ static void keep_fds(struct client *c, struct msghdr *m)
 
 static ssize_t receive(struct client *c, uint8_t *to, size_t n)
 {
+    if (c->tls) {
+        return tls_receive(c->tls, to, n);
+    }
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(PACKET_FDS_MAX * sizeof(int))];
@@ -326,6 +358,9 @@ static ssize_t receive(struct client *c, uint8_t *to, size_t n)
 static bool take(struct client *c, const uint8_t *data, size_t n)
 {
     ssize_t used = 0;
+    if (c->wrapped) { /* the peer knows too: it waited for the answer */
+        return login_unwrap(c->login, data, n, c->in) && consume_kept(c);
+    }
     if (!c->in->len) {
         used = consume(c, data, n);
         if (used < 0) {
@@ -340,7 +375,7 @@ static bool take(struct client *c, const uint8_t *data, size_t n)
 static const char *read_all(struct client *c)
 {
     static uint8_t bytes[READ_BYTES]; /* main loop only */
-    for (int round = 0; round < READ_ROUNDS && !c->dead && may_go_on(c); round++) {
+    for (int round = 0; (round < READ_ROUNDS || c->tls) && !c->dead && may_go_on(c); round++) {
         ssize_t n = receive(c, bytes, sizeof(bytes));
         if (n == 0) {
             return "";
@@ -348,11 +383,11 @@ static const char *read_all(struct client *c)
         if (n < 0) {
             return errno == EAGAIN || errno == EINTR ? NULL : g_strerror(errno);
         }
-        c->silent = c->unanswered = 0;
+        c->silent = c->unanswered = c->stalled = 0;
         if (!take(c, bytes, (size_t)n)) {
             return "malformed packet";
         }
-        if ((size_t)n < sizeof(bytes)) {
+        if ((size_t)n < sizeof(bytes) && !c->tls) {
             return NULL;
         }
     }
@@ -365,13 +400,17 @@ static void client_work(struct client *c)
     const char *why = NULL;
     if (!consume_kept(c)) {
         why = "malformed packet";
+    } else if (c->tls && !c->dead && tls_pending(c->tls)) {
+        why = read_all(c); /* the socket itself will not tell */
     }
     daemon_lock();
     if (c->dead) {
         daemon_unlock();
         return;
     }
-    if (c->out_bytes > OUT_MAX) {
+    if (why) {
+        ;
+    } else if (c->out_bytes > OUT_MAX) {
         why = "it does not fetch what it asked for";
     } else if (!flush(c)) {
         why = g_strerror(errno);
@@ -381,7 +420,7 @@ static void client_work(struct client *c)
     uint32_t events = (c->out ? EPOLLOUT : 0u) | (may_go_on(c) ? EPOLLIN : 0u);
     daemon_unlock();
     if (why) {
-        client_drop(c, why);
+        client_drop(c, *why ? why : NULL);
     } else {
         poller_set(&c->watch, events);
     }
@@ -398,10 +437,38 @@ static gboolean kicked(void *data)
     return G_SOURCE_REMOVE;
 }
 
+static void handshake(struct client *c)
+{
+    g_autoptr(GError) error = NULL;
+    switch (tls_handshake(c->tls, &error)) {
+    case TLS_FAILED:
+        client_drop(c, error->message);
+        break;
+    case TLS_WANTS_READ:
+        poller_set(&c->watch, EPOLLIN);
+        break;
+    case TLS_WANTS_WRITE:
+        poller_set(&c->watch, EPOLLOUT);
+        break;
+    case TLS_DONE:
+        c->handshaking = false;
+        daemon_lock();
+        c->authenticated = c->auth == PROVE_NOTHING;
+        daemon_unlock();
+        client_work(c);
+        break;
+    }
+}
+
 static void client_ready(struct watch *watch, uint32_t events)
 {
     struct client *c = client_ref(container_of(watch, struct client, watch));
     const char *why = NULL;
+    if (c->handshaking) {
+        handshake(c);
+        client_unref(c);
+        return;
+    }
     if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN)) {
         why = "";
     } else if (events & EPOLLIN) {
@@ -421,4 +488,54 @@ static void client_ready(struct watch *watch, uint32_t events)
         client_work(c);
     }
     client_unref(c);
+}
+
+/* ---- Every second. ---- */
+
+unsigned clients_anonymous(void)
+{
+    unsigned count = 0;
+    for (const struct client *c = clients; c; c = c->next) {
+        count += !c->authenticated;
+    }
+    return count;
+}
+
+/* Asks a silent client for a sign of life; NULL, or why it goes. */
+static const char *keep_alive(struct client *c)
+{
+    static const struct packet_header ping = {PROGRAM_KEEPALIVE, 1, KEEPALIVE_PING,
+                                              PACKET_EVENT,      0, STATUS_OK};
+    unsigned interval = setting_number("keepalive", "interval");
+    if (!c->keepalive || !interval || !may_go_on(c) || ++c->silent < interval) {
+        return NULL; /* of one that has to wait for us we read nothing */
+    }
+    c->silent = 0;
+    if (c->unanswered++ >= setting_number("keepalive", "count")) {
+        return "it does not answer";
+    }
+    client_send(c, packet_new(&ping, NULL, 0));
+    return NULL;
+}
+
+/* Somebody who stops half-way holds memory and a place. */
+static const char *stalled(struct client *c)
+{
+    bool half_way = !c->authenticated || (c->in->len && may_go_on(c));
+    c->stalled = half_way ? c->stalled + 1 : 0;
+    return c->stalled > setting_number("keepalive", "stall") ? "it stopped half-way" : NULL;
+}
+
+void clients_tick(void)
+{
+    for (struct client *c = clients, *next; c; c = next) {
+        next = c->next;
+        daemon_lock();
+        const char *why = stalled(c);
+        why = why ? why : keep_alive(c);
+        daemon_unlock();
+        if (why) {
+            client_drop(c, why);
+        }
+    }
 }

@@ -28,7 +28,9 @@ struct listener {
 };
 
 struct stream;
-struct verb;
+struct tls;
+struct login;
+enum client_auth { PROVE_NOTHING, PROVE_SASL, PROVE_POLKIT }; /* libvirt's numbers */
 
 struct client;
 enum event_class {
@@ -62,13 +64,19 @@ struct client {
     unsigned nfds;
     bool keepalive;              /* the client answers pings */
     unsigned silent, unanswered; /* seconds, pings */
-    struct ucred peer;           /* of a UNIX socket; pid -1 else */
+    unsigned stalled;            /* seconds in the middle of something */
+    struct tls *tls;             /* NULL: plain */
+    bool handshaking;
+    struct ucred peer; /* of a UNIX socket; pid -1 else */
     unsigned kind;
 
     /* Daemon lock. */
     bool dead, authenticated, opened, read_only;
-    bool kicked;    /* client_work() is queued */
-    unsigned calls; /* on worker threads */
+    enum client_auth auth;
+    struct login *login; /* SASL; NULL before */
+    bool wrapped;        /* packets go through it, from the one after its last answer on */
+    bool kicked;         /* client_work() is queued */
+    unsigned calls;      /* on worker threads */
     struct packet *out, **out_tail;
     size_t out_bytes;
     size_t stream_bytes; /* waiting for streams */
@@ -88,6 +96,10 @@ void client_unref(struct client *c);
 /* Main loop: ends the connection. */
 void client_drop(struct client *c, const char *why);
 void client_drop_all(void);
+/* Every second while there are clients: pings, and an end to those that stopped half-way. */
+void clients_tick(void);
+/* Connections that have not authenticated. */
+unsigned clients_anonymous(void);
 /* Daemon lock held.  Takes over @p; NULL (no memory) ends the connection. */
 void client_send(struct client *c, struct packet *p);
 /* Daemon lock held, any thread: the main loop is to look at this client again. */

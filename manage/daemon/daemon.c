@@ -7,6 +7,7 @@
 #include "manage/daemon/network.h"
 #include "manage/daemon/paths.h"
 #include "manage/daemon/server.h"
+#include "manage/daemon/settings.h"
 #include "manage/daemon/storage.h"
 
 #include <fcntl.h>
@@ -21,11 +22,7 @@
 /* They start in this order and stop in the opposite one. */
 extern const struct daemon_room room_secrets, room_nwfilters;
 static const struct daemon_room *const rooms[] = {
-    &room_secrets,
-    &room_nwfilters,
-    &room_network,
-    &room_storage,
-    NULL,
+    &room_secrets, &room_nwfilters, &room_network, &room_storage, NULL,
 };
 
 static GMainLoop *loop;
@@ -137,12 +134,20 @@ static void print_verb(const struct verb_row *row, void *data)
 int daemon_main(int argc, char **argv)
 {
     gboolean session = FALSE, libvirt_sockets = FALSE, version = FALSE, verbs = FALSE;
+    int timeout = 0;
+    g_autofree char *config = NULL;
+    g_auto(GStrv) overrides = NULL;
     g_autofree char *root = NULL;
     const GOptionEntry entries[] = {
         {"root", 0, 0, G_OPTION_ARG_FILENAME, &root, "keep all files and sockets below DIR", "DIR"},
         {"session", 0, 0, G_OPTION_ARG_NONE, &session, "serve one user, without privileges", NULL},
         {"libvirt-sockets", 0, 0, G_OPTION_ARG_NONE, &libvirt_sockets,
          "listen at libvirt's own socket names too", NULL},
+        {"config", 'f', 0, G_OPTION_ARG_FILENAME, &config,
+         "settings from FILE instead of lodged.conf", "FILE"},
+        {"option", 'o', 0, G_OPTION_ARG_STRING_ARRAY, &overrides, "one setting", "GROUP.KEY=VALUE"},
+        {"timeout", 't', 0, G_OPTION_ARG_INT, &timeout,
+         "leave after so many seconds without clients", "SECONDS"},
         {"verbs", 0, 0, G_OPTION_ARG_NONE, &verbs, "print the table of procedures and exit", NULL},
         {"version", 0, 0, G_OPTION_ARG_NONE, &version, "print the version and exit", NULL},
         {NULL},
@@ -165,8 +170,10 @@ int daemon_main(int argc, char **argv)
     }
     mallopt(M_ARENA_MAX, 2); /* worker threads come and go; an arena each is memory for nothing */
     paths_start(root, session || (!root && getuid() != 0));
-    const struct server_options options = {.libvirt_sockets = libvirt_sockets};
-    if (!serve(&options, &error)) {
+    config = config ? config : daemon_path(DAEMON_ETC, "lodged.conf", NULL);
+    const struct server_options options = {.libvirt_sockets = libvirt_sockets,
+                                           .timeout = (unsigned)MAX(timeout, 0)};
+    if (!settings_read(config, overrides, &error) || !serve(&options, &error)) {
         g_printerr("lodged: %s\n", error->message);
         return 1;
     }

@@ -14,6 +14,8 @@ import os
 import re
 import shutil
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -157,3 +159,48 @@ class Case(unittest.TestCase):
         conn = self.daemon.connect(read_only)
         self.addCleanup(conn.close)
         return conn
+
+
+class Wire:
+    """The protocol by hand, for what no well-behaved client sends."""
+    REMOTE, QEMU, KEEPALIVE = 0x20008086, 0x20008087, 0x6b656570
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)
+        self.socket.settimeout(PATIENCE)
+        self.serial = 0
+
+    def send(self, procedure, body=b"", program=REMOTE, kind=0, status=0):
+        head = struct.pack(">IIIIIII", 28 + len(body), program, 1, procedure, kind, self.serial, status)
+        self.serial += 1
+        self.socket.sendall(head + body)
+
+    def receive(self):
+        """(program, procedure, type, serial, status, body) of the next packet; None at the end."""
+        def exactly(n):
+            data = b""
+            while len(data) < n:
+                part = self.socket.recv(n - len(data))
+                if not part:
+                    return None
+                data += part
+            return data
+        head = exactly(28)
+        if head is None:
+            return None
+        n, program, _, procedure, kind, serial, status = struct.unpack(">IIIIIII", head)
+        return program, procedure, kind, serial, status, exactly(n - 28)
+
+    def call(self, procedure, body=b"", program=REMOTE):
+        """0 and the answer, or libvirt's error number and None; None if the daemon hung up."""
+        self.send(procedure, body, program)
+        answer = self.receive()
+        if answer is None:
+            return None
+        if answer[4] == 0:
+            return 0, answer[5]
+        return struct.unpack(">I", answer[5][:4])[0], None
+
+    def close(self):
+        self.socket.close()

@@ -1,14 +1,34 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """lodged on the wire: connections, who may call what, and clients that behave badly."""
+import grp
 import os
 import platform
+import shutil
+import socket
+import ssl
+import struct
 import subprocess
+import tempfile
 import unittest
 
 import manage
+from manage import Daemon, Wire, until
+
+DENIED, NO_SUPPORT, AUTH_FAILED = 29, 3, 45
+FEATURE, OPEN, HOSTNAME = 60, 1, 59
+
+
+def table():
+    """Rows of `lodged --verbs`: (program, number, name, who may, whether it is there)."""
+    out = subprocess.run([manage.LODGED, "--verbs"], check=True, capture_output=True, text=True).stdout
+    for line in out.splitlines():
+        program, number, name, may, there = line.split()
+        yield (Wire.QEMU if program == "qemu" else Wire.REMOTE), int(number), name, may, there == "yes"
 
 
 class Connection(manage.Case):
+    OPTIONS = ("--libvirt-sockets",)
+
     def test_virsh_asks_who_we_are(self):
         self.assertEqual(self.virsh("hostname"), platform.node())
         self.assertIn("Running hypervisor: QEMU", self.virsh("version"))
@@ -23,6 +43,7 @@ class Connection(manage.Case):
         self.assertEqual(conn.getType(), "QEMU")
         self.assertEqual(conn.getHostname(), platform.node())
         self.assertTrue(conn.isAlive())
+        self.assertTrue(conn.isSecure())
 
     def test_wrong_names_are_refused(self):
         bad = self.daemon.uri.replace("/system", "/session")
@@ -33,6 +54,340 @@ class Connection(manage.Case):
                            text=True, timeout=manage.PATIENCE)
         self.assertEqual(p.returncode, 1)
         self.assertIn("lodged.pid", p.stderr)
+
+    def test_libvirts_own_sockets(self):
+        for name in ("libvirt-sock", "libvirt-sock-ro", "virtlodged-sock-ro"):
+            uri = f"qemu:///system?socket={self.daemon.root}/run/libvirt/{name}"
+            self.assertEqual(self.virsh("hostname", uri=uri), platform.node())
+
+    def test_as_ssh_does_it(self):
+        script = os.path.join(self.daemon.root, "there")
+        with open(script, "w") as f:
+            f.write(f"#!/bin/sh\nexec nc -U {self.daemon.socket}\n")
+        os.chmod(script, 0o755)
+        uri = f"qemu+ext:///system?command={script}"
+        self.assertEqual(self.virsh("hostname", uri=uri), platform.node())
+
+    def test_modes_of_sockets(self):
+        self.assertEqual(os.stat(self.daemon.socket).st_mode & 0o777, 0o660)
+        self.assertEqual(os.stat(self.daemon.socket + "-ro").st_mode & 0o777, 0o666)
+
+    def test_a_reader_may_only_read(self):
+        """All procedures as a read-only client: those that write are refused before anything."""
+        wire = Wire(self.daemon.socket + "-ro")
+        self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 0))[0], 0)
+        known = {}
+        for program, number, name, may, there in table():
+            known[program, number] = may, there
+            if may == "writer":
+                code = wire.call(number, b"", program)
+                self.assertEqual(code, (DENIED if there else NO_SUPPORT, None), name)
+        self.assertGreater(len(known), 250)
+        for number in range(1, 460):
+            if not known.get((Wire.REMOTE, number), (None, False))[1]:
+                self.assertEqual(wire.call(number)[0], NO_SUPPORT, number)
+        self.assertEqual(wire.call(HOSTNAME)[0], 0)
+        wire.close()
+
+    def test_open_as_reader(self):
+        wire = Wire(self.daemon.socket)
+        self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 1))[0], 0)
+        writers = [n for p, n, _, may, there in table() if may == "writer" and there and p == Wire.REMOTE]
+        self.assertEqual(wire.call(writers[0])[0], DENIED)
+        wire.close()
+
+    def test_names_of_writers_are_no_readers(self):
+        """What changes something or shows a secret must not be marked for readers."""
+        for _, _, name, may, _ in table():
+            verb = name.replace("_set_identity", "")
+            changes = any(word in f"_{verb}_" for word in (
+                "_set_", "_create_", "_define_xml", "_destroy_", "_undefine_", "_attach_", "_detach_",
+                "_migrate_begin", "_migrate_p", "_migrate_f", "_migrate_c", "_save_params", "_restore_", "_pin_vcpu_flags",
+                "_shutdown_", "_reboot_", "_reset_", "_resize_", "_wipe_", "_delete_", "_upload_", "_download_",
+                "_peek_", "_console_", "_channel_", "_screenshot_", "_send_key", "_secret_get_value"))
+            if changes and may != "writer":
+                self.fail(f"{name} is open to {may}")
+
+    def test_many_answers_at_once(self):
+        """Calls in a row without waiting: each is answered, the worker's too."""
+        wire = Wire(self.daemon.socket)
+        for _ in range(200):
+            wire.send(HOSTNAME)
+            wire.send(111, struct.pack(">II", 0, 0))  # on a worker thread
+        seen = sorted(wire.receive()[3] for _ in range(400))
+        self.assertEqual(seen, list(range(400)))
+        wire.close()
+
+    def test_a_client_that_never_reads(self):
+        wire = Wire(self.daemon.socket)
+        wire.socket.setblocking(False)
+        sent = 0
+        try:
+            while sent < 200000:
+                wire.send(7)  # the capabilities, some KiB each
+                sent += 1
+        except BlockingIOError:
+            pass
+        self.assertLess(sent, 200000)
+        self.assertEqual(self.virsh("hostname"), platform.node())
+        with open(f"/proc/{self.daemon.process.pid}/status") as f:
+            rss = next(int(line.split()[1]) for line in f if line.startswith("VmRSS"))
+        self.assertLess(rss, 64 << 10)
+        wire.close()
+
+    def test_hundreds_of_clients_at_once(self):
+        wires = [Wire(self.daemon.socket) for _ in range(900)]
+        for wire in wires:
+            wire.send(HOSTNAME)
+        self.assertTrue(all(wire.receive()[4] == 0 for wire in wires))
+        for wire in wires:
+            wire.close()
+
+
+class Impatient(manage.Case):
+    OPTIONS = ("-o", "keepalive.interval=1", "-o", "keepalive.count=2", "-o", "keepalive.stall=1",
+               "-o", "limits.clients=30")
+
+    def test_who_stops_half_way_is_dropped(self):
+        wire = Wire(self.daemon.socket)
+        wire.socket.sendall(b"\0\0\0\x40half")
+        self.assertIsNone(wire.receive())
+        self.assertIn("half-way", self.daemon.log())
+        wire.close()
+
+    def test_who_does_not_answer_is_dropped(self):
+        silent, alive = Wire(self.daemon.socket), Wire(self.daemon.socket)
+        for wire in (silent, alive):
+            self.assertEqual(wire.call(FEATURE, struct.pack(">I", 10)), (0, struct.pack(">I", 1)))
+        pings = 0
+        while pings < 4:  # by then the silent one is gone
+            program, procedure, kind, *_ = alive.receive()
+            self.assertEqual((program, procedure, kind), (Wire.KEEPALIVE, 1, 2))
+            alive.send(2, program=Wire.KEEPALIVE, kind=2)
+            pings += 1
+        self.assertEqual(alive.call(HOSTNAME)[0], 0)
+        got = []
+        while (packet := silent.receive()) is not None:
+            got.append(packet[0])
+        self.assertEqual(got, [Wire.KEEPALIVE] * 2)
+        alive.close()
+        silent.close()
+
+    def test_no_more_than_so_many(self):
+        wires = []
+        for _ in range(60):
+            wires.append(Wire(self.daemon.socket))
+            wires[-1].send(HOSTNAME)
+
+        def answered(wire):
+            try:
+                return wire.receive() is not None
+            except ConnectionResetError:
+                return False
+        self.assertLessEqual(sum(map(answered, wires)), 30)
+        for wire in wires:
+            wire.close()
+
+
+class Life(unittest.TestCase):
+    def test_leaves_when_nobody_comes(self):
+        with Daemon("--timeout", "1") as daemon:
+            self.assertEqual(daemon.process.wait(manage.PATIENCE), 0)
+            self.assertFalse(os.path.exists(daemon.socket))
+
+    def test_settings(self):
+        root = tempfile.mkdtemp(prefix="lodge-d-")
+        self.addCleanup(shutil.rmtree, root)
+        os.makedirs(root + "/etc")
+        group = grp.getgrgid(2).gr_name
+        with open(root + "/etc/lodged.conf", "w") as f:
+            f.write(f"[socket]\ngroup = {group}\nmode = 0606\n")
+        with Daemon(root=root) as daemon:
+            there = os.stat(daemon.socket)
+            self.assertEqual((there.st_gid, there.st_mode & 0o777), (2, 0o606))
+        with open(root + "/etc/lodged.conf", "a") as f:
+            f.write("colour = red\n")
+        with self.assertRaisesRegex(AssertionError, 'no setting "socket.colour"'):
+            Daemon(root=root)
+        os.unlink(root + "/etc/lodged.conf")
+        for wrong in ("tcp.listen=nowhere", "x=y", "socket.group=nobody-of-this-name"):
+            with self.assertRaises(AssertionError):
+                Daemon("-o", wrong, root=root)
+
+    def test_session_of_a_user(self):
+        with tempfile.TemporaryDirectory(prefix="lodge-d-") as home:
+            env = {**os.environ, "XDG_RUNTIME_DIR": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home}
+            p = subprocess.Popen([manage.LODGED, "--session"], env=env, stderr=subprocess.PIPE, text=True)
+            path = f"{home}/libvirt/virtlodged-sock"
+            until(lambda: os.path.exists(path) or p.poll() is not None, "socket of the session")
+            uri = f"qemu:///session?socket={path}"
+
+            def ask():
+                return subprocess.run(["virsh", "-c", uri, "hostname"], capture_output=True, text=True).stdout
+            self.assertEqual(until(ask, "answer of the session").strip(), platform.node())
+            p.terminate()
+            self.assertEqual(p.wait(manage.PATIENCE), 0, p.stderr.read())
+            p.stderr.close()
+
+    def test_sockets_from_systemd(self):
+        with tempfile.TemporaryDirectory(prefix="lodge-d-") as root:
+            os.makedirs(root + "/run/libvirt")
+            made = []
+            for name in ("a", "a-ro"):
+                s = socket.socket(socket.AF_UNIX)
+                s.bind(f"{root}/{name}")
+                s.listen()
+                made.append(s)
+            notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            notify.bind(root + "/notify")
+            notify.settimeout(manage.PATIENCE)
+
+            def pass_on():
+                os.dup2(made[0].fileno(), 53)
+                os.dup2(made[1].fileno(), 54)
+                os.dup2(53, 3)
+                os.dup2(54, 4)
+                os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="2", NOTIFY_SOCKET=root + "/notify")
+                os.execv(manage.LODGED, [manage.LODGED, "--root", root])
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    pass_on()
+                finally:
+                    os._exit(99)
+            self.assertEqual(notify.recv(100), b"READY=1")
+            wires = [Wire(root + "/a"), Wire(root + "/a-ro")]
+            self.assertEqual(wires[0].call(HOSTNAME)[0], 0)
+            writer = next(n for p, n, _, may, there in table() if may == "writer" and there)
+            self.assertEqual(wires[1].call(writer)[0], DENIED)
+            os.kill(pid, 15)
+            self.assertEqual(os.waitpid(pid, 0)[1], 0)
+            self.assertTrue(os.path.exists(root + "/a"))  # systemd's, not ours
+            for s in (*made, notify, *wires):
+                s.close()
+
+
+def certificate(folder, name, template, ca=None):
+    key, cert, text = (f"{folder}/{name}{end}" for end in ("key.pem", "cert.pem", ".tmpl"))
+    with open(text, "w") as f:
+        f.write(template)
+    run = lambda *a: subprocess.run(["certtool", *a], check=True, capture_output=True)
+    run("--generate-privkey", "--key-type", "rsa", "--bits", "2048", "--outfile", key)
+    how = ["--generate-self-signed"] if ca is None else [
+        "--generate-certificate", "--load-ca-certificate", f"{folder}/{ca}cert.pem",
+        "--load-ca-privkey", f"{folder}/{ca}key.pem"]
+    run(*how, "--load-privkey", key, "--template", text, "--outfile", cert)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class Network(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="lodge-tls-")
+        cls.addClassCleanup(shutil.rmtree, cls.folder)
+        certificate(cls.folder, "ca", "cn = CA\nca\ncert_signing_key\n")
+        certificate(cls.folder, "other", "cn = Other\nca\ncert_signing_key\n")
+        certificate(cls.folder, "server", "cn = localhost\ndns_name = localhost\ntls_www_server\n"
+                    "encryption_key\nsigning_key\n", "ca")
+        client = "cn = {}\norganization = Lodge\ntls_www_client\nencryption_key\nsigning_key\n"
+        certificate(cls.folder, "friend", client.format("friend"), "ca")
+        certificate(cls.folder, "stranger", client.format("stranger"), "ca")
+        certificate(cls.folder, "forged", client.format("friend"), "other")
+
+    def pki(self, client):
+        folder = f"{self.folder}/pki-{client}"
+        os.makedirs(folder, exist_ok=True)
+        for there, here in (("cacert", "cacert"), ("clientcert", client + "cert"), ("clientkey", client + "key")):
+            shutil.copy(f"{self.folder}/{here}.pem", f"{folder}/{there}.pem")
+        return folder
+
+    def test_tls(self):
+        port, f = free_port(), self.folder
+        options = ["-o", f"tls.listen=127.0.0.1:{port}", "-o", f"tls.ca={f}/cacert.pem",
+                   "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem"]
+        with Daemon(*options, "-o", "tls.allow=*CN=friend*;*CN=nobody*") as daemon:
+            uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("friend")
+            self.assertEqual(daemon.virsh("hostname", uri=uri), platform.node())
+            import libvirt
+            conn = libvirt.open(uri)
+            self.assertTrue(conn.isSecure())
+            self.assertGreater(len(conn.getCapabilities()), 1000)
+            for _ in range(200):
+                conn.getInfo()
+            idle = socket.create_connection(("127.0.0.1", port))  # no handshake at all
+            uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("stranger")
+            daemon.virsh("hostname", uri=uri, fails=True)
+            self.assertIn("not on the list", daemon.log())
+            # libvirt's client would not even show this one, nor come without any.
+            for client in ("forged", None):
+                context = ssl.create_default_context(cafile=f"{f}/cacert.pem")
+                if client:
+                    context.load_cert_chain(f"{f}/{client}cert.pem", f"{f}/{client}key.pem")
+                with self.assertRaises((ssl.SSLError, ConnectionError)):
+                    with context.wrap_socket(socket.create_connection(("127.0.0.1", port)),
+                                             server_hostname="localhost") as s:
+                        if s.recv(1) == b"":
+                            raise ConnectionError
+            self.assertIn("not trusted", daemon.log())
+            conn.getInfo()
+            conn.close()
+            idle.close()
+        with self.assertRaisesRegex(AssertionError, "nowhere"):
+            Daemon("-o", f"tls.listen=127.0.0.1:{port}", "-o", "tls.ca=/nowhere.pem")
+
+    def sasl_folder(self, mechanisms):
+        folder = tempfile.mkdtemp(prefix="lodge-sasl-", dir=self.folder)
+        with open(folder + "/libvirt.conf", "w") as f:
+            f.write(f"mech_list: {mechanisms}\nsasldb_path: {folder}/db\npwcheck_method: auxprop\n"
+                    "auxprop_plugin: sasldb\n")
+        for user in ("fred", "mallory"):
+            subprocess.run(["saslpasswd2", "-p", "-c", "-f", folder + "/db", "-a", "libvirt", user],
+                           input="secret\n", text=True, check=True, capture_output=True)
+        return folder
+
+    def virsh_as(self, daemon, user, password, uri):
+        auth = f"{self.folder}/auth.conf"
+        with open(auth, "w") as f:
+            f.write(f"[credentials-x]\nauthname={user}\npassword={password}\n[auth-libvirt-default]\ncredentials=x\n")
+        return daemon.run_virsh("capabilities", uri=f"{uri}{'&' if '?' in uri else '?'}authfile={auth}")
+
+    def test_tcp_with_sasl(self):
+        port = free_port()
+        with Daemon("-o", f"tcp.listen=127.0.0.1:{port}", "-o", "sasl.allow=fred*",
+                    "-o", "sasl.folder=" + self.sasl_folder("digest-md5")) as daemon:
+            uri = f"qemu+tcp://127.0.0.1:{port}/system"
+            p = self.virsh_as(daemon, "fred", "secret", uri)
+            self.assertIn("</capabilities>", p.stdout, p.stderr + daemon.log())
+            for user, password in (("fred", "wrong"), ("mallory", "secret"), ("nobody", "secret")):
+                p = self.virsh_as(daemon, user, password, uri)
+                self.assertIn("authentication failed", p.stderr, p.stdout)
+            # Nothing works before.
+            wire = Wire.__new__(Wire)
+            wire.socket, wire.serial = socket.create_connection(("127.0.0.1", port)), 0
+            self.assertEqual(wire.call(HOSTNAME)[0], AUTH_FAILED)
+            self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 0))[0], AUTH_FAILED)
+            self.assertEqual(wire.call(70)[0], AUTH_FAILED)  # polkit was not asked for
+            self.assertEqual(wire.call(68, struct.pack(">I4sII", 4, b"NONE", 1, 0))[0], AUTH_FAILED)
+            wire.socket.sendall(struct.pack(">I", 1 << 20))  # more than a stranger may send
+            self.assertIsNone(wire.receive())
+            wire.close()
+
+    def test_tls_with_sasl(self):
+        port, f = free_port(), self.folder
+        with Daemon("-o", f"tls.listen=127.0.0.1:{port}", "-o", f"tls.ca={f}/cacert.pem",
+                    "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem",
+                    "-o", "tls.allow=*", "-o", "tls.sasl=yes",
+                    "-o", "sasl.folder=" + self.sasl_folder("scram-sha-256")) as daemon:
+            uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("friend")
+            p = self.virsh_as(daemon, "fred", "secret", uri)
+            self.assertIn("</capabilities>", p.stdout, p.stderr + daemon.log())
+            p = self.virsh_as(daemon, "fred", "wrong", uri)
+            self.assertIn("authentication failed", p.stderr)
 
 
 if __name__ == "__main__":

@@ -93,14 +93,6 @@ bool verb_connect_supports_feature(struct call *call, const rpc_int *args, rpc_i
     return true;
 }
 
-bool verb_auth_list(struct call *call, const rpc_none *args, rpc_auth_list *ret, GError **error)
-{
-    (void)call, (void)args, (void)error;
-    ret->types.types_val = g_new0(int, 1);
-    ret->types.types_len = 1;
-    return true;
-}
-
 bool verb_connect_get_type(struct call *call, const rpc_none *args, rpc_text *ret, GError **error)
 {
     (void)call, (void)args, (void)error;
