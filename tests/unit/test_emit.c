@@ -51,6 +51,7 @@ static void with_registers(unsigned a, unsigned b)
 {
     emit_mov(&code, a, b), say("mov %s, %s", r64[a], r64[b]);
     emit_mov32(&code, a, b), say("mov %s, %s", r32[a], r32[b]);
+    emit_mov16(&code, a, b), say("mov %s, %s", r16[a], r16[b]);
     emit_mov8(&code, a, b), say("mov %s, %s", r8[a], r8[b]);
     if (a != RAX && b != RAX) { /* has a short form with RAX, as the assembler knows */
         emit_xchg(&code, a, b), say("xchg %s, %s", r64[a], r64[b]);

@@ -105,7 +105,7 @@ static bool ends_block(const struct insn *i)
     case CLASS_SYSTEM:
         return i->op != OP_RDTSC && i->op != OP_CPUID && i->op != OP_CLI && i->op != OP_STI &&
                i->op != OP_RDMSR && i->op != OP_SWAPGS &&
-               i->op != OP_RDTSCP && i->op != OP_MOV_FROM_SREG;
+               i->op != OP_RDTSCP && i->op != OP_MOV_FROM_SREG && i->op != OP_MOV_FROM_CR;
     case CLASS_FAR:
         return true;
     case CLASS_STACK:

@@ -125,11 +125,12 @@ static void write_target(struct tr *t, const struct stub *s)
     if (!d) {
         return;
     }
+    d->retry = (uint16_t)(s->back - t->block->code);
     point_at(s->miss, c->at);
     jump_look_again(c, s->flags & BLOCK_MODE);
     emit_jcc(c, CC_E, s->back);
     emit_lea_rip(c, S2, (const uint8_t *)d);
-    emit_jmp(c, thunk_at[THUNK_ONE]);
+    emit_jmp(c, thunk_at[THUNK_TARGET]);
 }
 
 /* The way in for those who bring the flags in .fl_saved, if they matter. */

@@ -15,7 +15,7 @@
 
 /* What runs straight on is a bit more than a third of all that is written for a block. */
 #define HOT_SHARE(bytes) ((bytes) / 64 * 23 & PAGE_MASK)
-enum { HASH_SLOTS = 1 << 14, LISTED = 1 << 18, BLOCK_ROOM = 32768 };
+enum { HASH_BITS_LEAST = 14, HASH_SHARE = 512 /* bytes of cache a slot */, LISTED = 1 << 18, BLOCK_ROOM = 32768 };
 
 pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
 _Atomic bool cache_full;
@@ -24,7 +24,8 @@ uint8_t *cache_start, *cache_end;
 ptrdiff_t cache_exec;
 
 static uint8_t *hot_start, *hot_at, *middle, *cold_at, *meta_at, *meta_before;
-static struct block **hash;   /* [HASH_SLOTS] */
+static struct block **hash;   /* [1 << hash_bits] */
+static unsigned hash_bits;
 static struct block **listed; /* by ascending .code, for faults */
 static _Atomic unsigned n_listed;
 
@@ -47,7 +48,11 @@ bool cache_open(uint64_t bytes, GError **error)
     }
     uint8_t *rw = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     uint8_t *rx = mmap(NULL, bytes, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    hash = lazy_zeroes(HASH_SLOTS * sizeof(*hash));
+    hash_bits = HASH_BITS_LEAST;
+    while (bytes >> hash_bits > HASH_SHARE) {
+        hash_bits++;
+    }
+    hash = lazy_zeroes(sizeof(*hash) << hash_bits);
     listed = lazy_zeroes(LISTED * sizeof(*listed));
     if (rw == MAP_FAILED || rx == MAP_FAILED || !hash || !listed) {
         error_set_errno(error, errno, "mapping the translation cache");
@@ -69,7 +74,7 @@ void cache_reset(void)
     hot_at = hot_start;
     cold_at = middle;
     meta_at = cache_end;
-    memset(hash, 0, HASH_SLOTS * sizeof(*hash));
+    memset(hash, 0, sizeof(*hash) << hash_bits);
     atomic_store(&n_listed, 0);
     cache_generation++;
     smc_reset();
@@ -118,7 +123,7 @@ void cache_end_block(const struct code *hot, const struct code *cold)
 static struct block **bucket(const uint8_t *host, uint64_t pc)
 {
     uint64_t h = ((uint64_t)host ^ pc >> 12) * UINT64_C(0x9e3779b97f4a7c15);
-    return &hash[h >> (64 - 14)];
+    return &hash[h >> (64 - hash_bits)];
 }
 
 struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags)

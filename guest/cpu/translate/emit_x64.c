@@ -121,6 +121,12 @@ void emit_mov32(struct code *c, unsigned dst, unsigned src)
     op_reg(c, false, 0x89, src, dst);
 }
 
+void emit_mov16(struct code *c, unsigned dst, unsigned src)
+{
+    emit_byte(c, 0x66);
+    op_reg(c, false, 0x89, src, dst);
+}
+
 void emit_mov8(struct code *c, unsigned dst, unsigned src)
 {
     if (dst > RBX || src > RBX) { /* SPL to DIL, not AH to BH */

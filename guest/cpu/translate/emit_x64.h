@@ -39,6 +39,7 @@ void emit_modrm(struct code *c, unsigned reg, struct mem m);
 
 void emit_mov(struct code *c, unsigned dst, unsigned src);
 void emit_mov32(struct code *c, unsigned dst, unsigned src);
+void emit_mov16(struct code *c, unsigned dst, unsigned src); /* low words */
 void emit_mov8(struct code *c, unsigned dst, unsigned src); /* low bytes */
 void emit_mov_imm(struct code *c, unsigned dst, uint64_t v); /* shortest of three forms */
 void emit_xchg(struct code *c, unsigned a, unsigned b);

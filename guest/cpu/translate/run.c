@@ -143,7 +143,7 @@ static uint8_t *code_host(struct vcpu *cpu, uint64_t pc)
     struct tlb_result res;
     uint32_t code;
     if (!canonical(pc) ||
-        tlb_fill(cpu, tlb_mode(cpu), pc, ACCESS_FETCH, &res, &code) < 0) {
+        tlb_fill(cpu, (enum tlb_mode)bt_of(cpu)->mode, pc, ACCESS_FETCH, &res, &code) < 0) {
         return NULL;
     }
     return res.host;
@@ -391,6 +391,39 @@ bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
         res.host && !res.note && still_known(b, flushes)) {
         b->s0 = ea;
         b->s1 = (uint64_t)res.host - ea;
+        b->fp_was = b->fp_ok;
+        return resume_at(b, desc_block(d), d->retry);
+    }
+    return one(b, d, flushes);
+}
+
+/* The block at @pc, if there is one, is in the jump cache from now on. */
+static bool learn_target(struct bt_cpu *b, uint64_t pc)
+{
+    struct code_place at;
+    if (is_slot_of_0(jump_slot(pc)) || !find_place(b->cpu, pc, true, &at)) {
+        return false;
+    }
+    pthread_mutex_lock(&cache_lock);
+    struct block *block = cache_find(at.host, at.host2, pc, b->flags);
+    if (block) {
+        jump_cache_add(b, block, at.global);
+    }
+    pthread_mutex_unlock(&cache_lock);
+    return block;
+}
+
+/*
+ * An indirect jump to @pc, which the jump cache does not know.  Nothing has been done of it; the
+ * interpreter does it if its target is new, or none.
+ */
+bool bt_target(struct bt_cpu *b, const struct desc *d, uint64_t pc)
+{
+    uint64_t flushes = b->cpu->tlb->full_flushes;
+    b->stats.dispatch++;
+    if (learn_target(b, pc) && still_known(b, flushes)) {
+        b->s0 = pc;
+        b->s1 = jump_slot(pc) * 2;
         b->fp_was = b->fp_ok;
         return resume_at(b, desc_block(d), d->retry);
     }

@@ -120,23 +120,44 @@ static bool cpuid(struct tr *t)
     return true;
 }
 
-/* A selector to memory or a register; to 16 bits of one the interpreter. */
+/* A selector to memory, a register or the low half of a word in one. */
 static bool from_selector(struct tr *t, const struct insn *i)
 {
     int32_t at = (int32_t)(offsetof(struct vcpu, r.seg) + i->reg * sizeof(struct segment) +
                            offsetof(struct segment, selector));
+    struct code *c = &t->hot;
     struct mem m;
-    if (i->reg >= SEG_COUNT || (!i->mem && i->opsize == 2) ||
-        (i->mem && !memory_operand(t, i, 2, true, &m))) {
+    if (i->reg >= SEG_COUNT || (i->mem && !memory_operand(t, i, 2, true, &m))) {
         return false;
     }
-    emit_load(&t->hot, 8, S2, SLOT(cpu));
-    emit_load(&t->hot, 2, S2, MEM_BASE(S2, at));
+    emit_load(c, 8, S2, SLOT(cpu));
+    emit_load(c, 2, S2, MEM_BASE(S2, at));
     if (i->mem) {
-        emit_store(&t->hot, 2, m, S2);
+        emit_store(c, 2, m, S2);
+    } else if (i->opsize == 2) {
+        load_guest(t, S0, i->rm);
+        emit_mov16(c, S0, S2);
+        store_guest(t, i->rm, S0);
     } else {
         store_guest(t, i->rm, S2);
     }
+    return true;
+}
+
+/* Those that are nothing but what was written to them last. */
+static bool from_control(struct tr *t, const struct insn *i)
+{
+    size_t at = i->reg == 0   ? offsetof(struct vcpu, r.cr0)
+              : i->reg == 2   ? offsetof(struct vcpu, r.cr2)
+              : i->reg == 3   ? offsetof(struct vcpu, r.cr3)
+              : i->reg == 4   ? offsetof(struct vcpu, r.cr4)
+                              : 0;
+    if (!at || !kernel(t) || !t->code64) {
+        return false;
+    }
+    emit_load(&t->hot, 8, S0, SLOT(cpu));
+    emit_load(&t->hot, 8, S0, MEM_BASE(S0, (int32_t)at));
+    store_guest(t, i->rm, S0);
     return true;
 }
 
@@ -145,6 +166,8 @@ bool emit_system(struct tr *t, const struct insn *i)
     switch (i->op) {
     case OP_MOV_FROM_SREG:
         return from_selector(t, i);
+    case OP_MOV_FROM_CR:
+        return from_control(t, i);
     case OP_CLI:
         if (!kernel(t)) {
             return false;

@@ -186,6 +186,7 @@ void thunks_write(struct code *c)
     write_leave(c);
     write_helper(c, THUNK_SLOW, (const void *)bt_slow);
     write_helper(c, THUNK_ONE, (const void *)bt_one);
+    write_helper(c, THUNK_TARGET, (const void *)bt_target);
     write_helper(c, THUNK_DISPATCH, (const void *)bt_dispatch);
     write_helper(c, THUNK_LINK, (const void *)bt_link);
     write_helper(c, THUNK_FP, (const void *)bt_fp);

@@ -424,7 +424,8 @@ bool system_return(struct vcpu *cpu);
 
 /* ---- thunks.c: between C and generated code ---- */
 
-enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
+enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUNK_TARGET,
+             THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2,
              THUNK_PASS_0, THUNK_PASS_1, THUNK_PASS_2, /* flags in the host's */
              THUNK_PASS_SAVED_0, THUNK_PASS_SAVED_1, THUNK_PASS_SAVED_2, THUNKS };
@@ -441,6 +442,7 @@ void jump_look_again(struct code *c, unsigned mode);
 
 bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea);
 bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused);
+bool bt_target(struct bt_cpu *b, const struct desc *d, uint64_t pc);
 bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc);
 bool bt_link(struct bt_cpu *b, const struct exit_desc *d, uint64_t unused);
 bool bt_fp(struct bt_cpu *b, const struct desc *d, uint64_t unused);
