@@ -233,7 +233,7 @@ static const struct paging_mode *mode_of(const struct vcpu *cpu)
 static void identity(struct vcpu *cpu, uint64_t linear, struct translation *out)
 {
     *out = (struct translation){.gpa = a20(cpu, linear), .bytes = PAGE_SIZE, .user = true,
-                                .writable = true, .executable = true, .dirty = true};
+                                .writable = true, .executable = true, .dirty = true, .accessed = true};
 }
 
 /* What all entries on the way allow; *@nx: one of them forbids execution. */
@@ -259,6 +259,7 @@ static struct translation translation_of(const struct vcpu *cpu, const struct wa
                                 .executable = !nx,
                                 .global = (leaf & PTE_G) && (cpu->r.cr4 & CR4_PGE),
                                 .dirty = leaf & PTE_D,
+                                .accessed = all & PTE_A,
                                 .attribute = pat_index(w, leaf)};
 }
 

@@ -32,6 +32,7 @@ struct translation {
     bool executable;
     bool global;       /* the entry survives a CR3 write */
     bool dirty;        /* the leaf's D flag is set (now) */
+    bool accessed;     /* the A flags of all levels were set before */
     uint8_t attribute; /* PAT index, 0 to 7 */
 };
 

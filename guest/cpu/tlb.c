@@ -22,6 +22,8 @@ enum {
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
     LARGE_BITS = 4096,
+    MANY_MISSES = 64,       /* since a flush: from there on neighbours are filled, too */
+    NEIGHBOURS = 8,         /* pages whose entries share a cache line */
 };
 #define WHOLE_BYTES (TLB_HEADER_BYTES + TLB_TABLES * TLB_TABLE_BYTES)
 #define WRITER_BYTES (ram_pool_size / PAGE_SIZE * sizeof(uint64_t))
@@ -104,6 +106,7 @@ void tlb_free(struct tlb *t)
 
 static void drop_side(struct tlb *t)
 {
+    t->missed = 0;
     if (++t->turn == 0) { /* after 2^32 flushes */
         memset(t->log->side, 0, sizeof(t->log->side));
         t->turn = 1;
@@ -376,6 +379,43 @@ static unsigned walk_want(enum tlb_mode mode, unsigned want)
                               : want & ~(unsigned)ACCESS_USER;
 }
 
+static bool may_be_direct(const struct vcpu *cpu, uint64_t linear, const struct side *page,
+                          uint8_t flags)
+{
+    return page->host && !(flags & PAGE_WATCH) && !debug_watches_page(cpu, linear);
+}
+
+/*
+ * Fills the entries beside that of @linear which need nothing but to be filled: after a flush
+ * a program misses all its pages, one after the other.  A processor may do so as well: what
+ * is filled is present, allowed, and has its A and D flags.
+ */
+static void fill_around(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned want)
+{
+    struct tlb *t = cpu->tlb;
+    bool write = want & ACCESS_WRITE;
+    uint64_t first = linear & ~(uint64_t)(NEIGHBOURS * PAGE_SIZE - 1);
+    for (uint64_t at = first; at < first + NEIGHBOURS * PAGE_SIZE; at += PAGE_SIZE) {
+        struct translation tr;
+        struct side page;
+        uint32_t code;
+        uint8_t flags;
+        if (t->table[mode][write][tlb_index(at)] ||
+            t->log->n[0] >= LOG_SLOTS - NEIGHBOURS || t->log->n[1] >= LOG_SLOTS - NEIGHBOURS ||
+            paging_walk(cpu, at, walk_want(mode, want), true, &tr, &code) < 0 || !tr.accessed ||
+            (write && !tr.dirty)) {
+            continue;
+        }
+        resolve(cpu, tr.gpa, want, &page, &flags);
+        if (may_be_direct(cpu, at, &page, flags) && !page.note) {
+            if (tr.bytes > PAGE_SIZE) {
+                note_large(t, at, tr.bytes);
+            }
+            fill(t, mode, write, at, page.host, tr.global);
+        }
+    }
+}
+
 int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned want,
              struct tlb_result *out, uint32_t *error_code)
 {
@@ -398,13 +438,12 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
     if (tr.bytes > PAGE_SIZE) {
         note_large(t, linear, tr.bytes);
     }
-    bool direct = fresh.host && !(want & ACCESS_FETCH) && !(flags & PAGE_WATCH) &&
-                  !debug_watches_page(cpu, linear);
-    if (direct && (want & ACCESS_WRITE) && !fresh.note) {
-        fill(t, mode, true, linear, fresh.host, tr.global);
-    }
-    if (direct && !(want & ACCESS_WRITE)) {
-        fill(t, mode, false, linear, fresh.host, tr.global);
+    bool direct = !(want & ACCESS_FETCH) && may_be_direct(cpu, linear, &fresh, flags);
+    if (direct && !fresh.note) {
+        fill(t, mode, want & ACCESS_WRITE, linear, fresh.host, tr.global);
+        if (++t->missed > MANY_MISSES) {
+            fill_around(cpu, mode, linear, want);
+        }
     }
     if (!direct || fresh.note) {
         fresh.key = key;

@@ -62,6 +62,7 @@ struct tlb {
     uint64_t pages_touched; /* table pages that hold memory: bounded, see tlb.c */
     uint64_t fills, flushes, full_flushes; /* for statistics */
     uint32_t turn;          /* moves whenever translations are dropped */
+    uint32_t missed;        /* fills that were asked for since the last flush */
 };
 
 static inline void *tlb_engine_area(const struct tlb *t)
