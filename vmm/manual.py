@@ -57,7 +57,8 @@ for line in open(sys.argv[1], encoding="utf-8"):
         out.append(f".SS {section.group(1)}\n")
     elif row and row.group(4) != "NO":
         name, arg, text = row.group(1), row.group(3), row.group(6)
-        arg = f" \\fI{escape(arg)}\\fR" if arg else ""
+        # A long argument may be broken behind a comma or bar.
+        arg = " \\fI" + re.sub(r"([,|])", r"\1\\:", escape(arg)) + "\\fR" if arg else ""
         out.append(f".TP\n\\fB\\-{escape(name)}\\fR{arg}\n{escape(text) if text else 'The same.'}\n")
 out.append(TAIL)
 open(sys.argv[2], "w", encoding="utf-8").write("".join(out))

@@ -186,17 +186,6 @@ def xen():
         m.powered_off()
 
 
-def ovmf_kernel():
-    """-kernel through UEFI: OVMF finds it in fw_cfg."""
-    code = "/usr/share/OVMF/OVMF_CODE_4M.fd"
-    with Screen(["-M", "q35", "-drive", f"if=pflash,format=raw,readonly=on,file={code}", "-no-reboot",
-                 *tiny("poweroff", "256M")], vga=False) as m:
-        m.expect(UP)
-        if "efi: EFI v2" not in m.seen:
-            raise Failed("not through UEFI")
-        m.powered_off()
-
-
 # ---- which drive is first ----
 
 def boot_order():
@@ -336,7 +325,6 @@ TESTS = {
     "pvh": pvh,
     "multiboot": multiboot,
     "xen": xen,
-    "ovmf-kernel": ovmf_kernel,
     "boot-order": boot_order,
     "devices": devices,
 }

@@ -220,11 +220,37 @@ def huge_pages():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def uefi():
+    """-kernel through OVMF, which finds it in fw_cfg; a variable lives on in the flash and is
+    there in the next process."""
+    name = "/sys/firmware/efi/efivars/Lodge-4c6f6467-652d-766d-8074-657374732e31"
+    mount = "insmod /efivarfs.ko && mount -t efivarfs none /sys/firmware/efi/efivars"
+    with tempfile.TemporaryDirectory() as folder:
+        store = os.path.join(folder, "vars.fd")
+        shutil.copy("/usr/share/OVMF/OVMF_VARS_4M.fd", store)
+        args = ["-accel", "bt", "-M", "q35", "-drive",
+                "if=pflash,format=raw,unit=0,readonly=on,file=/usr/share/OVMF/OVMF_CODE_4M.fd",
+                "-drive", f"if=pflash,format=raw,unit=1,file={store}", *with_modules(folder, "efivarfs")]
+        with Machine(args) as m:
+            m.expect("busybox")
+            expect_in(m, "dmesg | grep efi:", "efi: EFI v2")
+            expect_in(m, mount, "done-0")
+            expect_in(m, f"printf '\\7\\0\\0\\0kept' >/tmp/v; dd if=/tmp/v of={name} bs=8", "done-0")
+            m.type("poweroff\n")
+            m.wait()
+        with Machine(args) as m:
+            m.expect("busybox")
+            expect_in(m, f"{mount}; tail -c 4 {name}", "kept")
+            m.type("poweroff\n")
+            m.wait()
+
+
 TESTS = {
     "pc": pc,
     "q35": q35,
     "many-cpus": many_cpus,
     "huge-pages": huge_pages,
+    "uefi": uefi,
 }
 
 if __name__ == "__main__":
