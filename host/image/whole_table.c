@@ -27,14 +27,15 @@ static bool is_zero(const uint8_t *p, size_t n)
     return n == 0 || (!p[0] && !memcmp(p, p + 1, n - 1));
 }
 
-int whole_table_read(struct whole_table *t, struct file *f, uint64_t at, size_t n)
+/* Of @n bytes the first @there come from the file. */
+static int read_table(struct whole_table *t, struct file *f, uint64_t at, size_t n, size_t there)
 {
     struct whole_table fresh;
     g_autofree uint8_t *step = g_malloc(READ_STEP);
     int r = take_table(&fresh, at, n);
     /* By way of a buffer, so that what is zero in the file takes no memory here. */
-    for (size_t i = 0; i < n && !r; i += READ_STEP) {
-        size_t part = MIN(n - i, (size_t)READ_STEP);
+    for (size_t i = 0; i < there && !r; i += READ_STEP) {
+        size_t part = MIN(there - i, (size_t)READ_STEP);
         r = file_read(f, at + i, step, part);
         for (size_t k = 0; k < part && !r; k += WHOLE_PAGE) {
             size_t page = MIN(part - k, (size_t)WHOLE_PAGE);
@@ -51,18 +52,15 @@ int whole_table_read(struct whole_table *t, struct file *f, uint64_t at, size_t 
     return 0;
 }
 
+int whole_table_read(struct whole_table *t, struct file *f, uint64_t at, size_t n)
+{
+    return read_table(t, f, at, n, n);
+}
+
 int whole_table_read_cut(struct whole_table *t, struct file *f, uint64_t at, size_t n)
 {
-    struct whole_table all = {0}, part = {0};
-    size_t there = at < file_size(f) ? (size_t)MIN(n, (file_size(f) - at) & ~7ull) : 0;
-    int r = whole_table_read(&part, f, at, there);
-    r = r ? r : take_table(&all, at, n);
-    if (r == 0) {
-        memcpy(all.bytes, part.bytes, there);
-        *t = all;
-    }
-    whole_table_free(&part);
-    return r;
+    uint64_t size = file_size(f);
+    return read_table(t, f, at, n, at < size ? (size_t)MIN(n, (size - at) & ~7ull) : 0);
 }
 
 int whole_table_blank(struct whole_table *t, uint64_t at, size_t n)

@@ -27,11 +27,12 @@ static const struct tool_option options[] = {
     {0},
 };
 
-enum { STEP = 256 << 10, SECTOR = 512, ALIGN = 4096 };
+enum { STEP = 256 << 10, PART = 4 << 20, SECTOR = 512, ALIGN = 4096 };
 
 struct rebase {
     struct node *top, *before, *after; /* backing nodes: NULL for none */
     struct node *shared;               /* .after is this node of the old chain */
+    struct team *team;
     uint8_t *buffers[2];
     /* What is known of .before and .after, from an offset on: asked once a range. */
     struct range {
@@ -39,6 +40,23 @@ struct rebase {
         bool zero;
     } known[2];
 };
+
+/* All threads take parts of the disk, one after the other. */
+struct team {
+    GMutex lock; /* of all below, and of messages */
+    uint64_t next, done, size;
+    bool failed;
+};
+
+static void fail(struct rebase *r, const char *what, int error)
+{
+    g_mutex_lock(&r->team->lock);
+    if (!r->team->failed) {
+        tool_error("%s: %s", what, g_strerror(-error));
+    }
+    r->team->failed = true;
+    g_mutex_unlock(&r->team->lock);
+}
 
 /* The bytes of a backing node, zeros behind its end. */
 static int fetch(struct node *node, uint64_t offset, uint8_t *to, uint64_t n)
@@ -62,12 +80,6 @@ static int look(struct node *node, struct range *known, uint64_t offset, uint64_
     return error;
 }
 
-static int read_failed(int error, const char *which)
-{
-    tool_error("error while reading from %s backing file: %s", which, g_strerror(-error));
-    return error;
-}
-
 /* Writes the sectors in which the two differ. */
 static int keep_difference(struct rebase *r, uint64_t offset, uint64_t n)
 {
@@ -82,7 +94,7 @@ static int keep_difference(struct rebase *r, uint64_t offset, uint64_t n)
         end = MIN(end, n);
         int error = same ? 0 : chain_write(r->top, offset + at, old + at, end - at);
         if (error) {
-            tool_error("Error while writing to COW image: %s", g_strerror(-error));
+            fail(r, "Error while writing to COW image", error);
             return error;
         }
     }
@@ -96,7 +108,7 @@ static int settle(struct rebase *r, uint64_t offset, uint64_t *length)
     int error = look(r->before, before, offset, r->top->size - offset);
     error = error ? error : look(r->after, after, offset, r->top->size - offset);
     if (error) {
-        tool_error("error while reading image metadata: %s", g_strerror(-error));
+        fail(r, "error while reading image metadata", error);
         return error;
     }
     *length = MIN(*length, MIN(before->to, after->to) - offset);
@@ -106,20 +118,23 @@ static int settle(struct rebase *r, uint64_t offset, uint64_t *length)
     *length = MIN(*length, STEP);
     error = fetch(r->before, offset, r->buffers[0], *length);
     if (error) {
-        return read_failed(error, "old");
+        fail(r, "error while reading from old backing file", error);
+        return error;
     }
     error = fetch(r->after, offset, r->buffers[1], *length);
     if (error) {
-        return read_failed(error, "new");
+        fail(r, "error while reading from new backing file", error);
+        return error;
     }
     return memcmp(r->buffers[0], r->buffers[1], *length) ? keep_difference(r, offset, *length) : 0;
 }
 
-/* Whether what shows at @offset comes from above the node that stays below; for *@length bytes. */
-static int shows_backing(struct rebase *r, uint64_t offset, uint64_t *length, bool *shows)
+/* Whether what shows at @offset comes from above the node that stays below; for *@length of @n
+ * bytes. */
+static int shows_backing(struct rebase *r, uint64_t offset, uint64_t n, uint64_t *length,
+                         bool *shows)
 {
     struct chain_status s;
-    uint64_t n = r->top->size - offset;
     int error = chain_status(r->top, r->before, offset, n, &s);
     *shows = !error && !s.present;
     if (*shows && r->shared && offset < r->before->size) {
@@ -129,28 +144,74 @@ static int shows_backing(struct rebase *r, uint64_t offset, uint64_t *length, bo
     }
     *length = s.length;
     if (error) {
-        tool_error("error while reading image metadata: %s", g_strerror(-error));
+        fail(r, "error while reading image metadata", error);
     }
     return error;
 }
 
-static bool settle_all(struct rebase *r)
+static bool settle_part(struct rebase *r, uint64_t from, uint64_t to)
 {
     uint64_t range;
-    for (uint64_t at = 0; at < r->top->size; at += range) {
+    for (uint64_t at = from; at < to; at += range) {
         bool shows;
-        if (shows_backing(r, at, &range, &shows)) {
+        if (shows_backing(r, at, to - at, &range, &shows)) {
             return false;
         }
-        for (uint64_t done = 0, n; done < range; done += n) {
+        for (uint64_t done = 0, n; done < range && shows; done += n) {
             n = range - done;
-            if (shows && settle(r, at + done, &n)) {
+            if (settle(r, at + done, &n)) {
                 return false;
             }
-            progress_bytes(at + done + n, r->top->size);
         }
     }
     return true;
+}
+
+/* The next part; false if there is none, or somebody has failed.  @n: of what has just been done. */
+static bool next_part(struct team *t, uint64_t n, uint64_t *from, uint64_t *to)
+{
+    g_mutex_lock(&t->lock);
+    t->done += n;
+    progress_bytes(t->done, t->size);
+    *from = t->next;
+    *to = t->next = MIN(t->next + PART, t->size);
+    bool more = !t->failed && *from < *to;
+    g_mutex_unlock(&t->lock);
+    return more;
+}
+
+static gpointer settle_parts(gpointer rebase)
+{
+    struct rebase r = *(struct rebase *)rebase;
+    uint64_t from = 0, to = 0;
+    r.buffers[0] = aligned_alloc(ALIGN, STEP);
+    r.buffers[1] = aligned_alloc(ALIGN, STEP);
+    if (!r.buffers[0] || !r.buffers[1]) {
+        fail(&r, "no memory for a copy", -ENOMEM);
+    }
+    while (next_part(r.team, to - from, &from, &to) && settle_part(&r, from, to)) {
+    }
+    free(r.buffers[0]);
+    free(r.buffers[1]);
+    return NULL;
+}
+
+static bool settle_all(struct rebase *r)
+{
+    struct team team = {.size = r->top->size};
+    GThread *others[THREADS_MAX];
+    unsigned n = tool_threads(r->top) - 1;
+    r->team = &team;
+    g_mutex_init(&team.lock);
+    for (unsigned i = 0; i < n; i++) {
+        others[i] = g_thread_new("rebase", settle_parts, r);
+    }
+    settle_parts(r);
+    for (unsigned i = 0; i < n; i++) {
+        g_thread_join(others[i]);
+    }
+    g_mutex_clear(&team.lock);
+    return !team.failed;
 }
 
 static bool change_name(struct node *top, const char *name, const char *format)
@@ -198,13 +259,7 @@ static bool safely(struct node *top, const char *file, const char *name, const c
     struct rebase r = {.top = top, .before = top->backing};
     struct node *opened = NULL;
     bool ok = !name || open_new(&r, file, name, format, flags, &opened);
-    if (ok) {
-        r.buffers[0] = aligned_alloc(ALIGN, STEP);
-        r.buffers[1] = aligned_alloc(ALIGN, STEP);
-        ok = r.buffers[0] && r.buffers[1] && settle_all(&r) && tool_flush(top, file);
-    }
-    free(r.buffers[0]);
-    free(r.buffers[1]);
+    ok = ok && settle_all(&r) && tool_flush(top, file);
     tool_close(opened);
     return ok;
 }
