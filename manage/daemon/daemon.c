@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "manage/daemon/dispatch.h"
+#include "manage/daemon/domain.h"
 #include "manage/daemon/network.h"
 #include "manage/daemon/paths.h"
 #include "manage/daemon/server.h"
@@ -22,7 +23,9 @@
 /* They start in this order and stop in the opposite one. */
 extern const struct daemon_room room_secrets, room_nwfilters;
 static const struct daemon_room *const rooms[] = {
-    &room_secrets, &room_nwfilters, &room_network, &room_storage, NULL,
+    &room_secrets, &room_nwfilters, &room_network, &room_storage,
+    &room_domains, /* needs all of the others */
+    NULL,
 };
 
 static GMainLoop *loop;

@@ -184,7 +184,7 @@ static const struct xml_row source_rows[] = {
     XML_LIST(S, hosts, "host", &host_table, 0),
 };
 #undef S
-static const struct xml_table source_table = XML_TABLE("source", struct disk_source, source_rows);
+const struct xml_table disk_source_table = XML_TABLE("source", struct disk_source, source_rows);
 
 #define B struct disk_backing
 static const struct xml_table backing_table;
@@ -192,7 +192,7 @@ static const struct xml_row backing_rows[] = {
     XML_ENUM(B, type, "@type", disk_type_words, 0),
     XML_INT(B, index, "@index", XML_LIVE),
     XML_TEXT(B, format, "format/@type", 0),
-    XML_STRUCT(B, source, "source", &source_table, 0),
+    XML_STRUCT(B, source, "source", &disk_source_table, 0),
     XML_STRUCT(B, backing, "backingStore", &backing_table, 0),
 };
 static const struct xml_table backing_table = XML_TABLE("backingStore", B, backing_rows);
@@ -205,7 +205,7 @@ static const struct xml_row mirror_rows[] = {
     XML_ENUM(M, job, "@job", job_words, 0),
     XML_ENUM(M, ready, "@ready", ready_words, 0),
     XML_TEXT(M, format, "format/@type", 0),
-    XML_STRUCT(M, source, "source", &source_table, 0),
+    XML_STRUCT(M, source, "source", &disk_source_table, 0),
 };
 static const struct xml_table mirror_table = XML_TABLE("mirror", M, mirror_rows);
 #undef M
@@ -242,7 +242,7 @@ static const struct xml_row disk_rows[] = {
     XML_ENUM(D, detect_zeroes, "driver/@detect_zeroes", detect_zeroes_words, 0),
     XML_INT(D, queues, "driver/@queues", 0),
     XML_INT(D, queue_size, "driver/@queue_size", 0),
-    XML_STRUCT(D, source, "source", &source_table, 0),
+    XML_STRUCT(D, source, "source", &disk_source_table, 0),
     XML_STRUCT(D, backing, "backingStore", &backing_table, 0),
     XML_STRUCT(D, mirror, "mirror", &mirror_table, XML_LIVE),
     XML_INT(D, logical_block, "blockio/@logical_block_size", 0),
@@ -379,7 +379,7 @@ static const struct xml_row char_source_rows[] = {
     XML_TEXT(struct char_source, service, "@service", 0),
     XML_ONOFF(struct char_source, append, "@append", 0),
 };
-static const struct xml_table char_source_table =
+const struct xml_table char_source_table =
     XML_TABLE("source", struct char_source, char_source_rows);
 
 #define C struct domain_char

@@ -373,7 +373,8 @@ extern const struct xml_table domain_table;
 extern const struct xml_table disk_table, controller_table, interface_table, input_table,
     graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
     serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,
-    panic_table, address_table, graphics_listen_table;
+    panic_table, address_table, graphics_listen_table,
+    char_source_table, disk_source_table;
 
 /* The lists of devices, in the order of the XML, for whoever walks all of them. */
 struct device_list {

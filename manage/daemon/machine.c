@@ -1,0 +1,714 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The process of a running machine: how it starts, how its end is noticed, how another lodged
+ * finds it again.
+ *
+ * DAEMON_RUN/qemu/UUID/ holds the sockets of one run and two files: "status" (process, ids,
+ * why things are as they are) and "domain.xml", the live definition.
+ */
+#include "manage/daemon/machine.h"
+
+#include "base/error.h"
+#include "base/util.h"
+
+#include <fcntl.h>
+#include <glib/gstdio.h>
+#include <grp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+/*
+ * Each machine is a user of its own, who owns nothing else: from this number on, where such
+ * numbers exist (a container may have fewer).
+ */
+enum { FIRST_UID = 1879048192, UIDS = 1 << 16, NOBODY = 65534 };
+enum { START_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
+
+static int next_id = 1;
+
+/* --- small things --- */
+
+/* Field 22 of /proc/PID/stat: tells a process from a later one of the same number. */
+static uint64_t start_time_of(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *text = NULL;
+    unsigned long long t = 0;
+    const char *at = g_file_get_contents(path, &text, NULL, NULL) ? strrchr(text, ')') : NULL;
+    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                              "%*d %*d %llu", &t) != 1) {
+        return 0;
+    }
+    return t;
+}
+
+uint64_t machine_cpu_time(const struct machine *m)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/stat", m->pid), *text = NULL;
+    unsigned long long user = 0, system = 0;
+    const char *at = g_file_get_contents(path, &text, NULL, NULL) ? strrchr(text, ')') : NULL;
+    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user,
+                      &system) != 2) {
+        return 0;
+    }
+    return (user + system) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
+}
+
+static unsigned uid_of(int id)
+{
+    g_autofree char *map = NULL;
+    unsigned uid = FIRST_UID + (unsigned)id % UIDS;
+    if (!g_file_get_contents("/proc/self/uid_map", &map, NULL, NULL)) {
+        return NOBODY;
+    }
+    for (const char *line = map; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1
+                                                                           : NULL) {
+        unsigned inside, outside, count;
+        if (sscanf(line, "%u %u %u", &inside, &outside, &count) == 3 && uid >= inside &&
+            uid - inside < count) {
+            return uid;
+        }
+    }
+    return NOBODY;
+}
+
+Machine *machine_ref(Machine *m)
+{
+    m->refs++;
+    return m;
+}
+
+void machine_unref(Machine *m)
+{
+    if (--m->refs) {
+        return;
+    }
+    if (m->watch.fd >= 0) {
+        close(m->watch.fd);
+    }
+    qmp_close(m->qmp);
+    domain_def_free(m->def);
+    g_free(m->folder);
+    g_free(m->agent);
+    if (m->blocks) {
+        g_hash_table_unref(m->blocks);
+    }
+    domain_unref(m->domain);
+    g_free(m);
+}
+
+Machine *machine_of(const Domain *d, GError **error)
+{
+    return domain_check_active(d, error) ? machine_ref(d->machine) : NULL;
+}
+
+/* --- what another lodged reads --- */
+
+void machine_save(struct machine *m)
+{
+    g_autoptr(GKeyFile) status = g_key_file_new();
+    Domain *d = m->domain;
+    g_key_file_set_integer(status, "machine", "pid", m->pid);
+    g_key_file_set_uint64(status, "machine", "start_time", m->start_time);
+    g_key_file_set_integer(status, "machine", "id", d->id);
+    g_key_file_set_integer(status, "machine", "state", d->state);
+    g_key_file_set_integer(status, "machine", "reason", d->reason);
+    g_key_file_set_int64(status, "machine", "booted", d->booted);
+    g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
+    g_key_file_set_uint64(status, "machine", "uid", m->uid);
+    g_autofree char *path = g_build_filename(m->folder, "status", NULL);
+    g_autofree char *xml = g_build_filename(m->folder, "domain.xml", NULL);
+    g_autofree char *text = domain_def_format(m->def, XML_MODE_LIVE | XML_MODE_SECRET);
+    g_autoptr(GError) error = NULL;
+    /* These need not outlive the host, so nothing is flushed. */
+    if (!g_file_set_contents_full(xml, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error) ||
+        !g_key_file_save_to_file(status, path, &error)) {
+        daemon_log("%s: its state cannot be written: %s", d->name, error->message);
+    }
+}
+
+static void remove_folder(const char *folder)
+{
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        if (g_file_test(path, G_FILE_TEST_IS_DIR) && !g_file_test(path, G_FILE_TEST_IS_SYMLINK)) {
+            remove_folder(path);
+        } else {
+            g_unlink(path);
+        }
+    }
+    g_rmdir(folder);
+}
+
+/* --- the end --- */
+
+static const struct {
+    int shutoff, event_detail;
+} ends[] = {
+    [SHUTOFF_UNKNOWN] = {SHUTOFF_UNKNOWN, 2},
+    [SHUTOFF_SHUTDOWN] = {SHUTOFF_SHUTDOWN, 0},
+    [SHUTOFF_DESTROYED] = {SHUTOFF_DESTROYED, 1},
+    [SHUTOFF_CRASHED] = {SHUTOFF_CRASHED, 2},
+    [SHUTOFF_MIGRATED] = {SHUTOFF_MIGRATED, 3},
+    [SHUTOFF_SAVED] = {SHUTOFF_SAVED, 4},
+    [SHUTOFF_FAILED] = {SHUTOFF_FAILED, 5},
+    [SHUTOFF_FROM_SNAPSHOT] = {SHUTOFF_FROM_SNAPSHOT, 6},
+};
+
+/* Its process is gone; lock held. */
+static void ended(struct machine *m)
+{
+    Domain *d = m->domain;
+    if (m->ended) {
+        return;
+    }
+    m->ended = true;
+    int status = 0;
+    waitpid(m->pid, &status, WNOHANG); /* not ours if an earlier lodged started it */
+    int reason = m->shutoff ? m->shutoff : m->shut_down ? SHUTOFF_SHUTDOWN : SHUTOFF_CRASHED;
+    bool was_up = d->id >= 0;
+    if (reason == SHUTOFF_CRASHED) {
+        daemon_log("%s: lodge-vm (process %d) has died: %s %d", d->name, m->pid,
+                   WIFSIGNALED(status) ? "signal" : "exit code",
+                   WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+    }
+    qmp_close(g_steal_pointer(&m->qmp));
+    remove_folder(m->folder);
+    d->machine = NULL;
+    d->id = -1;
+    domain_set_state(d, STATE_SHUTOFF, ends[reason].shutoff);
+    if (was_up) {
+        rpc_event_domain_int2 message = {.dom = domain_rpc(d), .event = EVENT_STOPPED,
+                                         .detail = ends[reason].event_detail};
+        event_domain_lifecycle(&message);
+        g_free(message.dom.name);
+    }
+    domain_settle(d);
+    daemon_wake();
+}
+
+static void process_ended(struct watch *watch, uint32_t events)
+{
+    struct machine *m = (struct machine *)watch;
+    (void)events;
+    poller_remove(watch);
+    daemon_lock();
+    ended(m);
+    machine_unref(m);
+    daemon_unlock();
+}
+
+/* Runs on the main loop, which owns the structure from now on. */
+static gboolean watch_process(void *data)
+{
+    struct machine *m = data;
+    if (!poller_add(&m->watch)) {
+        daemon_log("%s: cannot watch its process: %s", m->domain->name, g_strerror(errno));
+        process_ended(&m->watch, 0);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+/* Waits until the process has gone, or the time is over. */
+static bool wait_end(Domain *d, struct machine *m, unsigned seconds)
+{
+    int64_t until = g_get_monotonic_time() + seconds * (int64_t)G_USEC_PER_SEC;
+    while (d->machine == m) {
+        if (!daemon_wait(until)) {
+            return d->machine != m;
+        }
+    }
+    return true;
+}
+
+bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error)
+{
+    struct machine *m = d->machine;
+    if (!m) {
+        return true;
+    }
+    m->shutoff = shutoff_reason;
+    m->dying = true;
+    int fd = m->watch.fd;
+    syscall(SYS_pidfd_send_signal, fd, SIGTERM, NULL, 0);
+    /* A machine that hangs does not hear it; stopped ones neither. */
+    if (wait_end(d, m, gently ? TERM_SECONDS : 1)) {
+        return true;
+    }
+    if (gently) {
+        m->shutoff = 0;
+        m->dying = false;
+        libvirt_error(error, ERR_RESOURCE_BUSY,
+                      "Failed to terminate process %d with SIGTERM: %s", m->pid,
+                      g_strerror(EBUSY));
+        return false;
+    }
+    syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
+    if (!wait_end(d, m, KILL_SECONDS)) {
+        libvirt_error(error, ERR_SYSTEM, "Failed to terminate process %d with SIGKILL: %s", m->pid,
+                      g_strerror(EBUSY));
+        return false;
+    }
+    return true;
+}
+
+/* --- the start --- */
+
+static int listen_at(const char *path, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        libvirt_error(error, ERR_INTERNAL, "UNIX socket path '%s' is too long", path);
+        return -1;
+    }
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    g_unlink(path);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+        chmod(path, 0600) != 0 || listen(fd, 4) != 0) {
+        libvirt_error(error, ERR_SYSTEM, "%s: %s", path, g_strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    return fd;
+}
+
+static int open_log(const Domain *d, char **words, GError **error)
+{
+    g_autofree char *file = g_strconcat(d->name, ".log", NULL);
+    g_autofree char *path = daemon_path_make(DAEMON_VAR, 0755, error, "log", "qemu", file, NULL);
+    if (!path) {
+        return -1;
+    }
+    int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        libvirt_error(error, ERR_SYSTEM, "%s: %s", path, g_strerror(errno));
+        return -1;
+    }
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *stamp = g_date_time_format(now, "%F %T+0000"), *line = g_strjoinv(" ", words);
+    dprintf(fd, "%s: starting up\n%s\n", stamp, line);
+    return fd;
+}
+
+/* What the last lines of the log say; for an error. */
+static char *log_tail(const Domain *d, goffset from)
+{
+    g_autofree char *file = g_strconcat(d->name, ".log", NULL);
+    g_autofree char *path = daemon_path(DAEMON_VAR, "log", "qemu", file, NULL), *text = NULL;
+    gsize n;
+    if (!g_file_get_contents(path, &text, &n, NULL) || (goffset)n <= from) {
+        return g_strdup("it ended without a word");
+    }
+    const char *tail = text + MAX(from, (goffset)n - 1000);
+    return g_strstrip(g_utf8_make_valid(tail, -1));
+}
+
+/* Between fork and exec: only what signal handlers may do. */
+static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *fds)
+{
+    setsid();
+    int null = open("/dev/null", O_RDWR);
+    dup2(null, 0);
+    dup2(log, 1);
+    dup2(log, 2);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    signal(SIGPIPE, SIG_DFL);
+    for (unsigned i = 0; i < fds->len; i++) {
+        fcntl(g_array_index(fds, int, i), F_SETFD, 0);
+    }
+    execv(words[0], words);
+    dprintf(2, "%s cannot be run\n", words[0]);
+    _exit(127);
+}
+
+static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *log_at,
+                  GError **error)
+{
+    autofd int log = open_log(m->domain, words, error);
+    if (log < 0) {
+        return false;
+    }
+    *log_at = lseek(log, 0, SEEK_END);
+    m->pid = fork();
+    if (m->pid == 0) {
+        become_machine(words, log, fds);
+    }
+    if (m->pid < 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot fork: %s", g_strerror(errno));
+        return false;
+    }
+    m->watch.fd = (int)syscall(SYS_pidfd_open, m->pid, 0);
+    m->start_time = start_time_of(m->pid);
+    if (m->watch.fd < 0) {
+        libvirt_error(error, ERR_SYSTEM, "pidfd_open: %s", g_strerror(errno));
+        kill(m->pid, SIGKILL);
+        waitpid(m->pid, NULL, 0);
+        return false;
+    }
+    return true;
+}
+
+/* What only the running machine knows: the names of its pseudo-terminals, the ports it took. */
+static bool learn(struct machine *m, GError **error)
+{
+    g_autoptr(json_t) chars = qmp_run(m->qmp, "query-chardev", NULL, QMP_TIMEOUT_MS, error);
+    if (!chars) {
+        return false;
+    }
+    GPtrArray *lists[] = {m->def->serials, m->def->parallels, m->def->consoles, m->def->channels};
+    for (unsigned l = 0; l < G_N_ELEMENTS(lists); l++) {
+        for (unsigned i = 0; i < xml_count(lists[l]); i++) {
+            struct domain_char *c = lists[l]->pdata[i];
+            g_autofree char *label = g_strdup_printf("char%s", c->alias);
+            size_t n;
+            json_t *one;
+            json_array_foreach(chars, n, one) {
+                const char *name = json_string_value(json_object_get(one, "label"));
+                const char *file = json_string_value(json_object_get(one, "filename"));
+                file = file && g_str_has_prefix(file, "disconnected:") ? strchr(file, ':') + 1 : file;
+                if (c->type != CHAR_PTY || g_strcmp0(name, label) != 0 || !file ||
+                    !g_str_has_prefix(file, "pty:")) {
+                    continue;
+                }
+                if (!c->sources) {
+                    xml_append(NULL, &c->sources, xml_new(&char_source_table));
+                }
+                struct char_source *s = c->sources->pdata[0];
+                g_free(s->path);
+                s->path = g_strdup(file + 4);
+                if (lists[l] == m->def->consoles) {
+                    g_free(c->tty);
+                    c->tty = g_strdup(file + 4);
+                }
+            }
+        }
+    }
+    return true;
+}
+
+/* VNC passwords travel over the monitor, where no other process can read them. */
+static bool set_passwords(struct machine *m, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(m->def->graphics); i++) {
+        const struct domain_graphics *g = m->def->graphics->pdata[i];
+        if (g->passwd &&
+            !qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool talk(struct machine *m, const struct machine_start *how, GError **error)
+{
+    g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
+    m->qmp = m->ended ? NULL : qmp_open(path, &machine_qmp_ops, m, error);
+    g_autoptr(json_t) hello =
+        m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
+    if (!hello || !learn(m, error) || !set_passwords(m, error)) {
+        return false;
+    }
+    return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
+}
+
+static void close_fds(GArray *fds)
+{
+    for (unsigned i = 0; i < fds->len; i++) {
+        close(g_array_index(fds, int, i));
+    }
+    g_array_unref(fds);
+}
+
+/* Command line and process; what the process needs of ours is closed again here. */
+static bool launch(struct machine *m, const struct machine_start *how, goffset *log_at,
+                   GError **error)
+{
+    GArray *fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
+    int fd = listen_at(path, error);
+    bool ok = fd >= 0;
+    if (ok) {
+        g_array_append_val(fds, fd);
+        if (how->incoming_fd >= 0) {
+            int copy = fcntl(how->incoming_fd, F_DUPFD_CLOEXEC, 3);
+            g_array_append_val(fds, copy);
+        }
+        struct launch l = {.qmp_fd = fd, .folder = m->folder, .fds = fds, .how = how, .uid = m->uid};
+        g_auto(GStrv) words = command_line(m, &l, error);
+        ok = words && spawn(m, words, fds, log_at, error);
+    }
+    close_fds(fds);
+    return ok;
+}
+
+static struct machine *machine_new(Domain *d, const DomainDef *def, GError **error)
+{
+    g_autofree char *status = daemon_path_make(DAEMON_RUN, 0711, error, "qemu", def->uuid, "status",
+                                               NULL);
+    if (!status) {
+        return NULL;
+    }
+    struct machine *m = g_new0(struct machine, 1);
+    m->refs = 1; /* that of the process */
+    m->watch = (struct watch){.fd = -1, .events = EPOLLIN, .ready = process_ended};
+    m->domain = domain_ref(d);
+    m->folder = g_path_get_dirname(status);
+    m->def = domain_def_copy(def);
+    m->def->id = next_id++;
+    m->uid = getuid() == 0 ? uid_of((int)m->def->id) : getuid();
+    domain_def_alias(m->def);
+    g_autofree char *own = g_build_filename(m->folder, "own", NULL);
+    if (g_mkdir(own, 0700) != 0 && errno != EEXIST) {
+        daemon_log("%s: %s", own, g_strerror(errno));
+    }
+    if (getuid() == 0 && chown(own, m->uid, m->uid) != 0) {
+        daemon_log("%s: %s", own, g_strerror(errno));
+    }
+    return m;
+}
+
+static void started(struct machine *m, const struct machine_start *how)
+{
+    Domain *d = m->domain;
+    d->booted = g_get_real_time() / G_USEC_PER_SEC;
+    bool paused = (how->flags & START_PAUSED) || how->incoming;
+    domain_set_state(d, paused ? STATE_PAUSED : STATE_RUNNING,
+                     paused ? how->incoming ? PAUSED_MIGRATION : PAUSED_USER : how->running_reason);
+    machine_save(m);
+    domain_event(d, EVENT_STARTED, how->event_detail);
+    if (paused && !how->incoming) {
+        domain_event(d, EVENT_SUSPENDED, 0);
+    }
+}
+
+bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *how, GError **error)
+{
+    goffset log_at = 0;
+    g_autoptr(GError) own = NULL;
+    if (d->machine) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is already running");
+        return false;
+    }
+    g_autoptr(Machine) m = machine_new(d, def, error);
+    if (!m) {
+        return false;
+    }
+    d->machine = m;
+    d->reason = 0;
+    if (!launch(m, how, &log_at, error)) {
+        d->machine = NULL;
+        remove_folder(m->folder);
+        domain_settle(d);
+        return false;
+    }
+    d->id = (int)m->def->id;
+    d->state = STATE_PAUSED;
+    d->reason = PAUSED_STARTING_UP;
+    machine_save(m);
+    int id = d->id;
+    d->id = -1; /* nobody hears of it before it is up */
+    g_autoptr(Domain) keep = domain_ref(d);
+    g_idle_add_full(G_PRIORITY_HIGH, watch_process, machine_ref(m), NULL);
+    bool ok = talk(m, how, &own);
+    if (!ok || d->machine != m) {
+        if (d->machine == m && strstr(own ? own->message : "", "no longer running")) {
+            wait_end(d, m, 5); /* its last words are coming */
+        }
+        if (d->machine == m) {
+            machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        } else {
+            g_autofree char *tail = log_tail(d, log_at);
+            g_clear_error(&own);
+            libvirt_error(&own, ERR_INTERNAL, "process exited while connecting to monitor: %s",
+                          tail);
+        }
+        domain_set_state(d, STATE_SHUTOFF, SHUTOFF_FAILED);
+        g_propagate_error(error, g_steal_pointer(&own));
+        return false;
+    }
+    d->id = id;
+    started(m, how);
+    return true;
+}
+
+bool machine_pause(Domain *d, int reason, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    m->pause_reason = reason;
+    if (!qmp_do(m->qmp, error, "stop", NULL)) {
+        return false;
+    }
+    if (d->machine == m && d->state == STATE_RUNNING) {
+        domain_set_state(d, STATE_PAUSED, reason);
+        machine_save(m);
+        domain_event(d, EVENT_SUSPENDED, reason == PAUSED_IOERROR ? 2 : 0);
+    }
+    return true;
+}
+
+bool machine_resume(Domain *d, int reason, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m || !qmp_do(m->qmp, error, "cont", NULL)) {
+        return false;
+    }
+    if (d->machine == m && d->state != STATE_RUNNING) {
+        domain_set_state(d, STATE_RUNNING, reason);
+        machine_save(m);
+        domain_event(d, EVENT_RESUMED, 0);
+    }
+    return true;
+}
+
+bool machine_arrived(struct machine *m, GError **error)
+{
+    for (;;) {
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
+        const char *status = json_string_value(json_object_get(info, "status"));
+        if (!info) {
+            return false;
+        }
+        if (status && strcmp(status, "completed") == 0) {
+            return true;
+        }
+        if (status && strcmp(status, "failed") == 0) {
+            const char *why = json_string_value(json_object_get(info, "error-desc"));
+            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be loaded: %s",
+                          why ? why : "no reason given");
+            return false;
+        }
+        daemon_wait(g_get_monotonic_time() + 10000);
+    }
+}
+
+bool machine_reboot(struct machine *m, GError **error)
+{
+    m->rebooting = true;
+    return qmp_do(m->qmp, error, "set-action", "{s:s}", "shutdown", "pause") &&
+           qmp_do(m->qmp, error, "system_powerdown", NULL);
+}
+
+/* --- after a restart of lodged --- */
+
+static const struct {
+    const char *status;
+    int state, reason;
+} status_words[] = {
+    {"running", STATE_RUNNING, RUNNING_UNKNOWN},   {"paused", STATE_PAUSED, PAUSED_UNKNOWN},
+    {"io-error", STATE_PAUSED, PAUSED_IOERROR},    {"watchdog", STATE_PAUSED, PAUSED_WATCHDOG},
+    {"guest-panicked", STATE_CRASHED, 1},          {"suspended", STATE_PMSUSPENDED, 0},
+    {"shutdown", STATE_SHUTDOWN, 0},               {"inmigrate", STATE_PAUSED, PAUSED_MIGRATION},
+    {"postmigrate", STATE_PAUSED, PAUSED_UNKNOWN}, {"prelaunch", STATE_PAUSED, PAUSED_USER},
+};
+
+/* Its monitor is asked on a worker: one that hangs delays nobody. */
+static void reconnect(void *data)
+{
+    struct machine *m = data;
+    Domain *d = m->domain; /* kept by the reference of machines_recover() */
+    daemon_lock();
+    g_autoptr(GError) error = NULL;
+    g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
+    m->qmp = qmp_open(path, &machine_qmp_ops, m, &error);
+    bool ok = m->qmp && qmp_do(m->qmp, &error, "qmp_capabilities", NULL);
+    g_autoptr(json_t) status =
+        ok && d->machine == m ? qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &error) : NULL;
+    const char *word = json_string_value(json_object_get(status, "status"));
+    for (unsigned i = 0; word && d->machine == m && i < G_N_ELEMENTS(status_words); i++) {
+        if (strcmp(word, status_words[i].status) == 0 && d->state != status_words[i].state) {
+            domain_set_state(d, status_words[i].state, status_words[i].reason);
+        }
+    }
+    if (!word) {
+        daemon_log("%s: its monitor does not answer: %s", d->name,
+                   error ? error->message : "it has just ended");
+    }
+    domain_job_end(d);
+    machine_unref(m);
+    domain_unref(d);
+    daemon_unlock();
+}
+
+static Domain *find_recovered(const DomainDef *def, GError **error)
+{
+    Domain *d = domain_by_name(def->name);
+    return d ? d : domain_add_transient(def, error);
+}
+
+static bool recover(const char *folder, GError **error)
+{
+    g_autofree char *path = g_build_filename(folder, "status", NULL), *text = NULL;
+    g_autofree char *xml = g_build_filename(folder, "domain.xml", NULL);
+    g_autoptr(GKeyFile) status = g_key_file_new();
+    if (!g_key_file_load_from_file(status, path, 0, error) ||
+        !g_file_get_contents(xml, &text, NULL, error)) {
+        return false;
+    }
+    g_autoptr(DomainDef) def = domain_def_load(text, XML_MODE_LIVE, error);
+    Domain *d = def ? find_recovered(def, error) : NULL;
+    if (!d) {
+        return false;
+    }
+    pid_t pid = g_key_file_get_integer(status, "machine", "pid", NULL);
+    uint64_t began = g_key_file_get_uint64(status, "machine", "start_time", NULL);
+    int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+    if (fd < 0 || start_time_of(pid) != began || !began) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        domain_set_state(d, STATE_SHUTOFF, SHUTOFF_UNKNOWN);
+        domain_settle(d);
+        remove_folder(folder);
+        return true;
+    }
+    struct machine *m = g_new0(struct machine, 1);
+    m->refs = 1; /* that of the process */
+    m->watch = (struct watch){.fd = fd, .events = EPOLLIN, .ready = process_ended};
+    m->domain = domain_ref(d);
+    m->folder = g_strdup(folder);
+    m->def = g_steal_pointer(&def);
+    m->pid = pid;
+    m->start_time = began;
+    m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
+    m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    d->machine = m;
+    d->id = g_key_file_get_integer(status, "machine", "id", NULL);
+    d->booted = g_key_file_get_int64(status, "machine", "booted", NULL);
+    d->state = (uint8_t)g_key_file_get_integer(status, "machine", "state", NULL);
+    d->reason = (uint8_t)g_key_file_get_integer(status, "machine", "reason", NULL);
+    d->job = true;
+    next_id = MAX(next_id, d->id + 1);
+    domain_ref(d);
+    g_idle_add_full(G_PRIORITY_HIGH, watch_process, m, NULL);
+    daemon_worker(reconnect, machine_ref(m));
+    return true;
+}
+
+void machines_recover(void)
+{
+    g_autofree char *folder = daemon_path(DAEMON_RUN, "qemu", NULL);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        g_autoptr(GError) error = NULL;
+        if (g_file_test(path, G_FILE_TEST_IS_DIR) && !recover(path, &error)) {
+            daemon_log("%s: no machine can be found by it: %s", path, error->message);
+        }
+    }
+}

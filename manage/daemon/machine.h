@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "manage/daemon/domain.h"
+#include "manage/daemon/poller.h"
+#include "manage/daemon/qmp.h"
+
+/*
+ * A running machine: its lodge-vm process, the monitor, what it was started with.  Kept in
+ * DAEMON_RUN well enough that another lodged finds it.
+ */
+typedef struct machine Machine;
+struct machine {
+    struct watch watch; /* of .watch.fd, the pidfd; first */
+    int refs;
+    Domain *domain;     /* its owner; holds a reference */
+    DomainDef *def;     /* live XML */
+    struct qmp *qmp; /* NULL after the end: qmp_run() then says so */
+    char *folder; /* sockets and files of this run */
+    pid_t pid;
+    uint64_t start_time; /* of the process, as in /proc/PID/stat */
+    bool watched, dying; /* the main loop waits for its end; destroy is under way */
+    bool ended;
+    bool rebooting;   /* a power-off is to be followed by a start */
+    bool shut_down;   /* the guest or we have powered it off */
+    int shutoff;      /* enum shutoff_reason; 0: by how it ends */
+    int pause_reason; /* why the next STOP comes */
+    unsigned next_node;
+    unsigned uid;
+    GHashTable *blocks; /* enum block job by disk target; block.c */
+    struct machine_job {
+        int type, operation;
+        int64_t since;
+        bool abort;
+    } job;
+    char *agent; /* path of the guest agent's socket */
+    bool agent_up;
+};
+
+enum { START_PAUSED = 1, START_AUTODESTROY = 2 };
+struct machine_start {
+    unsigned flags;
+    const char *incoming;  /* of -incoming; NULL: boots */
+    int incoming_fd;       /* where .incoming is "fd"; else -1 */
+    int event_detail;      /* of EVENT_STARTED */
+    int running_reason;
+};
+/*
+ * Starts @d, which is off and whose job the caller has, with a copy of @def.  Waits without the
+ * lock; after a failure nothing is left.
+ */
+bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *how,
+                   GError **error);
+/* Kills it and waits until it is gone. */
+bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error);
+Machine *machine_ref(Machine *m);
+void machine_unref(Machine *m);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_unref)
+/*
+ * The machine of @d that is up, with a reference, else NULL with an error.  It may end whenever
+ * the lock is given up; the structure then stays, without monitor.
+ */
+Machine *machine_of(const Domain *d, GError **error);
+/* Writes what a restarted lodged needs; after every change of the live XML. */
+void machine_save(struct machine *m);
+bool machine_pause(Domain *d, int reason, GError **error);
+bool machine_resume(Domain *d, int reason, GError **error);
+/* CPU time of the process in ns; 0 if it is gone. */
+uint64_t machine_cpu_time(const struct machine *m);
+
+/* Finds the machines of an earlier lodged again; at start. */
+void machines_recover(void);
+
+/* command_line.c: the words of lodge-vm's command line; @fds gets descriptors to hand over. */
+struct launch {
+    int qmp_fd;
+    const char *folder;
+    GArray *fds;
+    const struct machine_start *how;
+    unsigned uid;
+};
+char **command_line(struct machine *m, const struct launch *l, GError **error);
+/* Options of one device for -device and device_add; NULL with an error if it has none. */
+json_t *device_options(const DomainDef *def, const struct xml_table *t, const void *device,
+                       GError **error);
+/* The same for the -blockdev of a disk: its node, with the file in it. */
+json_t *disk_node(const struct domain_disk *disk, GError **error);
+char *disk_node_name(const struct domain_disk *disk);
+char *json_words(const json_t *options);
+/* What `lodge-vm -device help` lists. */
+bool vm_has_device(const char *name);
+char *vm_program(void);
+/* machine_host.c: what a machine takes of the host. */
+/* The tap or macvtap of an interface that is not user-mode; its name becomes @nic's target. */
+bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
+/* Of -vnc; picks a port where the definition leaves it open. */
+char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error);
+
+/* Events of one machine; machine_events.c. */
+extern const struct qmp_ops machine_qmp_ops;
+
+/* agent.c */
+enum { AGENT_SECONDS = 10 };
+/* A line of JSON to the guest agent and its answer; gives up the lock. */
+char *agent_command(struct machine *m, const char *command, int seconds, GError **error);
+/* Its "return"; @args (NULL: none) is given away. */
+json_t *agent_run(struct machine *m, const char *command, json_t *args, GError **error);
+/* A command that ends the guest and has no answer. */
+bool agent_send(struct machine *m, const char *command, json_t *args, GError **error);
+
+/* save.c */
+enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4 };
+/* Saves @d, whose job the caller has, and ends it.  @running: as it is now if negative. */
+bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error);
+bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
+bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
+                         GError **error);
+/* Descriptor at the state stream, or -1. */
+int saved_open(const char *path, char **xml, bool *running, GError **error);
+/* Waits until an incoming state is there. */
+bool machine_arrived(struct machine *m, GError **error);
+/* The power button; when the guest is off it is switched on again. */
+bool machine_reboot(struct machine *m, GError **error);

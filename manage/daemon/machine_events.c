@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What a machine says of its own accord: QMP events become states and libvirt's events. */
+#include "manage/daemon/machine.h"
+
+#include <string.h>
+
+static const char *text(const json_t *body, const char *key)
+{
+    const char *t = json_string_value(json_object_get(body, key));
+    return t ? t : "";
+}
+
+static void on_stop(struct machine *m, const json_t *body)
+{
+    Domain *d = m->domain;
+    (void)body;
+    if (d->state != STATE_RUNNING || d->id < 0) {
+        return;
+    }
+    int reason = m->pause_reason;
+    m->pause_reason = PAUSED_UNKNOWN;
+    domain_set_state(d, STATE_PAUSED, reason);
+    machine_save(m);
+    domain_event(d, EVENT_SUSPENDED,
+                 reason == PAUSED_IOERROR    ? 2
+                 : reason == PAUSED_WATCHDOG ? 3
+                                             : 0);
+}
+
+static void on_resume(struct machine *m, const json_t *body)
+{
+    Domain *d = m->domain;
+    (void)body;
+    if (d->id < 0 || (d->state != STATE_PAUSED && d->state != STATE_PMSUSPENDED)) {
+        return;
+    }
+    domain_set_state(d, STATE_RUNNING, RUNNING_UNPAUSED);
+    machine_save(m);
+    domain_event(d, EVENT_RESUMED, 0);
+}
+
+static void restart(void *data)
+{
+    struct machine *m = data;
+    daemon_lock();
+    m->rebooting = false;
+    if (qmp_do(m->qmp, NULL, "set-action", "{s:s}", "shutdown",
+               m->def->on_poweroff == ACTION_RESTART ? "pause" : "poweroff") &&
+        qmp_do(m->qmp, NULL, "system_reset", NULL) && qmp_do(m->qmp, NULL, "cont", NULL) &&
+        !m->ended) {
+        domain_set_state(m->domain, STATE_RUNNING, RUNNING_BOOTED);
+        m->shut_down = false;
+    }
+    machine_unref(m);
+    daemon_unlock();
+}
+
+static void on_shutdown(struct machine *m, const json_t *body)
+{
+    bool guest = json_is_true(json_object_get(body, "guest"));
+    m->shut_down = true;
+    if (m->domain->id < 0 || m->dying) {
+        return;
+    }
+    bool reset = strcmp(text(body, "reason"), "guest-reset") == 0;
+    if (m->rebooting || (m->def->on_poweroff == ACTION_RESTART && !reset)) {
+        daemon_worker(restart, machine_ref(m));
+        return;
+    }
+    domain_set_state(m->domain, STATE_SHUTDOWN, 1);
+    domain_event(m->domain, EVENT_SHUTDOWN, guest ? 1 : 2);
+}
+
+static void on_reset(struct machine *m, const json_t *body)
+{
+    (void)body;
+    rpc_event_domain message = {.dom = domain_rpc(m->domain)};
+    if (m->domain->id >= 0) {
+        event_domain_reboot(&message);
+    }
+    g_free(message.dom.name);
+}
+
+static void kill_crashed(void *data)
+{
+    struct machine *m = data;
+    daemon_lock();
+    if (!m->ended) {
+        machine_stop(m->domain, SHUTOFF_CRASHED, false, NULL);
+    }
+    machine_unref(m);
+    daemon_unlock();
+}
+
+static void on_panic(struct machine *m, const json_t *body)
+{
+    (void)body;
+    domain_set_state(m->domain, STATE_CRASHED, 1);
+    machine_save(m);
+    domain_event(m->domain, EVENT_CRASHED, 0);
+    if (m->def->on_crash == ACTION_RESTART) {
+        daemon_worker(restart, machine_ref(m));
+    } else if (m->def->on_crash != ACTION_PRESERVE) {
+        daemon_worker(kill_crashed, machine_ref(m));
+    }
+}
+
+static void on_watchdog(struct machine *m, const json_t *body)
+{
+    static const char *const actions[] = {"none",     "pause",    "reset", "poweroff",
+                                          "shutdown", "debug", "inject-nmi"};
+    rpc_event_domain_int message = {.dom = domain_rpc(m->domain)};
+    for (unsigned i = 0; i < G_N_ELEMENTS(actions); i++) {
+        if (strcmp(text(body, "action"), actions[i]) == 0) {
+            message.value = (int)i;
+        }
+    }
+    if (message.value == 1) {
+        m->pause_reason = PAUSED_WATCHDOG;
+    }
+    event_domain_watchdog(&message);
+    g_free(message.dom.name);
+}
+
+static void on_balloon(struct machine *m, const json_t *body)
+{
+    int64_t kib = json_integer_value(json_object_get(body, "actual")) / 1024;
+    m->def->current_memory = kib;
+    m->domain->memory = kib;
+    rpc_event_domain_uhyper message = {.dom = domain_rpc(m->domain), .value = (uint64_t)kib};
+    event_domain_balloon_change(&message);
+    g_free(message.dom.name);
+}
+
+static void on_rtc(struct machine *m, const json_t *body)
+{
+    rpc_event_domain_hyper message = {
+        .dom = domain_rpc(m->domain),
+        .value = json_integer_value(json_object_get(body, "offset")),
+    };
+    event_domain_rtc_change(&message);
+    g_free(message.dom.name);
+}
+
+static void on_io_error(struct machine *m, const json_t *body)
+{
+    bool stop = strcmp(text(body, "action"), "stop") == 0;
+    const char *node = text(body, "node-name");
+    if (stop) {
+        m->pause_reason = PAUSED_IOERROR;
+    }
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        struct domain_disk *disk = m->def->disks->pdata[i];
+        g_autofree char *name = disk_node_name(disk);
+        if (g_strcmp0(name, node) != 0) {
+            continue;
+        }
+        const char *path = disk_path(disk);
+        rpc_event_io_error message = {.dom = domain_rpc(m->domain),
+                                      .path = (char *)(path ? path : ""),
+                                      .alias = disk->alias,
+                                      .action = stop ? 1 : 2};
+        event_domain_io_error(&message);
+        rpc_event_io_error_reason more = {
+            .dom = message.dom,
+            .path = message.path,
+            .alias = disk->alias,
+            .action = message.action,
+            .reason = (char *)(json_is_true(json_object_get(body, "nospace")) ? "enospc" : ""),
+        };
+        event_domain_io_error_reason(&more);
+        g_free(message.dom.name);
+    }
+}
+
+static void on_tray(struct machine *m, const json_t *body)
+{
+    const char *id = text(body, "id");
+    bool open = json_is_true(json_object_get(body, "tray-open"));
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        struct domain_disk *disk = m->def->disks->pdata[i];
+        if (g_strcmp0(disk->alias, id) == 0) {
+            disk->tray = open ? 1 : 0;
+            rpc_event_domain_alias_int message = {
+                .dom = domain_rpc(m->domain), .alias = disk->alias, .reason = open ? 0 : 1};
+            event_domain_tray_change(&message);
+            g_free(message.dom.name);
+        }
+    }
+}
+
+static void on_port(struct machine *m, const json_t *body)
+{
+    bool open = json_is_true(json_object_get(body, "open"));
+    for (unsigned i = 0; i < xml_count(m->def->channels); i++) {
+        struct domain_char *c = m->def->channels->pdata[i];
+        if (g_strcmp0(c->alias, text(body, "id")) != 0) {
+            continue;
+        }
+        c->state = open ? 1 : 2;
+        if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0) {
+            rpc_event_domain_int2 message = {
+                .dom = domain_rpc(m->domain), .event = open ? 1 : 2, .detail = 2};
+            m->agent_up = open;
+            event_domain_agent_lifecycle(&message);
+            g_free(message.dom.name);
+        }
+        machine_save(m);
+    }
+}
+
+static const struct {
+    const char *name;
+    void (*handle)(struct machine *m, const json_t *body);
+} handlers[] = {
+    {"STOP", on_stop},
+    {"RESUME", on_resume},
+    {"SHUTDOWN", on_shutdown},
+    {"RESET", on_reset},
+    {"GUEST_PANICKED", on_panic},
+    {"WATCHDOG", on_watchdog},
+    {"BALLOON_CHANGE", on_balloon},
+    {"RTC_CHANGE", on_rtc},
+    {"BLOCK_IO_ERROR", on_io_error},
+    {"DEVICE_TRAY_MOVED", on_tray},
+    {"VSERPORT_CHANGE", on_port},
+};
+
+static void handle(void *data, const char *name, const json_t *body)
+{
+    struct machine *m = data;
+    for (unsigned i = 0; i < G_N_ELEMENTS(handlers) && !m->ended; i++) {
+        if (strcmp(handlers[i].name, name) == 0) {
+            handlers[i].handle(m, body);
+        }
+    }
+    daemon_wake();
+}
+
+static void closed(void *data)
+{
+    (void)data; /* its process ends too, and that is watched */
+}
+
+const struct qmp_ops machine_qmp_ops = {.event = handle, .closed = closed};

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/qmp.h"
+
+#include "base/error.h"
+#include "manage/daemon/daemon.h"
+#include "manage/daemon/poller.h"
+#include "manage/error.h"
+
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+struct qmp {
+    struct watch watch; /* first */
+    gatomicrefcount refs;
+    bool attached;             /* main loop only: in the poller */
+    bool closed;               /* nobody wants callbacks any more */
+    bool dead;                 /* the other end is gone */
+    struct json_framer framer; /* main loop only */
+    const struct qmp_ops *ops;
+    void *data;
+    int64_t last_id;
+    GHashTable *waiting; /* id -> struct pending */
+};
+
+struct pending {
+    json_t *reply;
+};
+
+static void unref(struct qmp *q)
+{
+    if (g_atomic_ref_count_dec(&q->refs)) {
+        close(q->watch.fd);
+        json_framer_clear(&q->framer);
+        g_hash_table_unref(q->waiting);
+        g_free(q);
+    }
+}
+
+/* --- the main loop's side --- */
+
+static void handle(struct qmp *q, const char *text, size_t n)
+{
+    g_autoptr(json_t) message = json_parse(text, n, NULL);
+    const char *event = json_string_value(json_object_get(message, "event"));
+    json_t *id = json_object_get(message, "id");
+    daemon_lock();
+    if (event && !q->closed) {
+        q->ops->event(q->data, event, json_object_get(message, "data"));
+    } else if (json_is_integer(id)) {
+        int64_t number = json_integer_value(id);
+        struct pending *p = g_hash_table_lookup(q->waiting, &number);
+        if (p && !p->reply) {
+            p->reply = json_incref(message);
+            daemon_wake();
+        }
+    }
+    daemon_unlock();
+}
+
+static void lost(struct qmp *q)
+{
+    poller_remove(&q->watch);
+    q->attached = false;
+    daemon_lock();
+    q->dead = true;
+    if (!q->closed) {
+        q->ops->closed(q->data);
+    }
+    daemon_wake();
+    daemon_unlock();
+    unref(q);
+}
+
+static void ready(struct watch *watch, uint32_t events)
+{
+    struct qmp *q = (struct qmp *)watch;
+    char buffer[16384];
+    (void)events;
+    ssize_t n = recv(watch->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n <= 0) {
+        lost(q);
+        return;
+    }
+    for (ssize_t i = 0; i < n; i++) {
+        if (json_framer_byte(&q->framer, buffer[i])) {
+            handle(q, q->framer.text->str, q->framer.text->len);
+            g_string_truncate(q->framer.text, 0);
+        } else if (q->framer.too_long) {
+            lost(q);
+            return;
+        }
+    }
+}
+
+static gboolean attach(void *data)
+{
+    struct qmp *q = data;
+    q->attached = poller_add(&q->watch);
+    if (!q->attached) {
+        lost(q);
+    }
+    return G_SOURCE_REMOVE;
+}
+
+/* --- everybody else's --- */
+
+struct qmp *qmp_open(const char *path, const struct qmp_ops *ops, void *data, GError **error)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        libvirt_error(error, ERR_INTERNAL, "UNIX socket path '%s' is too long", path);
+        return NULL;
+    }
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        libvirt_error(error, ERR_SYSTEM, "Failed to connect to monitor socket %s: %s", path,
+                      g_strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return NULL;
+    }
+    struct qmp *q = g_new0(struct qmp, 1);
+    q->watch = (struct watch){.fd = fd, .events = EPOLLIN, .ready = ready};
+    q->ops = ops;
+    q->data = data;
+    q->waiting = g_hash_table_new(g_int64_hash, g_int64_equal);
+    json_framer_init(&q->framer);
+    g_atomic_ref_count_init(&q->refs);
+    g_atomic_ref_count_inc(&q->refs); /* the main loop's */
+    g_idle_add_full(G_PRIORITY_HIGH, attach, q, NULL);
+    return q;
+}
+
+void qmp_close(struct qmp *q)
+{
+    if (q) {
+        q->closed = true;
+        shutdown(q->watch.fd, SHUT_RDWR); /* the main loop sees the end and lets go */
+        unref(q);
+    }
+}
+
+static bool send_all(struct qmp *q, const char *text, size_t n, GError **error)
+{
+    while (n) {
+        ssize_t sent = send(q->watch.fd, text, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (sent > 0) {
+            text += sent;
+            n -= (size_t)sent;
+        } else if (errno == EAGAIN) { /* some hundred commands that nobody has read */
+            libvirt_error(error, ERR_OPERATION_TIMEOUT, "the machine's monitor does not read");
+            return false;
+        } else if (errno != EINTR) {
+            libvirt_error(error, ERR_OPERATION_FAILED, "domain is no longer running");
+            return false;
+        }
+    }
+    return true;
+}
+
+static json_t *result(const char *command, json_t *reply, GError **error)
+{
+    json_t *bad = json_object_get(reply, "error");
+    if (bad) {
+        const char *text = json_string_value(json_object_get(bad, "desc"));
+        libvirt_error(error, ERR_INTERNAL, "unable to execute QEMU command '%s': %s", command,
+                      text ? text : "no reason given");
+        return NULL;
+    }
+    return json_incref(json_object_get(reply, "return"));
+}
+
+json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)
+{
+    g_autoptr(json_t) given = args;
+    if (!q || q->dead || q->closed) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "domain is no longer running");
+        return NULL;
+    }
+    int64_t id = ++q->last_id, until = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
+    g_autoptr(json_t) message = json_pack("{s:s, s:I}", "execute", command, "id", (json_int_t)id);
+    if (args) {
+        json_object_set(message, "arguments", args);
+    }
+    g_autofree char *text = json_dumps(message, JSON_COMPACT);
+    g_autofree char *line = g_strconcat(text, "\n", NULL);
+    if (!send_all(q, line, strlen(line), error)) {
+        return NULL;
+    }
+    struct pending p = {0};
+    g_atomic_ref_count_inc(&q->refs);
+    g_hash_table_insert(q->waiting, &id, &p);
+    bool late = false;
+    while (!p.reply && !q->dead && !q->closed && !late) {
+        late = !daemon_wait(until);
+    }
+    g_hash_table_remove(q->waiting, &id);
+    json_t *got = NULL;
+    if (p.reply) {
+        got = result(command, p.reply, error);
+        json_decref(p.reply);
+    } else if (q->dead || q->closed) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "domain is no longer running");
+    } else {
+        libvirt_error(error, ERR_OPERATION_TIMEOUT,
+                      "the machine's monitor did not answer '%s' within %d s", command,
+                      timeout_ms / 1000);
+    }
+    unref(q);
+    return got;
+}
+
+bool qmp_do(struct qmp *q, GError **error, const char *command, const char *fmt, ...)
+{
+    json_t *args = NULL;
+    if (fmt) {
+        va_list ap;
+        va_start(ap, fmt);
+        args = json_vpack_ex(NULL, 0, fmt, ap);
+        va_end(ap);
+        if (!args) {
+            libvirt_error(error, ERR_INTERNAL, "arguments of '%s' are no text", command);
+            return false;
+        }
+    }
+    g_autoptr(json_t) got = qmp_run(q, command, args, QMP_TIMEOUT_MS, error);
+    return got != NULL;
+}

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A machine's state in a file: "LodgeSave1\n", three numbers of 32 bits, little-endian (length of
+ * the XML, whether it ran, 0), the XML, and from there on lodge-vm's state stream.
+ *
+ * lodge-vm is an unprivileged user and may not write where a client wants the file, so it sends
+ * its state through a socket and we write.
+ */
+#include "manage/daemon/machine.h"
+
+#include "base/bytes.h"
+#include "base/util.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+
+static const char magic[] = "LodgeSave1\n";
+enum { MAGIC = sizeof(magic) - 1, HEAD = MAGIC + 12, XML_MAX = 4 << 20, CHUNK = 256 << 10 };
+enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60 };
+
+static bool write_all(int fd, const void *data, size_t n)
+{
+    const char *at = data;
+    while (n) {
+        ssize_t k = write(fd, at, n);
+        if (k < 0 && errno != EINTR) {
+            return false;
+        }
+        if (k > 0) {
+            at += k;
+            n -= (size_t)k;
+        }
+    }
+    return true;
+}
+
+static bool write_head(int fd, const char *xml, bool running)
+{
+    uint8_t head[HEAD] = {0};
+    memcpy(head, magic, MAGIC);
+    le32_put(head + MAGIC, (uint32_t)strlen(xml));
+    le32_put(head + MAGIC + 4, running);
+    return write_all(fd, head, sizeof(head)) && write_all(fd, xml, strlen(xml));
+}
+
+int saved_open(const char *path, char **xml, bool *running, GError **error)
+{
+    uint8_t head[HEAD];
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "failed to open '%s': %s", path,
+                      g_strerror(errno));
+        return -1;
+    }
+    if (read(fd, head, sizeof(head)) != sizeof(head) || memcmp(head, magic, MAGIC) != 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "image magic is incorrect: '%s' is no saved machine",
+                      path);
+        return -1;
+    }
+    uint32_t n = le32_at(head + MAGIC);
+    g_autofree char *text = n <= XML_MAX ? g_try_malloc0((size_t)n + 1) : NULL;
+    if (!text || read(fd, text, n) != (ssize_t)n) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "failed to read the XML in '%s'", path);
+        return -1;
+    }
+    *running = le32_at(head + MAGIC + 4) != 0;
+    *xml = g_steal_pointer(&text);
+    return g_steal_fd(&fd);
+}
+
+/* From the machine's socket to the file; without the lock. */
+static bool copy(int from, int to, int *code)
+{
+    g_autofree char *buffer = g_malloc(CHUNK);
+    for (;;) {
+        struct pollfd p = {.fd = from, .events = POLLIN};
+        if (poll(&p, 1, STALL_SECONDS * 1000) <= 0) {
+            *code = ETIMEDOUT;
+            return false;
+        }
+        ssize_t n = read(from, buffer, CHUNK);
+        if (n == 0) {
+            return true;
+        }
+        if (n < 0 || !write_all(to, buffer, (size_t)n)) {
+            *code = errno;
+            return false;
+        }
+    }
+}
+
+static int listen_for(const char *path, unsigned uid)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    unlink(path);
+    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 ||
+        chmod(path, 0600) != 0 || (getuid() == 0 && chown(path, uid, uid) != 0) ||
+        listen(fd, 1) != 0) {
+        return -1;
+    }
+    return g_steal_fd(&fd);
+}
+
+/* Waits for the migration that was begun to be over. */
+static bool migrated(struct machine *m, GError **error)
+{
+    for (;;) {
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
+        const char *status = json_string_value(json_object_get(info, "status"));
+        if (!status) {
+            return false;
+        }
+        if (strcmp(status, "completed") == 0) {
+            return true;
+        }
+        if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
+            const char *why = json_string_value(json_object_get(info, "error-desc"));
+            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be saved: %s",
+                          why ? why : status);
+            return false;
+        }
+        daemon_wait(g_get_monotonic_time() + 20000);
+    }
+}
+
+static bool pump(struct machine *m, int to, GError **error)
+{
+    g_autofree char *path = g_build_filename(m->folder, "save", NULL);
+    g_autofree char *uri = g_strconcat("unix:", path, NULL);
+    autofd int listener = listen_for(path, m->uid);
+    int code = 0;
+    if (listener < 0) {
+        libvirt_error(error, ERR_SYSTEM, "%s: %s", path, g_strerror(errno));
+        return false;
+    }
+    if (!qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", uri)) {
+        return false;
+    }
+    daemon_unlock();
+    struct pollfd p = {.fd = listener, .events = POLLIN};
+    autofd int from = poll(&p, 1, CONNECT_SECONDS * 1000) > 0
+                          ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
+    bool ok = from >= 0 && copy(from, to, &code) && fdatasync(to) == 0;
+    code = ok || code ? code : errno;
+    daemon_lock();
+    unlink(path);
+    if (!ok) {
+        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be written: %s",
+                      g_strerror(code ? code : EIO));
+        return false;
+    }
+    return migrated(m, error);
+}
+
+bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    bool ran = d->state == STATE_RUNNING;
+    g_autofree char *own = domain_def_format(m->def, XML_MODE_SECRET);
+    g_autofree char *temporary = g_strdup_printf("%s.new", path);
+    autofd int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "failed to create '%s': %s", path,
+                      g_strerror(errno));
+        return false;
+    }
+    m->job.operation = 5; /* save */
+    m->job.type = 2;
+    m->job.since = g_get_monotonic_time();
+    bool ok = (!ran || machine_pause(d, PAUSED_SAVE, error)) &&
+              write_head(fd, xml ? xml : own, running < 0 ? ran : running) && pump(m, fd, error) &&
+              rename(temporary, path) == 0;
+    m->job.type = 0;
+    if (!ok) {
+        if (error && !*error) {
+            libvirt_error(error, ERR_OPERATION_FAILED, "'%s' cannot be written: %s", path,
+                          g_strerror(errno));
+        }
+        unlink(temporary);
+        if (ran && d->machine == m && d->state == STATE_PAUSED) {
+            machine_resume(d, RUNNING_SAVE_CANCELED, NULL);
+        }
+        return false;
+    }
+    return machine_stop(d, SHUTOFF_SAVED, false, error);
+}
+
+bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error)
+{
+    return domain_restore_with(d, path, NULL, flags, error);
+}
+
+bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
+                         GError **error)
+{
+    g_autofree char *xml = NULL;
+    bool running;
+    autofd int fd = saved_open(path, &xml, &running, error);
+    g_autoptr(DomainDef) own = fd >= 0 ? domain_def_parse(xml, 0, error) : NULL;
+    if (!own) {
+        return false;
+    }
+    /* The stream's descriptor is the second that the machine gets. */
+    const struct machine_start how = {.flags = START_PAUSED, .incoming = "fd", .incoming_fd = fd,
+                                      .event_detail = 2, .running_reason = RUNNING_RESTORED};
+    if (!machine_start(d, def ? def : own, &how, error)) {
+        return false;
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m || !machine_arrived(m, error)) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        return false;
+    }
+    domain_set_state(d, STATE_PAUSED, PAUSED_USER);
+    bool run = flags & START_PAUSED ? false : flags & SAVE_RUNNING ? true : running;
+    return run ? machine_resume(d, RUNNING_RESTORED, error) : true;
+}

@@ -1,0 +1,293 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines through lodged, with virsh and python3-libvirt: their lives from define to undefine,
+what happens to them when lodged or their own process dies, their consoles and saved states."""
+import os
+import pathlib
+import signal
+import subprocess
+import threading
+import unittest
+
+import libvirt
+
+import manage
+
+GUEST = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve() / "guests" / "tiny"
+UP = b"lodge-guest: user space is up"
+
+
+def machine(name, run="shell", devices="<console type='pty'/>", more="", memory=128, board="q35"):
+    return f"""<domain type='qemu'>
+  <name>{name}</name>
+  <memory unit='MiB'>{memory}</memory>
+  <os><type machine='{board}'>hvm</type>
+    <kernel>{GUEST}/vmlinuz</kernel><initrd>{GUEST}/initrd</initrd>
+    <cmdline>console=ttyS0 panic=-1 lodge.run={run}</cmdline></os>
+  <features><acpi/><apic/></features>{more}
+  <devices>{devices}</devices>
+</domain>"""
+
+
+class Console:
+    """The text of a machine's console, read over the stream API."""
+
+    def __init__(self, conn, dom):
+        self.stream = conn.newStream()
+        dom.openConsole(None, self.stream)
+        self.seen = b""
+
+    def expect(self, text):
+        while text not in self.seen:
+            got = self.stream.recv(4096)
+            if not got:
+                raise AssertionError(f"the console ended before {text}: {self.seen[-2000:]}")
+            self.seen += got
+
+    def type(self, text):
+        self.stream.send(text)
+
+
+class Domains(manage.Case):
+    def setUp(self):
+        self.conn = self.connect()
+
+    def define(self, name, **more):
+        dom = self.conn.defineXML(machine(name, **more))
+        self.addCleanup(self.forget, name)
+        return dom
+
+    def forget(self, name):
+        try:
+            dom = self.daemon.connect().lookupByName(name)
+            if dom.isActive():
+                dom.destroy()
+            if dom.isPersistent():
+                dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE |
+                                  libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+        except libvirt.libvirtError:
+            pass
+
+    def fails(self, code, call, *args):
+        with self.assertRaises(libvirt.libvirtError) as caught:
+            call(*args)
+        self.assertEqual(caught.exception.get_error_code(), code, caught.exception)
+        return str(caught.exception)
+
+    def state(self, dom, *wanted):
+        manage.until(lambda: tuple(dom.state()) == wanted, lambda: f"{dom.state()} is {wanted}")
+
+    def test_life(self):
+        file = pathlib.Path(self.daemon.root, "life.xml")
+        file.write_text(machine("life", devices="<console type='pty'/><graphics type='vnc'/>"))
+        self.addCleanup(self.forget, "life")
+        self.assertIn("Domain 'life' defined", self.virsh("define", str(file)))
+        self.assertRegex(self.virsh("list", "--all"), r"-\s+life\s+shut off")
+        self.assertIn("Domain 'life' started", self.virsh("start", "life"))
+        self.assertRegex(self.virsh("list"), r"\d+\s+life\s+running")
+        info = self.virsh("dominfo", "life")
+        self.assertRegex(info, r"State:\s+running")
+        self.assertRegex(info, r"Max memory:\s+131072 KiB")
+        self.assertEqual(self.virsh("domstate", "life", "--reason"), "running (booted)")
+        self.assertRegex(self.virsh("vncdisplay", "life"), r"127\.0\.0\.1:\d+")
+        self.assertRegex(self.virsh("ttyconsole", "life"), r"/dev/pts/\d+")
+        self.virsh("suspend", "life")
+        self.assertEqual(self.virsh("domstate", "life", "--reason"), "paused (user)")
+        self.virsh("resume", "life")
+        self.assertEqual(self.virsh("domstate", "life", "--reason"), "running (unpaused)")
+        self.virsh("reset", "life")
+        self.assertIn("already running", self.virsh("start", "life", fails=True))
+        self.virsh("destroy", "life")
+        self.assertEqual(self.virsh("domstate", "life", "--reason"), "shut off (destroyed)")
+        self.assertIn("domain is not running", self.virsh("destroy", "life", fails=True))
+        self.virsh("undefine", "life")
+        self.assertIn("failed to get domain 'life'", self.virsh("dominfo", "life", fails=True))
+
+    def test_xml_validates_and_round_trips(self):
+        dom = self.define("valid", devices="""<console type='pty'/><graphics type='vnc'/>
+            <interface type='user'><model type='virtio'/></interface>
+            <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+            <rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>""")
+        for live in (False, True):
+            if live:
+                dom.create()
+            file = pathlib.Path(self.daemon.root, "valid.xml")
+            file.write_text(dom.XMLDesc())
+            p = subprocess.run(["virt-xml-validate", str(file), "domain"], capture_output=True,
+                               text=True)
+            self.assertEqual(p.returncode, 0, p.stderr + file.read_text())
+        inactive = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        self.conn.defineXML(inactive)
+        self.assertEqual(inactive, dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def test_errors(self):
+        self.fails(42, self.conn.lookupByName, "nobody")
+        self.fails(42, self.conn.lookupByUUIDString, "00000000-0000-4000-8000-000000000001")
+        self.fails(42, self.conn.lookupByID, 4711)
+        text = self.fails(35, self.conn.defineXML, "<domain type='qemu'>\n  <name>x</nam>\n</domain>")
+        self.assertRegex(text, r"\(domain_definition\):2:\d+: ")
+        text = self.fails(67, self.conn.defineXML, machine("x", devices="<tpm model='tpm-crb'/>"))
+        self.assertIn("<tpm>", text)
+        dom = self.define("twin")
+        self.fails(9, self.conn.defineXML, machine("twin", more="<title>another</title>"))
+        self.fails(55, dom.destroy)
+        self.fails(55, dom.suspend)
+        bad = self.define("bad", devices="<disk><source file='/nowhere/x'/><target dev='vda'/></disk>")
+        self.assertIn("/nowhere/x", self.fails(38, bad.create))
+        self.assertEqual(bad.state(), [libvirt.VIR_DOMAIN_SHUTOFF, 0])
+        self.assertEqual(self.daemon.machines(), [])
+
+    def test_console_and_shutdown(self):
+        dom = self.define("talks")
+        dom.create()
+        console = Console(self.conn, dom)
+        console.expect(UP)
+        console.expect(b"# ")
+        console.type(b"echo $((6*7))-was-asked\n")
+        console.expect(b"42-was-asked")
+        dom.shutdown()
+        self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+
+    def test_guest_powers_off(self):
+        dom = self.define("ends", run="poweroff")
+        dom.create()
+        self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+
+    def test_transient(self):
+        dom = self.conn.createXML(machine("brief"), libvirt.VIR_DOMAIN_START_PAUSED)
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
+        self.assertFalse(dom.isPersistent())
+        self.fails(55, dom.setAutostart, 1)
+        dom.destroy()
+        self.fails(42, self.conn.lookupByName, "brief")
+
+    def test_lodged_is_killed(self):
+        dom = self.define("survivor")
+        dom.create()
+        uuid, number, tty = dom.UUIDString(), dom.ID(), self.virsh("ttyconsole", "survivor")
+        pids = self.daemon.machines()
+        self.assertEqual(len(pids), 1)
+        self.daemon.kill()
+        os.kill(pids[0], 0)
+        self.daemon.start()
+        self.conn = self.connect()
+        dom = self.conn.lookupByUUIDString(uuid)
+        self.assertEqual(dom.ID(), number)
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        self.assertEqual(self.virsh("ttyconsole", "survivor"), tty)
+        dom.suspend()
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
+        dom.resume()
+        self.daemon.kill()
+        os.kill(pids[0], signal.SIGKILL)  # while nobody looks
+        self.daemon.start()
+        self.conn = self.connect()
+        self.assertEqual(self.conn.lookupByName("survivor").state()[0], libvirt.VIR_DOMAIN_SHUTOFF)
+
+    def test_machine_is_killed(self):
+        dom = self.define("victim")
+        dom.create()
+        for pid in self.daemon.machines():
+            os.kill(pid, signal.SIGKILL)
+        self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED)
+        self.assertIn("victim: lodge-vm", self.daemon.log())
+
+    def test_stopped_machine_delays_nobody(self):
+        dom = self.define("hangs")
+        other = self.define("fine")
+        dom.create()
+        other.create()
+        pid = next(p for p in self.daemon.machines()
+                   if b"guest=hangs" in pathlib.Path(f"/proc/{p}/cmdline").read_bytes())
+        os.kill(pid, signal.SIGSTOP)
+        asks = threading.Thread(target=lambda: self.fails(9, self.daemon.connect()
+                                                          .lookupByName("hangs").suspend))
+        asks.start()
+        other.suspend()
+        other.resume()
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        dom.destroy()
+        asks.join()
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_SHUTOFF)
+
+    def test_saved(self):
+        dom = self.define("sleeper")
+        dom.create()
+        console = Console(self.conn, dom)
+        console.expect(b"# ")
+        console.type(b"remembered=yes\n")
+        console.expect(b"# ")
+        path = os.path.join(self.daemon.root, "sleeper.save")
+        dom.save(path)
+        self.assertEqual(dom.state(), [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SAVED])
+        self.assertIn("<name>sleeper</name>", self.conn.saveImageGetXMLDesc(path))
+        self.conn.restore(path)
+        console = Console(self.conn, dom)
+        console.type(b"echo is-$remembered\n")
+        console.expect(b"is-yes")
+        dom.managedSave()
+        self.assertTrue(dom.hasManagedSaveImage())
+        dom.create()
+        self.assertFalse(dom.hasManagedSaveImage())
+        console = Console(self.conn, dom)
+        console.type(b"echo still-$remembered\n")
+        console.expect(b"still-yes")
+        self.fails(9, self.conn.restore, os.path.join(self.daemon.root, "lodged.log"))
+
+    def test_screen(self):
+        dom = self.define("screen", devices="<graphics type='vnc'/><video><model type='vga'/></video>")
+        dom.create()
+        stream = self.conn.newStream()
+        self.assertEqual(dom.screenshot(stream, 0), "image/x-portable-pixmap")
+        self.assertEqual(stream.recv(2), b"P6")
+        dom.sendKey(libvirt.VIR_KEYCODE_SET_LINUX, 0, [28], 1)
+        fd = dom.openGraphicsFD(0)
+        self.assertEqual(os.read(fd, 4), b"RFB ")
+        os.close(fd)
+
+    def test_autostart(self):
+        dom = self.define("early")
+        dom.setAutostart(1)
+        self.assertTrue(dom.autostart())
+        self.daemon.stop()
+        os.unlink(f"{self.daemon.root}/run/qemu/autostarted")  # as if the host had booted
+        self.daemon.start()
+        self.conn = self.connect()
+        dom = self.conn.lookupByName("early")
+        self.state(dom, libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
+
+
+class Events(manage.Case):
+    def test_order(self):
+        libvirt.virEventRegisterDefaultImpl()
+        conn, seen, over = self.connect(), [], threading.Event()
+
+        def heard(_conn, dom, event, detail, _opaque):
+            seen.append((event, detail))
+
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, heard, None)
+
+        def loop():
+            while not over.is_set():
+                libvirt.virEventRunDefaultImpl()
+        timer = libvirt.virEventAddTimeout(50, lambda *_: None, None)
+        thread = threading.Thread(target=loop)
+        thread.start()
+        dom = conn.defineXML(machine("heard"))
+        dom.create()
+        dom.suspend()
+        dom.resume()
+        dom.destroy()
+        dom.undefine()
+        wanted = [(0, 0), (2, 0), (3, 0), (4, 0), (5, 1), (1, 0)]
+        try:
+            manage.until(lambda: len(seen) >= len(wanted), "all events")
+        finally:
+            over.set()
+            thread.join()
+            libvirt.virEventRemoveTimeout(timer)
+        self.assertEqual(seen, wanted)
+
+
+if __name__ == "__main__":
+    unittest.main()
