@@ -1038,6 +1038,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     word(out, "-uuid", "%s", def->uuid);
     word(out, "-chardev", "socket,id=charmonitor,fd=%d,server=on,wait=off", l->qmp_fd);
     word(out, "-mon", "chardev=charmonitor,mode=control");
+    word(out, "-pidfile", "%s/pid", l->folder);
     add_machine(out, def);
     add_cpu(out, def);
     if (!add_memory(out, def, error) || !add_firmware(out, m, error)) {
@@ -1057,7 +1058,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
             word(out, "-incoming", "%s", l->how->incoming);
         }
     }
-    if (getuid() == 0) {
+    if (l->uid != getuid()) {
         word(out, "-runas", "%u:%u", l->uid, l->uid);
     }
     word(out, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");

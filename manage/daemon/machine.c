@@ -59,6 +59,23 @@ uint64_t machine_cpu_time(const struct machine *m)
     return (user + system) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
 }
 
+/* Whether everybody can get to @folder, which a machine of another user must. */
+static bool in_reach(const char *folder)
+{
+    struct stat st;
+    g_autofree char *path = g_strdup(folder);
+    while (strcmp(path, "/") != 0) {
+        if (stat(path, &st) == 0 && !(st.st_mode & S_IXOTH)) {
+            daemon_log("%s is closed to others: machines run as the user of lodged", path);
+            return false;
+        }
+        char *above = g_path_get_dirname(path);
+        g_free(path);
+        path = above;
+    }
+    return true;
+}
+
 static unsigned uid_of(int id)
 {
     g_autofree char *map = NULL;
@@ -467,7 +484,7 @@ static struct machine *machine_new(Domain *d, const DomainDef *def, GError **err
     m->folder = g_path_get_dirname(status);
     m->def = domain_def_copy(def);
     m->def->id = next_id++;
-    m->uid = getuid() == 0 ? uid_of((int)m->def->id) : getuid();
+    m->uid = getuid() == 0 && in_reach(m->folder) ? uid_of((int)m->def->id) : getuid();
     domain_def_alias(m->def);
     g_autofree char *own = g_build_filename(m->folder, "own", NULL);
     if (g_mkdir(own, 0700) != 0 && errno != EEXIST) {
@@ -578,19 +595,13 @@ bool machine_resume(Domain *d, int reason, GError **error)
 bool machine_arrived(struct machine *m, GError **error)
 {
     for (;;) {
-        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
         const char *status = json_string_value(json_object_get(info, "status"));
-        if (!info) {
-            return false;
+        if (!status) {
+            return false; /* what does not load ends the process */
         }
-        if (status && strcmp(status, "completed") == 0) {
+        if (strcmp(status, "inmigrate") != 0) {
             return true;
-        }
-        if (status && strcmp(status, "failed") == 0) {
-            const char *why = json_string_value(json_object_get(info, "error-desc"));
-            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be loaded: %s",
-                          why ? why : "no reason given");
-            return false;
         }
         daemon_wait(g_get_monotonic_time() + 10000);
     }

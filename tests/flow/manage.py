@@ -42,6 +42,7 @@ class Daemon:
         self.options = options
         self.own_root = root is None
         self.root = root or tempfile.mkdtemp(prefix="lodge-d-")
+        os.chmod(self.root, 0o711)  # machines are users of their own
         self.env = env
         self.log_path = os.path.join(self.root, "lodged.log")
         self.process = None
