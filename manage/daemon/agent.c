@@ -20,7 +20,8 @@ static const char *agent_path(const struct machine *m)
 {
     for (unsigned i = 0; i < xml_count(m->def->channels); i++) {
         const struct domain_char *c = m->def->channels->pdata[i];
-        if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0 && c->type == CHAR_UNIX && c->sources) {
+        if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0 && c->type == CHAR_UNIX &&
+            c->sources) {
             return ((struct char_source *)c->sources->pdata[0])->path;
         }
     }

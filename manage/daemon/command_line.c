@@ -73,7 +73,8 @@ char *json_words(const json_t *options)
     g_autoptr(GString) out = g_string_new(json_string_value(json_object_get(options, "driver")));
     const char *key;
     json_t *value;
-    json_object_foreach((json_t *)options, key, value) {
+    json_object_foreach((json_t *)options, key, value)
+    {
         if (strcmp(key, "driver") == 0) {
             continue;
         }
@@ -184,25 +185,25 @@ static json_t *network_file(const struct disk_source *s, GError **error)
     const struct disk_host *host = s->hosts ? s->hosts->pdata[0] : NULL;
     const char *name = s->name ? s->name : "";
     if (strcmp(s->protocol, "nbd") == 0) {
-        g_autofree char *port = g_strdup_printf("%ld", host && host->port != XML_ABSENT
-                                                           ? (long)host->port : 10809);
+        g_autofree char *port =
+            g_strdup_printf("%ld", host && host->port != XML_ABSENT ? (long)host->port : 10809);
         return host && host->socket
-                   ? json_pack("{s:s, s:{s:s, s:s}, s:s}", "driver", "nbd", "server", "type", "unix",
-                               "path", host->socket, "export", name)
+                   ? json_pack("{s:s, s:{s:s, s:s}, s:s}", "driver", "nbd", "server", "type",
+                               "unix", "path", host->socket, "export", name)
                    : json_pack("{s:s, s:{s:s, s:s, s:s}, s:s}", "driver", "nbd", "server", "type",
                                "inet", "host", host && host->name ? host->name : "localhost",
                                "port", port, "export", name);
     }
     if (strcmp(s->protocol, "http") == 0 || strcmp(s->protocol, "https") == 0) {
-        g_autofree char *url = g_strdup_printf("%s://%s%s%.0ld%s%s", s->protocol,
-                                               host && host->name ? host->name : "localhost",
-                                               host && host->port != XML_ABSENT ? ":" : "",
-                                               host && host->port != XML_ABSENT ? (long)host->port
-                                                                                : 0L,
-                                               name[0] == '/' ? "" : "/", name);
+        g_autofree char *url = g_strdup_printf(
+            "%s://%s%s%.0ld%s%s", s->protocol, host && host->name ? host->name : "localhost",
+            host && host->port != XML_ABSENT ? ":" : "",
+            host && host->port != XML_ABSENT ? (long)host->port : 0L, name[0] == '/' ? "" : "/",
+            name);
         return json_pack("{s:s, s:s}", "driver", s->protocol, "url", url);
     }
-    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "disk protocol '%s' is not supported", s->protocol);
+    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "disk protocol '%s' is not supported",
+                  s->protocol);
     return NULL;
 }
 
@@ -220,7 +221,8 @@ static json_t *file_node(const struct domain_disk *disk, GError **error)
         return NULL;
     }
     bool device = S_ISBLK(st.st_mode);
-    json_t *o = json_pack("{s:s, s:s}", "driver", device ? "host_device" : "file", "filename", path);
+    json_t *o =
+        json_pack("{s:s, s:s}", "driver", device ? "host_device" : "file", "filename", path);
     if (disk->io) {
         set_text(o, "aio", disk_io_words[disk->io]);
     }
@@ -284,9 +286,9 @@ static void set_drive_place(const DomainDef *def, json_t *o, const struct domain
 
 static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk, GError **error)
 {
-    static const char *const hard[] = {[BUS_IDE] = "ide-hd",       [BUS_SCSI] = "scsi-hd",
-                                       [BUS_VIRTIO] = "virtio-blk-pci", [BUS_USB] = "usb-storage",
-                                       [BUS_SATA] = "ide-hd",      [BUS_FDC] = "floppy"};
+    static const char *const hard[] = {
+        [BUS_IDE] = "ide-hd",      [BUS_SCSI] = "scsi-hd", [BUS_VIRTIO] = "virtio-blk-pci",
+        [BUS_USB] = "usb-storage", [BUS_SATA] = "ide-hd",  [BUS_FDC] = "floppy"};
     const char *driver = hard[disk->bus];
     if (disk->device == DISK_DEVICE_CDROM && disk->bus != BUS_USB) {
         driver = disk->bus == BUS_SCSI ? "scsi-cd" : "ide-cd";
@@ -324,7 +326,7 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
                                  GError **error)
 {
     static const char *const usb[] = {
-        [MODEL_QEMU_XHCI] = "qemu-xhci",      [MODEL_NEC_XHCI] = "nec-usb-xhci",
+        [MODEL_QEMU_XHCI] = "qemu-xhci",       [MODEL_NEC_XHCI] = "nec-usb-xhci",
         [MODEL_PIIX3_UHCI] = "piix3-usb-uhci", [MODEL_ICH9_EHCI1] = "ich9-usb-ehci1",
         [MODEL_ICH9_UHCI1] = "ich9-usb-uhci1", [MODEL_ICH9_UHCI2] = "ich9-usb-uhci2",
         [MODEL_ICH9_UHCI3] = "ich9-usb-uhci3",
@@ -342,7 +344,8 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
     if (c->type == CONTROLLER_PCI) {
         set_int(o, "port", c->port);
         set_int(o, "chassis", c->chassis);
-        json_object_set_new(o, "slot", json_integer(c->chassis == XML_ABSENT ? c->index : c->chassis));
+        json_object_set_new(o, "slot",
+                            json_integer(c->chassis == XML_ABSENT ? c->index : c->chassis));
     }
     if (c->type == CONTROLLER_USB && c->ports != XML_ABSENT) {
         set_int(o, "p2", c->ports);
@@ -407,7 +410,7 @@ static json_t *char_device(const struct xml_table *t, const struct domain_char *
         }
         return o;
     }
-    const char *driver = t == &parallel_table              ? "isa-parallel"
+    const char *driver = t == &parallel_table             ? "isa-parallel"
                          : c->target == TARGET_PCI_SERIAL ? "pci-serial"
                          : c->target == TARGET_ISA_DEBUG  ? "isa-debugcon"
                                                           : "isa-serial";
@@ -471,8 +474,8 @@ static json_t *sound_device(const DomainDef *def, const struct domain_sound *sou
 {
     static const struct {
         const char *model, *driver;
-    } models[] = {{"ich6", "intel-hda"}, {"ich9", "ich9-intel-hda"}, {"ac97", "AC97"},
-                  {"es1370", "ES1370"}};
+    } models[] = {
+        {"ich6", "intel-hda"}, {"ich9", "ich9-intel-hda"}, {"ac97", "AC97"}, {"es1370", "ES1370"}};
     for (unsigned i = 0; i < G_N_ELEMENTS(models); i++) {
         if (strcmp(sound->model, models[i].model) == 0) {
             json_t *o = device(models[i].driver, sound->alias, error);
@@ -505,8 +508,10 @@ static json_t *small_device(const DomainDef *def, const struct xml_table *t, con
         if (o) {
             set_text(o, "rng", object);
             set_int(o, "max-bytes", rng->rate_bytes);
-            set_int(o, "period", rng->rate_bytes == XML_ABSENT ? XML_ABSENT
-                                 : rng->rate_period == XML_ABSENT ? 1000 : rng->rate_period);
+            set_int(o, "period",
+                    rng->rate_bytes == XML_ABSENT    ? XML_ABSENT
+                    : rng->rate_period == XML_ABSENT ? 1000
+                                                     : rng->rate_period);
         }
     } else if (t == &panic_table) {
         o = device("pvpanic", NULL, error);
@@ -583,17 +588,18 @@ static bool add_chardev(GPtrArray *out, const struct launch *l, struct domain_ch
                                c->protocol == 2 ? ",telnet=on" : "");
         break;
     default: {
-        const struct char_source *to = s, *from = xml_count(c->sources) > 1 ? c->sources->pdata[1]
-                                                                            : NULL;
+        const struct char_source *to = s,
+                                 *from = xml_count(c->sources) > 1 ? c->sources->pdata[1] : NULL;
         if (from && to->mode == SOURCE_BIND) {
             const struct char_source *swap = to;
             to = from;
             from = swap;
         }
-        rest = g_strdup_printf("udp,host=%s,port=%s%s%s%s%s", to && to->host ? to->host : "127.0.0.1",
-                               to && to->service ? to->service : "0", from ? ",localaddr=" : "",
-                               from && from->host ? from->host : "", from ? ",localport=" : "",
-                               from && from->service ? from->service : "");
+        rest =
+            g_strdup_printf("udp,host=%s,port=%s%s%s%s%s", to && to->host ? to->host : "127.0.0.1",
+                            to && to->service ? to->service : "0", from ? ",localaddr=" : "",
+                            from && from->host ? from->host : "", from ? ",localport=" : "",
+                            from && from->service ? from->service : "");
     }
     }
     if (c->type != CHAR_NULL && c->type >= CHAR_DEV && c->type <= CHAR_PIPE && !path) {
@@ -622,10 +628,9 @@ static bool add_netdev(GPtrArray *out, const struct launch *l, struct machine *m
                 int64_t end = r->end == XML_ABSENT ? r->start : r->end;
                 int64_t to = r->to == XML_ABSENT ? r->start : r->to;
                 for (int64_t p = r->start; p <= end && p < r->start + 256; p++) {
-                    g_string_append_printf(more, ",hostfwd=%s:%s:%ld-:%ld",
-                                           f->proto == 1 ? "tcp" : "udp",
-                                           f->address ? f->address : "", (long)p,
-                                           (long)(to + p - r->start));
+                    g_string_append_printf(
+                        more, ",hostfwd=%s:%s:%ld-:%ld", f->proto == 1 ? "tcp" : "udp",
+                        f->address ? f->address : "", (long)p, (long)(to + p - r->start));
                 }
             }
         }
@@ -676,9 +681,9 @@ static void add_cpu(GPtrArray *out, const DomainDef *def)
         g_string_append_printf(smp, ",maxcpus=%ld", (long)def->vcpus);
     }
     if (cpu && cpu->sockets != XML_ABSENT) {
-        g_string_append_printf(smp, ",sockets=%ld,dies=%ld,cores=%ld,threads=%ld", (long)cpu->sockets,
-                               cpu->dies == XML_ABSENT ? 1L : (long)cpu->dies, (long)cpu->cores,
-                               (long)cpu->threads);
+        g_string_append_printf(smp, ",sockets=%ld,dies=%ld,cores=%ld,threads=%ld",
+                               (long)cpu->sockets, cpu->dies == XML_ABSENT ? 1L : (long)cpu->dies,
+                               (long)cpu->cores, (long)cpu->threads);
     } else {
         g_string_append_printf(smp, ",sockets=%ld,cores=1,threads=1", (long)def->vcpus);
     }
@@ -714,7 +719,8 @@ static bool add_memory(GPtrArray *out, const DomainDef *def, GError **error)
         word(out, "-mem-path", "/dev/hugepages");
         word(out, "-mem-prealloc", NULL);
     } else if (def->memory_source == 3 || def->memory_access == 1) { /* memfd, shared */
-        word(out, "-object", "memory-backend-memfd,id=pc.ram,size=%ldk,share=on", (long)def->memory);
+        word(out, "-object", "memory-backend-memfd,id=pc.ram,size=%ldk,share=on",
+             (long)def->memory);
         word(out, "-machine", "memory-backend=pc.ram");
     }
     if (def->memory_allocation == 1) {
@@ -759,8 +765,8 @@ static bool add_firmware(GPtrArray *out, struct machine *m, GError **error)
         return true;
     }
     const char *code = def->loader ? def->loader : "/usr/share/OVMF/OVMF_CODE_4M.fd";
-    const char *template = def->nvram_template ? def->nvram_template
-                                               : "/usr/share/OVMF/OVMF_VARS_4M.fd";
+    const char *template =
+        def->nvram_template ? def->nvram_template : "/usr/share/OVMF/OVMF_VARS_4M.fd";
     if (!def->nvram) {
         g_autofree char *file = g_strconcat(def->name, "_VARS.fd", NULL);
         def->nvram = daemon_path_make(DAEMON_VAR, 0755, error, "qemu", "nvram", file, NULL);
@@ -893,7 +899,8 @@ static bool add_codecs(GPtrArray *out, const struct domain_sound *sound, GError 
     for (unsigned i = 0; i < MAX(xml_count(sound->codecs), 1); i++) {
         int type = sound->codecs ? ((struct sound_codec *)sound->codecs->pdata[i])->type : 0;
         if (!vm_has_device(codecs[type])) {
-            libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm has no device '%s'", codecs[type]);
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm has no device '%s'",
+                          codecs[type]);
             return false;
         }
         word(out, "-device", "%s,id=%s-codec%u,bus=%s.0,cad=%u,audiodev=audio%ld", codecs[type],
@@ -903,7 +910,8 @@ static bool add_codecs(GPtrArray *out, const struct domain_sound *sound, GError 
     return true;
 }
 
-static bool add_blockdev(GPtrArray *out, struct machine *m, struct domain_disk *disk, GError **error)
+static bool add_blockdev(GPtrArray *out, struct machine *m, struct domain_disk *disk,
+                         GError **error)
 {
     if (!disk->source || !(disk_path(disk) || disk->source->protocol)) {
         return true; /* an empty drive */
@@ -1061,7 +1069,8 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     if (l->uid != getuid()) {
         word(out, "-runas", "%u:%u", l->uid, l->uid);
     }
-    word(out, "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    word(out, "-sandbox",
+         "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     g_ptr_array_add(out, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
 }

@@ -78,12 +78,12 @@ struct domain {
     int id; /* -1 while it is off */
     uint8_t state, reason;
     bool persistent, autostart, managed_save;
-    unsigned snapshots;     /* how many it has */
-    bool gone;              /* no longer in the lists */
-    bool job;               /* somebody changes it */
-    uint16_t vcpus;         /* of the definition, for those that are off */
+    unsigned snapshots; /* how many it has */
+    bool gone;          /* no longer in the lists */
+    bool job;           /* somebody changes it */
+    uint16_t vcpus;     /* of the definition, for those that are off */
     int64_t memory, max_memory;
-    int64_t booted; /* wall clock, s */
+    int64_t booted;          /* wall clock, s */
     struct machine *machine; /* running, or about to */
 };
 

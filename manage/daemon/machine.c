@@ -40,8 +40,10 @@ static uint64_t start_time_of(pid_t pid)
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", pid), *text = NULL;
     unsigned long long t = 0;
     const char *at = g_file_get_contents(path, &text, NULL, NULL) ? strrchr(text, ')') : NULL;
-    if (!at || sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
-                              "%*d %*d %llu", &t) != 1) {
+    if (!at || sscanf(at + 1,
+                      " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d "
+                      "%*d %*d %llu",
+                      &t) != 1) {
         return 0;
     }
     return t;
@@ -83,8 +85,8 @@ static unsigned uid_of(int id)
     if (!g_file_get_contents("/proc/self/uid_map", &map, NULL, NULL)) {
         return NOBODY;
     }
-    for (const char *line = map; line && *line; line = strchr(line, '\n') ? strchr(line, '\n') + 1
-                                                                           : NULL) {
+    for (const char *line = map; line && *line;
+         line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL) {
         unsigned inside, outside, count;
         if (sscanf(line, "%u %u %u", &inside, &outside, &count) == 3 && uid >= inside &&
             uid - inside < count) {
@@ -197,13 +199,14 @@ static void ended(struct machine *m)
                    WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
     }
     qmp_close(g_steal_pointer(&m->qmp));
+    machine_net_close(m->def);
     remove_folder(m->folder);
     d->machine = NULL;
     d->id = -1;
     domain_set_state(d, STATE_SHUTOFF, ends[reason].shutoff);
     if (was_up) {
-        rpc_event_domain_int2 message = {.dom = domain_rpc(d), .event = EVENT_STOPPED,
-                                         .detail = ends[reason].event_detail};
+        rpc_event_domain_int2 message = {
+            .dom = domain_rpc(d), .event = EVENT_STOPPED, .detail = ends[reason].event_detail};
         event_domain_lifecycle(&message);
         g_free(message.dom.name);
     }
@@ -262,9 +265,8 @@ bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error)
     if (gently) {
         m->shutoff = 0;
         m->dying = false;
-        libvirt_error(error, ERR_RESOURCE_BUSY,
-                      "Failed to terminate process %d with SIGTERM: %s", m->pid,
-                      g_strerror(EBUSY));
+        libvirt_error(error, ERR_RESOURCE_BUSY, "Failed to terminate process %d with SIGTERM: %s",
+                      m->pid, g_strerror(EBUSY));
         return false;
     }
     syscall(SYS_pidfd_send_signal, fd, SIGKILL, NULL, 0);
@@ -391,10 +393,12 @@ static bool learn(struct machine *m, GError **error)
             g_autofree char *label = g_strdup_printf("char%s", c->alias);
             size_t n;
             json_t *one;
-            json_array_foreach(chars, n, one) {
+            json_array_foreach(chars, n, one)
+            {
                 const char *name = json_string_value(json_object_get(one, "label"));
                 const char *file = json_string_value(json_object_get(one, "filename"));
-                file = file && g_str_has_prefix(file, "disconnected:") ? strchr(file, ':') + 1 : file;
+                file =
+                    file && g_str_has_prefix(file, "disconnected:") ? strchr(file, ':') + 1 : file;
                 if (c->type != CHAR_PTY || g_strcmp0(name, label) != 0 || !file ||
                     !g_str_has_prefix(file, "pty:")) {
                     continue;
@@ -462,7 +466,8 @@ static bool launch(struct machine *m, const struct machine_start *how, goffset *
             int copy = fcntl(how->incoming_fd, F_DUPFD_CLOEXEC, 3);
             g_array_append_val(fds, copy);
         }
-        struct launch l = {.qmp_fd = fd, .folder = m->folder, .fds = fds, .how = how, .uid = m->uid};
+        struct launch l = {
+            .qmp_fd = fd, .folder = m->folder, .fds = fds, .how = how, .uid = m->uid};
         g_auto(GStrv) words = command_line(m, &l, error);
         ok = words && spawn(m, words, fds, log_at, error);
     }
@@ -472,8 +477,8 @@ static bool launch(struct machine *m, const struct machine_start *how, goffset *
 
 static struct machine *machine_new(Domain *d, const DomainDef *def, GError **error)
 {
-    g_autofree char *status = daemon_path_make(DAEMON_RUN, 0711, error, "qemu", def->uuid, "status",
-                                               NULL);
+    g_autofree char *status =
+        daemon_path_make(DAEMON_RUN, 0711, error, "qemu", def->uuid, "status", NULL);
     if (!status) {
         return NULL;
     }
@@ -526,6 +531,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     d->reason = 0;
     if (!launch(m, how, &log_at, error)) {
         d->machine = NULL;
+        machine_net_close(m->def);
         remove_folder(m->folder);
         domain_settle(d);
         return false;
@@ -620,11 +626,16 @@ static const struct {
     const char *status;
     int state, reason;
 } status_words[] = {
-    {"running", STATE_RUNNING, RUNNING_UNKNOWN},   {"paused", STATE_PAUSED, PAUSED_UNKNOWN},
-    {"io-error", STATE_PAUSED, PAUSED_IOERROR},    {"watchdog", STATE_PAUSED, PAUSED_WATCHDOG},
-    {"guest-panicked", STATE_CRASHED, 1},          {"suspended", STATE_PMSUSPENDED, 0},
-    {"shutdown", STATE_SHUTDOWN, 0},               {"inmigrate", STATE_PAUSED, PAUSED_MIGRATION},
-    {"postmigrate", STATE_PAUSED, PAUSED_UNKNOWN}, {"prelaunch", STATE_PAUSED, PAUSED_USER},
+    {"running", STATE_RUNNING, RUNNING_UNKNOWN},
+    {"paused", STATE_PAUSED, PAUSED_UNKNOWN},
+    {"io-error", STATE_PAUSED, PAUSED_IOERROR},
+    {"watchdog", STATE_PAUSED, PAUSED_WATCHDOG},
+    {"guest-panicked", STATE_CRASHED, 1},
+    {"suspended", STATE_PMSUSPENDED, 0},
+    {"shutdown", STATE_SHUTDOWN, 0},
+    {"inmigrate", STATE_PAUSED, PAUSED_MIGRATION},
+    {"postmigrate", STATE_PAUSED, PAUSED_UNKNOWN},
+    {"prelaunch", STATE_PAUSED, PAUSED_USER},
 };
 
 /* Its monitor is asked on a worker: one that hangs delays nobody. */
@@ -637,8 +648,9 @@ static void reconnect(void *data)
     g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
     m->qmp = qmp_open(path, &machine_qmp_ops, m, &error);
     bool ok = m->qmp && qmp_do(m->qmp, &error, "qmp_capabilities", NULL);
-    g_autoptr(json_t) status =
-        ok && d->machine == m ? qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &error) : NULL;
+    g_autoptr(json_t) status = ok && d->machine == m
+                                   ? qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &error)
+                                   : NULL;
     const char *word = json_string_value(json_object_get(status, "status"));
     for (unsigned i = 0; word && d->machine == m && i < G_N_ELEMENTS(status_words); i++) {
         if (strcmp(word, status_words[i].status) == 0 && d->state != status_words[i].state) {

@@ -13,10 +13,10 @@ typedef struct machine Machine;
 struct machine {
     struct watch watch; /* of .watch.fd, the pidfd; first */
     int refs;
-    Domain *domain;     /* its owner; holds a reference */
-    DomainDef *def;     /* live XML */
+    Domain *domain;  /* its owner; holds a reference */
+    DomainDef *def;  /* live XML */
     struct qmp *qmp; /* NULL after the end: qmp_run() then says so */
-    char *folder; /* sockets and files of this run */
+    char *folder;    /* sockets and files of this run */
     pid_t pid;
     uint64_t start_time; /* of the process, as in /proc/PID/stat */
     bool watched, dying; /* the main loop waits for its end; destroy is under way */
@@ -40,9 +40,9 @@ struct machine {
 enum { START_PAUSED = 1, START_AUTODESTROY = 2 };
 struct machine_start {
     unsigned flags;
-    const char *incoming;  /* of -incoming; NULL: boots */
-    int incoming_fd;       /* where .incoming is "fd"; else -1 */
-    int event_detail;      /* of EVENT_STARTED */
+    const char *incoming; /* of -incoming; NULL: boots */
+    int incoming_fd;      /* where .incoming is "fd"; else -1 */
+    int event_detail;     /* of EVENT_STARTED */
     int running_reason;
 };
 /*
@@ -93,6 +93,8 @@ char *vm_program(void);
 /* machine_host.c: what a machine takes of the host. */
 /* The tap or macvtap of an interface that is not user-mode; its name becomes @nic's target. */
 bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
+/* Gives back what machine_net_open() took; after the end. */
+void machine_net_close(const DomainDef *def);
 /* Of -vnc; picks a port where the definition leaves it open. */
 char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error);
 

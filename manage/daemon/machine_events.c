@@ -107,7 +107,7 @@ static void on_panic(struct machine *m, const json_t *body)
 
 static void on_watchdog(struct machine *m, const json_t *body)
 {
-    static const char *const actions[] = {"none",     "pause",    "reset", "poweroff",
+    static const char *const actions[] = {"none",     "pause", "reset",     "poweroff",
                                           "shutdown", "debug", "inject-nmi"};
     rpc_event_domain_int message = {.dom = domain_rpc(m->domain)};
     for (unsigned i = 0; i < G_N_ELEMENTS(actions); i++) {

@@ -3,70 +3,99 @@
 #include "manage/daemon/machine.h"
 
 #include "base/util.h"
+#include "manage/daemon/network.h"
 
 #include <arpa/inet.h>
-#include <fcntl.h>
-#include <linux/if_tun.h>
-#include <net/if.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <linux/sockios.h>
 #include <sys/socket.h>
 
 enum { VNC_FIRST = 5900, VNC_PORTS = 10000 };
 
-static bool system_error(GError **error, const char *what)
+/* <vlan> of the interface itself, as the network rooms know it; NULL: that of the network. */
+static bool vlan_of(const struct domain_interface *nic, struct net_vlan *vlan, GError **error)
 {
-    libvirt_error(error, ERR_SYSTEM, "%s: %s", what, g_strerror(errno));
-    return false;
+    if (xml_count(nic->tags) > 0 && nic->type != IFACE_NETWORK && nic->type != IFACE_BRIDGE) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "element <vlan> in <interface type='%s'> is not supported",
+                      interface_table.rows[0].words[nic->type]);
+        return false;
+    }
+    vlan->trunk = nic->vlan_trunk;
+    for (unsigned i = 0; i < xml_count(nic->tags); i++) {
+        const struct vlan_tag *tag = nic->tags->pdata[i];
+        struct net_tag *copy = g_new0(struct net_tag, 1);
+        copy->id = tag->id;
+        copy->native = g_strdup(tag->native == 2 ? "untagged" : tag->native ? "tagged" : NULL);
+        xml_append(NULL, &vlan->tags, copy);
+    }
+    return true;
 }
 
-/* Puts @name under @bridge and switches it on. */
-static bool plug(const char *name, const char *bridge, bool up, GError **error)
+static void vlan_clear(struct net_vlan *vlan)
 {
-    autofd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    struct ifreq bridge_request = {0}, request = {0};
-    g_strlcpy(request.ifr_name, name, sizeof(request.ifr_name));
-    if (bridge) {
-        g_strlcpy(bridge_request.ifr_name, bridge, sizeof(bridge_request.ifr_name));
-        bridge_request.ifr_ifindex = (int)if_nametoindex(name);
-        if (fd < 0 || ioctl(fd, SIOCBRADDIF, &bridge_request) != 0) {
-            g_autofree char *what =
-                g_strdup_printf("Unable to add port %s to bridge %s", name, bridge);
-            return system_error(error, what);
-        }
+    for (unsigned i = 0; i < xml_count(vlan->tags); i++) {
+        struct net_tag *tag = vlan->tags->pdata[i];
+        g_free(tag->native);
+        g_free(tag);
     }
-    if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) != 0) {
-        return system_error(error, name);
+    g_clear_pointer(&vlan->tags, g_ptr_array_unref);
+}
+
+static void mac_bytes(const char *text, uint8_t mac[6])
+{
+    for (unsigned i = 0; i < 6; i++) {
+        mac[i] = (uint8_t)strtoul(text + 3 * i, NULL, 16);
     }
-    request.ifr_flags = (short)(up ? request.ifr_flags | IFF_UP : request.ifr_flags & ~IFF_UP);
-    return ioctl(fd, SIOCSIFFLAGS, &request) == 0 || system_error(error, name);
 }
 
 bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error)
 {
-    const char *bridge = nic->bridge;
-    if (nic->type == IFACE_NETWORK || nic->type == IFACE_DIRECT) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<interface type='%s'> of '%s' cannot be started",
-                      nic->type == IFACE_NETWORK ? "network" : "direct", m->def->name);
+    (void)m;
+    static const char *const modes[] = {NULL, "vepa", "bridge", "private", "passthrough"};
+    struct net_vlan vlan = {0};
+    if (!vlan_of(nic, &vlan, error)) {
         return false;
     }
-    autofd int tap = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
-    if (tap < 0) {
-        return system_error(error, "Unable to open /dev/net/tun, is tun module loaded?");
-    }
-    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    g_strlcpy(request.ifr_name, nic->target ? nic->target : "vnet%d", sizeof(request.ifr_name));
-    if (ioctl(tap, TUNSETIFF, &request) != 0) {
-        return system_error(error, "Unable to create tap device");
-    }
-    if (!plug(request.ifr_name, bridge, nic->link != LINK_DOWN, error)) {
+    struct port_want want = {
+        .network = nic->type == IFACE_NETWORK ? nic->network : NULL,
+        .portgroup = nic->portgroup,
+        .bridge = nic->type == IFACE_BRIDGE ? nic->bridge : NULL,
+        .lower = nic->type == IFACE_DIRECT ? nic->dev : NULL,
+        .mode = nic->type == IFACE_DIRECT ? modes[nic->mode ? nic->mode : 1] : NULL,
+        .device = nic->target,
+        .vnet_header = true,
+        .queues = 1,
+        .mtu = nic->mtu > 0 ? (unsigned)nic->mtu : 0,
+        .vlan = nic->tags ? &vlan : NULL,
+        .isolated = nic->isolated,
+    };
+    struct port port = {0};
+    mac_bytes(nic->mac, want.mac);
+    bool ok = port_attach(&want, &port, error);
+    vlan_clear(&vlan);
+    if (!ok) {
         return false;
     }
     g_free(nic->target);
-    nic->target = g_strdup(request.ifr_name);
-    *fd = g_steal_fd(&tap);
-    return true;
+    nic->target = g_strdup(port.device);
+    if (nic->type == IFACE_NETWORK && port.bridge[0]) {
+        g_free(nic->bridge);
+        nic->bridge = g_strdup(port.bridge);
+    }
+    *fd = port.fds[0];
+    port.fds[0] = -1;
+    port_clear(&port);
+    return nic->link != LINK_DOWN || port_set_link(nic->target, false, error);
+}
+
+void machine_net_close(const DomainDef *def)
+{
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        if (nic->type != IFACE_USER && nic->target) {
+            port_detach(nic->target);
+        }
+    }
 }
 
 static bool port_free(const char *address, int port)

@@ -57,8 +57,8 @@ int saved_open(const char *path, char **xml, bool *running, GError **error)
         return -1;
     }
     if (read(fd, head, sizeof(head)) != sizeof(head) || memcmp(head, magic, MAGIC) != 0) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "image magic is incorrect: '%s' is no saved machine",
-                      path);
+        libvirt_error(error, ERR_OPERATION_FAILED,
+                      "image magic is incorrect: '%s' is no saved machine", path);
         return -1;
     }
     uint32_t n = le32_at(head + MAGIC);
@@ -144,8 +144,8 @@ static bool pump(struct machine *m, int to, GError **error)
     }
     daemon_unlock();
     struct pollfd p = {.fd = listener, .events = POLLIN};
-    autofd int from = poll(&p, 1, CONNECT_SECONDS * 1000) > 0
-                          ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
+    autofd int from =
+        poll(&p, 1, CONNECT_SECONDS * 1000) > 0 ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
     bool ok = from >= 0 && copy(from, to, &code) && fdatasync(to) == 0;
     code = ok || code ? code : errno;
     daemon_lock();
@@ -211,8 +211,11 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
         return false;
     }
     /* The stream's descriptor is the second that the machine gets. */
-    const struct machine_start how = {.flags = START_PAUSED, .incoming = "fd", .incoming_fd = fd,
-                                      .event_detail = 2, .running_reason = RUNNING_RESTORED};
+    const struct machine_start how = {.flags = START_PAUSED,
+                                      .incoming = "fd",
+                                      .incoming_fd = fd,
+                                      .event_detail = 2,
+                                      .running_reason = RUNNING_RESTORED};
     if (!machine_start(d, def ? def : own, &how, error)) {
         return false;
     }

@@ -11,22 +11,33 @@ import unittest
 
 import libvirt
 
+import guest
 import manage
 
 GUEST = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve() / "guests" / "tiny"
 UP = b"lodge-guest: user space is up"
 
 
-def machine(name, run="shell", devices="<console type='pty'/>", more="", memory=128, board="q35"):
+def machine(name, run="shell", devices="<console type='pty'/>", more="", memory=128, board="q35",
+            initrd=GUEST / "initrd"):
     return f"""<domain type='qemu'>
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
   <os><type machine='{board}'>hvm</type>
-    <kernel>{GUEST}/vmlinuz</kernel><initrd>{GUEST}/initrd</initrd>
+    <kernel>{GUEST}/vmlinuz</kernel><initrd>{initrd}</initrd>
     <cmdline>console=ttyS0 panic=-1 lodge.run={run}</cmdline></os>
   <features><acpi/><apic/></features>{more}
   <devices>{devices}</devices>
 </domain>"""
+
+
+def with_modules(folder, *names):
+    """The initramfs with more modules of its kernel, as /NAME.ko."""
+    modules = next((GUEST / "root/lib/modules").glob("*/kernel"))
+    more = {f"{n}.ko": next(modules.rglob(f"{n}.ko")).read_bytes() for n in names}
+    old, path = (GUEST / "initrd").read_bytes(), pathlib.Path(folder, "initrd")
+    path.write_bytes(old + bytes(-len(old) % 4) + guest.cpio(more))
+    return path
 
 
 class Console:
@@ -138,17 +149,16 @@ class Domains(manage.Case):
         self.assertEqual(self.daemon.machines(), [])
 
     def test_console_and_shutdown(self):
-        dom = self.define("talks")
+        dom = self.define("talks", initrd=with_modules(self.daemon.root, "button", "evdev"))
         dom.create()
         console = Console(self.conn, dom)
         console.expect(UP)
         console.expect(b"# ")
         console.type(b"echo $((6*7))-was-asked\n")
         console.expect(b"42-was-asked")
-        # The guest has no daemon for its power button, only the kernel's count of it.
-        console.type(b"cd /sys/firmware/acpi/interrupts; until grep -q '^ *[1-9]' ff_pwr_btn; do "
-                     b"echo waiting; sleep 1; done; poweroff -f\n")
-        console.expect(b"\nwaiting")
+        console.type(b"insmod /button.ko; insmod /evdev.ko; for e in /dev/input/event*; do "
+                     b"(dd bs=24 count=1 <$e >/dev/null 2>&1; poweroff -f) & done; echo list''ens\n")
+        console.expect(b"\nlistens")
         dom.shutdown()
         self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 

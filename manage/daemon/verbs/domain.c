@@ -178,7 +178,8 @@ bool verb_connect_num_of_defined_domains(struct call *call, const rpc_none *args
 bool verb_connect_list_domains(struct call *call, const rpc_int *args, rpc_ids *ret, GError **error)
 {
     (void)call, (void)error;
-    struct selection s = {.flags = LIST_ACTIVE, .max = (unsigned)CLAMP(args->value, 0, RPC_LIST_MAX),
+    struct selection s = {.flags = LIST_ACTIVE,
+                          .max = (unsigned)CLAMP(args->value, 0, RPC_LIST_MAX),
                           .ids = g_array_new(FALSE, FALSE, sizeof(int))};
     domain_each(select_one, &s);
     ret->ids.ids_len = s.ids->len;
@@ -213,7 +214,7 @@ bool verb_domain_get_info(struct call *call, const rpc_domain_args *args, rpc_do
     ret->state = d->state;
     ret->max_memory = (uint64_t)(def ? def->memory : d->max_memory);
     ret->memory = (uint64_t)(def ? def->current_memory : d->memory);
-    ret->vcpus = (uint16_t)(!def                                ? d->vcpus
+    ret->vcpus = (uint16_t)(!def                               ? d->vcpus
                             : def->current_vcpus == XML_ABSENT ? def->vcpus
                                                                : def->current_vcpus);
     ret->cpu_time = def ? machine_cpu_time(d->machine) : 0;
@@ -233,7 +234,12 @@ bool verb_domain_get_state(struct call *call, const rpc_domain_flags *args, rpc_
     return true;
 }
 
-enum { XML_FLAG_SECURE = 1, XML_FLAG_INACTIVE = 2, XML_FLAG_UPDATE_CPU = 4, XML_FLAG_MIGRATABLE = 8 };
+enum {
+    XML_FLAG_SECURE = 1,
+    XML_FLAG_INACTIVE = 2,
+    XML_FLAG_UPDATE_CPU = 4,
+    XML_FLAG_MIGRATABLE = 8
+};
 
 bool verb_domain_get_xml_desc(struct call *call, const rpc_domain_flags *args, rpc_text *ret,
                               GError **error)
@@ -244,18 +250,16 @@ bool verb_domain_get_xml_desc(struct call *call, const rpc_domain_flags *args, r
     }
     bool live = domain_active(d) && !((args->flags & XML_FLAG_INACTIVE) && d->persistent);
     if ((args->flags & XML_FLAG_SECURE) && call_read_only(call)) {
-        libvirt_error(error, ERR_OPERATION_DENIED,
-                      "virDomainGetXMLDesc with secure flag");
+        libvirt_error(error, ERR_OPERATION_DENIED, "virDomainGetXMLDesc with secure flag");
         return false;
     }
     g_autoptr(DomainDef) own = live ? NULL : domain_config(d, error);
     if (!live && !own) {
         return false;
     }
-    unsigned mode = (live && !(args->flags & (XML_FLAG_INACTIVE | XML_FLAG_MIGRATABLE))
-                         ? XML_MODE_LIVE
-                         : 0) |
-                    (args->flags & XML_FLAG_SECURE ? XML_MODE_SECRET : 0);
+    unsigned mode =
+        (live && !(args->flags & (XML_FLAG_INACTIVE | XML_FLAG_MIGRATABLE)) ? XML_MODE_LIVE : 0) |
+        (args->flags & XML_FLAG_SECURE ? XML_MODE_SECRET : 0);
     if (own && !own->emulator) {
         own->emulator = vm_program();
     }

@@ -43,8 +43,8 @@ static bool open_char(struct call *call, const struct domain_char *c, GError **e
                       c->alias);
         return false;
     }
-    int fd = c->type == CHAR_PTY ? open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC)
-                                 : connect_unix(s->path);
+    int fd =
+        c->type == CHAR_PTY ? open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC) : connect_unix(s->path);
     if (fd < 0) {
         libvirt_error(error, ERR_SYSTEM, "Unable to open '%s': %s", s->path, g_strerror(errno));
         return false;

@@ -130,8 +130,7 @@ bool verb_domain_managed_save(struct call *call, const rpc_domain_flags *args, r
         return false;
     }
     if (!d->persistent) {
-        libvirt_error(error, ERR_OPERATION_INVALID,
-                      "cannot do managed save for transient domain");
+        libvirt_error(error, ERR_OPERATION_INVALID, "cannot do managed save for transient domain");
         return false;
     }
     g_autofree char *path = domain_managed_save_path(d);
@@ -180,7 +179,6 @@ bool verb_domain_managed_save_get_xml_desc(struct call *call, const rpc_domain_f
         return false;
     }
     g_autofree char *path = domain_managed_save_path(d);
-    const rpc_text_flags file = {.text = path,
-                                 .flags = call_read_only(call) ? 0 : args->flags & 1};
+    const rpc_text_flags file = {.text = path, .flags = call_read_only(call) ? 0 : args->flags & 1};
     return verb_domain_save_image_get_xml_desc(call, &file, ret, error);
 }
