@@ -252,10 +252,14 @@ bool bridge_create(const struct bridge *how, GError **error)
 bool port_isolate(const char *name, GError **error)
 {
     struct request r;
-    if (!change(&r, name, error)) {
+    int index;
+    if (!find_index(name, &index, error)) {
         return false;
     }
-    ((struct ifinfomsg *)mnl_nlmsg_get_payload(r.head))->ifi_family = AF_BRIDGE;
+    /* RTM_NEWLINK would reach the device and not the bridge. */
+    struct ifinfomsg *info = begin_link(&r, RTM_SETLINK, 0);
+    info->ifi_family = AF_BRIDGE;
+    info->ifi_index = index;
     struct nlattr *port = mnl_attr_nest_start(r.head, IFLA_PROTINFO);
     mnl_attr_put_u8(r.head, IFLA_BRPORT_ISOLATED, 1);
     mnl_attr_nest_end(r.head, port);

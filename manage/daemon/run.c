@@ -13,6 +13,7 @@ enum { WORDS_MAX = 1000 };
 struct watch {
     GMainLoop *loop;
     GSubprocess *process;
+    GCancellable *patience;
     char *out, *err;
     GError *error;
     bool late;
@@ -30,6 +31,7 @@ static gboolean too_late(gpointer data)
     struct watch *w = data;
     w->late = true;
     g_subprocess_force_exit(w->process);
+    g_cancellable_cancel(w->patience); /* one that sleeps in the kernel does not hear of it */
     return G_SOURCE_REMOVE;
 }
 
@@ -38,13 +40,15 @@ static void communicate(struct watch *w, const char *input, unsigned seconds)
     g_autoptr(GMainContext) context = g_main_context_new();
     g_main_context_push_thread_default(context);
     w->loop = g_main_loop_new(context, FALSE);
+    w->patience = g_cancellable_new();
     g_autoptr(GSource) timer = g_timeout_source_new_seconds(seconds);
     g_source_set_callback(timer, too_late, w, NULL);
     g_source_attach(timer, context);
-    g_subprocess_communicate_utf8_async(w->process, input, NULL, ended, w);
+    g_subprocess_communicate_utf8_async(w->process, input, w->patience, ended, w);
     g_main_loop_run(w->loop);
     g_source_destroy(timer);
     g_main_loop_unref(w->loop);
+    g_object_unref(w->patience);
     g_main_context_pop_thread_default(context);
 }
 

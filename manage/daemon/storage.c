@@ -172,7 +172,7 @@ struct pool *pool_add(struct pool_def *def, bool transient, GError **error)
     if (!pool) {
         return pool_new(def);
     }
-    if (pool->active || pool->changing || pool->users) {
+    if (pool->active || pool->changing || pool->users || pool->stuck) {
         pool_def_free(pool->next);
         pool->next = def;
     } else {
@@ -279,19 +279,24 @@ static bool wait_for(struct pool *pool, bool whole, GError **error)
     gint64 end = g_get_monotonic_time() + STORAGE_WAIT * G_USEC_PER_SEC;
     pool_ref(pool);
     bool free = true;
-    while (free && (pool->changing || (whole && pool->users))) {
+    bool dead = pool->stuck; /* there is nothing to wait for */
+    while (free && !dead && (pool->changing || (whole && pool->users))) {
         free = daemon_wait(end);
+        dead = pool->stuck;
     }
     bool gone = pool->gone;
     if (gone) {
         libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
+                      pool->def->name);
+    } else if (dead) {
+        libvirt_error(error, ERR_OPERATION_TIMEOUT, "storage pool '%s' does not answer",
                       pool->def->name);
     } else if (!free) {
         libvirt_error(error, ERR_OPERATION_TIMEOUT, "pool '%s' has asynchronous jobs running.",
                       pool->def->name);
     }
     pool_unref(pool);
-    return free && !gone;
+    return free && !gone && !dead;
 }
 
 bool pool_change(struct pool *pool, GError **error)
@@ -307,7 +312,7 @@ bool pool_change(struct pool *pool, GError **error)
 /* What was defined while it ran or was busy is what it is now. */
 static void take_next(struct pool *pool)
 {
-    if (pool->next && !pool->active) {
+    if (pool->next && !pool->active && !pool->stuck) {
         pool_def_free(pool->def);
         pool->def = g_steal_pointer(&pool->next);
         pool->kind = storage_kind_find(pool->def->type);
@@ -384,22 +389,112 @@ static void take_content(struct pool *pool, struct pool_content *content)
     }
 }
 
+static void content_clear(struct pool_content *content)
+{
+    for (unsigned i = 0; content->volumes && i < content->volumes->len; i++) {
+        volume_def_free(content->volumes->pdata[i]);
+    }
+    permissions_replace(&content->permissions, NULL);
+    g_clear_pointer(&content->volumes, g_ptr_array_unref);
+    g_clear_pointer(&content->free_extents, g_ptr_array_unref);
+}
+
+/*
+ * A look at a pool's disks, on a thread of its own: a server that is dead may hold it for ever.
+ * Who waits gives up after a while; then the job belongs to the thread.
+ */
+struct job {
+    struct pool *pool;
+    bool (*act)(struct pool_def *def, GError **error); /* or: */
+    struct pool_content content;
+    struct volume_def *vol;
+    GError *error;
+    bool ok, done, abandoned;
+};
+
+static void job_free(struct job *job)
+{
+    content_clear(&job->content);
+    volume_def_free(job->vol);
+    g_clear_error(&job->error);
+    pool_unref(job->pool);
+    g_free(job);
+}
+
+static void job_run(void *data)
+{
+    struct job *job = data;
+    struct pool *pool = job->pool;
+    const struct storage_kind *kind = pool->kind;
+    job->ok = job->act               ? job->act(pool->def, &job->error)
+              : job->content.volumes ? kind->refresh(pool->def, &job->content, &job->error)
+                                     : kind->vol_refresh(pool->def, job->vol, &job->error);
+    daemon_lock();
+    job->done = true;
+    if (job->abandoned) {
+        pool->stuck--;
+        if (!pool->changing) {
+            take_next(pool);
+        }
+        job_free(job);
+    }
+    daemon_wake();
+    daemon_unlock();
+}
+
+/* Lock held, given up meanwhile.  False: it failed, or it belongs to the thread: *@job is NULL. */
+static bool job_wait(struct job **job, GError **error)
+{
+    struct job *j = *job;
+    gint64 end = g_get_monotonic_time() + STORAGE_PATIENCE * G_USEC_PER_SEC;
+    daemon_worker(job_run, j);
+    while (!j->done && daemon_wait(end)) {
+    }
+    if (!j->done) {
+        j->abandoned = true;
+        j->pool->stuck++;
+        libvirt_error(error, ERR_OPERATION_TIMEOUT, "storage pool '%s' does not answer",
+                      j->pool->def->name);
+        *job = NULL;
+        return false;
+    }
+    if (!j->ok) {
+        g_propagate_error(error, g_steal_pointer(&j->error));
+    }
+    return j->ok;
+}
+
+static struct job *job_new(struct pool *pool)
+{
+    struct job *job = g_new0(struct job, 1);
+    job->pool = pool_ref(pool);
+    return job;
+}
+
 static bool look(struct pool *pool, GError **error)
 {
-    struct pool_content content = {.volumes = g_ptr_array_new()};
-    daemon_unlock();
-    bool ok = pool->kind->refresh(pool->def, &content, error);
-    daemon_lock();
+    struct job *job = job_new(pool);
+    job->content.volumes = g_ptr_array_new();
+    bool ok = job_wait(&job, error);
     if (ok) {
-        take_content(pool, &content);
-    } else {
-        for (unsigned i = 0; i < content.volumes->len; i++) {
-            volume_def_free(content.volumes->pdata[i]);
-        }
+        take_content(pool, &job->content);
+        g_ptr_array_set_size(job->content.volumes, 0); /* they are the pool's now */
     }
-    permissions_replace(&content.permissions, NULL);
-    g_ptr_array_unref(content.volumes);
-    g_clear_pointer(&content.free_extents, g_ptr_array_unref);
+    if (job) {
+        job_free(job);
+    }
+    return ok;
+}
+
+bool pool_look_at_volume(struct pool *pool, struct volume_def **vol, GError **error)
+{
+    struct job *job = job_new(pool);
+    job->vol = g_steal_pointer(vol);
+    bool ok = job_wait(&job, error);
+    if (job) {
+        *vol = g_steal_pointer(&job->vol);
+        job_free(job);
+    }
     return ok;
 }
 
@@ -410,9 +505,12 @@ static bool without_lock(struct pool *pool, bool (*act)(struct pool_def *, GErro
     if (!act) {
         return true;
     }
-    daemon_unlock();
-    bool ok = act(pool->def, error);
-    daemon_lock();
+    struct job *job = job_new(pool);
+    job->act = act;
+    bool ok = job_wait(&job, error);
+    if (job) {
+        job_free(job);
+    }
     return ok;
 }
 
@@ -450,14 +548,14 @@ bool pool_start(struct pool *pool, unsigned build, GError **error)
 bool pool_refresh(struct pool *pool, GError **error)
 {
     bool ok = look(pool, error);
-    if (!ok) { /* what cannot be looked at does not run any more */
+    if (!ok && !pool->stuck) { /* what cannot be looked at does not run any more */
         without_lock(pool, pool->kind->stop, NULL);
         forget(pool);
         pool_event(pool, POOL_STOPPED);
         if (!pool->persistent) {
             pool_remove(pool);
         }
-    } else {
+    } else if (ok) {
         rpc_event_pool_refresh message = {.pool.name = pool->def->name};
         uuid_bytes(pool->def->uuid, (uint8_t *)message.pool.uuid);
         event_pool_refresh(&message);

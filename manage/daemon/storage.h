@@ -23,13 +23,15 @@ struct pool {
     bool active, persistent, autostart;
     bool changing;  /* one job has it for itself */
     unsigned users; /* jobs on single volumes */
+    unsigned stuck; /* looks at it that have not come back: its server is dead */
     unsigned refs;
     bool gone;           /* no longer in the list */
     GHashTable *volumes; /* name: struct volume */
 };
 
 enum { POOL_DEFINED, POOL_UNDEFINED, POOL_STARTED, POOL_STOPPED, POOL_CREATED, POOL_DELETED };
-enum { STORAGE_WAIT = 30 }; /* seconds until a second change gives up */
+/* Seconds until a second change gives up; until a look at a pool that does not answer does. */
+enum { STORAGE_WAIT = 30, STORAGE_PATIENCE = 20 };
 
 extern GPtrArray *pools; /* struct pool, by name */
 extern const struct daemon_room room_storage;
@@ -65,6 +67,10 @@ bool pool_start(struct pool *pool, unsigned build, GError **error);
 bool pool_refresh(struct pool *pool, GError **error);
 bool pool_stop(struct pool *pool, GError **error);
 bool pool_active_check(const struct pool *pool, bool active, GError **error);
+
+/* What is known of a volume, looked at afresh into @vol, which is taken over and given back
+ * through it; gives up the lock, and gives up on what does not answer: then *@vol is NULL. */
+bool pool_look_at_volume(struct pool *pool, struct volume_def **vol, GError **error);
 
 /* NULL with an error. */
 struct volume *volume_find(const struct pool *pool, const char *name, GError **error);

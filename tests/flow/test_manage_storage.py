@@ -184,15 +184,69 @@ class Pools(manage.Case):
             self.assertIn("same", self.virsh("pool-list"))
             self.virsh("pool-destroy", "same")
 
-    def test_file_system(self):
-        disk, target = f"{self.dir}/disk", f"{self.dir}/mnt"
+    def loop_device(self):
+        disk = f"{self.dir}/disk"
         with open(disk, "wb") as f:
             f.truncate(32 * MIB)
-        p = subprocess.run(["losetup", "--find", "--show", disk], capture_output=True, text=True)
+        p = subprocess.run(["losetup", "--find", "--partscan", "--show", disk], capture_output=True, text=True)
         if p.returncode:
             self.skipTest("no loop devices: " + p.stderr)
         device = p.stdout.strip()
         self.addCleanup(subprocess.run, ["losetup", "--detach", device])
+        return device
+
+    def test_partitions(self):
+        device = self.loop_device()
+        self.addCleanup(subprocess.run, ["partx", "--delete", device], stderr=subprocess.DEVNULL)
+        base = os.path.basename(device)
+        self.virsh("pool-define-as", "parts", "disk", "--source-dev", device, "--target", "/dev",
+                   "--source-format", "gpt")
+        self.virsh("pool-start", "parts", fails=True)
+        self.virsh("pool-build", "parts")
+        self.assertIn("already has a partition table", self.virsh("pool-build", "parts", fails=True))
+        self.virsh("pool-build", "parts", "--overwrite")
+        self.virsh("pool-start", "parts")
+        self.assertIn("expected", self.virsh("vol-create-as", "parts", "wrong", "4M", fails=True))
+        self.virsh("vol-create-as", "parts", f"{base}p1", "4M")
+        self.virsh("vol-create-as", "parts", f"{base}p2", "8M", "--format", "linux-swap")
+        self.assertIn("no large enough free extent",
+                      self.virsh("vol-create-as", "parts", f"{base}p3", "64M", fails=True))
+        self.assertRegex(self.virsh("vol-list", "parts", "--details"), rf"{base}p2 +{device}p2 +block +8.00 MiB")
+        xml = self.virsh("vol-dumpxml", f"{base}p1", "parts")
+        validate(self, xml, "storagevol")
+        self.assertIn("<extent start='1048576' end='5242880'/>", xml)
+        self.virsh("pool-refresh", "parts")
+        xml = self.virsh("pool-dumpxml", "parts")
+        validate(self, xml, "storagepool")
+        self.assertIn(f"<freeExtent start='{13 * MIB}'", xml)
+        with open(f"{self.dir}/data", "wb") as f:
+            f.write(os.urandom(4 * MIB))
+        self.virsh("vol-upload", f"{base}p1", f"{self.dir}/data", "--pool", "parts")
+        self.virsh("vol-download", f"{base}p1", f"{self.dir}/back", "--pool", "parts")
+        subprocess.run(["cmp", f"{self.dir}/data", f"{self.dir}/back"], check=True)
+        self.virsh("vol-wipe", f"{base}p1", "parts")
+        with open(f"{device}p1", "rb") as f:
+            self.assertEqual(f.read().strip(b"\0"), b"")
+        self.virsh("vol-delete", f"{base}p1", "parts")
+        self.assertNotIn(f"{base}p1", self.virsh("vol-list", "parts"))
+        self.virsh("vol-create-as", "parts", f"{base}p1", "2M")  # the number is free again
+        for n in (1, 2):
+            self.virsh("vol-delete", f"{base}p{n}", "parts")
+        self.virsh("pool-destroy", "parts")
+        self.virsh("pool-undefine", "parts")
+
+    def test_volume_groups_are_looked_for(self):
+        self.assertIn("<sources>", self.virsh("find-storage-pool-sources", "logical"))
+        self.assertIn("hostname must be specified", self.virsh("find-storage-pool-sources", "netfs", fails=True))
+        self.assertIn("does not support source discovery", self.virsh("find-storage-pool-sources", "dir", fails=True))
+        self.virsh("pool-define-as", "vg", "logical", "--source-name", "nosuchvg")
+        self.assertIn("<path>/dev/nosuchvg</path>", self.virsh("pool-dumpxml", "vg"))
+        self.assertIn("nosuchvg", self.virsh("pool-start", "vg", fails=True))
+        self.virsh("pool-undefine", "vg")
+
+    def test_file_system(self):
+        target = f"{self.dir}/mnt"
+        device = self.loop_device()
         self.addCleanup(subprocess.run, ["umount", target], stderr=subprocess.DEVNULL)
         self.virsh("pool-define-as", "fs", "fs", "--source-dev", device, "--target", target,
                    "--source-format", "ext4")

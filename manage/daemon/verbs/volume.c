@@ -253,13 +253,11 @@ static struct volume_def *look(const rpc_volume *id, GError **error)
         return NULL;
     }
     struct volume_def *def = volume_def_copy(v->def);
-    if (v->busy || pool->changing || !pool->kind->vol_refresh) {
+    if (v->busy || pool->changing || pool->stuck || !pool->kind->vol_refresh) {
         return def;
     }
     pool_use_more(pool);
-    daemon_unlock();
-    bool ok = pool->kind->vol_refresh(pool->def, def, error);
-    daemon_lock();
+    bool ok = pool_look_at_volume(pool, &def, error);
     struct volume *now = volume_find(pool, id->name, NULL);
     if (ok && now && !now->busy) {
         struct work w = {pool, now, volume_def_copy(def)};
