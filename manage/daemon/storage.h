@@ -30,8 +30,9 @@ struct pool {
 };
 
 enum { POOL_DEFINED, POOL_UNDEFINED, POOL_STARTED, POOL_STOPPED, POOL_CREATED, POOL_DELETED };
-/* Seconds until a second change gives up; until a look at a pool that does not answer does. */
-enum { STORAGE_WAIT = 30, STORAGE_PATIENCE = 20 };
+/* Seconds until a second change gives up; until a look at a pool that does not answer does, which
+ * LODGE_STORAGE_PATIENCE in the environment replaces. */
+enum { STORAGE_WAIT = 30, STORAGE_PATIENCE = 30 };
 
 extern GPtrArray *pools; /* struct pool, by name */
 extern const struct daemon_room room_storage;

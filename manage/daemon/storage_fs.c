@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOUNT_SECONDS = 60, MAKE_SECONDS = 3600 };
+enum { MOUNT_SECONDS = 20, MAKE_SECONDS = 3600 };
 
 static const char *const fs_formats[] = {"auto",    "ext2", "ext3",  "ext4", "ufs",
                                          "iso9660", "udf",  "gfs",   "gfs2", "vfat",

@@ -13,7 +13,7 @@
 #include <inttypes.h>
 #include <string.h>
 
-enum { SECONDS = 60 };
+enum { SECONDS = 20 };
 
 static const char *const formats[] = {"lvm2", "unknown", NULL};
 

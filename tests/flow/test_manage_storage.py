@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Storage pools and volumes, from virsh and python3-libvirt."""
+import contextlib
+import ctypes
 import hashlib
 import os
 import shutil
@@ -243,6 +245,53 @@ class Pools(manage.Case):
         self.assertIn("<path>/dev/nosuchvg</path>", self.virsh("pool-dumpxml", "vg"))
         self.assertIn("nosuchvg", self.virsh("pool-start", "vg", fails=True))
         self.virsh("pool-undefine", "vg")
+
+    def test_dead_server(self):
+        """A pool whose server does not answer holds up who asks for it, for a while, and nobody else."""
+        target = f"{self.dir}/dead"
+        os.mkdir(target)
+        # A file system of which nobody answers for anything.
+        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        libc = ctypes.CDLL(None, use_errno=True)
+        daemon = manage.Daemon(env={"LODGE_STORAGE_PATIENCE": "2"})
+        self.addCleanup(daemon.close)
+        daemon.virsh("pool-create-as", "dead", "dir", "--target", target)
+        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+        if libc.mount(b"dead", target.encode(), b"fuse", 0, options.encode()) != 0:
+            os.close(fuse)
+            self.skipTest(f"no fuse: {os.strerror(ctypes.get_errno())}")
+        server = contextlib.ExitStack()  # its end wakes whoever sleeps there
+        server.callback(libc.umount2, target.encode(), 2)
+        server.callback(os.close, fuse)
+        self.addCleanup(server.close)
+        conn, other = daemon.connect(), daemon.connect()
+        self.addCleanup(conn.close)
+        self.addCleanup(other.close)
+        errors = []
+
+        def refresh():
+            try:
+                conn.storagePoolLookupByName("dead").refresh()
+            except libvirt.libvirtError as e:
+                errors.append(e.get_error_code())
+        thread = threading.Thread(target=refresh)
+        thread.start()
+        dead = other.storagePoolLookupByName("dead")
+        while thread.is_alive():
+            dead.info()
+            dead.XMLDesc()
+            other.listAllStoragePools()
+            daemon.virsh("pool-list", "--all", "--details")
+            thread.join(1)
+        self.assertEqual(errors, [libvirt.VIR_ERR_OPERATION_TIMEOUT])
+        self.assertTrue(dead.isActive())
+        for call in (dead.refresh, dead.destroy):  # at once: it is known to be dead
+            with self.assertRaises(libvirt.libvirtError) as caught:
+                call()
+            self.assertEqual(caught.exception.get_error_code(), libvirt.VIR_ERR_OPERATION_TIMEOUT)
+        server.close()
+        manage.until(lambda: daemon.run_virsh("pool-refresh", "dead").returncode == 0, "it is back")
+        daemon.virsh("pool-destroy", "dead")
 
     def test_file_system(self):
         target = f"{self.dir}/mnt"

@@ -265,7 +265,7 @@ static struct volume_def *look(const rpc_volume *id, GError **error)
     } else {
         pool_used(pool);
     }
-    if (!ok) {
+    if (!ok && def) {
         g_clear_pointer(&def, volume_def_free);
     }
     return def;
