@@ -76,6 +76,9 @@ static void add_specific(struct node *node, json_t *info)
 
 static uint64_t allocated_bytes(struct node *node)
 {
+    if (node->file->block_device) {
+        return 0; /* of a file system, as QEMU has it */
+    }
     const struct format_tools *tools = node->format->tools;
     return tools && tools->allocated ? tools->allocated(node) : file_allocated(node->file);
 }
@@ -84,7 +87,8 @@ static uint64_t allocated_bytes(struct node *node)
 static const char *told_name(struct node *node)
 {
     const char *name = node_name(node);
-    return g_str_has_prefix(name, "file:") ? file_name(node->file) : name;
+    g_autofree char *scheme = name_scheme(name);
+    return scheme && strcmp(scheme, "json") && node->file->fd >= 0 ? file_name(node->file) : name;
 }
 
 /* A protocol that was asked for by itself is what the image is. */

@@ -181,6 +181,9 @@ static json_t *file_options(const char *name, const json_t *options, GError **er
     const char *path = name_local_path(named);
     g_autofree char *scheme = path ? NULL : name_scheme(named);
     const struct row *row = scheme ? row_of_scheme(scheme) : &rows[0];
+    if (row && row->built_in == &protocol_host_device) {
+        path = named + strlen(scheme) + 1;
+    }
     if (!row) {
         g_set_error(error, LODGE_ERROR, ENOTSUP, "Unknown protocol '%s'", scheme);
         return NULL;
@@ -443,6 +446,10 @@ bool file_preallocate(struct file *f, uint64_t from, uint64_t to, enum prealloca
 {
     uint64_t before = file_size(f);
     int r = 0;
+    if (f->block_device && to > before) {
+        g_set_error(error, LODGE_ERROR, ENOSPC, "Cannot grow device files");
+        return false;
+    }
     if (how == PREALLOC_FALLOC && f->cached_fd >= 0 && to > from) {
         r = -posix_fallocate(f->cached_fd, (off_t)from, (off_t)(to - from));
         file_grown(f, r ? 0 : to);

@@ -7,6 +7,7 @@ import pty
 import re
 import select
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -169,6 +170,65 @@ def suspend():
     os.unlink(state)
 
 
+def kernel_nbd():
+    """Linux's own NBD client on a disk that lodge-img serves: reads it, writes, gives space back."""
+    img, folder = str(BUILD / "lodge-img"), tempfile.mkdtemp(prefix="lodge-nbd-")
+    client = shutil.which("nbd-client", path=os.environ["PATH"] + ":/usr/sbin")
+    if not client:
+        raise Failed("no nbd-client (Debian package nbd-client)")
+    module = next(pathlib.Path(guest_file("tiny", "root")).glob("lib/modules/*/kernel/drivers/block/nbd.ko"))
+    libraries = re.findall(r"(?:=> )?(/\S+) \(0x", subprocess.run(["ldd", client], capture_output=True, text=True,
+                                                               check=True).stdout)
+    files = {os.path.basename(name): pathlib.Path(name).read_bytes() for name in [client, *libraries]}
+    loader = next(name for name in files if name.startswith("ld-linux"))
+    old = pathlib.Path(guest_file("tiny", "initrd")).read_bytes()
+    initrd, disk, raw = (os.path.join(folder, name) for name in ("initrd", "disk.qcow2", "disk.raw"))
+    pathlib.Path(initrd).write_bytes(old + bytes(-len(old) % 4) + cpio({**files, "nbd.ko": module.read_bytes()}))
+    with open(raw, "wb") as f:
+        f.write(os.urandom(3 << 20))
+        f.truncate(16 << 20)
+    subprocess.run([img, "convert", "-f", "raw", "-O", "qcow2", raw, disk], check=True)
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    server = subprocess.Popen([img, "serve", "-f", "qcow2", "-t", "--discard=unmap", "-b", "127.0.0.1", "-p", str(port),
+                               disk])
+    try:
+        with Machine(["-accel", "bt", "-netdev", "user,id=n", "-device", "virtio-net-pci,netdev=n",
+                      *tiny("shell", "256M"), "-initrd", initrd]) as m:
+            m.expect("busybox")
+            command = f"/{loader} --library-path / /nbd-client"
+            out = m.run(f"insmod /nbd.ko; {command} 10.0.2.2 {port} /dev/nbd0 -N ''")
+            if "done-0" not in out:
+                raise Failed(out)
+            with open(raw, "rb") as f:
+                want = hashlib.md5(f.read()).hexdigest()
+            if want not in m.run("md5sum /dev/nbd0"):
+                raise Failed("the guest reads other bytes than are there")
+            m.run("dd if=/dev/urandom of=/dev/nbd0 bs=4k seek=2000 count=300 conv=fsync 2>/dev/null")
+            m.run("dd if=/dev/nbd0 of=/dev/nbd0 bs=64k skip=20 seek=200 count=9 conv=notrunc,fsync 2>/dev/null")
+            m.run("blkdiscard -z -o 65536 -l 1048576 /dev/nbd0; echo 3 >/proc/sys/vm/drop_caches")
+            sum = re.search("[0-9a-f]{32}", m.run("md5sum </dev/nbd0")).group()
+            out = m.run(f"{command} -d /dev/nbd0")
+            if "done-0" not in out:
+                raise Failed(out)
+            m.type("poweroff -f\n")
+            m.wait()
+        server.terminate()
+        if server.wait(PATIENCE):
+            raise Failed("lodge-img serve did not end well")
+    finally:
+        if server.poll() is None:
+            server.kill()
+            server.wait()
+    subprocess.run([img, "convert", "-f", "qcow2", "-O", "raw", disk, raw], check=True)
+    with open(raw, "rb") as f:
+        if hashlib.md5(f.read()).hexdigest() != sum:
+            raise Failed("the host finds other bytes than the guest left")
+    subprocess.run([img, "check", "-q", "-f", "qcow2", disk], check=True)
+    shutil.rmtree(folder)
+
+
 def image_chain():
     """Overlays in qcow2 over one raw image: the guest reads what is below and writes; the host finds
     all of it, and nothing to complain of."""
@@ -206,6 +266,7 @@ def image_chain():
 
 TESTS = {
     "image-chain": image_chain,
+    "kernel-nbd": kernel_nbd,
     "tiny-interp": lambda: tiny_boot("interp", seconds=300),
     "tiny-bt": lambda: tiny_boot("bt"),
     "tiny-q35-bt": lambda: tiny_boot("bt", "q35", 2),

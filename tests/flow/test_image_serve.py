@@ -302,29 +302,6 @@ def test_called_qemu_nbd():
         assert not contexts("x")["x"]["can_multi_conn"]
 
 
-def test_kernel_client():
-    """nbd-client and the kernel, where both are there and nobody uses /dev/nbd15."""
-    device = "/dev/nbd15"
-    if not (find("nbd-client") and os.path.exists(device) and os.geteuid() == 0):
-        print(f"     left out: no nbd-client or no {device}")
-        return
-    if run(find("nbd-client"), "-c", device, check=False).returncode == 0:
-        print(f"     left out: {device} is in use")
-        return
-    make_source("a.raw", 8 * MIB)
-    with Serve("-f", "raw", "-t", "a.raw"):
-        run(find("nbd-client"), "-unix", os.path.abspath(SOCK), device)
-        try:
-            assert sha256_of_file(device, 8 * MIB) == sha256_of_file("a.raw")
-            with open(device, "r+b") as f:
-                f.write(b"kernel" * 100)
-                os.fsync(f.fileno())
-        finally:
-            run(find("nbd-client"), "-d", device)
-    with open("a.raw", "rb") as f:
-        assert f.read(6) == b"kernel"
-
-
 # ---- TLS ----
 
 def make_certificates():
@@ -604,5 +581,5 @@ if __name__ == "__main__":
     sys.exit(images.main([
         test_info_and_copy, test_copy_on_read, test_write_through_every_client, test_nbdsh, test_contexts,
         test_snapshot_options, test_probed_raw_is_guarded, test_detect_zeroes, test_lives,
-        test_tcp_and_offset, test_called_qemu_nbd, test_kernel_client, test_tls_certificates, test_tls_psk,
+        test_tcp_and_offset, test_called_qemu_nbd, test_tls_certificates, test_tls_psk,
         test_hostile_handshakes, test_hostile_requests, test_refusals]))

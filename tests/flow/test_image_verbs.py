@@ -321,6 +321,34 @@ def test_nodes_in_nodes():
     img("check", "-f", "qcow2", "outer.qcow2")
 
 
+def test_block_device():
+    """A disk of the host, where a loop device can be had."""
+    loop = run("losetup", "--version", check=False).returncode == 0 and os.geteuid() == 0
+    open("disk", "wb").truncate(8 << 20)
+    p = run("losetup", "-f", "--show", os.path.abspath("disk"), check=False) if loop else None
+    if not loop or p.returncode:
+        print("     block devices: left out, there is no loop device here")
+        return
+    device = p.stdout.decode().strip()
+    try:
+        images.make_source("s.raw", 8 << 20)
+        both(f"head -c 8M /dev/zero >{device}", f"$Q info {device}", f"$Q info --output=json {device}", f"$Q info host_device:{device}",
+             f"$Q create -f raw {device} 40M",
+             f"$Q convert -f raw -O raw ../s.raw {device} && cmp ../s.raw {device}",
+             f"$Q convert -n -f raw -O raw -t none -T none ../s.raw {device} && cmp ../s.raw {device}",
+             f"$Q convert -f raw -O qcow2 {device} x.qcow2 && $Q compare -f qcow2 -F raw x.qcow2 {device}",
+             f"$Q create -q -f qcow2 {device} 100M && $Q bench -w -c 40 -t none -f qcow2 {device} && $Q check {device}",
+             f"$Q info {device}")
+        img("create", "-q", "-f", "qcow2", device, "1G")
+        p = img("bench", "-q", "-w", "-s", "64k", "-c", "300", "-f", "qcow2", device, check=False)
+        assert p.returncode == 1 and b"No space left on device" in p.stderr, p
+        img("check", "-f", "qcow2", device)
+        p = img("convert", "-f", "raw", "-O", "raw", "null-co://", device, check=False)
+        assert p.returncode == 1 and b"Cannot grow device files" in p.stderr, p
+    finally:
+        run("losetup", "-d", device)
+
+
 def test_values_of_options():
     """What an option of the moment cannot be is refused, in one line that names it."""
     img("create", "-q", "-f", "qcow2", "a.qcow2", "1M")
@@ -379,4 +407,4 @@ if __name__ == "__main__":
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
                  test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets,
-                 test_nodes_in_nodes, test_values_of_options, test_lean, test_help, test_names])
+                 test_nodes_in_nodes, test_block_device, test_values_of_options, test_lean, test_help, test_names])
