@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "manage/rpc/client.h"
+
+/*
+ * qemu:///system, qemu:///session, lodge:///..., with ?socket=PATH; qemu+ssh://HOST/system runs
+ * ssh.  Starts a session lodged of one's own if nobody listens at the session's socket.
+ */
+Rpc *connect_to(const char *uri, bool read_only, GError **error);
+/* LODGE_URI, LIBVIRT_DEFAULT_URI, else the system for root and the session for others. */
+char *connect_default_uri(void);

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/cli/object.h"
+#include "manage/cli/xpath.h"
+
+#include <libxml/tree.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/*
+ * What is put into a domain and taken out again.
+ */
+enum { LIVE = 1, CONFIG = 2 };
+#define NAMED DOMAIN_OPTION(COMPLETE_DOMAIN)
+#define WHERE                                                                                      \
+    {"persistent", OPT_BOOL, 0, "now, if it runs, and from the next start on"},                    \
+        {"config", OPT_BOOL, 0, "from the next start on"},                                         \
+        {"live", OPT_BOOL, 0, "in the running machine"},                                           \
+        {"current", OPT_BOOL, 0, "in whichever of the two there is"}
+
+static unsigned where(const struct args *a, const rpc_domain *dom)
+{
+    unsigned flags = (args_flag(a, "config") ? CONFIG : 0) | (args_flag(a, "live") ? LIVE : 0);
+    if (args_flag(a, "persistent")) {
+        flags |= CONFIG | (dom->id != -1 ? LIVE : 0);
+    }
+    return flags;
+}
+
+enum action { ATTACH, DETACH, UPDATE };
+
+static bool apply(struct shell *sh, const rpc_domain *dom, enum action what, const char *xml,
+                  unsigned flags, GError **error)
+{
+    rpc_domain_text_flags args = {*dom, (char *)xml, flags};
+    rpc_none none;
+    Rpc *rpc = shell_rpc(sh, NULL);
+    return what == ATTACH   ? ask_domain_attach_device_flags(rpc, &args, &none, error)
+           : what == DETACH ? ask_domain_detach_device_flags(rpc, &args, &none, error)
+                            : ask_domain_update_device_flags(rpc, &args, &none, error);
+}
+
+static bool run_from_file(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const failing[] = {"attach", "detach", "update"};
+    static const char *const done[] = {"attached", "detached", "updated"};
+    const struct simple *s = shell_data(sh);
+    enum action what = (enum action)s->base_flags;
+    const char *path = args_text(a, "file");
+    g_auto(rpc_domain) dom = {0};
+    g_autofree char *xml = shell_read_file(path, error);
+    if (!xml || !shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    if (!apply(sh, &dom, what, xml, where(a, &dom), error)) {
+        shell_failing(sh, "Failed to %s device from %s", failing[what], path);
+        return false;
+    }
+    out_note(sh, "Device %s successfully", done[what]);
+    return true;
+}
+
+/* ---- Disks ---- */
+
+static void attribute(GString *xml, const char *name, const char *value)
+{
+    if (value) {
+        g_autofree char *safe = g_markup_escape_text(value, -1);
+        g_string_append_printf(xml, " %s='%s'", name, safe);
+    }
+}
+
+static bool is_block(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+}
+
+static char *disk_xml(const struct args *a)
+{
+    const char *source = args_text(a, "source"), *kind = args_text(a, "sourcetype");
+    GString *xml = g_string_new("<disk");
+    bool block = kind ? strcmp(kind, "block") == 0 : is_block(source);
+    attribute(xml, "type", block ? "block" : "file");
+    attribute(xml, "device", args_text(a, "type"));
+    g_string_append(xml, ">\n");
+    if (args_text(a, "driver") || args_text(a, "subdriver") || args_text(a, "cache") ||
+        args_text(a, "io")) {
+        g_string_append(xml, "  <driver");
+        attribute(xml, "name", args_text(a, "driver"));
+        attribute(xml, "type", args_text(a, "subdriver"));
+        attribute(xml, "cache", args_text(a, "cache"));
+        attribute(xml, "io", args_text(a, "io"));
+        g_string_append(xml, "/>\n");
+    }
+    if (*source) {
+        g_string_append(xml, "  <source");
+        attribute(xml, block ? "dev" : "file", source);
+        g_string_append(xml, "/>\n");
+    }
+    g_string_append(xml, "  <target");
+    attribute(xml, "dev", args_text(a, "target"));
+    attribute(xml, "bus", args_text(a, "targetbus"));
+    g_string_append(xml, "/>\n");
+    if (args_text(a, "serial")) {
+        g_autofree char *safe = g_markup_escape_text(args_text(a, "serial"), -1);
+        g_string_append_printf(xml, "  <serial>%s</serial>\n", safe);
+    }
+    if (args_text(a, "mode")) {
+        g_string_append_printf(xml, "  <%s/>\n", strcmp(args_text(a, "mode"), "shareable") == 0
+                                                     ? "shareable" : "readonly");
+    }
+    g_string_append(xml, "</disk>\n");
+    return g_string_free(xml, FALSE);
+}
+
+static bool run_attach_disk(struct shell *sh, const struct args *a, GError **error)
+{
+    g_autofree char *xml = disk_xml(a);
+    g_auto(rpc_domain) dom = {0};
+    if (args_flag(a, "print-xml")) {
+        out_text(sh, "xml", "%s", xml);
+        return true;
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    if (!apply(sh, &dom, ATTACH, xml, where(a, &dom), error)) {
+        shell_failing(sh, "Failed to attach disk");
+        return false;
+    }
+    out_note(sh, "Disk attached successfully");
+    return true;
+}
+
+/* The one node that @path selects, as XML of its own; NULL if there is none. */
+static char *node_xml(struct xpath *x, const char *path, int *count)
+{
+    xmlXPathObjectPtr found = xpath_nodes(x, path);
+    char *text = NULL;
+    *count = found && found->nodesetval ? found->nodesetval->nodeNr : 0;
+    if (*count) {
+        xmlBufferPtr buffer = xmlBufferCreate();
+        xmlNodeDump(buffer, x->doc, found->nodesetval->nodeTab[0], 0, 1);
+        text = g_strdup((const char *)xmlBufferContent(buffer));
+        xmlBufferFree(buffer);
+    }
+    xmlXPathFreeObject(found);
+    return text;
+}
+
+/* In XPath a string has no escapes: what holds a quote is in no XML of ours either. */
+static bool plain(const char *text, GError **error)
+{
+    return !strpbrk(text, "'\"") || shell_fail(error, "'%s' is no name of a device", text);
+}
+
+static bool take_out(struct shell *sh, const struct args *a, const char *path, const char *what,
+                     const char *missing, GError **error)
+{
+    enum { INACTIVE = 2 };
+    g_auto(rpc_domain) dom = {0};
+    g_auto(xpath_t) x = {0};
+    int count;
+    if (!xpath_domain(sh, args_text(a, "domain"), args_flag(a, "config") ? INACTIVE : 0, &dom, &x,
+                      error)) {
+        return false;
+    }
+    g_autofree char *xml = node_xml(&x, path, &count);
+    if (!xml) {
+        return shell_fail(error, "%s", missing);
+    }
+    if (count > 1) {
+        return shell_fail(error, "Domain has %d interfaces. Please specify which one to detach "
+                                 "using --mac", count);
+    }
+    if (args_flag(a, "print-xml")) {
+        out_text(sh, "xml", "%s\n", xml);
+        return true;
+    }
+    if (!apply(sh, &dom, DETACH, xml, where(a, &dom), error)) {
+        shell_failing(sh, "Failed to detach %s", what);
+        return false;
+    }
+    g_autofree char *title = g_strdup(what);
+    *title = g_ascii_toupper(*title);
+    out_note(sh, "%s detached successfully", title);
+    return true;
+}
+
+static bool run_detach_disk(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *t = args_text(a, "target");
+    if (!plain(t, error)) {
+        return false;
+    }
+    g_autofree char *path = g_strdup_printf(
+        "devices/disk[target/@dev='%s' or source/@file='%s' or source/@dev='%s']", t, t, t);
+    g_autofree char *missing = g_strdup_printf("No disk found whose source path or target is %s", t);
+    return take_out(sh, a, path, "disk", missing, error);
+}
+
+/* ---- Network cards ---- */
+
+static bool interface_xml(const struct args *a, GString *xml, GError **error)
+{
+    static const char *const attributes[][2] = {
+        {"network", "network"}, {"bridge", "bridge"}, {"direct", "dev"}, {"user", NULL}};
+    const char *type = args_text(a, "type");
+    unsigned i = 0;
+    while (i < G_N_ELEMENTS(attributes) && strcmp(attributes[i][0], type) != 0) {
+        i++;
+    }
+    if (i == G_N_ELEMENTS(attributes)) {
+        return shell_fail(error, "No support for %s in command 'attach-interface'", type);
+    }
+    g_string_append_printf(xml, "<interface type='%s'>\n", type);
+    if (args_text(a, "mac")) {
+        g_string_append(xml, "  <mac");
+        attribute(xml, "address", args_text(a, "mac"));
+        g_string_append(xml, "/>\n");
+    }
+    if (attributes[i][1]) {
+        g_string_append(xml, "  <source");
+        attribute(xml, attributes[i][1], args_text(a, "source"));
+        attribute(xml, "mode", args_text(a, "source-mode"));
+        g_string_append(xml, "/>\n");
+    }
+    if (args_text(a, "target")) {
+        g_string_append(xml, "  <target");
+        attribute(xml, "dev", args_text(a, "target"));
+        g_string_append(xml, "/>\n");
+    }
+    if (args_text(a, "model")) {
+        g_string_append(xml, "  <model");
+        attribute(xml, "type", args_text(a, "model"));
+        g_string_append(xml, "/>\n");
+    }
+    g_string_append(xml, "</interface>\n");
+    return true;
+}
+
+static bool run_attach_interface(struct shell *sh, const struct args *a, GError **error)
+{
+    g_autoptr(GString) xml = g_string_new(NULL);
+    g_auto(rpc_domain) dom = {0};
+    if (!interface_xml(a, xml, error)) {
+        return false;
+    }
+    if (args_flag(a, "print-xml")) {
+        out_text(sh, "xml", "%s", xml->str);
+        return true;
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    if (!apply(sh, &dom, ATTACH, xml->str, where(a, &dom), error)) {
+        shell_failing(sh, "Failed to attach interface");
+        return false;
+    }
+    out_note(sh, "Interface attached successfully");
+    return true;
+}
+
+static bool run_detach_interface(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *type = args_text(a, "type"), *mac = args_text(a, "mac");
+    if (!plain(type, error) || (mac && !plain(mac, error))) {
+        return false;
+    }
+    g_autofree char *path =
+        mac ? g_strdup_printf("devices/interface[@type='%s' and mac/@address='%s']", type, mac)
+            : g_strdup_printf("devices/interface[@type='%s']", type);
+    g_autofree char *missing =
+        mac ? g_strdup_printf("No interface with MAC address %s was found", mac)
+            : g_strdup_printf("No interface found whose type is %s", type);
+    return take_out(sh, a, path, "interface", missing, error);
+}
+
+/* ---- Media ---- */
+
+static bool change_source(struct xpath *x, const char *path, const char *source, GError **error)
+{
+    xmlXPathObjectPtr disks = xpath_nodes(x, path);
+    bool found = disks && disks->nodesetval && disks->nodesetval->nodeNr == 1;
+    if (found) {
+        xmlNodePtr disk = disks->nodesetval->nodeTab[0], next;
+        for (xmlNodePtr n = disk->children; n; n = next) {
+            next = n->next;
+            if (n->type == XML_ELEMENT_NODE && strcmp((const char *)n->name, "source") == 0) {
+                xmlUnlinkNode(n);
+                xmlFreeNode(n);
+            }
+        }
+        if (source) {
+            xmlNodePtr s = xmlNewChild(disk, NULL, BAD_CAST "source", NULL);
+            bool block = is_block(source);
+            xmlSetProp(disk, BAD_CAST "type", BAD_CAST(block ? "block" : "file"));
+            xmlNewProp(s, BAD_CAST(block ? "dev" : "file"), BAD_CAST source);
+        }
+    }
+    xmlXPathFreeObject(disks);
+    return found || shell_fail(error, "No disk found whose source path or target is that");
+}
+
+static bool run_change_media(struct shell *sh, const struct args *a, GError **error)
+{
+    enum { FORCE = 4 };
+    const char *target = args_text(a, "path"), *source = args_text(a, "source");
+    bool eject = args_flag(a, "eject");
+    g_auto(rpc_domain) dom = {0};
+    g_auto(xpath_t) x = {0};
+    int count;
+    if (!eject && !source) {
+        return shell_fail(error, "No disk source specified for inserting");
+    }
+    if (!plain(target, error) || !xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
+        return false;
+    }
+    g_autofree char *path = g_strdup_printf("devices/disk[target/@dev='%s' or source/@file='%s']",
+                                            target, target);
+    if (!change_source(&x, path, eject ? NULL : source, error)) {
+        return false;
+    }
+    g_autofree char *by_target = g_strdup_printf("devices/disk[target/@dev='%s']", target);
+    g_autofree char *xml = node_xml(&x, by_target, &count);
+    if (!xml) {
+        return shell_fail(error, "No disk found whose target is %s", target);
+    }
+    if (args_flag(a, "print-xml")) {
+        out_text(sh, "xml", "%s\n", xml);
+        return true;
+    }
+    unsigned flags = (args_flag(a, "live") ? LIVE : 0) | (args_flag(a, "config") ? CONFIG : 0) |
+                     (args_flag(a, "force") ? FORCE : 0);
+    const char *what = eject ? "eject" : args_flag(a, "insert") ? "insert" : "update";
+    if (!apply(sh, &dom, UPDATE, xml, flags, error)) {
+        shell_failing(sh, "Failed to complete action %s on media", what);
+        return false;
+    }
+    out_note(sh, "Successfully %s media.", eject ? "ejected" : source ? "inserted" : "updated");
+    return true;
+}
+
+#define FROM_FILE(verb, action, text)                                                              \
+    {verb, (const struct option_row[]){NAMED, FILE_OPTION, WHERE, {NULL}}, text, run_from_file,    \
+     &(const struct simple){.base_flags = action}}
+
+const struct verb_group verb_group_device = {"Domain Devices", "device", (const struct verb_row[]){
+    FROM_FILE("attach-device", ATTACH, "puts a device of XML into a domain"),
+    {"attach-disk", (const struct option_row[]){NAMED,
+        {"source", OPT_TEXT, OPT_NEEDED, "file or block device", COMPLETE_FILE},
+        {"target", OPT_TEXT, OPT_NEEDED, "vdb, sda, ..."},
+        {"targetbus", OPT_TEXT, 0, "virtio, sata, scsi, ide, usb"},
+        {"driver", OPT_TEXT, 0, "qemu"}, {"subdriver", OPT_TEXT, 0, "format of the image"},
+        {"cache", OPT_TEXT, 0, "none, writeback, ..."}, {"io", OPT_TEXT, 0, "native, threads"},
+        {"type", OPT_TEXT, 0, "disk, cdrom, floppy"}, {"mode", OPT_TEXT, 0, "readonly, shareable"},
+        {"sourcetype", OPT_TEXT, 0, "file, block"}, {"serial", OPT_TEXT, 0, "serial number"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
+     "puts a disk into a domain", run_attach_disk},
+    {"attach-interface", (const struct option_row[]){NAMED,
+        {"type", OPT_TEXT, OPT_NEEDED, "network, bridge, direct, user"},
+        {"source", OPT_TEXT, OPT_NEEDED, "which"}, {"target", OPT_TEXT, 0, "name on the host"},
+        {"mac", OPT_TEXT, 0, "MAC address"}, {"model", OPT_TEXT, 0, "virtio, e1000, ..."},
+        {"source-mode", OPT_TEXT, 0, "of type direct: bridge, vepa, private"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
+     "puts a network card into a domain", run_attach_interface},
+    {"change-media", (const struct option_row[]){NAMED,
+        {"path", OPT_TEXT, OPT_NEEDED, "target of the drive"},
+        {"source", OPT_TEXT, 0, "the new medium", COMPLETE_FILE},
+        {"eject", OPT_BOOL, 0, "take it out"}, {"insert", OPT_BOOL, 0, "put it in"},
+        {"update", OPT_BOOL, 0, "change it"}, {"current", OPT_BOOL, 0, "in whichever there is"},
+        {"live", OPT_BOOL, 0, "in the running machine"},
+        {"config", OPT_BOOL, 0, "from the next start on"},
+        {"force", OPT_BOOL, 0, "even if the guest has locked it"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, {NULL}},
+     "changes what is in a CD or floppy drive", run_change_media},
+    FROM_FILE("detach-device", DETACH, "takes a device out of a domain"),
+    {"detach-disk", (const struct option_row[]){NAMED,
+        {"target", OPT_TEXT, OPT_NEEDED, "target of the disk"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
+     "takes a disk out of a domain", run_detach_disk},
+    {"detach-interface", (const struct option_row[]){NAMED,
+        {"type", OPT_TEXT, OPT_NEEDED, "network, bridge, ..."},
+        {"mac", OPT_TEXT, 0, "MAC address"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
+     "takes a network card out of a domain", run_detach_interface},
+    FROM_FILE("update-device", UPDATE, "changes a device of a domain"),
+    {NULL},
+}};

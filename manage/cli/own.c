@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/cli/help.h"
+#include "manage/cli/shell.h"
+
+#include <string.h>
+#include <unistd.h>
+
+/*
+ * The shell's own verbs.
+ */
+static bool run_cd(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *dir = args_text(a, "dir") ? args_text(a, "dir") : g_get_home_dir();
+    (void)sh;
+    return chdir(dir) == 0 || shell_fail(error, "cd: %s: %s", dir, g_strerror(errno));
+}
+
+static bool run_pwd(struct shell *sh, const struct args *a, GError **error)
+{
+    g_autofree char *dir = g_get_current_dir();
+    (void)a, (void)error;
+    out_text(sh, "dir", "%s\n", dir);
+    return true;
+}
+
+static bool run_echo(struct shell *sh, const struct args *a, GError **error)
+{
+    char **words = args_many(a, "string");
+    g_autofree char *line = words ? g_strjoinv(" ", words) : g_strdup("");
+    (void)error;
+    out_text(sh, "text", "%s", line);
+    return true;
+}
+
+static bool run_quit(struct shell *sh, const struct args *a, GError **error)
+{
+    (void)a, (void)error;
+    shell_quit(sh);
+    return true;
+}
+
+static bool run_help(struct shell *sh, const struct args *a, GError **error)
+{
+    (void)sh;
+    return help_show(args_text(a, "command"), error);
+}
+
+static bool run_connect(struct shell *sh, const struct args *a, GError **error)
+{
+    return shell_reconnect(sh, args_text(a, "name"), args_flag(a, "readonly"), error);
+}
+
+/* For the completion of bash, zsh and fish: what may come next, a line each. */
+static bool run_complete(struct shell *sh, const struct args *a, GError **error)
+{
+    char **words = args_many(a, "string");
+    static char *const none[] = {(char *)"", NULL};
+    char *const *given = words ? words : none;
+    g_auto(GStrv) found = shell_complete(sh, given, g_strv_length((char **)given));
+    (void)error;
+    for (unsigned i = 0; found[i]; i++) {
+        out_line(sh, "%s", found[i]);
+    }
+    return true;
+}
+
+const struct verb_group verb_group_own = {"Shell", "shell", (const struct verb_row[]){
+    {"cd", (const struct option_row[]){{"dir", OPT_TEXT, 0, "where to", COMPLETE_FILE}, {NULL}},
+     "changes the current folder", run_cd},
+    {"complete", (const struct option_row[]){
+        {"string", OPT_MANY, OPT_EMPTY_OK, "words so far"}, {NULL}},
+     "prints what may come next", run_complete},
+    {"connect", (const struct option_row[]){
+        {"name", OPT_TEXT, 0, "URI"}, {"readonly", OPT_BOOL, 0, "change nothing"}, {NULL}},
+     "connects again, or to another URI", run_connect},
+    {"echo", (const struct option_row[]){
+        {"string", OPT_MANY, OPT_EMPTY_OK, "words"}, {NULL}}, "prints its arguments", run_echo},
+    {"exit", NULL, "leaves", run_quit},
+    {"help", (const struct option_row[]){
+        {"command", OPT_TEXT, 0, "verb or group", COMPLETE_VERB}, {NULL}}, "explains verbs",
+     run_help},
+    {"pwd", NULL, "prints the current folder", run_pwd},
+    {"quit", NULL, "leaves", run_quit},
+    {NULL},
+}};

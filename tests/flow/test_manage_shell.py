@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The shell beside virsh: the same verb at the same daemon prints the same and ends the same."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import unittest
+
+import manage
+
+LODGE = os.environ["LODGE"]
+
+# Each line in its turn; {d} is a folder of one's own.  The state is the same for both shells.
+VERBS = """
+hostname
+uri
+nodeinfo
+maxvcpus
+nodecpumap
+cpu-models x86_64
+nosuch
+start
+list --bad
+start nosuch
+dominfo nosuch
+domid nosuch
+help nosuch
+echo a b
+pwd
+secret-list
+nodedev-list
+net-list --all
+net-list --name --all
+net-info default
+net-info nosuch
+net-uuid default
+net-dumpxml default
+net-dhcp-leases default
+net-start nosuch
+pool-list --all
+pool-define-as p dir --print-xml --target {d}/p
+pool-define-as p
+pool-define-as p dir --target {d}/p
+pool-list --all
+pool-info p
+pool-build p
+pool-start p
+pool-start p
+pool-list
+pool-list --all --name
+pool-autostart p
+pool-autostart p --disable
+pool-dumpxml p --inactive
+pool-refresh p
+vol-list p
+vol-create-as p v1 1M
+vol-create-as p v2 10M --format qcow2
+vol-create-as p v3 10M --format qcow2 --print-xml --backing-vol v2 --backing-vol-format qcow2
+vol-create-as p v1 1M
+vol-list p
+vol-info v1 --pool p
+vol-info v1
+vol-info v1 --pool p --bytes
+vol-path v1 p
+vol-key v1 --pool p
+vol-name {d}/p/v1
+vol-pool {d}/p/v1
+vol-clone v1 v4 --pool p
+vol-resize v1 -1 --pool p
+vol-resize v1 2M --pool p
+vol-upload v1 {d}/data --pool p
+vol-download {d}/p/v1 {d}/back --sparse
+vol-wipe v1 --pool p
+vol-delete v1 --pool p
+vol-delete v1 --pool p
+vol-list p --details
+pool-undefine p
+pool-destroy p
+pool-destroy p
+pool-undefine p
+""".strip().splitlines()
+
+
+def shell(daemon, *args, **more):
+    return subprocess.run([LODGE, "-c", daemon.uri, *args], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL, timeout=manage.PATIENCE, check=False, **more)
+
+
+def bare(text):
+    text = re.sub(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f-]{22}", "UUID", text)
+    text = re.sub(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}", "MAC", text)
+    text = re.sub(r"(?m)^(Allocation|Available): .*$", r"\1:", text)
+    text = re.sub(r"<(allocation|available) unit='bytes'>\d+", r"<\1", text)
+    return re.sub(r"(?m) +$", "", text)  # virsh fills up the last column of some
+
+
+class Shell(unittest.TestCase):
+    def transcript(self, program):
+        """What each verb printed, from a daemon and a folder of its own."""
+        seen = []
+        with manage.Daemon() as d:
+            folder = os.path.join(d.root, "work")
+            os.mkdir(folder)
+            with open(os.path.join(folder, "data"), "wb") as f:
+                f.write(b"lodge" * 1000)
+            for line in VERBS:
+                p = subprocess.run([*program, "-c", d.uri, *line.format(d=folder).split()],
+                                   capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                                   timeout=manage.PATIENCE, check=False)
+                seen.append((line, p.returncode, bare(p.stdout + p.stderr).replace(d.root, "ROOT")))
+            with open(os.path.join(folder, "back"), "rb") as f:
+                self.assertTrue(f.read().startswith(b"lodge" * 1000))
+        return seen
+
+    def test_prints_what_virsh_prints(self):
+        for theirs, ours in zip(self.transcript(["virsh"]), self.transcript([LODGE])):
+            with self.subTest(verb=theirs[0]):
+                self.assertEqual(ours[1:], theirs[1:])
+
+    def test_json_lines_and_quiet(self):
+        with manage.Daemon() as d:
+            nets = json.loads(shell(d, "--json", "net-list", "--all").stdout)
+            self.assertEqual([n["name"] for n in nets], ["default"])
+            self.assertEqual(json.loads(shell(d, "--json", "net-info", "default").stdout)["bridge"],
+                             "virbr0")
+            self.assertEqual(json.loads(shell(d, "--json", "pool-list").stdout), [])
+            self.assertEqual(shell(d, "-q", "net-list", "--name", "--all").stdout, "default\n")
+            both = shell(d, "-q", "hostname; net-uuid 'default' # and no more").stdout.split()
+            self.assertEqual(len(both), 2)
+            self.assertEqual(shell(d, "hostname; nosuch; hostname").returncode, 1)
+            self.assertIn("missing", shell(d, "echo 'a").stderr)
+
+    def test_completes_verbs_options_and_names(self):
+        with manage.Daemon() as d:
+            def offers(*words):
+                return shell(d, "-q", "complete", "--", *words).stdout.split()
+            self.assertIn("net-start", offers("net-st"))
+            self.assertIn("--disable", offers("net-autostart", "--d"))
+            self.assertEqual(offers("net-start", ""), ["default"])
+
+    def test_prompt_runs_lines_until_quit(self):
+        with manage.Daemon() as d:
+            p = subprocess.run([LODGE, "-q", "-c", d.uri], input="hostname\nnosuch\nuri\nquit\nuri\n",
+                               capture_output=True, text=True, timeout=manage.PATIENCE,
+                               env={**os.environ, "HOME": d.root}, check=False)
+            self.assertEqual(p.stdout.count(d.uri), 1)
+            self.assertIn("unknown command", p.stderr)
+
+    def test_manual_holds_every_verb(self):
+        names = re.findall(r"(?m)^    ([a-z-]+) ", subprocess.run(
+            [LODGE, "help"], capture_output=True, text=True, check=True).stdout)
+        self.assertGreater(len(names), 100)
+        page = subprocess.run([LODGE, "--manual=man"], capture_output=True, text=True, check=True).stdout
+        for name in names:
+            self.assertIn(".B " + name.replace("-", "\\-"), page)
+        for kind in ("bash", "zsh", "fish"):
+            script = subprocess.run([LODGE, "--manual=" + kind], capture_output=True, text=True,
+                                    check=True).stdout
+            self.assertIn("lodge -q", script)
+
+    def test_bad_uris_get_one_line(self):
+        for uri, part in (("qemu+tcp://h/system", "tcp"), ("xen:///", "xen"), ("nothing", ""),
+                          ("qemu:///system?socket=/no/such", "/no/such")):
+            p = subprocess.run([LODGE, "-c", uri, "list"], capture_output=True, text=True, check=False)
+            self.assertEqual(p.returncode, 1)
+            self.assertIn(part, p.stderr)
+
+    def test_starts_a_session_of_its_own(self):
+        if os.getuid() == 0 and not shutil.which("setpriv"):
+            self.fail("setpriv is missing")
+        root = subprocess.run(["mktemp", "-d"], capture_output=True, text=True, check=True).stdout.strip()
+        os.chmod(root, 0o755)
+        run = os.path.join(root, "run")
+        os.mkdir(run, 0o700)
+        env = {**os.environ, "XDG_RUNTIME_DIR": run, "HOME": run, "XDG_CONFIG_HOME": run,
+               "XDG_DATA_HOME": run, "XDG_CACHE_HOME": run}
+        try:
+            p = subprocess.run([LODGE, "-c", "qemu:///session", "hostname"], capture_output=True,
+                               text=True, env=env, timeout=manage.PATIENCE, check=False)
+            self.assertEqual(p.returncode, 0, p.stderr)
+            with open(os.path.join(run, "lodge/lodged.pid")) as f:
+                os.kill(int(f.read()), 15)
+        finally:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
