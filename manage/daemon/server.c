@@ -5,6 +5,7 @@
 #include "base/util.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/daemon.h"
+#include "manage/daemon/login.h"
 #include "manage/daemon/settings.h"
 #include "manage/daemon/tls.h"
 
@@ -121,10 +122,18 @@ static bool give_to_group(const char *path, GError **error)
     return true;
 }
 
+static mode_t socket_mode(bool read_only)
+{
+    const char *key = read_only ? "read_only_mode" : "mode";
+    if (!*setting("socket", key)) {
+        return polkit_wanted() ? 0666 : 0660;
+    }
+    return setting_number("socket", key) & 0777;
+}
+
 static bool listen_unix(const char *name, bool read_only, GError **error)
 {
     g_autofree char *path = g_build_filename(daemon_socket_folder(), name, NULL);
-    mode_t mode = setting_number("socket", read_only ? "read_only_mode" : "mode") & 0777;
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
         error_set_errno(error, ENAMETOOLONG, "%s", path);
@@ -148,7 +157,7 @@ static bool listen_unix(const char *name, bool read_only, GError **error)
     if ((!read_only && !give_to_group(path, error))) {
         return false;
     }
-    if (chmod(path, mode) != 0 || listen(fd, BACKLOG) != 0) {
+    if (chmod(path, socket_mode(read_only)) != 0 || listen(fd, BACKLOG) != 0) {
         error_set_errno(error, errno, "%s", path);
         return false;
     }
@@ -222,7 +231,13 @@ static unsigned take_passed(void)
         }
         fcntl(fd, F_SETFD, FD_CLOEXEC);
         fcntl(fd, F_SETFL, O_NONBLOCK);
-        listen_on(fd, LISTEN_UNIX, g_str_has_suffix(address.sun_path, "-ro"), NULL);
+        bool read_only = g_str_has_suffix(address.sun_path, "-ro");
+        g_autoptr(GError) error = NULL;
+        if ((!read_only && !give_to_group(address.sun_path, &error)) ||
+            chmod(address.sun_path, socket_mode(read_only)) != 0) {
+            daemon_log("%s", error ? error->message : g_strerror(errno));
+        }
+        listen_on(fd, LISTEN_UNIX, read_only, NULL);
         taken++;
     }
     g_unsetenv("LISTEN_PID");

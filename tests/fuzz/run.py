@@ -14,7 +14,7 @@ import sys
 SOURCE, BUILD, IMG = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
 SECONDS = 60 if os.environ.get("LODGE_LONG") == "1" else 3
 FUZZ = BUILD / "fuzz"
-TARGETS = ("fuzz_image", "fuzz_text", "fuzz_peer")
+TARGETS = ("fuzz_image", "fuzz_text", "fuzz_peer", "fuzz_rpc")
 SECTOR = 512
 SKIP = 77  # meson's exit code for a test that leaves itself out
 
@@ -68,6 +68,21 @@ o:fileRef="f" o:format="vmdk"/></DiskSection><NetworkSection><Network o:name="n"
 <VirtualSystem o:id="v"><Name>v</Name><VirtualHardwareSection><Item><ResourceType>4</ResourceType>
 <VirtualQuantity>1</VirtualQuantity></Item></VirtualHardwareSection></VirtualSystem></Envelope>"""],
 }
+
+
+def rpc_seeds():
+    """A shape's number and its bytes, or a number beyond them and packets of a connection."""
+    domain = struct.pack(">I4s16sI", 4, b"name", bytes(range(16)), 7)
+    params = b"".join(struct.pack(">I4sI", 4, b"abcd", kind) + value for kind, value in (
+        (1, bytes(4)), (3, bytes(8)), (5, struct.pack(">d", 1.5)), (7, struct.pack(">I4s", 3, b"xyz"))))
+    bodies = [b"", bytes(4), bytes(8), domain, domain + bytes(4), domain + struct.pack(">I", 4) + params + bytes(4),
+              struct.pack(">I", 1) + domain + bytes(8), struct.pack(">II4sI", 1, 4, b"name", 0)]
+    for shape in range(0, 800, 7):
+        yield struct.pack("<H", shape) + bodies[shape % len(bodies)]
+    packet = lambda kind, body, number=60, program=0x20008086: struct.pack(
+        ">IIIIIII", 28 + len(body), program, 1, number, kind, 0, 0) + body
+    yield b"\xff\xff" + packet(0, bytes(4)) + packet(0, b"", 66) + packet(2, b"", 1, 0x6b656570)
+    yield b"\xff\xff" + packet(4, bytes(4)) + packet(3, b"data", 209) + packet(6, bytes(12), 209)
 
 
 def build():
@@ -150,6 +165,11 @@ def main():
         for i, seed in enumerate(seeds):
             (folder / f"seed{i}").write_bytes(seed)
         fine &= run("fuzz_peer", name, folder, "-max_len=8192")
+    folder = FUZZ / "corpus" / "rpc"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, seed in enumerate(rpc_seeds()):
+        (folder / f"seed{i}").write_bytes(seed)
+    fine &= run("fuzz_rpc", "rpc", folder, "-max_len=8192")
     return 0 if fine else 1
 
 
