@@ -99,7 +99,8 @@ static const char own_features[] =
     "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse "
     "sse2 pni ht cx16 x2apic tsc-deadline hypervisor popcnt fsgsbase tsc-adjust smep erms smap "
     "umip fsrm spec-ctrl arch-capabilities syscall nx pdpe1gb rdtscp lm lahf-lm invtsc "
-    "arat kvmclock kvm-nopiodelay kvmclock-stable-bit "
+    "arat kvmclock kvm-nopiodelay kvmclock-stable-bit kvm-steal-time kvm-pv-eoi kvm-pv-tlb-flush "
+    "kvm-pv-ipi "
     /* No speculation, so nothing that leaks by it and nothing to pay for against it. */
     "lfence-always-serializing null-sel-clr-base srso-no tsa-sq-no tsa-l1-no";
 /* Given if the host has them: executed by its own instructions. */
@@ -350,7 +351,8 @@ static void take_row(struct cpu_model *m, const struct row *row, const uint32_t 
         m->stepping = row->stepping;
         add_names(m->words, row->features);
         add_names(m->words, "hypervisor x2apic tsc-deadline tsc-adjust arat kvmclock "
-                            "kvm-nopiodelay kvmclock-stable-bit spec-ctrl arch-capabilities "
+                            "kvm-nopiodelay kvmclock-stable-bit kvm-steal-time kvm-pv-eoi "
+                            "kvm-pv-tlb-flush kvm-pv-ipi spec-ctrl arch-capabilities "
                             "lfence-always-serializing null-sel-clr-base srso-no tsa-sq-no "
                             "tsa-l1-no");
     }

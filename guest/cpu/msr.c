@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "guest/cpu/models.h"
+#include "guest/cpu/paravirt.h"
 #include "guest/cpu/tlb.h"
 #include "guest/time/clock.h"
 
@@ -116,6 +117,12 @@ static bool write_wall_clock(struct vcpu *cpu, uint32_t msr, uint64_t v)
     cpu->r.kvm_wall_clock = v;
     space_write(cpu->memory, v, image, sizeof(image));
     return true;
+}
+
+static bool write_steal_time(struct vcpu *cpu, uint32_t msr, uint64_t v)
+{
+    (void)msr;
+    return paravirt_steal_time(cpu, v);
 }
 
 /* ---- what has effects ---- */
@@ -261,6 +268,8 @@ static const struct msr msrs[] = {
     {0x12, 1, AT(kvm_system_time), 0, FEAT_KVMCLOCK, ANY, 0, NULL, write_system_time},
     {0x4b564d00, 1, AT(kvm_wall_clock), 0, FEAT_KVMCLOCK, ANY, 0, NULL, write_wall_clock},
     {0x4b564d01, 1, AT(kvm_system_time), 0, FEAT_KVMCLOCK, ANY, 0, NULL, write_system_time},
+    {0x4b564d03, 1, AT(kvm_steal_time), 0, FEAT_KVM_STEAL_TIME, ANY, 0, NULL, write_steal_time},
+    {0x4b564d04, 1, AT(kvm_eoi), 0, FEAT_KVM_PV_EOI, ANY, 0, NULL, write_apic},
 };
 
 static const struct msr *find(const struct vcpu *cpu, uint32_t msr)

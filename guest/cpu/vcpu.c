@@ -12,6 +12,7 @@
 #include "guest/cpu/debug.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
+#include "guest/cpu/paravirt.h"
 #include "guest/cpu/tlb.h"
 #include "guest/time/clock.h"
 
@@ -285,11 +286,13 @@ static void sleep_halted(struct vcpu *cpu)
     if (cpu->engine->pull) {
         cpu->engine->pull(cpu);
     }
+    paravirt_asleep(cpu);
     atomic_store(&cpu->thread->asleep, true);
     while (!wakes(cpu, seen = atomic_load(&cpu->requests))) {
         syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
     }
     atomic_store(&cpu->thread->asleep, false);
+    paravirt_awake(cpu);
 }
 
 static bool attach(struct vcpu *cpu)

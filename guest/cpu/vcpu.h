@@ -177,10 +177,13 @@ struct vcpu_board {
     bool (*interrupt_pending)(void *owner, struct vcpu *cpu);
     uint64_t (*tpr_read)(void *owner, struct vcpu *cpu); /* CR8 */
     void (*tpr_write)(void *owner, struct vcpu *cpu, uint64_t cr8);
-    /* x2APIC registers (MSR 0x800 to 0x8ff), IA32_APIC_BASE, IA32_TSC_DEADLINE.
+    /* x2APIC registers (MSR 0x800 to 0x8ff), IA32_APIC_BASE, IA32_TSC_DEADLINE, KVM's PV EOI.
      * False: #GP. */
     bool (*apic_msr_read)(void *owner, struct vcpu *cpu, uint32_t msr, uint64_t *value);
     bool (*apic_msr_write)(void *owner, struct vcpu *cpu, uint32_t msr, uint64_t value);
+    /* An interrupt (ICR's lower half @icr) to processors: bit n of @who is APIC id @first + n.
+     * How many there are of them; negative: no such interrupt. */
+    int (*send_ipis)(void *owner, struct vcpu *cpu, uint64_t who, uint32_t first, uint32_t icr);
     void (*ferr)(void *owner, struct vcpu *cpu); /* x87 error with CR0.NE clear: IRQ 13 */
     /* Level-triggered EOI went out, INIT happened ... are the APIC's own business. */
     void (*init)(void *owner, struct vcpu *cpu); /* INIT reached the CPU: reset the APIC */
@@ -239,6 +242,7 @@ struct vcpu {
     bool watched;
     bool single_step;           /* the debugger wants STOP_DEBUG after one instruction */
 
+    int64_t steal_wall, steal_thread; /* since when steal time counts: paravirt.c */
     struct vcpu_thread *thread; /* vcpu.c's */
 };
 

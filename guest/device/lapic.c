@@ -40,6 +40,7 @@ enum { LVT_TIMER, LVT_THERMAL, LVT_PERF, LVT_LINT0, LVT_LINT1, LVT_ERROR, LVT_CO
 #define MSR_APIC_BASE    0x1bu
 #define MSR_TSC_DEADLINE 0x6e0u
 #define MSR_X2APIC       0x800u
+#define MSR_PV_EOI       0x4b564d04u
 
 #define BASE_BSP    (1u << 8)
 #define BASE_X2APIC (1u << 10)
@@ -63,6 +64,7 @@ enum {
 #define ICR_BUSY    (1u << 12)
 #define ICR_ASSERT  (1u << 14)
 #define ICR_LEVEL   (1u << 15)
+#define ICR_SHORTHAND (3u << 18)
 
 enum { ESR_SEND_VECTOR = 0x20, ESR_RECEIVE_VECTOR = 0x40, ESR_REGISTER = 0x80 };
 
@@ -78,6 +80,7 @@ struct lapic {
     struct device dev;
     struct vcpu *cpu;
     struct apic_page *page;
+    bool pv_eoi;         /* the guest was told that it need not write EOI: see offer_pv_eoi() */
     _Atomic bool extint; /* a message said that the PIC asks */
     _Atomic uint32_t irr[8], tmr[8];
     uint32_t isr[8];
@@ -192,6 +195,51 @@ static bool extint_pending(struct lapic *s)
     return (s->line[0] && takes_extint(s)) || atomic_load(&s->extint);
 }
 
+/*
+ * PV EOI: while one edge-triggered interrupt is in service and none waits, a bit in guest memory
+ * says that clearing it is as good as an EOI.  Looked at before anything that depends on what is
+ * in service; a bit that is still set is taken back then.  Own thread, or paused.
+ */
+enum { PV_EOI_ENABLED = 1 };
+
+static uint64_t pv_eoi_at(const struct lapic *s)
+{
+    return s->cpu->r.kvm_eoi & ~(uint64_t)PV_EOI_ENABLED;
+}
+
+static void sync_pv_eoi(struct lapic *s)
+{
+    if (!s->pv_eoi) {
+        return;
+    }
+    uint8_t bits = (uint8_t)space_load(s->cpu->memory, pv_eoi_at(s), 1);
+    int vector = highest_of(s->isr);
+    s->pv_eoi = false;
+    if (bits & 1) {
+        space_store(s->cpu->memory, pv_eoi_at(s), bits & 0xfe, 1);
+    } else if (vector >= 0) {
+        s->isr[vector / 32] &= ~(1u << (vector & 31));
+    }
+}
+
+static void offer_pv_eoi(struct lapic *s)
+{
+    int vector = highest_of(s->isr);
+    if (!(s->cpu->r.kvm_eoi & PV_EOI_ENABLED) || vector < 0 || highest_requested(s) >= 0) {
+        return;
+    }
+    uint32_t bit = 1u << (vector & 31);
+    for (int i = 0; i < 8; i++) {
+        if (s->isr[i] & ~(i == vector / 32 ? bit : 0)) {
+            return; /* the next EOI belongs to this one, the one after it to another */
+        }
+    }
+    if (!(atomic_load_explicit(&s->tmr[vector / 32], memory_order_relaxed) & bit)) {
+        s->pv_eoi = true;
+        space_store(s->cpu->memory, pv_eoi_at(s), 1, 1);
+    }
+}
+
 /* After anything of the vCPU's own that may have uncovered an interrupt. */
 static void refresh(struct lapic *s)
 {
@@ -269,6 +317,7 @@ static int board_acknowledge(void *owner, struct vcpu *cpu)
 {
     struct lapic *s = lapic_of(cpu);
     struct board *board = owner;
+    sync_pv_eoi(s);
     int vector = deliverable(s);
     if (vector >= 0) {
         map_set(s->irr, (unsigned)vector, false);
@@ -285,11 +334,13 @@ static bool board_interrupt_pending(void *owner, struct vcpu *cpu)
 {
     struct lapic *s = lapic_of(cpu);
     (void)owner;
+    sync_pv_eoi(s);
     vcpu_unrequest(cpu, REQ_INTR); /* first: who raises one from here on sets it again */
     if (deliverable(s) >= 0 || extint_pending(s)) {
         vcpu_request(cpu, REQ_INTR);
         return true;
     }
+    offer_pv_eoi(s);
     return false;
 }
 
@@ -613,6 +664,7 @@ static void svr_write(struct lapic *s, uint32_t v)
 
 static uint32_t reg_read(struct lapic *s, unsigned n)
 {
+    sync_pv_eoi(s);
     switch (n) {
     case R_ID:
         return x2apic(s) ? s->cpu->apic_id : s->cpu->apic_id << 24;
@@ -655,6 +707,7 @@ static uint32_t reg_read(struct lapic *s, unsigned n)
 
 static void reg_write(struct lapic *s, unsigned n, uint32_t v)
 {
+    sync_pv_eoi(s);
     switch (n) {
     case R_TPR:
         s->tpr = v & 0xff;
@@ -853,6 +906,16 @@ static bool base_write(struct lapic *s, uint64_t v)
     return true;
 }
 
+static bool pv_eoi_write(struct lapic *s, uint64_t v)
+{
+    if (v & 2) {
+        return false;
+    }
+    sync_pv_eoi(s);
+    s->cpu->r.kvm_eoi = v;
+    return true;
+}
+
 static bool board_msr_read(void *owner, struct vcpu *cpu, uint32_t msr, uint64_t *value)
 {
     struct lapic *s = lapic_of(cpu);
@@ -884,6 +947,9 @@ static bool board_msr_write(void *owner, struct vcpu *cpu, uint32_t msr, uint64_
     if (msr == MSR_APIC_BASE) {
         return base_write(s, value);
     }
+    if (msr == MSR_PV_EOI) {
+        return pv_eoi_write(s, value);
+    }
     unsigned n = msr - MSR_X2APIC;
     if (n >= R_COUNT || !x2apic(s) || !(x2_access(n) & X2_WRITE) || (value & ~x2_writable(n))) {
         return false;
@@ -912,6 +978,27 @@ static void board_tpr_write(void *owner, struct vcpu *cpu, uint64_t cr8)
     reg_write(lapic_of(cpu), R_TPR, (uint32_t)cr8 << 4);
 }
 
+/* KVM's hypercall: only what names neither a shorthand nor a logical destination. */
+static int board_send_ipis(void *owner, struct vcpu *cpu, uint64_t who, uint32_t first, uint32_t icr)
+{
+    struct message m = {.mode = icr >> 8 & 7, .vector = (uint8_t)icr};
+    int n = 0;
+    (void)owner;
+    if ((icr & (ICR_LOGICAL | ICR_SHORTHAND)) || m.mode == MODE_REMOTE_READ ||
+        m.mode == MODE_EXTINT) {
+        return -1;
+    }
+    sync_pv_eoi(lapic_of(cpu));
+    for (; who; who &= who - 1) {
+        uint64_t id = first + (uint64_t)__builtin_ctzll(who);
+        if (id < MAX_IDS && by_id[id]) {
+            deliver(by_id[id], &m);
+            n++;
+        }
+    }
+    return n;
+}
+
 static void board_ferr(void *owner, struct vcpu *cpu)
 {
     struct device *ports = board_part(owner, "pc-ports");
@@ -937,7 +1024,7 @@ static void reset_registers(struct lapic *s)
     s->dfr = UINT32_MAX;
     s->svr = 0xff;
     s->errors = 0;
-    s->extint = false;
+    s->extint = s->pv_eoi = false;
     s->deadline = 0;
     s->cpu->r.cr8 = 0;
     timer_disarm(&s->timer);
@@ -955,6 +1042,7 @@ static void board_init(void *owner, struct vcpu *cpu)
 {
     (void)owner;
     reset_registers(lapic_of(cpu));
+    cpu->r.kvm_eoi = 0;
 }
 
 const struct vcpu_board *lapic_vcpu_board(struct board *board)
@@ -966,6 +1054,7 @@ const struct vcpu_board *lapic_vcpu_board(struct board *board)
         .tpr_write = board_tpr_write,
         .apic_msr_read = board_msr_read,
         .apic_msr_write = board_msr_write,
+        .send_ipis = board_send_ipis,
         .ferr = board_ferr,
         .init = board_init,
     };
@@ -1032,6 +1121,7 @@ static const struct reg regs[] = {
     STATE_ARRAY(struct lapic, lvt),
     STATE_ARRAY(struct lapic, line, .keep = true),
     STATE(struct lapic, extint),
+    STATE(struct lapic, pv_eoi),
     STATE(struct lapic, tpr),
     STATE(struct lapic, ldr),
     STATE(struct lapic, dfr),

@@ -41,6 +41,10 @@ def four_cpus():
             raise Failed(f"not 4 CPUs: {out}")
         # All four at once, and the kernel must not have lost trust in its clock.
         m.run("for i in 1 2 3 4; do (n=0; while [ $n -lt 20000 ]; do n=$((n+1)); done) & done; wait")
+        out = m.run("dmesg | grep kvm-guest")
+        for text in ("setup PV IPIs", "setup pv remote TLB flush"):
+            if text not in out:
+                raise Failed(f"the kernel does not use {text!r}: {out}")
         if "uncachable" not in m.run("cat /proc/mtrr"):
             raise Failed("no memory types")
         out = m.run("cat /sys/devices/system/clocksource/clocksource0/current_clocksource")

@@ -5,7 +5,8 @@
  *
  * The machine: 16 MiB of RAM; the program at 0x10000, entered in real mode at 1000:0000
  * with interrupts off.  Ports: 0xe9 writes a character; 0xf4 ends; 0xf0 requests the
- * interrupt with the written vector, 0xf1 an NMI, 0xf2 an SMI; 0xf5 reads 0x5a.
+ * interrupt with the written vector, 0xf1 an NMI, 0xf2 an SMI; 0xf5 reads 0x5a; 0xf3 asks for
+ * an interrupt that comes when the program sleeps, with a wish that its TLB be flushed.
  * The translator runs twice: as it is, interpreting what is cold, and translating all.
  * Last it runs with all engines in turns of a millisecond, because a vCPU may change its
  * engine between two runs.  LODGE_LOG=int in the environment shows what is delivered.
@@ -28,10 +29,12 @@
 #include <unistd.h>
 
 enum { RAM_BYTES = 16 << 20, LOAD_AT = 0x10000, SECONDS = 20 };
+enum { PREEMPTED_AT = 0x101010, ASLEEP = 1, FLUSH_WANTED = 2 }; /* KVM's steal time area */
 
 static GString *output;
 static bool ended;
 static int pending_vector = -1;
+static _Atomic int late_vector = -1;
 static struct vcpu *vcpu;
 
 static uint64_t port_read(void *owner, uint64_t at, unsigned bytes)
@@ -53,6 +56,9 @@ static void port_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
         break;
     case 2:
         vcpu_request(vcpu, REQ_SMI);
+        break;
+    case 3:
+        late_vector = (int)(value & 0xff);
         break;
     case 4:
         ended = true;
@@ -88,7 +94,35 @@ static bool interrupt_pending(void *owner, struct vcpu *cpu)
     return pending_vector >= 0;
 }
 
+/* As if there were 128 processors. */
+static int send_ipis(void *owner, struct vcpu *cpu, uint64_t who, uint32_t first, uint32_t icr)
+{
+    (void)owner;
+    if (icr & 0x800) {
+        return -1;
+    }
+    if ((who & 1) && !first) {
+        pending_vector = (int)(icr & 0xff);
+        vcpu_request(cpu, REQ_INTR);
+    }
+    return __builtin_popcountll(who);
+}
+
+/* What another processor would do that finds the program's processor asleep. */
+static void wake_sleeper(uint8_t *preempted)
+{
+    uint8_t asleep = ASLEEP;
+    if (late_vector >= 0 &&
+        __atomic_compare_exchange_n(preempted, &asleep, ASLEEP | FLUSH_WANTED, false,
+                                    __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
+        pending_vector = late_vector;
+        late_vector = -1;
+        vcpu_request(vcpu, REQ_INTR);
+    }
+}
+
 static const struct vcpu_board board = {.acknowledge = acknowledge,
+                                        .send_ipis = send_ipis,
                                         .interrupt_pending = interrupt_pending};
 
 static void on_stop(void *owner, struct vcpu *cpu, int stop)
@@ -169,6 +203,7 @@ static int run(const char *program, const char *expected, const struct cpu_engin
     vcpus_resume();
     while (!ended && g_get_monotonic_time() < deadline) {
         g_usleep(1000);
+        wake_sleeper(ram->host + PREEMPTED_AT);
         change_engine(engines, n_engines);
     }
     vcpus_pause();

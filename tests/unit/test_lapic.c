@@ -481,6 +481,77 @@ static void an_extint_message_asks_the_pic(void **state)
     assert_int_equal(take(1), -1);
 }
 
+/* One interrupt in service and none waiting: the guest may clear a bit instead of writing EOI. */
+static void an_end_of_interrupt_may_be_a_bit_in_memory(void **state)
+{
+    uint8_t *bit = rig->ram->host + 0x1000;
+    (void)state;
+    *bit = 0;
+    assert_false(wrmsr(1, 0x4b564d04, 0x1003));
+    assert_true(wrmsr(1, 0x4b564d04, 0x1001));
+    lapic_msi(rig->board, 0xfee01000, 0x41);
+    assert_int_equal(take(1), 0x41);
+    assert_int_equal(*bit, 1);
+    *bit = 0; /* done; what is not in service any more holds nothing back */
+    lapic_msi(rig->board, 0xfee01000, 0x31);
+    assert_int_equal(take(1), 0x31);
+    assert_int_equal(*bit, 1);
+    lapic_msi(rig->board, 0xfee01000, 0x42); /* nested: two are in service, the bit is taken back */
+    assert_int_equal(take(1), 0x42);
+    assert_int_equal(*bit, 0);
+    wr(1, EOI, 0);
+    wr(1, EOI, 0);
+    assert_int_equal(rd(1, ISR + 0x20), 0);
+    lapic_msi(rig->board, 0xfee01000, 0x43);
+    lapic_msi(rig->board, 0xfee01000, 0x44);
+    assert_int_equal(take(1), 0x44); /* another waits: it needs a real EOI to come */
+    assert_int_equal(*bit, 0);
+    wr(1, EOI, 0);
+    assert_int_equal(take(1), 0x43);
+    assert_int_equal(*bit, 1);
+    wr(1, EOI, 0); /* a guest may still write it, and the bit goes */
+    assert_int_equal(*bit, 0);
+    assert_int_equal(rd(1, ISR + 0x20), 0);
+    set_pin(11, UINT64_C(1) << 56 | 0x8091);
+    irq_set(ioapic_input(ioapic, 11), true);
+    assert_int_equal(take(1), 0x91); /* the I/O APIC must hear of a level's end */
+    assert_int_equal(*bit, 0);
+    irq_set(ioapic_input(ioapic, 11), false);
+    wr(1, EOI, 0);
+    lapic_msi(rig->board, 0xfee01000, 0x45);
+    assert_int_equal(take(1), 0x45);
+    g_autoptr(GError) error = NULL;
+    g_autoptr(GBytes) saved = device_save(lapics[1]);
+    device_reset(lapics[1]);
+    assert_works(device_load(lapics[1], saved, &error), error);
+    *bit = 0;
+    assert_int_equal(rd(1, ISR + 0x20), 0);
+    assert_true(wrmsr(1, 0x4b564d04, 0));
+}
+
+static void do_send(struct vcpu *cpu, void *arg)
+{
+    struct access *a = arg;
+    a->value = (uint64_t)calls->send_ipis(calls->owner, cpu, a->value, a->at, 0x4051);
+    a->works = calls->send_ipis(calls->owner, cpu, 1, 0, 0x4851) < 0; /* logical: not this way */
+}
+
+static void one_call_interrupts_many(void **state)
+{
+    struct access a = {.value = 0x80000006, .at = 0}; /* there is no CPU 31 */
+    (void)state;
+    on_cpu(0, do_send, &a);
+    assert_int_equal(a.value, 2);
+    assert_true(a.works);
+    assert_int_equal(take(1), 0x51);
+    assert_int_equal(take(2), 0x51);
+    assert_int_equal(take(0), -1);
+    a = (struct access){.value = 1, .at = 2};
+    on_cpu(0, do_send, &a);
+    wr(2, EOI, 0);
+    assert_int_equal(take(2), 0x51);
+}
+
 static void do_load_at_base(struct vcpu *cpu, void *arg)
 {
     struct access *a = arg;
@@ -625,6 +696,8 @@ int main(void)
         T(the_pic_comes_through_lint0),
         T(a_level_is_asked_for_again_after_its_end),
         T(an_extint_message_asks_the_pic),
+        T(an_end_of_interrupt_may_be_a_bit_in_memory),
+        T(one_call_interrupts_many),
         T(the_page_moves_with_its_base),
         T(its_state_moves_with_the_machine),
         T(wild_accesses_on_all_processors_do_no_harm),

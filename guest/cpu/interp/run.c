@@ -12,6 +12,7 @@
 #include "guest/cpu/interp/system.h"
 #include "guest/cpu/models.h"
 #include "guest/cpu/paging.h"
+#include "guest/cpu/paravirt.h"
 
 #include <setjmp.h>
 
@@ -363,6 +364,7 @@ static int take_interrupt(struct vcpu *cpu)
         vcpu_unrequest(cpu, REQ_INTR);
         return STOP_NONE;
     }
+    paravirt_tick(cpu);
     int vector = b->acknowledge(b->owner, cpu);
     b->interrupt_pending(b->owner, cpu);
     if (vector < 0) {

@@ -8,6 +8,7 @@
 #include "guest/cpu/interp/system.h"
 #include "guest/cpu/models.h"
 #include "guest/cpu/msr.h"
+#include "guest/cpu/paravirt.h"
 
 static G_NORETURN void gp(struct vcpu *cpu)
 {
@@ -198,17 +199,13 @@ static void do_mwait(struct vcpu *cpu, const struct insn *i)
     }
 }
 
-enum { KVM_ENOSYS = 1000, KVM_EPERM = 1 };
-
-/* KVM's hypercalls: none is offered, so each gets the answer for an unknown one. */
 static void do_vmcall(struct vcpu *cpu, const struct insn *i)
 {
     (void)i;
     if (!cpu->model->kvm_pv) {
         cpu_raise(cpu, VEC_UD);
     }
-    int64_t answer = vcpu_cpl(cpu) ? -KVM_EPERM : -KVM_ENOSYS;
-    cpu->r.gpr[RAX] = vcpu_code64(cpu) ? (uint64_t)answer : (uint32_t)answer;
+    paravirt_call(cpu);
 }
 
 static const struct interp_row interp_system_rows[] = {
