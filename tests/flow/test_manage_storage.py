@@ -246,6 +246,51 @@ class Pools(manage.Case):
         self.assertIn("nosuchvg", self.virsh("pool-start", "vg", fails=True))
         self.virsh("pool-undefine", "vg")
 
+    def test_volume_group(self):
+        """All of a volume group; its volumes where the kernel has a device mapper."""
+        device, name = self.loop_device(), f"lodge{os.getpid()}"
+        subprocess.run(["wipefs", "-aq", device], check=True)
+        self.addCleanup(subprocess.run, ["vgremove", "-f", name], capture_output=True)
+        self.virsh("pool-define-as", "lvm", "logical", "--source-dev", device, "--source-name", name)
+        self.virsh("pool-build", "lvm")
+        sources = self.virsh("find-storage-pool-sources", "logical")
+        self.assertRegex(sources, rf"(?s)<device path='{device}'/>.*<name>{name}</name>.*<format type='lvm2'/>")
+        self.virsh("pool-start", "lvm")
+        xml = self.virsh("pool-dumpxml", "lvm")
+        validate(self, xml, "storagepool")
+        self.assertIn(f"<capacity unit='bytes'>{28 * MIB}</capacity>", xml)
+        if os.path.exists("/sys/class/misc/device-mapper"):
+            self.virsh("vol-create-as", "lvm", "one", "8M")
+            self.virsh("vol-resize", "one", "12M", "--pool", "lvm")
+            self.virsh("pool-refresh", "lvm")
+            self.assertRegex(self.virsh("vol-list", "lvm", "--details"), rf"one +/dev/{name}/one +block +12.00 MiB")
+            self.virsh("vol-delete", "one", "lvm")
+        else:
+            print("no device mapper: logical volumes are not made", file=sys.stderr)
+            self.assertIn("device-mapper", self.virsh("vol-create-as", "lvm", "one", "8M", fails=True))
+        self.assertEqual(self.daemon.connect().storagePoolLookupByName("lvm").numOfVolumes(), 0)
+        self.virsh("pool-destroy", "lvm")
+        self.virsh("pool-delete", "lvm")
+        self.assertNotIn(name, self.virsh("find-storage-pool-sources", "logical"))
+        self.virsh("pool-undefine", "lvm")
+
+    def test_pool_lists(self):
+        self.virsh("pool-define-as", "listed", "dir", "--target", f"{self.dir}/l")
+        self.virsh("pool-define-as", "listed2", "logical", "--source-name", "listedvg")
+        conn = self.connect()
+
+        def names(flags):
+            return {p.name() for p in conn.listAllStoragePools(flags)} & {"listed", "listed2"}
+        self.assertEqual(names(0), {"listed", "listed2"})
+        self.assertEqual(names(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_DIR), {"listed"})
+        self.assertEqual(names(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_LOGICAL), {"listed2"})
+        self.assertEqual(names(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE), set())
+        self.assertEqual(names(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_TRANSIENT), set())
+        self.assertLessEqual({"listed", "listed2"}, set(conn.listDefinedStoragePools()))
+        self.assertGreaterEqual(conn.numOfDefinedStoragePools(), 2)
+        for name in ("listed", "listed2"):
+            self.virsh("pool-undefine", name)
+
     def test_dead_server(self):
         """A pool whose server does not answer holds up who asks for it, for a while, and nobody else."""
         target = f"{self.dir}/dead"

@@ -14,7 +14,7 @@ import sys
 SOURCE, BUILD, IMG = (pathlib.Path(a).resolve() for a in sys.argv[1:4])
 SECONDS = 60 if os.environ.get("LODGE_LONG") == "1" else 3
 FUZZ = BUILD / "fuzz"
-TARGETS = ("fuzz_image", "fuzz_text", "fuzz_peer", "fuzz_rpc")
+TARGETS = ("fuzz_image", "fuzz_model", "fuzz_text", "fuzz_peer", "fuzz_rpc")
 SECTOR = 512
 SKIP = 77  # meson's exit code for a test that leaves itself out
 
@@ -51,6 +51,28 @@ def option(number, data=b""):
 def request(kind, at, n, flags=0):
     return struct.pack(">IHHQQI", 0x25609513, flags, kind, 1, at, n)
 
+
+# XML of networks, pools, volumes and net-update, each with most of what it may have.
+MODELS = (
+    "<network ipv6='yes'><name>n</name><uuid>c4ae30b9-b1ad-4f17-8934-21cf65998b0a</uuid><metadata><l:forward "
+    "xmlns:l='urn:lodge:network:1' proto='tcp' port='1' to='1.2.3.4'/></metadata><forward mode='nat' dev='e'><nat>"
+    "<address start='1.2.3.4' end='1.2.3.9'/><port start='5' end='9'/></nat></forward><bridge name='b' delay='3'/>"
+    "<domain name='d'/><dns><forwarder addr='1.1.1.1'/><txt name='t' value='v'/><srv service='s' protocol='t'/>"
+    "<host ip='1.2.3.4'><hostname>h</hostname></host></dns><vlan><tag id='4'/></vlan><ip address='10.0.0.1' prefix='8'>"
+    "<tftp root='/t'/><dhcp><range start='10.0.0.2' end='10.0.0.9'><lease expiry='2'/></range><host "
+    "mac='52:54:00:00:00:01' ip='10.0.0.3'/></dhcp></ip><route address='11.0.0.0' prefix='8' gateway='10.0.0.7'/>"
+    "<portgroup name='p' default='yes'/></network>",
+    "<pool type='fs'><name>p</name><source><host name='h' port='7'/><device path='/d'><freeExtent start='1' end='2'/>"
+    "</device><dir path='/x'/><name>n</name><format type='ext4'/></source><target><path>/a//b</path><permissions>"
+    "<mode>0711</mode><owner>0</owner><group>0</group></permissions></target></pool>",
+    "<volume type='file'><name>v</name><key>k</key><capacity unit='G'>1</capacity><target><format type='qcow2'/>"
+    "<permissions><mode>0600</mode></permissions><timestamps><atime>1.5</atime></timestamps><encryption format='luks'>"
+    "<secret type='passphrase' uuid='x'/></encryption><clusterSize unit='KiB'>64</clusterSize><features>"
+    "<lazy_refcounts/></features></target><backingStore><path>/b</path><format type='raw'/></backingStore></volume>",
+    "<domain/>",
+    "<host mac='52:54:00:00:00:01' name='a' ip='10.0.0.7'><lease expiry='0'/></host>",
+    "<range start='10.0.0.100' end='10.0.0.200'/>",
+)
 
 # Sessions of an NBD client, and a descriptor: whole ones, to be broken.
 CONTEXTS = struct.pack(">III", 0, 2, 15) + b"base:allocation" + struct.pack(">I", 5) + b"qemu:"
@@ -159,6 +181,11 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "seed").write_text('{"execute": "x", "a.b": [1, true, null]}\nfile=a,,b,size=1.5G,on')
     fine &= run("fuzz_text", "text", folder, "-max_len=4096")
+    folder = FUZZ / "corpus" / "model"
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, seed in enumerate(MODELS):
+        (folder / f"seed{i}").write_text(chr(i) + seed)
+    fine &= run("fuzz_model", "model", folder, "-max_len=4096")
     for name, seeds in PEERS.items():
         folder = FUZZ / "corpus" / name
         folder.mkdir(parents=True, exist_ok=True)
