@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .DEFAULT_GOAL := all
-.PHONY: all help check check-kvm check-asan bench bench-images run install clean
+.PHONY: all help check check-kvm check-asan bench bench-images bench-manage run install clean
 
 all: $(BUILD)/build.ninja ## build everything into build/
 	@ninja -C $(BUILD)
@@ -36,9 +36,13 @@ run: run-deps $(BUILD)/build.ninja ## boot a guest on this terminal: GUEST=debia
 bench: bench-deps all ## measure beside QEMU; BENCH="--runs 1 int_mix" narrows it
 	@/usr/bin/python3 bench/bench.py --build $(BUILD) $(BENCH)
 	@$(MAKE) --no-print-directory bench-images
+	@$(MAKE) --no-print-directory bench-manage
 
 bench-images: bench-deps all ## disk images alone; BENCH_IMAGES="--runs 1 to-qcow2" narrows it
 	@/usr/bin/python3 bench/images.py --build $(BUILD) $(BENCH_IMAGES)
+
+bench-manage: bench-deps all ## lodged beside libvirtd; BENCH_MANAGE="--domains 1000" narrows it
+	@/usr/bin/python3 bench/manage.py --build $(BUILD) $(BENCH_MANAGE)
 
 install: all ## install into PREFIX (/usr/local), below DESTDIR if set
 	@meson install -C $(BUILD) --no-rebuild

@@ -1,0 +1,153 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Measures lodged beside Debian's libvirtd, both in folders of their own, in one run.
+
+Prints each figure with its goal and keeps all of them as JSON under <build>/bench/.  A ratio over 1
+says that lodged is better.  --domains 1000,10000 are the sizes of the lists.
+"""
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import time
+
+DOMAIN = """<domain type='qemu'><name>bench{0}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='{1}'>hvm</type></os><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/tmp/bench{0}.qcow2'/>
+<target dev='vda' bus='virtio'/></disk></devices></domain>"""
+
+
+def be_fair():
+    try:
+        pathlib.Path("/proc/self/autogroup").write_text("-15")
+    except OSError:
+        pass
+
+
+class Server:
+    def __init__(self, command, socket, machine):
+        self.socket, self.machine = socket, machine
+        self.uri = f"qemu:///system?socket={socket}"
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 60
+        while subprocess.run(["virsh", "-c", self.uri, "hostname"], capture_output=True).returncode:
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise SystemExit(f"{command[0]} does not answer")
+            time.sleep(0.1)
+
+    def rss(self):
+        for line in open(f"/proc/{self.process.pid}/status", encoding="ascii"):
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+def lodged(build, root):
+    return Server([str(build / "lodged"), "--root", root], f"{root}/run/libvirt/virtlodged-sock", "pc")
+
+
+def libvirtd(root):
+    os.makedirs(root)
+    config = f"{root}/conf"
+    pathlib.Path(config).write_text(
+        f'unix_sock_dir = "{root}"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\nmax_clients = 5000\n'
+        "max_queued_clients = 1000\nmdns_adv = 0\n")
+    return Server(["libvirtd", "-f", config, "-p", f"{root}/pid"], f"{root}/libvirt-sock", "pc")
+
+
+def calls(build, server, clients, seconds):
+    out = subprocess.run([str(build / "manage/manage_calls"), server.socket, str(clients), str(seconds)],
+                         check=True, capture_output=True, text=True, timeout=120).stdout
+    return {line.split()[0]: float(line.split()[1]) for line in out.splitlines()}
+
+
+def best_of(runs, action):
+    times = []
+    for _ in range(runs):
+        start = time.monotonic()
+        action()
+        times.append(time.monotonic() - start)
+    return min(times)
+
+
+def measure(build, server, args):
+    import libvirt
+    out = {"RSS idle, KiB": server.rss()}
+    one = [calls(build, server, 1, args.seconds) for _ in range(args.runs)]
+    out["connect + first call, us"] = min(r["connect"] for r in one)
+    out["calls/s, 1 client"] = max(r["calls"] for r in one)
+    out["calls/s, 50 clients"] = max(calls(build, server, 50, args.seconds)["calls"] for _ in range(args.runs))
+    conn, made = libvirt.open(server.uri), 0
+    before = server.rss()
+    try:
+        for size in args.domains:
+            start = time.monotonic()
+            first = made
+            while made < size:
+                conn.defineXML(DOMAIN.format(made, server.machine))
+                made += 1
+            out[f"define, to {size}, ms each"] = (time.monotonic() - start) * 1000 / max(made - first, 1)
+            show = lambda: subprocess.run(["virsh", "-c", server.uri, "list", "--all"], check=True,
+                                          stdout=subprocess.DEVNULL)
+            out[f"list --all, {size} domains, s"] = best_of(args.runs, show)
+            out[f"connect with {size}, us"] = calls(build, server, 1, 0.1)["connect"]
+        if made:
+            out["RSS a defined domain, KiB"] = (server.rss() - before) / made
+    finally:
+        for i in range(made):
+            conn.lookupByName(f"bench{i}").undefine()
+        conn.close()
+    return out
+
+
+# What the project wants of lodged: a limit, or how many times better than libvirtd.
+GOALS = {"RSS idle, KiB": 10240, "RSS a defined domain, KiB": 5, "connect + first call, us": 150}
+TIMES = 3
+MORE_IS_BETTER = ("calls/s",)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--build", default="build", type=pathlib.Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--domains", default="1000,10000",
+                        type=lambda s: [int(n) for n in s.split(",") if n])
+    args = parser.parse_args()
+    args.build = args.build.resolve()
+    subprocess.run(["ninja", "-C", str(args.build), "lodged", "manage/manage_calls"], check=True,
+                   stdout=subprocess.DEVNULL)
+    be_fair()
+    results = {}
+    with tempfile.TemporaryDirectory(prefix="lodge-bench-", dir="/var/tmp") as folder:
+        servers = [("lodged", lambda: lodged(args.build, folder + "/l"))]
+        if shutil.which("libvirtd"):
+            servers.append(("libvirtd", lambda: libvirtd(folder + "/v")))
+        for name, start in servers:
+            server = start()
+            try:
+                results[name] = measure(args.build, server, args)
+            finally:
+                server.stop()
+    other = results.get("libvirtd", {})
+    print(f"{'':34}{'lodged':>12}{'libvirtd':>12}{'ratio':>8}")
+    for row, mine in results["lodged"].items():
+        theirs = other.get(row)
+        ratio = None
+        if theirs and mine:
+            ratio = mine / theirs if row.startswith(MORE_IS_BETTER) else theirs / mine
+        goal = mine <= GOALS[row] if row in GOALS else ratio is None or ratio >= (
+            0.9 if row.startswith("define") else TIMES)
+        print(f"{row:34}{mine:12.4g}{theirs if theirs is not None else float('nan'):12.4g}"
+              f"{ratio if ratio is not None else float('nan'):8.2f}  {'met' if goal else 'MISSED'}")
+    (args.build / "bench").mkdir(exist_ok=True)
+    (args.build / "bench/manage.json").write_text(json.dumps(results, indent=1))
+
+
+main()
