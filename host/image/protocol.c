@@ -91,14 +91,13 @@ bool protocol_exists(const char *driver)
 /* ---- modules ---- */
 
 /* Beside the program, or a test, in a build folder, else where `meson install` puts them. */
-static GModule *open_module(const char *name, GError **error)
+static GModule *open_module(const char *folder, const char *file, GError **error)
 {
     g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
     g_autofree char *dir = g_path_get_dirname(self ? self : ".");
-    g_autofree char *file = g_strdup_printf("image-%s.so", name);
-    g_autofree char *beside = g_build_filename(dir, "host", "image", file, NULL);
-    g_autofree char *above = g_build_filename(dir, "..", "host", "image", file, NULL);
-    g_autofree char *tool = g_build_filename(dir, "host", "image", "tool", file, NULL);
+    g_autofree char *beside = g_build_filename(dir, folder, file, NULL);
+    g_autofree char *above = g_build_filename(dir, "..", folder, file, NULL);
+    g_autofree char *tool = g_build_filename(dir, folder, "tool", file, NULL);
     g_autofree char *installed = g_build_filename(dir, "..", LODGE_MODULES, file, NULL);
     const char *const places[] = {beside, above, tool, installed};
     const char *path = NULL;
@@ -118,8 +117,15 @@ static GModule *open_module(const char *name, GError **error)
 
 const void *module_symbol(const char *name, const char *symbol, GError **error)
 {
+    g_autofree char *file = g_strdup_printf("image-%s.so", name);
+    return module_symbol_of("host/image", file, symbol, error);
+}
+
+const void *module_symbol_of(const char *folder, const char *file, const char *symbol,
+                             GError **error)
+{
     gpointer found = NULL;
-    GModule *m = open_module(name, error);
+    GModule *m = open_module(folder, file, error);
     if (!m) {
         return NULL;
     }

@@ -72,6 +72,9 @@ void file_grown(struct file *f, uint64_t end);
 const struct protocol *protocol_find(const char *driver, GError **error);
 /* @symbol of module image-@name.so, which stays loaded; for all that few runs need. */
 const void *module_symbol(const char *name, const char *symbol, GError **error);
+/* The same for module @file of another room, made in @folder of the build. */
+const void *module_symbol_of(const char *folder, const char *file, const char *symbol,
+                             GError **error);
 bool protocol_exists(const char *driver);
 /* "nbd" of "nbd://x", for names that carry a scheme; NULL for paths. */
 char *name_scheme(const char *name);

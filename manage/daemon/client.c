@@ -17,6 +17,7 @@
  */
 enum { READ_BYTES = 64 << 10, READ_ROUNDS = 8, IN_KEPT = 16 << 10 };
 
+const struct tls_module *tls;
 struct client *clients;
 unsigned clients_count;
 
@@ -66,7 +67,7 @@ void client_new(int fd, const struct listener *from)
     c->peer.pid = -1;
     choose_auth(c);
     if (c->kind == LISTEN_TLS) {
-        c->tls = tls_new(fd);
+        c->tls = tls->create(fd);
         c->handshaking = true;
     }
     daemon_lock();
@@ -110,7 +111,9 @@ void client_drop(struct client *c, const char *why)
         daemon_log("client of process %d dropped: %s", c->peer.pid, why);
     }
     poller_remove(&c->watch);
-    tls_free(c->tls);
+    if (c->tls) {
+        tls->destroy(c->tls);
+    }
     close(c->watch.fd);
     for (unsigned i = 0; i < c->nfds; i++) {
         close(c->fds[i]);
@@ -153,7 +156,7 @@ static bool send_fd(int to, int fd)
 
 static ssize_t send_some(struct client *c, const void *data, size_t n)
 {
-    return c->tls ? tls_send(c->tls, data, n)
+    return c->tls ? tls->send(c->tls, data, n)
                   : send(c->watch.fd, data, n, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
@@ -336,7 +339,7 @@ static void keep_fds(struct client *c, struct msghdr *m)
 static ssize_t receive(struct client *c, uint8_t *to, size_t n)
 {
     if (c->tls) {
-        return tls_receive(c->tls, to, n);
+        return tls->receive(c->tls, to, n);
     }
     union {
         struct cmsghdr head;
@@ -400,7 +403,7 @@ static void client_work(struct client *c)
     const char *why = NULL;
     if (!consume_kept(c)) {
         why = "malformed packet";
-    } else if (c->tls && !c->dead && tls_pending(c->tls)) {
+    } else if (c->tls && !c->dead && tls->pending(c->tls)) {
         why = read_all(c); /* the socket itself will not tell */
     }
     daemon_lock();
@@ -440,7 +443,7 @@ static gboolean kicked(void *data)
 static void handshake(struct client *c)
 {
     g_autoptr(GError) error = NULL;
-    switch (tls_handshake(c->tls, &error)) {
+    switch (tls->handshake(c->tls, &error)) {
     case TLS_FAILED:
         client_drop(c, error->message);
         break;

@@ -23,8 +23,8 @@
 /* They start in this order and stop in the opposite one. */
 extern const struct daemon_room room_secrets, room_nwfilters;
 static const struct daemon_room *const rooms[] = {
-    &room_secrets, &room_nwfilters, &room_network, &room_storage,
-    &room_domains, /* needs all of the others */
+    &room_secrets, &room_nwfilters, &room_network,
+    &room_storage, &room_domains, /* needs all of the others */
     NULL,
 };
 

@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "host/image/protocol.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/daemon.h"
 #include "manage/daemon/login.h"
@@ -212,6 +213,12 @@ static bool listen_inet(const char *where, int kind, GError **error)
     return ok;
 }
 
+static bool listen_tls(const char *where, GError **error)
+{
+    tls = module_symbol_of("manage", "manage-tls.so", "lodge_tls", error);
+    return tls && tls->start(error) && listen_inet(where, LISTEN_TLS, error);
+}
+
 /* ---- Sockets that systemd made: which is which says their path. ---- */
 
 static unsigned take_passed(void)
@@ -279,7 +286,7 @@ static bool listen_own(const struct server_options *options, GError **error)
 
 bool server_start(const struct server_options *options, GError **error)
 {
-    const char *tcp = setting("tcp", "listen"), *tls = setting("tls", "listen");
+    const char *tcp = setting("tcp", "listen"), *secure = setting("tls", "listen");
     struct rlimit files;
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* a descriptor a client and a machine */
         files.rlim_cur = files.rlim_max;
@@ -287,8 +294,7 @@ bool server_start(const struct server_options *options, GError **error)
     }
     life.timeout = options->timeout;
     if ((!take_passed() && !listen_own(options, error)) ||
-        (*tcp && !listen_inet(tcp, LISTEN_TCP, error)) ||
-        (*tls && (!tls_start(error) || !listen_inet(tls, LISTEN_TLS, error)))) {
+        (*tcp && !listen_inet(tcp, LISTEN_TCP, error)) || (*secure && !listen_tls(secure, error))) {
         return false;
     }
     if (life.timeout) {
@@ -312,5 +318,7 @@ void server_stop(void)
         g_free(l);
     }
     client_drop_all();
-    tls_stop();
+    if (tls) {
+        tls->stop();
+    }
 }

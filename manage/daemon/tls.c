@@ -25,7 +25,7 @@ static bool loaded(int code, const char *path, GError **error)
     return code >= 0;
 }
 
-bool tls_start(GError **error)
+static bool tls_start(GError **error)
 {
     const char *ca = setting("tls", "ca"), *certificate = setting("tls", "certificate");
     const char *key = setting("tls", "key");
@@ -45,7 +45,7 @@ bool tls_start(GError **error)
     return loaded(code, certificate, error);
 }
 
-void tls_stop(void)
+static void tls_stop(void)
 {
     if (credentials) {
         gnutls_certificate_free_credentials(credentials);
@@ -53,34 +53,29 @@ void tls_stop(void)
     }
 }
 
-struct tls *tls_new(int fd)
+static void tls_free(struct tls *t)
 {
-    struct tls *tls = g_new0(struct tls, 1);
-    if (gnutls_init(&tls->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0 ||
-        gnutls_set_default_priority(tls->session) < 0 ||
-        gnutls_credentials_set(tls->session, GNUTLS_CRD_CERTIFICATE, credentials) < 0) {
-        tls_free(tls);
+    if (t) {
+        if (t->session) {
+            gnutls_deinit(t->session);
+        }
+        g_free(t->peer);
+        g_free(t);
+    }
+}
+
+static struct tls *tls_new(int fd)
+{
+    struct tls *t = g_new0(struct tls, 1);
+    if (gnutls_init(&t->session, GNUTLS_SERVER | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL) < 0 ||
+        gnutls_set_default_priority(t->session) < 0 ||
+        gnutls_credentials_set(t->session, GNUTLS_CRD_CERTIFICATE, credentials) < 0) {
+        tls_free(t);
         return NULL;
     }
-    gnutls_certificate_server_set_request(tls->session, GNUTLS_CERT_REQUIRE);
-    gnutls_transport_set_int(tls->session, fd);
-    return tls;
-}
-
-void tls_free(struct tls *tls)
-{
-    if (tls) {
-        if (tls->session) {
-            gnutls_deinit(tls->session);
-        }
-        g_free(tls->peer);
-        g_free(tls);
-    }
-}
-
-const char *tls_peer(const struct tls *tls)
-{
-    return tls->peer;
+    gnutls_certificate_server_set_request(t->session, GNUTLS_CERT_REQUIRE);
+    gnutls_transport_set_int(t->session, fd);
+    return t;
 }
 
 static char *peer_name(gnutls_session_t session)
@@ -103,38 +98,38 @@ static char *peer_name(gnutls_session_t session)
 }
 
 /* The certificate is ours and on the list. */
-static bool verify(struct tls *tls, GError **error)
+static bool verify(struct tls *t, GError **error)
 {
     unsigned status = 0;
-    int code = gnutls_certificate_verify_peers2(tls->session, &status);
-    tls->peer = peer_name(tls->session);
-    if (code < 0 || status || !tls->peer) {
+    int code = gnutls_certificate_verify_peers2(t->session, &status);
+    t->peer = peer_name(t->session);
+    if (code < 0 || status || !t->peer) {
         g_set_error(error, LODGE_ERROR, EACCES, "the client's certificate is not trusted");
         return false;
     }
-    if (!setting_admits("tls", "allow", tls->peer)) {
-        g_autofree char *shown = g_strescape(tls->peer, NULL);
+    if (!setting_admits("tls", "allow", t->peer)) {
+        g_autofree char *shown = g_strescape(t->peer, NULL);
         g_set_error(error, LODGE_ERROR, EACCES, "\"%s\" is not on the list tls.allow", shown);
         return false;
     }
     return true;
 }
 
-enum tls_step tls_handshake(struct tls *tls, GError **error)
+static enum tls_step tls_handshake(struct tls *t, GError **error)
 {
     static const char confirmation = 1;
     int code;
-    if (!tls->verified) {
-        code = gnutls_handshake(tls->session);
+    if (!t->verified) {
+        code = gnutls_handshake(t->session);
         if (code == GNUTLS_E_SUCCESS) {
-            tls->verified = verify(tls, error);
-            if (!tls->verified) {
+            t->verified = verify(t, error);
+            if (!t->verified) {
                 return TLS_FAILED;
             }
         }
     }
-    if (tls->verified) {
-        code = (int)gnutls_record_send(tls->session, &confirmation, 1);
+    if (t->verified) {
+        code = (int)gnutls_record_send(t->session, &confirmation, 1);
     }
     if (code == 1) {
         return TLS_DONE;
@@ -143,7 +138,7 @@ enum tls_step tls_handshake(struct tls *tls, GError **error)
         g_set_error(error, LODGE_ERROR, EPROTO, "TLS: %s", gnutls_strerror(code));
         return TLS_FAILED;
     }
-    return gnutls_record_get_direction(tls->session) ? TLS_WANTS_WRITE : TLS_WANTS_READ;
+    return gnutls_record_get_direction(t->session) ? TLS_WANTS_WRITE : TLS_WANTS_READ;
 }
 
 static ssize_t as_errno(ssize_t n)
@@ -155,17 +150,28 @@ static ssize_t as_errno(ssize_t n)
     return n == GNUTLS_E_PREMATURE_TERMINATION ? 0 : -1;
 }
 
-ssize_t tls_receive(struct tls *tls, void *to, size_t n)
+static ssize_t tls_receive(struct tls *t, void *to, size_t n)
 {
-    return as_errno(gnutls_record_recv(tls->session, to, n));
+    return as_errno(gnutls_record_recv(t->session, to, n));
 }
 
-ssize_t tls_send(struct tls *tls, const void *from, size_t n)
+static ssize_t tls_send(struct tls *t, const void *from, size_t n)
 {
-    return as_errno(gnutls_record_send(tls->session, from, n));
+    return as_errno(gnutls_record_send(t->session, from, n));
 }
 
-bool tls_pending(struct tls *tls)
+static bool tls_pending(struct tls *t)
 {
-    return gnutls_record_check_pending(tls->session) > 0;
+    return gnutls_record_check_pending(t->session) > 0;
 }
+
+const struct tls_module lodge_tls = {
+    .start = tls_start,
+    .stop = tls_stop,
+    .create = tls_new,
+    .destroy = tls_free,
+    .handshake = tls_handshake,
+    .receive = tls_receive,
+    .send = tls_send,
+    .pending = tls_pending,
+};
