@@ -108,6 +108,24 @@ class Connection(manage.Case):
             if changes and may != "writer":
                 self.fail(f"{name} is open to {may}")
 
+    def test_events(self):
+        out = self.virsh("event", "--all", "--timeout", "1")
+        self.assertIn("event loop timed out", out)
+        for kind in ("net-event", "pool-event", "nodedev-event"):
+            self.assertIn("timed out", self.virsh(kind, "--all", "--timeout", "1"))
+        p = subprocess.Popen(["virsh", "-c", self.daemon.uri, "secret-event", "--all", "--timeout", "60"],
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.addCleanup(p.kill)
+        conn = self.connect()
+
+        def heard():  # define again until the listener has registered
+            secret = conn.secretDefineXML("<secret ephemeral='yes' private='no'/>")
+            secret.undefine()
+            return p.poll() is not None
+        until(heard, "the event")
+        out = p.communicate()[0]
+        self.assertRegex(out, "event 'lifecycle' for secret .*: (Defined|Undefined)")
+
     def test_many_answers_at_once(self):
         """Calls in a row without waiting: each is answered, the worker's too."""
         wire = Wire(self.daemon.socket)
