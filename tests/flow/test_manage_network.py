@@ -18,6 +18,7 @@ import libvirt
 
 sys.path.insert(0, os.path.dirname(__file__))
 import manage
+from test_manage_domain import Console, machine
 
 TAG = f"l{os.getpid() % 100000}"
 LODGED = manage.LODGED
@@ -324,6 +325,42 @@ class Traffic(NetworkCase):
         p.stdout.readline()
         # The address of a port that has just come up is tried out first.
         manage.until(lambda: guest.enter(lambda: ask("2001:db8::2", 86)) == "2001:db8::1", "IPv6 through NAT")
+
+
+class Guests(NetworkCase):
+    """Real machines, whose interfaces are lodged's own taps."""
+    XML = """<network><name>lab</name><metadata><l:forward xmlns:l='urn:lodge:network:1' proto='tcp' port='2222'
+        to='10.40.0.2' toPort='22'/></metadata><forward mode='nat'/><bridge stp='off'/><ip address='10.40.0.1' prefix='24'>
+        <dhcp><range start='10.40.0.2' end='10.40.0.99'/><host mac='52:54:00:40:00:02' ip='10.40.0.2'/>
+        <host mac='52:54:00:40:00:03' ip='10.40.0.3'/></dhcp></ip></network>"""
+
+    def boot(self, conn, number):
+        devices = (f"<interface type='network'><mac address='52:54:00:40:00:0{number}'/><source network='lab'/>"
+                   "<model type='virtio'/></interface><console type='pty'/>")
+        dom = conn.createXML(machine(f"guest{number}", devices=devices), 0)
+        self.addCleanup(dom.destroy)
+        return dom, Console(conn, dom)
+
+    def test_lease_neighbour_world_and_forwarded_port(self):
+        conn = self.daemon.connect()
+        self.addCleanup(conn.close)
+        self.network(self.XML)
+        booted = [self.boot(conn, n) for n in (2, 3)]
+        consoles = [console for _, console in booted]
+        for console in consoles:
+            console.expect(b"busybox")
+        leases = self.virsh("net-dhcp-leases", "lab")
+        for n in (2, 3):
+            self.assertRegex(leases, rf"52:54:00:40:00:0{n} +ipv4 +10\.40\.0\.{n}/24")
+        self.assertIn("<target dev='vnet0'/>", booted[0][0].XMLDesc() + booted[1][0].XMLDesc())
+        self.addCleanup(Server(self.world, 81).close)
+        # The machine at 10.40.0.2 answers one caller after the other at port 22.
+        consoles[0].type(b"while true; do echo its-$((40+2)) | nc -l -p 22; done &\n")
+        consoles[1].type(b"until nc 10.40.0.2 22 </dev/null | grep its-42; do sleep 1; done\n")
+        consoles[1].expect(b"\nits-42")
+        consoles[1].type(b"echo seen-as $(nc 203.0.113.2 81 </dev/null)\n")
+        consoles[1].expect(b"seen-as 203.0.113.1")
+        manage.until(lambda: self.world.enter(lambda: ask("203.0.113.1", 2222)) == "its-42\n", "the forwarded port")
 
 
 class Management(NetworkCase):
