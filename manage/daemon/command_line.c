@@ -180,6 +180,18 @@ char *disk_node_name(const struct domain_disk *disk)
                : NULL;
 }
 
+/* A drive whose medium can be changed: lodge-vm keeps those by the id of their -drive. */
+static bool changeable(const struct domain_disk *disk)
+{
+    return disk->device != DISK_DEVICE_DISK && !(disk->source && disk->source->protocol);
+}
+
+/* What drive= of its device says. */
+static char *disk_drive_name(const struct domain_disk *disk)
+{
+    return changeable(disk) ? g_strconcat("drive-", disk->alias, NULL) : disk_node_name(disk);
+}
+
 static json_t *network_file(const struct disk_source *s, GError **error)
 {
     const struct disk_host *host = s->hosts ? s->hosts->pdata[0] : NULL;
@@ -297,7 +309,7 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     if (!o) {
         return NULL;
     }
-    g_autofree char *node = disk_node_name(disk);
+    g_autofree char *node = disk_drive_name(disk);
     set_place(def, o, disk->address);
     set_drive_place(def, o, disk);
     set_text(o, "drive", node);
@@ -913,7 +925,21 @@ static bool add_codecs(GPtrArray *out, const struct domain_sound *sound, GError 
 static bool add_blockdev(GPtrArray *out, struct machine *m, struct domain_disk *disk,
                          GError **error)
 {
-    if (!disk->source || !(disk_path(disk) || disk->source->protocol)) {
+    const char *path = disk_path(disk);
+    if (changeable(disk)) {
+        g_autofree char *name = disk_drive_name(disk), *file = path ? comma(path) : NULL;
+        if (path && access(path, F_OK) != 0) {
+            libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
+                          g_strerror(errno));
+            return false;
+        }
+        word(out, "-drive", "if=none,id=%s,media=%s,readonly=%s%s%s%s%s", name,
+             disk->device == DISK_DEVICE_CDROM ? "cdrom" : "disk", disk->readonly ? "on" : "off",
+             file ? ",format=" : "", file ? disk->format : "", file ? ",file=" : "",
+             file ? file : "");
+        return true;
+    }
+    if (!disk->source || !(path || disk->source->protocol)) {
         return true; /* an empty drive */
     }
     disk->source->index = ++m->next_node;
@@ -987,7 +1013,7 @@ static bool add_device(GPtrArray *out, const struct launch *l, struct machine *m
         if (!add_blockdev(out, m, disk, error)) {
             return false;
         }
-        g_autofree char *node = disk_node_name(disk);
+        g_autofree char *node = disk_drive_name(disk);
         if (node) {
             word(out, "-global", "isa-fdc.drive%c=%s", disk->address->unit ? 'B' : 'A', node);
         }

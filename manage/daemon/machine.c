@@ -113,10 +113,6 @@ void machine_unref(Machine *m)
     qmp_close(m->qmp);
     domain_def_free(m->def);
     g_free(m->folder);
-    g_free(m->agent);
-    if (m->blocks) {
-        g_hash_table_unref(m->blocks);
-    }
     domain_unref(m->domain);
     g_free(m);
 }
@@ -181,6 +177,18 @@ static const struct {
     [SHUTOFF_FROM_SNAPSHOT] = {SHUTOFF_FROM_SNAPSHOT, 6},
 };
 
+/* Files that came while it ran were given to its user; see lend(). */
+static void take_back(const struct machine *m)
+{
+    struct stat st;
+    for (unsigned i = 0; m->uid != getuid() && i < xml_count(m->def->disks); i++) {
+        const char *path = disk_path(m->def->disks->pdata[i]);
+        if (path && stat(path, &st) == 0 && st.st_uid == m->uid && chown(path, 0, 0) != 0) {
+            daemon_log("%s: %s", path, g_strerror(errno));
+        }
+    }
+}
+
 /* Its process is gone; lock held. */
 static void ended(struct machine *m)
 {
@@ -200,6 +208,7 @@ static void ended(struct machine *m)
     }
     qmp_close(g_steal_pointer(&m->qmp));
     machine_net_close(m->def);
+    take_back(m);
     remove_folder(m->folder);
     d->machine = NULL;
     d->id = -1;

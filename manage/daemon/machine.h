@@ -27,14 +27,10 @@ struct machine {
     int pause_reason; /* why the next STOP comes */
     unsigned next_node;
     unsigned uid;
-    GHashTable *blocks; /* enum block job by disk target; block.c */
     struct machine_job {
         int type, operation;
         int64_t since;
-        bool abort;
     } job;
-    char *agent; /* path of the guest agent's socket */
-    bool agent_up;
 };
 
 enum { START_PAUSED = 1, START_AUTODESTROY = 2 };
@@ -100,6 +96,9 @@ char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError *
 
 /* Events of one machine; machine_events.c. */
 extern const struct qmp_ops machine_qmp_ops;
+
+/* verbs/domain_device.c: the guest has let go of a device. */
+void machine_device_gone(struct machine *m, const char *alias);
 
 /* agent.c */
 enum { AGENT_SECONDS = 10 };

@@ -201,11 +201,35 @@ static void on_port(struct machine *m, const json_t *body)
         if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0) {
             rpc_event_domain_int2 message = {
                 .dom = domain_rpc(m->domain), .event = open ? 1 : 2, .detail = 2};
-            m->agent_up = open;
             event_domain_agent_lifecycle(&message);
             g_free(message.dom.name);
         }
         machine_save(m);
+    }
+}
+
+struct gone {
+    struct machine *machine;
+    char *alias;
+};
+
+static void device_gone(void *data)
+{
+    struct gone *gone = data;
+    daemon_lock();
+    machine_device_gone(gone->machine, gone->alias);
+    machine_unref(gone->machine);
+    daemon_unlock();
+    g_free(gone->alias);
+    g_free(gone);
+}
+
+static void on_deleted(struct machine *m, const json_t *body)
+{
+    if (*text(body, "device")) {
+        struct gone *gone = g_new(struct gone, 1);
+        *gone = (struct gone){machine_ref(m), g_strdup(text(body, "device"))};
+        daemon_worker(device_gone, gone); /* its backend goes by the monitor */
     }
 }
 
@@ -224,6 +248,7 @@ static const struct {
     {"BLOCK_IO_ERROR", on_io_error},
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
+    {"DEVICE_DELETED", on_deleted},
 };
 
 static void handle(void *data, const char *name, const json_t *body)

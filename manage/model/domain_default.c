@@ -460,6 +460,10 @@ bool domain_def_fill(DomainDef *def, GError **error)
         g_autofree char *base = g_path_get_basename(def->emulator);
         if (g_str_has_prefix(base, "qemu-") || strcmp(base, "kvm") == 0) {
             g_clear_pointer(&def->emulator, g_free); /* ours stands in for it */
+        } else if (strcmp(base, "lodge-vm") != 0) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<emulator>%s</emulator> is not lodge-vm",
+                          def->emulator);
+            return false;
         }
     }
     for (unsigned i = 0; i < xml_count(def->disks); i++) {

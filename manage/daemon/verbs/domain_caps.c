@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What machines can be made of: domain capabilities.  Only what lodge-vm has when it is asked is
+ * named, so that tools do not choose what would be refused.
+ */
+#include "manage/daemon/capabilities.h"
+#include "manage/daemon/machine.h"
+
+#include <string.h>
+
+struct choice {
+    const char *value;
+    const char *device; /* which lodge-vm must have; NULL: always there */
+};
+
+static void put_enum(GString *xml, unsigned depth, const char *name, const struct choice *choices)
+{
+    g_string_append_printf(xml, "%*s<enum name='%s'>\n", (int)depth * 2, "", name);
+    for (; choices->value; choices++) {
+        if (!choices->device || vm_has_device(choices->device)) {
+            g_string_append_printf(xml, "%*s<value>%s</value>\n", (int)depth * 2 + 2, "",
+                                   choices->value);
+        }
+    }
+    g_string_append_printf(xml, "%*s</enum>\n", (int)depth * 2, "");
+}
+
+/* One kind of device with its enums. */
+static const struct {
+    const char *element, *needs;
+    struct {
+        const char *name;
+        struct choice choices[8];
+    } enums[3];
+} kinds[] = {
+    {"disk",
+     NULL,
+     {{"diskDevice", {{"disk"}, {"cdrom"}, {"floppy", "isa-fdc"}}},
+      {"bus",
+       {{"ide", "ide-hd"},
+        {"fdc", "isa-fdc"},
+        {"scsi", "scsi-hd"},
+        {"virtio"},
+        {"usb", "usb-storage"},
+        {"sata", "ich9-ahci"}}},
+      {"model", {{"virtio"}}}}},
+    {"graphics", NULL, {{"type", {{"vnc"}}}}},
+    {"video",
+     NULL,
+     {{"modelType",
+       {{"vga", "VGA"}, {"virtio", "virtio-vga"}, {"none"}, {"bochs", "bochs-display"}}}}},
+    {"hostdev", "vfio-pci", {{NULL}}},
+    {"rng", NULL, {{"model", {{"virtio"}}}, {"backendModel", {{"random"}, {"builtin"}}}}},
+    {"filesystem", "vhost-user-fs-pci", {{NULL}}},
+    {"tpm", "tpm-tis", {{NULL}}},
+    {"redirdev", "usb-redir", {{NULL}}},
+    {"channel", NULL, {{"type", {{"pty"}, {"unix"}}}}},
+};
+
+static const char *const models[] = {
+    "qemu64",
+    "qemu32",
+    "kvm64",
+    "kvm32",
+    "486",
+    "pentium",
+    "pentium2",
+    "pentium3",
+    "Conroe",
+    "Penryn",
+    "Nehalem",
+    "Westmere",
+    "SandyBridge",
+    "IvyBridge",
+    "Haswell",
+    "Broadwell",
+    "Skylake-Client",
+    "Skylake-Server",
+    "Cascadelake-Server",
+    "Icelake-Server",
+    "Opteron_G3",
+    "EPYC",
+    "EPYC-Rome",
+    "EPYC-Milan",
+};
+
+static void put_cpu(GString *xml, bool kvm)
+{
+    g_string_append_printf(xml,
+                           "  <cpu>\n"
+                           "    <mode name='host-passthrough' supported='%s'/>\n"
+                           "    <mode name='maximum' supported='yes'/>\n"
+                           "    <mode name='host-model' supported='yes'>\n"
+                           "      <model fallback='forbid'>qemu64</model>\n"
+                           "    </mode>\n"
+                           "    <mode name='custom' supported='yes'>\n",
+                           kvm ? "yes" : "no");
+    for (unsigned i = 0; i < G_N_ELEMENTS(models); i++) {
+        g_string_append_printf(xml, "      <model usable='unknown' vendor='unknown'>%s</model>\n",
+                               models[i]);
+    }
+    g_string_append(xml, "    </mode>\n  </cpu>\n");
+}
+
+static void put_os(GString *xml)
+{
+    static const char *const codes[] = {"/usr/share/OVMF/OVMF_CODE_4M.fd"};
+    static const struct choice types[] = {{"rom"}, {"pflash"}, {NULL}};
+    static const struct choice both[] = {{"yes"}, {"no"}, {NULL}}, no[] = {{"no"}, {NULL}};
+    static const struct choice efi[] = {{"efi"}, {NULL}}, none[] = {{NULL}};
+    bool have = g_file_test(codes[0], G_FILE_TEST_EXISTS);
+    g_string_append(xml, "  <os supported='yes'>\n");
+    put_enum(xml, 2, "firmware", have ? efi : none);
+    g_string_append(xml, "    <loader supported='yes'>\n");
+    if (have) {
+        g_string_append_printf(xml, "      <value>%s</value>\n", codes[0]);
+    }
+    put_enum(xml, 3, "type", types);
+    put_enum(xml, 3, "readonly", both);
+    put_enum(xml, 3, "secure", no);
+    g_string_append(xml, "    </loader>\n  </os>\n");
+}
+
+static void put_devices(GString *xml)
+{
+    g_string_append(xml, "  <devices>\n");
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if (kinds[i].needs) { /* what may wait: not there, whatever lodge-vm has */
+            g_string_append_printf(xml, "    <%s supported='no'/>\n", kinds[i].element);
+            continue;
+        }
+        g_string_append_printf(xml, "    <%s supported='yes'>\n", kinds[i].element);
+        for (unsigned k = 0; k < G_N_ELEMENTS(kinds[i].enums) && kinds[i].enums[k].name; k++) {
+            put_enum(xml, 3, kinds[i].enums[k].name, kinds[i].enums[k].choices);
+        }
+        g_string_append_printf(xml, "    </%s>\n", kinds[i].element);
+    }
+    g_string_append(xml, "  </devices>\n");
+}
+
+bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_args *args,
+                                          rpc_text *ret, GError **error)
+{
+    (void)call;
+    const char *type = args->virt_type ? *args->virt_type : "qemu";
+    const char *arch = args->arch ? *args->arch : "x86_64";
+    const char *machine = args->machine ? *args->machine : "pc";
+    if (strcmp(arch, "x86_64") != 0 && strcmp(arch, "i686") != 0) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "unable to find any emulator to serve '%s' architecture", arch);
+        return false;
+    }
+    if (strcmp(type, "qemu") != 0 && strcmp(type, "kvm") != 0) {
+        libvirt_error(error, ERR_INVALID_ARG, "unknown virttype: %s", type);
+        return false;
+    }
+    machine = strcmp(machine, "pc") == 0    ? "pc-i440fx-7.2"
+              : strcmp(machine, "q35") == 0 ? "pc-q35-7.2"
+                                            : machine;
+    static const struct choice sources[] = {{"anonymous"}, {"memfd"}, {NULL}};
+    g_autofree char *program = vm_program();
+    g_autoptr(GString) xml = g_string_new("<domainCapabilities>\n");
+    g_string_append_printf(xml, "  <path>%s</path>\n  <domain>%s</domain>\n  <machine>",
+                           program ? program : "/usr/bin/lodge-vm", type);
+    xml_escape(xml, machine);
+    g_string_append_printf(xml,
+                           "</machine>\n  <arch>%s</arch>\n  <vcpu max='255'/>\n"
+                           "  <iothreads supported='no'/>\n",
+                           arch);
+    put_os(xml);
+    put_cpu(xml, strcmp(type, "kvm") == 0);
+    g_string_append(xml, "  <memoryBacking supported='yes'>\n");
+    put_enum(xml, 2, "sourceType", sources);
+    g_string_append(xml, "  </memoryBacking>\n");
+    put_devices(xml);
+    g_string_append(xml,
+                    "  <features>\n    <gic supported='no'/>\n    <vmcoreinfo supported='no'/>\n"
+                    "    <genid supported='no'/>\n    <backingStoreInput supported='no'/>\n"
+                    "    <backup supported='no'/>\n    <sev supported='no'/>\n"
+                    "    <sgx supported='no'/>\n    <hyperv supported='no'/>\n"
+                    "  </features>\n</domainCapabilities>\n");
+    ret->text = g_string_free(g_steal_pointer(&xml), FALSE);
+    return true;
+}

@@ -1,0 +1,471 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Devices that come, change and go, in the definition and in the running machine. */
+#include "manage/daemon/machine.h"
+
+#include <string.h>
+
+/* The disk, interface or other device of @def that @wanted describes; -1 if there is none. */
+static int find_same(DomainDef *def, const struct device_list *list, const void *wanted)
+{
+    GPtrArray *items = list->single ? NULL : *domain_device_array(def, list);
+    const struct device_head *w = wanted;
+    for (unsigned i = 0; i < xml_count(items); i++) {
+        const void *item = items->pdata[i];
+        const struct device_head *h = item;
+        if (list->placed && w->alias && g_strcmp0(w->alias, h->alias) == 0) {
+            return (int)i;
+        }
+        if (list->table == &disk_table) {
+            const struct domain_disk *a = item, *b = wanted;
+            if (strcmp(a->target, b->target) == 0) {
+                return (int)i;
+            }
+        } else if (list->table == &interface_table) {
+            const struct domain_interface *a = item, *b = wanted;
+            if (b->mac && g_ascii_strcasecmp(a->mac, b->mac) == 0) {
+                return (int)i;
+            }
+        } else if (list->placed && w->address && h->address &&
+                   w->address->type == h->address->type && w->address->bus == h->address->bus &&
+                   w->address->slot == h->address->slot &&
+                   w->address->function == h->address->function) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+static bool check_kind(const struct device_list *list, GError **error)
+{
+    if (list->single || list->table == &graphics_table || list->table == &video_table ||
+        list->table == &controller_table || list->table == &audio_table) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "live attach of device '%s' is not supported", list->table->element);
+        return false;
+    }
+    return true;
+}
+
+/* @device into @def with its defaults and a place; taken over on success. */
+static bool add_to(DomainDef *def, const struct device_list *list, void *device, GError **error)
+{
+    if (list->table == &disk_table &&
+        domain_find_disk(def, ((struct domain_disk *)device)->target)) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "target %s already exists",
+                      ((struct domain_disk *)device)->target);
+        return false;
+    }
+    if (list->single) {
+        void **at = (void **)domain_device_array(def, list);
+        if (*at) {
+            libvirt_error(error, ERR_OPERATION_INVALID, "domain already has a %s",
+                          list->table->element);
+            return false;
+        }
+        *at = device;
+    } else {
+        xml_append(list->table, domain_device_array(def, list), device);
+    }
+    if (domain_def_fill(def, error) && domain_def_check(def, error) &&
+        domain_def_place(def, error)) {
+        return true;
+    }
+    if (list->single) {
+        *(void **)domain_device_array(def, list) = NULL;
+    } else {
+        g_ptr_array_remove(*domain_device_array(def, list), device);
+    }
+    return false;
+}
+
+static bool attach_config(Domain *d, const char *xml, GError **error)
+{
+    void *device;
+    g_autoptr(DomainDef) def = domain_config(d, error);
+    const struct device_list *list = def ? domain_device_parse(xml, &device, error) : NULL;
+    if (!list) {
+        return false;
+    }
+    if (!add_to(def, list, device, error)) {
+        xml_free(list->table, device);
+        return false;
+    }
+    return domain_save_config(d, def, error);
+}
+
+/* --- the running machine --- */
+
+static void device_event(Domain *d, const char *alias, bool added)
+{
+    rpc_event_domain_alias message = {.dom = domain_rpc(d), .alias = (char *)alias};
+    if (added) {
+        event_domain_device_added(&message);
+    } else {
+        event_domain_device_removed(&message);
+    }
+    g_free(message.dom.name);
+}
+
+/* lodge-vm is another user: a file that comes later must be its own for the time. */
+static void lend(const struct machine *m, const struct domain_disk *disk)
+{
+    const char *path = disk_path(disk);
+    if (path && m->uid != getuid() && chown(path, m->uid, m->uid) != 0) {
+        daemon_log("%s: cannot be given to the machine: %s", path, g_strerror(errno));
+    }
+}
+
+static bool add_node(struct machine *m, struct domain_disk *disk, GError **error)
+{
+    if (!disk->source || !(disk_path(disk) || disk->source->protocol)) {
+        return true;
+    }
+    disk->source->index = ++m->next_node;
+    lend(m, disk);
+    json_t *node = disk_node(disk, error);
+    if (!node) {
+        return false;
+    }
+    g_autoptr(json_t) got = qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error);
+    return got != NULL;
+}
+
+static void drop_node(struct machine *m, const struct domain_disk *disk)
+{
+    g_autofree char *name = disk_node_name(disk);
+    if (name) {
+        qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", name);
+    }
+}
+
+/* Adds the device of @copy's list @list, the last one, to the machine. */
+static bool plug(struct machine *m, DomainDef *copy, const struct device_list *list, void *device,
+                 GError **error)
+{
+    struct device_head *head = device;
+    domain_def_alias(copy);
+    if (list->table == &disk_table && !add_node(m, device, error)) {
+        return false;
+    }
+    if (list->table == &interface_table) {
+        struct domain_interface *nic = device;
+        g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+        if (nic->type != IFACE_USER) {
+            libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                          "only a user-mode interface can be added to a running machine");
+            return false;
+        }
+        if (!qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s}", "type", "user", "id", id)) {
+            return false;
+        }
+    }
+    if (list->table == &rng_table) {
+        g_autofree char *id = g_strconcat("obj", head->alias, NULL);
+        const struct domain_rng *rng = device;
+        bool file = rng->backend_model == 1;
+        json_t *object =
+            json_pack("{s:s, s:s}", "qom-type", file ? "rng-random" : "rng-builtin", "id", id);
+        if (file) {
+            json_object_set_new(object, "filename",
+                                json_string(rng->backend ? rng->backend : "/dev/urandom"));
+        }
+        g_autoptr(json_t) got = qmp_run(m->qmp, "object-add", object, QMP_TIMEOUT_MS, error);
+        if (!got) {
+            return false;
+        }
+    }
+    json_t *options = device_options(copy, list->table, device, error);
+    g_autoptr(json_t) got =
+        options ? qmp_run(m->qmp, "device_add", options, QMP_TIMEOUT_MS, error) : NULL;
+    if (!got && list->table == &disk_table) {
+        drop_node(m, device);
+    }
+    return got != NULL;
+}
+
+static bool attach_live(Domain *d, const char *xml, GError **error)
+{
+    void *device;
+    g_autoptr(Machine) m = machine_of(d, error);
+    const struct device_list *list = m ? domain_device_parse(xml, &device, error) : NULL;
+    if (!list) {
+        return false;
+    }
+    g_autoptr(DomainDef) copy = domain_def_copy(m->def);
+    if (!check_kind(list, error) || !add_to(copy, list, device, error)) {
+        xml_free(list->table, device);
+        return false;
+    }
+    /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
+    if (!plug(m, copy, list, device, error) || m->ended) {
+        return false;
+    }
+    g_autofree char *alias = list->placed ? g_strdup(((struct device_head *)device)->alias) : NULL;
+    domain_def_free(m->def);
+    m->def = g_steal_pointer(&copy);
+    machine_save(m);
+    device_event(d, alias, true);
+    return true;
+}
+
+static bool attach(const rpc_domain *named, const char *xml, unsigned flags, GError **error)
+{
+    g_autoptr(DomainJob) d = domain_take(named, error);
+    return d && domain_affect(d, &flags, error) &&
+           (!(flags & AFFECT_LIVE) || attach_live(d, xml, error)) &&
+           (!(flags & AFFECT_CONFIG) || attach_config(d, xml, error));
+}
+
+bool verb_domain_attach_device(struct call *call, const rpc_domain_text *args, rpc_none *ret,
+                               GError **error)
+{
+    (void)call, (void)ret;
+    return attach(&args->dom, args->text, AFFECT_LIVE, error);
+}
+
+bool verb_domain_attach_device_flags(struct call *call, const rpc_domain_text_flags *args,
+                                     rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    return attach(&args->dom, args->text, args->flags, error);
+}
+
+/* --- going --- */
+
+enum { UNPLUG_SECONDS = 5 };
+
+static bool missing(const struct device_list *list, GError **error)
+{
+    libvirt_error(error, ERR_DEVICE_MISSING, "no matching device '%s' was found",
+                  list->table->element);
+    return false;
+}
+
+static bool detach_config(Domain *d, const struct device_list *list, const void *wanted,
+                          GError **error)
+{
+    g_autoptr(DomainDef) def = domain_config(d, error);
+    if (!def) {
+        return false;
+    }
+    int at = find_same(def, list, wanted);
+    if (at < 0) {
+        return missing(list, error);
+    }
+    GPtrArray **items = domain_device_array(def, list);
+    xml_free(list->table, g_ptr_array_remove_index(*items, (unsigned)at));
+    return domain_save_config(d, def, error);
+}
+
+/* A device has left the machine: out of the definition, its backend too. */
+static void removed(struct machine *m, const struct device_list *list, unsigned at)
+{
+    GPtrArray **items = domain_device_array(m->def, list);
+    struct device_head *head = g_ptr_array_remove_index(*items, at);
+    g_autofree char *alias = g_strdup(head->alias), *backend = NULL;
+    if (!m->ended) {
+        machine_save(m);
+        device_event(m->domain, alias, false);
+        daemon_wake();
+    }
+    if (list->table == &disk_table) {
+        drop_node(m, (struct domain_disk *)head);
+    } else if (list->table == &interface_table) {
+        backend = g_strconcat("host", alias, NULL);
+        qmp_do(m->qmp, NULL, "netdev_del", "{s:s}", "id", backend);
+    }
+    xml_free(list->table, head);
+}
+
+static int find_alias(DomainDef *def, const struct device_list *list, const char *alias)
+{
+    GPtrArray *items = list->single || !list->placed ? NULL : *domain_device_array(def, list);
+    for (unsigned i = 0; i < xml_count(items); i++) {
+        if (g_strcmp0(((struct device_head *)items->pdata[i])->alias, alias) == 0) {
+            return (int)i;
+        }
+    }
+    return -1;
+}
+
+void machine_device_gone(struct machine *m, const char *alias)
+{
+    for (unsigned i = 0; i < device_list_count; i++) {
+        int at = find_alias(m->def, &device_lists[i], alias);
+        if (at >= 0) {
+            removed(m, &device_lists[i], (unsigned)at);
+            return;
+        }
+    }
+}
+
+static bool detach_live(Domain *d, const struct device_list *list, const void *wanted,
+                        GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m || !check_kind(list, error)) {
+        return false;
+    }
+    int at = find_same(m->def, list, wanted);
+    if (at < 0) {
+        return missing(list, error);
+    }
+    GPtrArray *items = *domain_device_array(m->def, list);
+    g_autofree char *alias = g_strdup(((struct device_head *)items->pdata[at])->alias);
+    if (!qmp_do(m->qmp, error, "device_del", "{s:s}", "id", alias)) {
+        return false;
+    }
+    /* The guest lets go when it wants to, maybe later: DEVICE_DELETED says so. */
+    int64_t until = g_get_monotonic_time() + UNPLUG_SECONDS * (int64_t)G_USEC_PER_SEC;
+    while (!m->ended && find_alias(m->def, list, alias) >= 0 && daemon_wait(until)) {
+    }
+    return true;
+}
+
+static bool detach(const rpc_domain *named, const char *xml, unsigned flags, GError **error)
+{
+    void *wanted;
+    g_autoptr(DomainJob) d = domain_take(named, error);
+    if (!d || !domain_affect(d, &flags, error)) {
+        return false;
+    }
+    const struct device_list *list = domain_device_parse(xml, &wanted, error);
+    if (!list) {
+        return false;
+    }
+    bool ok = (!(flags & AFFECT_LIVE) || detach_live(d, list, wanted, error)) &&
+              (!(flags & AFFECT_CONFIG) || detach_config(d, list, wanted, error));
+    xml_free(list->table, wanted);
+    return ok;
+}
+
+bool verb_domain_detach_device(struct call *call, const rpc_domain_text *args, rpc_none *ret,
+                               GError **error)
+{
+    (void)call, (void)ret;
+    return detach(&args->dom, args->text, AFFECT_LIVE, error);
+}
+
+bool verb_domain_detach_device_flags(struct call *call, const rpc_domain_text_flags *args,
+                                     rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    return detach(&args->dom, args->text, args->flags, error);
+}
+
+/* --- changing: another medium, another link state --- */
+
+static bool change_medium(struct machine *m, struct domain_disk *disk, struct domain_disk *wanted,
+                          bool force, GError **error)
+{
+    char *from = (char *)disk_path(disk), *to = (char *)disk_path(wanted);
+    if (disk->device == DISK_DEVICE_DISK) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "disk device '%s' does not have removable media", disk->target);
+        return false;
+    }
+    if (to) {
+        lend(m, wanted);
+    }
+    bool ok = to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:b}", "id",
+                          disk->alias, "filename", to, "format",
+                          wanted->format ? wanted->format : "raw", "force", force)
+                 : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", "id", disk->alias, "force", force);
+    if (!ok) {
+        return false;
+    }
+    rpc_event_disk_change message = {.dom = domain_rpc(m->domain),
+                                     .old_path = from ? &from : NULL,
+                                     .new_path = to ? &to : NULL,
+                                     .alias = disk->alias,
+                                     .reason = 0};
+    event_domain_disk_change(&message);
+    g_free(message.dom.name);
+    xml_free(&disk_source_table, disk->source);
+    disk->source = g_steal_pointer(&wanted->source);
+    return true;
+}
+
+static bool set_link(struct machine *m, struct domain_interface *nic, int state, GError **error)
+{
+    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+    if (!qmp_do(m->qmp, error, "set_link", "{s:s, s:b}", "name", id, "up", state != LINK_DOWN)) {
+        return false;
+    }
+    nic->link = state;
+    return true;
+}
+
+static bool update_live(Domain *d, const struct device_list *list, void *wanted, bool force,
+                        GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    int at = list->single ? -1 : find_same(m->def, list, wanted);
+    if (at < 0) {
+        return missing(list, error);
+    }
+    void *item = (*domain_device_array(m->def, list))->pdata[at];
+    bool ok = false;
+    if (list->table == &disk_table) {
+        ok = change_medium(m, item, wanted, force, error);
+    } else if (list->table == &interface_table) {
+        ok = set_link(m, item, ((struct domain_interface *)wanted)->link, error);
+    } else {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "live update of device '%s' is not supported", list->table->element);
+    }
+    if (ok && !m->ended) {
+        machine_save(m);
+    }
+    return ok;
+}
+
+static bool update_config(Domain *d, const struct device_list *list, const char *xml,
+                          GError **error)
+{
+    void *wanted;
+    g_autoptr(DomainDef) def = domain_config(d, error);
+    if (!def || !domain_device_parse(xml, &wanted, error)) {
+        return false;
+    }
+    int at = list->single ? -1 : find_same(def, list, wanted);
+    if (at < 0) {
+        xml_free(list->table, wanted);
+        return missing(list, error);
+    }
+    GPtrArray *items = *domain_device_array(def, list);
+    struct device_head *old = items->pdata[at], *fresh = wanted;
+    if (list->placed && !fresh->address) {
+        fresh->address = g_steal_pointer(&old->address);
+    }
+    xml_free(list->table, old);
+    items->pdata[at] = wanted;
+    return domain_def_fill(def, error) && domain_def_check(def, error) &&
+           domain_def_place(def, error) && domain_save_config(d, def, error);
+}
+
+enum { UPDATE_FORCE = 4 };
+
+bool verb_domain_update_device_flags(struct call *call, const rpc_domain_text_flags *args,
+                                     rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    void *wanted;
+    unsigned flags = args->flags;
+    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    if (!d || !domain_affect(d, &flags, error)) {
+        return false;
+    }
+    const struct device_list *list = domain_device_parse(args->text, &wanted, error);
+    if (!list) {
+        return false;
+    }
+    bool ok = (!(flags & AFFECT_LIVE) ||
+               update_live(d, list, wanted, args->flags & UPDATE_FORCE, error)) &&
+              (!(flags & AFFECT_CONFIG) || update_config(d, list, args->text, error));
+    xml_free(list->table, wanted);
+    return ok;
+}

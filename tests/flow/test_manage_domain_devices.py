@@ -1,0 +1,120 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Devices, figures and numbers of machines through lodged: attach and detach, other media, statistics,
+memory, titles and metadata, the monitor, domain capabilities."""
+import os
+import pathlib
+import subprocess
+import unittest
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, UP, machine
+
+IMG = os.environ["LODGE_IMG"]
+
+
+class Devices(manage.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.images = os.path.join(cls.daemon.root, "images")
+        os.mkdir(cls.images)
+        for name, form in (("a", "qcow2"), ("b", "qcow2"), ("one.iso", "raw"), ("two.iso", "raw")):
+            subprocess.run([IMG, "create", "-q", "-f", form, f"{cls.images}/{name}", "8M"], check=True)
+        cls.conn = cls.daemon.connect()
+        cls.dom = cls.conn.defineXML(machine("dev", devices=f"""<console type='pty'/>
+            <disk type='file'><driver name='qemu' type='qcow2'/><source file='{cls.images}/a'/>
+            <target dev='vda' bus='virtio'/></disk>
+            <disk type='file' device='cdrom'><source file='{cls.images}/one.iso'/>
+            <target dev='sda' bus='sata'/></disk>
+            <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
+            <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
+            <interface type='user'><mac address='52:54:00:12:00:01'/><model type='virtio'/></interface>"""))
+        cls.dom.create()
+        cls.console = Console(cls.conn, cls.dom)
+        cls.console.expect(UP)
+        cls.console.expect(b"# ")
+
+    def test_attach_and_detach(self):
+        self.virsh("attach-disk", "dev", f"{self.images}/b", "vdb", "--subdriver", "qcow2", "--live",
+                   "--config")
+        self.assertIn(f"{self.images}/b", self.virsh("domblklist", "dev"))
+        self.assertIn(f"{self.images}/b", self.virsh("domblklist", "dev", "--inactive"))
+        self.assertIn("already exists", self.virsh("attach-disk", "dev", f"{self.images}/b", "vdb",
+                                                   "--live", fails=True))
+        self.virsh("detach-disk", "dev", "vdb", "--live", "--config")
+        manage.until(lambda: "vdb" not in self.virsh("domblklist", "dev"), "vdb is gone")
+        self.assertNotIn("vdb", self.virsh("domblklist", "dev", "--inactive"))
+        self.assertIn("No disk found", self.virsh("detach-disk", "dev", "vdz", fails=True))
+
+    def test_media(self):
+        self.virsh("change-media", "dev", "sda", f"{self.images}/two.iso", "--update", "--live")
+        self.assertIn("two.iso", self.virsh("domblklist", "dev"))
+        self.virsh("change-media", "dev", "sda", "--eject", "--live")
+        self.assertRegex(self.virsh("domblklist", "dev"), r"sda\s+-")
+        self.virsh("change-media", "dev", "sda", f"{self.images}/one.iso", "--insert", "--live")
+
+    def test_link(self):
+        self.virsh("domif-setlink", "dev", "52:54:00:12:00:01", "down")
+        self.assertIn("down", self.virsh("domif-getlink", "dev", "52:54:00:12:00:01"))
+        self.virsh("domif-setlink", "dev", "52:54:00:12:00:01", "up")
+
+    def test_figures(self):
+        self.console.type(b"dd if=/dev/vda of=/dev/null bs=1M count=2; echo re''ad\n")
+        self.console.expect(b"\nread")
+        stats = self.dom.blockStats("vda")
+        self.assertGreaterEqual(stats[1], 2 << 20)
+        self.assertGreaterEqual(self.dom.blockStatsFlags("vda")["rd_bytes"], 2 << 20)
+        self.assertEqual(self.dom.blockInfo("vda")[0], 8 << 20)
+        everything = self.conn.getAllDomainStats()[0][1]
+        self.assertEqual(everything["state.state"], libvirt.VIR_DOMAIN_RUNNING)
+        self.assertEqual(everything["block.0.name"], "vda")
+        self.assertGreaterEqual(everything["block.0.rd.bytes"], 2 << 20)
+        self.assertGreater(everything["cpu.time"], 0)
+        self.assertGreater(self.dom.memoryStats()["rss"], 0)
+        self.assertIn("vcpu.current=1", self.virsh("domstats", "dev"))
+
+    def test_memory(self):
+        self.virsh("setmem", "dev", "100M", "--live")
+        manage.until(lambda: self.dom.info()[2] == 100 << 10, "the balloon is 100 MiB")
+        self.virsh("setmaxmem", "dev", "256M", "--config")
+        self.virsh("setmem", "dev", "200M", "--config")
+        inactive = self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        self.assertIn("<memory unit='KiB'>262144</memory>", inactive)
+        self.assertIn("<currentMemory unit='KiB'>204800</currentMemory>", inactive)
+        self.assertIn("higher than max memory", self.virsh("setmem", "dev", "1G", "--live", fails=True))
+        self.virsh("setvcpus", "dev", "2", "--maximum", "--config")
+        self.assertEqual(self.virsh("vcpucount", "dev", "--maximum", "--config"), "2")
+
+    def test_words(self):
+        self.virsh("desc", "dev", "--title", "a title", "--config", "--live")
+        self.assertEqual(self.virsh("desc", "dev", "--title"), "a title")
+        uri = "urn:test:1"
+        self.assertIn("error", self.virsh("metadata", "dev", uri, fails=True) and "error")
+        self.dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "<x><y/></x>", "t", uri,
+                             libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        self.assertIn("<y/>", self.dom.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri))
+        self.assertIn('xmlns:t="urn:test:1"', self.dom.XMLDesc())
+
+    def test_monitor(self):
+        self.assertIn('"status":"running"',
+                      self.virsh("qemu-monitor-command", "dev", '{"execute":"query-status"}').replace(" ", ""))
+        self.assertIn("running", self.virsh("qemu-monitor-command", "dev", "--hmp", "info status"))
+        self.assertIn("agent is not configured",
+                      self.virsh("qemu-agent-command", "dev", '{"execute":"guest-ping"}', fails=True))
+
+    def test_capabilities(self):
+        for options in ((), ("--machine", "q35"), ("--virttype", "kvm")):
+            text = self.virsh("domcapabilities", *options)
+            self.assertIn("<value>vnc</value>", text)
+            self.assertNotIn("spice", text)
+            file = pathlib.Path(self.daemon.root, "caps.xml")
+            file.write_text(text)
+            p = subprocess.run(["virt-xml-validate", str(file), "domaincaps"], capture_output=True, text=True)
+            self.assertEqual(p.returncode, 0, p.stderr + text)
+
+
+if __name__ == "__main__":
+    unittest.main()
