@@ -271,12 +271,12 @@ static bool change_names(struct qcow2 *q, const struct options *o, bool raw, GEr
             return false;
         }
     }
-    if (!backing && !format) {
-        return true;
+    const struct node *n = q->node;
+    if ((backing && g_strcmp0(backing, n->backing_name)) ||
+        (format && g_strcmp0(format, n->backing_format))) {
+        return bad(error, "Cannot amend the backing file\nYou can use 'qemu-img rebase' instead.");
     }
-    g_autofree char *name = g_strdup(backing ? backing : q->node->backing_name);
-    g_autofree char *fmt = g_strdup(format ? format : q->node->backing_format);
-    return qcow2_set_backing(q->node, name, fmt, error);
+    return true;
 }
 
 bool qcow2_set_backing(struct node *node, const char *name, const char *format, GError **error)

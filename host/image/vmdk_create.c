@@ -180,10 +180,11 @@ static char *make_line(uint64_t sectors, bool flat, const char *path)
 
 char *vmdk_extent_path(const char *path, bool flat, unsigned number)
 {
-    size_t n = strlen(path);
-    int base = (int)(g_str_has_suffix(path, ".vmdk") ? n - 5 : n);
-    return number ? g_strdup_printf("%.*s-%c%03u.vmdk", base, path, flat ? 'f' : 's', number)
-                  : g_strdup_printf("%.*s-flat.vmdk", base, path);
+    const char *slash = strrchr(path, '/'), *dot = strrchr(slash ? slash : path, '.');
+    const char *end = dot ? dot : path + strlen(path);
+    int base = (int)(end - path);
+    return number ? g_strdup_printf("%.*s-%c%03u%s", base, path, flat ? 'f' : 's', number, end)
+                  : g_strdup_printf("%.*s-flat%s", base, path, end);
 }
 
 /* ---- sparse extents ---- */

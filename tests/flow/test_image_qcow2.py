@@ -243,7 +243,9 @@ def test_amend():
     img("amend", "-o", "compat=0.10", "t.qcow2")
     sound("t.qcow2")
     assert sha256_of("t.qcow2", "qcow2") == before
-    img("amend", "-o", "backing_file=,backing_fmt=", "t.qcow2")
+    p = img("amend", "-o", "backing_file=other", "t.qcow2", check=False)
+    assert p.returncode == 1 and b"Cannot amend the backing file" in p.stderr, p
+    img("rebase", "-u", "-b", "", "t.qcow2")
     assert b"backing" not in qemu_img("info", "t.qcow2").stdout
 
 

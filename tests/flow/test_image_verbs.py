@@ -321,6 +321,21 @@ def test_nodes_in_nodes():
     img("check", "-f", "qcow2", "outer.qcow2")
 
 
+def test_names_of_extents():
+    for name in "x", "x.img", "x.vmdk", "x.y.z", "d.e/x", "d.e/x.b":
+        for kind in "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat":
+            both("mkdir d.e", f"$Q create -q -f vmdk -o subformat={kind} {name} 4M && find . | sort && grep -a ^RW {name}")
+
+
+def test_what_scripts_do():
+    """Lines in which ours once was not what a script expects."""
+    make = ["$Q create -q -f qcow2 a.qcow2 64M", "$Q create -q -f qcow2 -b a.qcow2 -F qcow2 b.qcow2",
+            "qemu-io -c 'write -P 8 64k 64k' b.qcow2 >/dev/null"]
+    both(*make, "$Q commit -r 1M b.qcow2", "$Q map b.qcow2 | cut -c 1-30")
+    both(*make, "$Q commit -b a.qcow2 b.qcow2", "$Q map b.qcow2 | cut -c 1-30", "$Q info a.qcow2")
+    both(*make, "$Q amend -o backing_file=foo b.qcow2", "$Q amend -o backing_file=a.qcow2,backing_fmt=qcow2 b.qcow2")
+
+
 def test_block_device():
     """A disk of the host, where a loop device can be had."""
     loop = run("losetup", "--version", check=False).returncode == 0 and os.geteuid() == 0
@@ -407,4 +422,4 @@ if __name__ == "__main__":
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
                  test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets,
-                 test_nodes_in_nodes, test_block_device, test_values_of_options, test_lean, test_help, test_names])
+                 test_nodes_in_nodes, test_names_of_extents, test_what_scripts_do, test_block_device, test_values_of_options, test_lean, test_help, test_names])

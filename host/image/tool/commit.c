@@ -101,7 +101,7 @@ static bool empty(struct node *top, const char *file)
 static bool commit(struct args *args, struct node *top, const char *file, uint64_t rate)
 {
     struct node *base = base_of(top, file, args_get(args, "b"));
-    bool drop = args_has(args, "d") || (base && base != top->backing);
+    bool drop = args_has(args, "d") || args_has(args, "b");
     GError *error = NULL;
     if (!base) {
         return false;

@@ -37,6 +37,7 @@ struct engine {
     bool writing;  /* somebody writes what is .waiting */
     int error;
     uint64_t done;     /* guest bytes whose fate is settled */
+    uint64_t copied;   /* of those: that were data, for .rate */
     int64_t started;   /* us, for .rate */
     size_t packed_max; /* of a unit: what takes more is kept as it is */
     GMutex cut_lock;   /* of the feed and: */
@@ -57,12 +58,12 @@ static void fail(struct engine *e, int error, uint64_t at, bool writing)
     g_mutex_unlock(&e->lock);
 }
 
-/* Sleeps until what has been done would have taken so long at the rate that was asked for. */
-static void keep_rate(const struct engine *e, uint64_t done)
+/* Sleeps until what has been copied would have taken so long at the rate that was asked for. */
+static void keep_rate(const struct engine *e, uint64_t copied)
 {
     const struct copy *c = e->copy;
     if (c->rate) {
-        int64_t due = e->started + (int64_t)((double)done * 1e6 / (double)c->rate);
+        int64_t due = e->started + (int64_t)((double)copied * 1e6 / (double)c->rate);
         int64_t now = g_get_monotonic_time();
         if (due > now) {
             g_usleep((gulong)(due - now));
@@ -75,10 +76,10 @@ static void keep_rate(const struct engine *e, uint64_t done)
 static bool cut(struct engine *e, struct piece *p)
 {
     g_mutex_lock(&e->lock);
-    uint64_t done = e->done;
+    uint64_t copied = e->copied;
     bool more = !e->error;
     g_mutex_unlock(&e->lock);
-    keep_rate(e, done);
+    keep_rate(e, copied);
     g_mutex_lock(&e->cut_lock);
     more = more && !e->ended;
     int error = more ? e->copy->feed->next(e->copy->feed, p) : 0;
@@ -241,6 +242,7 @@ static void settled(struct engine *e, const struct piece *p)
 {
     const struct copy *c = e->copy;
     e->done += p->length;
+    e->copied += p->kind == PIECE_DATA ? p->length : 0;
     if (c->progress) {
         c->progress(e->done, c->progress_of);
     }
