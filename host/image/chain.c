@@ -317,11 +317,37 @@ struct file *file_open_beside(struct node *n, const char *name, bool read_only, 
     return file_open(path, NULL, flags, error);
 }
 
+static bool is_file(const struct file *f, const struct stat *st)
+{
+    struct stat own;
+    return f->cached_fd >= 0 && !fstat(f->cached_fd, &own) && own.st_dev == st->st_dev &&
+           own.st_ino == st->st_ino;
+}
+
 static bool same_file(const struct file *a, const struct file *b)
 {
-    struct stat x, y;
-    return a->cached_fd >= 0 && b->cached_fd >= 0 && !fstat(a->cached_fd, &x) &&
-           !fstat(b->cached_fd, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+    struct stat st;
+    return b->cached_fd >= 0 && !fstat(b->cached_fd, &st) && is_file(a, &st);
+}
+
+static bool endless(GError **error, const char *name, const struct node *n)
+{
+    g_set_error(error, LODGE_ERROR, ELOOP, "Backing file '%s' of '%s' creates an infinite loop.", name,
+                n->file->name);
+    return false;
+}
+
+/* Before it is opened, which our own lock on it would refuse. */
+static bool check_name(const struct node *top, const char *name, GError **error)
+{
+    const char *path = name ? name_local_path(name) : NULL;
+    struct stat st;
+    for (const struct node *n = path && !stat(path, &st) ? top : NULL; n; n = n->backing) {
+        if (is_file(n->file, &st)) {
+            return endless(error, name, n);
+        }
+    }
+    return true;
 }
 
 /* A chain that comes back to a file it has been at would never end. */
@@ -330,9 +356,7 @@ static bool check_loop(const struct node *top, const struct node *last, GError *
     unsigned depth = 0;
     for (const struct node *n = top; n && n != last; n = n->backing) {
         if (same_file(n->file, last->file)) {
-            g_set_error(error, LODGE_ERROR, ELOOP, "Backing file '%s' of '%s' creates an infinite loop.",
-                        last->file->name, n->file->name);
-            return false;
+            return endless(error, last->file->name, n);
         }
         depth++;
     }
@@ -388,7 +412,8 @@ static bool open_below(struct node *top, struct node *last, GError **error)
             return false;
         }
         g_autoptr(json_t) o = options_merge(&how, &why);
-        struct node *next = o ? node_open(path, o, how.flags, &why) : NULL;
+        struct node *next = o && check_name(top, path, &why) ? node_open(path, o, how.flags, &why)
+                                                             : NULL;
         last->backing = next;
         if (!next || !check_loop(top, next, &why)) {
             g_propagate_prefixed_error(error, g_steal_pointer(&why), "Could not open backing file: ");

@@ -84,6 +84,29 @@ def test_info_and_copy():
     assert not os.path.exists(SOCK)
 
 
+def test_two_writers():
+    """Whoever writes keeps others out, of ours and of QEMU's programs; readers with -U get in."""
+    images.need_qemu_img()
+    images.img("create", "-q", "-f", "qcow2", "disk", 4 * MIB)
+    commands = {"ours": ([IMG, "bench", "-q", "-w", "-c", "1", "-f", "qcow2", "disk"],
+                         [IMG, "info", "-U", "disk"]),
+                "QEMU's": (["qemu-img", "bench", "-w", "-c", "1", "-f", "qcow2", "disk"],
+                           ["qemu-img", "info", "-U", "disk"])}
+    for server in ((IMG, "serve", "-t", "-f", "qcow2", "-k", SOCK), ("qemu-nbd", "-t", "-f", "qcow2", "-k",
+                                                                    os.path.abspath(SOCK))):
+        with Serve("disk", program=server, where=()) as s:
+            wait_for(listens, process=s.process)
+            for who, (write, look) in commands.items():
+                p = run(*write, check=False)
+                assert p.returncode == 1 and b"lock" in p.stderr, (server[0], who, p)
+                run(*look)
+                p = run(*[a for a in look if a != "-U"], check=False)
+                assert p.returncode == 1 and b"lock" in p.stderr, (server[0], who, p)
+            s.end()
+        for write, _ in commands.values():
+            run(*write)
+
+
 def test_copy_on_read():
     """What was read once is in the image itself; all that it does not hold is as it was below."""
     images.need_qemu_img()
@@ -579,7 +602,7 @@ def test_refusals():
 if __name__ == "__main__":
     need("nbdinfo", "nbdcopy", "nbdsh", "qemu-io")
     sys.exit(images.main([
-        test_info_and_copy, test_copy_on_read, test_write_through_every_client, test_nbdsh, test_contexts,
+        test_info_and_copy, test_two_writers, test_copy_on_read, test_write_through_every_client, test_nbdsh, test_contexts,
         test_snapshot_options, test_probed_raw_is_guarded, test_detect_zeroes, test_lives,
         test_tcp_and_offset, test_called_qemu_nbd, test_tls_certificates, test_tls_psk,
         test_hostile_handshakes, test_hostile_requests, test_refusals]))

@@ -336,6 +336,36 @@ def test_what_scripts_do():
     both(*make, "$Q amend -o backing_file=foo b.qcow2", "$Q amend -o backing_file=a.qcow2,backing_fmt=qcow2 b.qcow2")
 
 
+def test_chains_that_lead_nowhere():
+    """Backing files that come back, go too deep, or are none: one line, at once."""
+    def below(name, backing, fmt="qcow2"):
+        img("create", "-q", "-f", "qcow2", "-u", "-b", backing, "-F", fmt, name, "1M")
+
+    below("self", "self2")
+    img("rebase", "-u", "-f", "qcow2", "-b", "self", "-F", "qcow2", "self")
+    below("a", "b")
+    below("b", "c")
+    below("c", "a")
+    for i in range(205):
+        below(f"d{i}", f"d{i + 1}")
+    img("create", "-q", "-f", "qcow2", "d205", "1M")
+    os.mkdir("folder")
+    os.mkfifo("fifo")
+    for name, backing in (("none", "nofile"), ("dir", "folder"), ("json", "json:{}"), ("url", "http://127.0.0.1:1/x"),
+                          ("odd", "nosuch:x"), ("pipe", "fifo")):
+        below(name, backing, "raw")
+    for name, words in (("self", b"infinite loop"), ("a", b"infinite loop"), ("d0", b"more than 200"),
+                        ("none", b"No such file"), ("dir", b"regular file"), ("json", b""), ("odd", b"nosuch"),
+                        ("pipe", b"regular file"), ("url", b"")):
+        for verb in (["map"], ["convert", "-O", "raw"], ["bench", "-q", "-w", "-c", "1"]):
+            p = img(verb[0], "-f", "qcow2", *verb[1:], name, *(["out"] if verb[0] == "convert" else []), check=False,
+                    timeout=40)
+            assert p.returncode == 1 and words in p.stderr, (name, verb, p)
+            assert p.stderr.count(b"\n") == 1 and name.encode() in p.stderr, p.stderr
+    img("map", "-f", "qcow2", "d10")  # 196 images
+    assert not os.path.exists("out")
+
+
 def test_block_device():
     """A disk of the host, where a loop device can be had."""
     loop = run("losetup", "--version", check=False).returncode == 0 and os.geteuid() == 0
@@ -422,4 +452,4 @@ if __name__ == "__main__":
     images.main([test_usage, test_raw, test_raw_more, test_create_help, test_create_lines,
                  test_qcow2_info, test_snapshots, test_commit_and_rebase, test_resize_and_amend,
                  test_bitmaps, test_check, test_compare_formats, test_all_formats, test_secrets,
-                 test_nodes_in_nodes, test_names_of_extents, test_what_scripts_do, test_block_device, test_values_of_options, test_lean, test_help, test_names])
+                 test_nodes_in_nodes, test_chains_that_lead_nowhere, test_names_of_extents, test_what_scripts_do, test_block_device, test_values_of_options, test_lean, test_help, test_names])
