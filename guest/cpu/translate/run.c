@@ -159,12 +159,23 @@ static bool is_global(struct vcpu *cpu, uint64_t pc)
 
 /*
  * Code that has run only a few times is interpreted: most of it never comes again, and its
- * translation would cost more time and memory than it gives back.
+ * translation would cost more time and memory than it gives back.  Code that is known to be hot
+ * has to be translated anew at another address, and so is interpreted there at first, if not as
+ * often: short programs are started again and again, at random places.  Now and then these
+ * places are forgotten, or in the end none would be new.
  */
+enum { HEAT_SLOTS = 1 << 16, PLACES_COUNTED = 1 << 17, HOT_AT_PLACE = 3 };
+static uint8_t heat[HEAT_SLOTS], heat_at_place[HEAT_SLOTS];
+
 static uint8_t *times_seen(const uint8_t *host)
 {
-    static uint8_t seen[1 << 16];
-    return &seen[((uintptr_t)host ^ (uintptr_t)host >> 16) & 0xffff];
+    return &heat[((uintptr_t)host ^ (uintptr_t)host >> 16) % HEAT_SLOTS];
+}
+
+static uint8_t *times_seen_at(const uint8_t *host, uint64_t pc)
+{
+    uint64_t h = ((uint64_t)host ^ pc >> 12) * UINT64_C(0x9e3779b97f4a7c15);
+    return &heat_at_place[h >> 48];
 }
 
 void forget_heat(const uint8_t *host)
@@ -172,13 +183,22 @@ void forget_heat(const uint8_t *host)
     *times_seen(host) = 0;
 }
 
-static bool is_cold(const uint8_t *host)
+static bool is_cold(const uint8_t *host, uint64_t pc)
 {
-    uint8_t *n = times_seen(host);
-    if (*n >= bt_hot) {
+    static unsigned counted;
+    uint8_t *n = times_seen(host), *here = times_seen_at(host, pc);
+    if (*n >= bt_hot && *here >= MIN(bt_hot, HOT_AT_PLACE)) {
         return false;
     }
-    ++*n;
+    if (++counted % PLACES_COUNTED == 0) {
+        memset(heat_at_place, 0, sizeof(heat_at_place));
+    }
+    if (*n < bt_hot) {
+        ++*n;
+    }
+    if (*here < HOT_AT_PLACE) {
+        ++*here;
+    }
     return true;
 }
 
@@ -229,7 +249,7 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
     block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
     if (!block) {
         pthread_mutex_unlock(&cache_lock);
-        if (is_cold(at.host)) {
+        if (is_cold(at.host, pc)) {
             *cold = true;
             return NULL;
         }
