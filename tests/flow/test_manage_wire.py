@@ -109,11 +109,14 @@ class Connection(manage.Case):
                 self.fail(f"{name} is open to {may}")
 
     def test_events(self):
-        out = self.virsh("event", "--all", "--timeout", "1")
-        self.assertIn("event loop timed out", out)
-        for kind in ("net-event", "pool-event", "nodedev-event"):
-            self.assertIn("timed out", self.virsh(kind, "--all", "--timeout", "1"))
-        p = subprocess.Popen(["virsh", "-c", self.daemon.uri, "secret-event", "--all", "--timeout", "60"],
+        listeners = [["event", "--all"], ["pool-event", "--event", "refresh"]]
+        listeners += [[kind, "--event", "lifecycle"] for kind in ("net-event", "pool-event", "nodedev-event")]
+        for words in listeners:
+            p = self.daemon.run_virsh(*words, "--timeout", "1")
+            self.assertEqual(p.stderr.strip(), "", words)
+            self.assertIn("timed out", p.stdout)
+        p = subprocess.Popen(["virsh", "-c", self.daemon.uri, "secret-event",
+                              "--event", "lifecycle", "--timeout", "60"],
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self.addCleanup(p.kill)
         conn = self.connect()
