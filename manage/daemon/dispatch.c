@@ -297,7 +297,9 @@ bool dispatch_call(struct client *c, const struct packet_header *h, const uint8_
     struct call on_stack = {.client = c, .verb = v, .h = *h, .nfds = nfds};
     struct call *call = v->where == WORKER ? g_new(struct call, 1) : &on_stack;
     *call = on_stack;
-    memcpy(call->fds, fds, nfds * sizeof(int));
+    if (nfds) {
+        memcpy(call->fds, fds, nfds * sizeof(int));
+    }
     if (!packet_decode(body, n, v->args, &call->args, v->args_size)) {
         memset(&call->args, 0, sizeof(call->args));
         call_clear(call);

@@ -34,7 +34,7 @@ struct packet *packet_new(const struct packet_header *h, const void *body, size_
     }
     *p = (struct packet){.length = PACKET_HEAD + n};
     packet_header_write(p->data, h, p->length);
-    if (body) {
+    if (body && n) {
         memcpy(p->data + PACKET_HEAD, body, n);
     }
     return p;
