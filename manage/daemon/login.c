@@ -6,6 +6,7 @@
 #include "manage/error.h"
 
 #include <gio/gio.h>
+#include <pthread.h>
 #include <sasl/sasl.h>
 #include <unistd.h>
 
@@ -36,10 +37,35 @@ static const sasl_callback_t own_callbacks[] = {
     {SASL_CB_LIST_END, NULL, NULL},
 };
 
+/* Steps of several clients run on threads of their own. */
+static void *mutex_new(void)
+{
+    pthread_mutex_t *m = g_new(pthread_mutex_t, 1);
+    pthread_mutex_init(m, NULL);
+    return m;
+}
+
+static int mutex_lock(void *m)
+{
+    return pthread_mutex_lock(m);
+}
+
+static int mutex_unlock(void *m)
+{
+    return pthread_mutex_unlock(m);
+}
+
+static void mutex_free(void *m)
+{
+    pthread_mutex_destroy(m);
+    g_free(m);
+}
+
 static bool library_started(GError **error)
 {
     static int code = SASL_NOTINIT;
     if (code == SASL_NOTINIT) {
+        sasl_set_mutex(mutex_new, mutex_lock, mutex_unlock, mutex_free);
         code = sasl_server_init(own_callbacks, "libvirt");
     }
     if (code != SASL_OK) {
