@@ -348,11 +348,13 @@ int tap_open(const char *name, bool vnet_header, bool multi, char *taken, GError
     return g_steal_fd(&fd);
 }
 
-int macvtap_open(const char *name, GError **error)
+int macvtap_open(const char *name, bool vnet_header, GError **error)
 {
     enum { ATTEMPTS = 200, PAUSE = 10000000 }; /* devtmpfs or udev makes the node a little later */
     g_autofree char *path = g_strdup_printf("/dev/tap%u", link_index(name));
-    int fd = -1;
+    struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+    req.ifr_flags |= (short)(vnet_header ? IFF_VNET_HDR : 0);
+    autofd int fd = -1;
     for (unsigned i = 0; fd < 0 && i < ATTEMPTS; i++) {
         fd = open(path, O_RDWR | O_CLOEXEC);
         if (fd < 0 && errno != ENOENT) {
@@ -362,10 +364,11 @@ int macvtap_open(const char *name, GError **error)
             nanosleep(&(struct timespec){.tv_nsec = PAUSE}, NULL);
         }
     }
-    if (fd < 0) {
+    if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0) {
         error_set_errno(error, errno, "Unable to open %s of macvtap %s", path, name);
+        return -1;
     }
-    return fd;
+    return g_steal_fd(&fd);
 }
 
 bool address_add(const char *name, int family, const void *address, unsigned prefix, GError **error)

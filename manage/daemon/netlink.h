@@ -43,8 +43,8 @@ bool macvtap_create(const char *name, const char *lower, const char *mode, const
 /* A tap under @name, where "%d" stands for the first free number; -1 with an error.  @taken: at
  * least 16 bytes for the name that it got.  @multi: it may be opened once for each queue. */
 int tap_open(const char *name, bool vnet_header, bool multi, char *taken, GError **error);
-/* The character device of a macvtap. */
-int macvtap_open(const char *name, GError **error);
+/* The character device of a macvtap, whose frames have a header for offloads if @vnet_header. */
+int macvtap_open(const char *name, bool vnet_header, GError **error);
 
 /* @address: 4 bytes (AF_INET) or 16 (AF_INET6). */
 bool address_add(const char *name, int family, const void *address, unsigned prefix,

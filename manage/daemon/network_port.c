@@ -143,7 +143,7 @@ static bool attach_macvtap(const struct port_want *want, const struct plan *plan
     g_strlcpy(out->device, name, sizeof(out->device));
     g_strlcpy(out->mode, plan->mode, sizeof(out->mode));
     for (; out->queues < MAX(want->queues, 1); out->queues++) {
-        int fd = macvtap_open(name, error);
+        int fd = macvtap_open(name, want->vnet_header, error);
         if (fd < 0) {
             return false;
         }

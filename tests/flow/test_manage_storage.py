@@ -449,6 +449,20 @@ class Volumes(manage.Case):
         self.assertIn(":2:", self.virsh("vol-create", "p", self.path("in.xml"), fails=True))
         os.unlink(self.path("in.xml"))
 
+    def test_preallocation(self):
+        self.virsh("vol-create-as", "p", "m.qcow2", "64M", "--format", "qcow2")
+        self.virsh("vol-create-as", "p", "n.qcow2", "64M", "--format", "qcow2", "--prealloc-metadata")
+        self.assertGreater(os.stat(self.path("n.qcow2")).st_size, os.stat(self.path("m.qcow2")).st_size + 32 * MIB)
+        self.assertIn("raw volumes", self.virsh("vol-create-as", "p", "x.raw", "1M", "--prealloc-metadata", fails=True))
+        # What is uploaded decides what the volume is.
+        self.virsh("vol-create-as", "p", "up.raw", "1M", "--allocation", "0")
+        self.virsh("vol-upload", "up.raw", self.path("m.qcow2"), "--pool", "p")
+        xml = self.virsh("vol-dumpxml", "up.raw", "p")
+        self.assertIn("<format type='qcow2'/>", xml)
+        self.assertIn(f"<capacity unit='bytes'>{64 * MIB}</capacity>", xml)
+        for name in ("m.qcow2", "n.qcow2", "up.raw"):
+            self.virsh("vol-delete", name, "p")
+
     def test_backing(self):
         self.virsh("vol-create-as", "p", "base.qcow2", "8M", "--format", "qcow2")
         self.virsh("vol-create-as", "p", "over.qcow2", "8M", "--format", "qcow2",

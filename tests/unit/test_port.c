@@ -10,10 +10,12 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 enum { FRAME = 64, PATIENCE_MS = 60000, QUIET_MS = 100 };
@@ -254,6 +256,9 @@ static void macvtap_reaches_its_device(void **state)
     } else {
         assert_string_equal(port.device, "macvtap0");
         assert_string_equal(port.mode, "bridge");
+        struct ifreq flags;
+        assert_int_equal(ioctl(port.fds[0], TUNGETIFF, &flags), 0);
+        assert_int_equal(flags.ifr_flags & IFF_VNET_HDR, 0);
         port_clear(&port);
         port_detach("macvtap0");
         assert_int_equal(link_index("macvtap0"), 0);
