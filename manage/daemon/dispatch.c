@@ -151,6 +151,7 @@ static int family(const char *name)
         {"connect_secret_", 30},
         {"nwfilter_", 33},
         {"auth_", 7},
+        {"interface_", 26},
         {"connect_node_device_", 22},
     };
     for (unsigned i = 0; name && i < G_N_ELEMENTS(families); i++) {

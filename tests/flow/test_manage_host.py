@@ -55,6 +55,19 @@ class Host(manage.Case):
         self.assertIsNone(conn.nodeDeviceLookupByName("computer").parent())
 
 
+    def test_interfaces(self):
+        names = os.listdir("/sys/class/net")
+        shown = self.virsh("iface-list", "--all")
+        for name in names:
+            if os.path.exists(f"/sys/class/net/{name}/address"):
+                self.assertIn(f" {name} ", shown)
+        xml = self.virsh("iface-dumpxml", "lo")
+        self.assertIn("name='lo'", xml)
+        self.validates(xml, "interface")
+        self.assertEqual(self.virsh("iface-mac", "lo"), "00:00:00:00:00:00")
+        self.assertIn("Interface not found", self.virsh("iface-dumpxml", "../lo", fails=True))
+
+
 SECRET = """<secret ephemeral='no' private='{private}'>
   <description>of &lt;a&gt; disk</description>
   <usage type='volume'>
