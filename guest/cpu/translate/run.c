@@ -737,8 +737,8 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     struct bt_cpu *b = tlb_engine_area(cpu->tlb);
     *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .mxcsr_default = 0x1f80};
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
-        b->jump[mode].at[0].code = exec_of(thunk_at[THUNK_DISPATCH]);
-        b->jump[mode].at[JUMP_PAIR].code = exec_of(thunk_at[THUNK_DISPATCH]);
+        b->jump[mode].at[0].code = exec_of(thunk_at[THUNK_PC_0]);
+        b->jump[mode].at[JUMP_PAIR].code = exec_of(thunk_at[THUNK_PC_0]);
     }
     cpu->priv = b;
     ram_code_written = smc_written;

@@ -180,6 +180,14 @@ static void write_pass(struct code *c, unsigned mode, bool saved)
     emit_jmp(c, thunk_at[THUNK_JUMP_0 + mode]);
 }
 
+/* What the slots of address 0 lead to; S0 may have been used since the look-up. */
+static void write_pc_0(struct code *c)
+{
+    thunk_at[THUNK_PC_0] = c->at;
+    emit_mov_imm(c, S0, 0);
+    emit_jmp(c, thunk_at[THUNK_DISPATCH]);
+}
+
 void thunks_write(struct code *c)
 {
     write_enter(c);
@@ -198,4 +206,5 @@ void thunks_write(struct code *c)
         write_pass(c, mode, false);
         write_pass(c, mode, true);
     }
+    write_pc_0(c);
 }

@@ -428,7 +428,8 @@ enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUN
              THUNK_DISPATCH, THUNK_LINK, THUNK_FP, THUNK_SYSTEM,
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2,
              THUNK_PASS_0, THUNK_PASS_1, THUNK_PASS_2, /* flags in the host's */
-             THUNK_PASS_SAVED_0, THUNK_PASS_SAVED_1, THUNK_PASS_SAVED_2, THUNKS };
+             THUNK_PASS_SAVED_0, THUNK_PASS_SAVED_1, THUNK_PASS_SAVED_2,
+             THUNK_PC_0, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
 /*
