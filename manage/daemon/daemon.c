@@ -10,6 +10,7 @@
 #include "manage/daemon/server.h"
 #include "manage/daemon/settings.h"
 #include "manage/daemon/storage.h"
+#include "manage/daemon/tls.h"
 
 #include <fcntl.h>
 #include <glib-unix.h>
@@ -96,6 +97,21 @@ static gboolean on_signal(void *unused)
     return G_SOURCE_CONTINUE;
 }
 
+static char *config;
+static char **overrides;
+
+/* SIGHUP: new settings and certificates for connections from now on. */
+static gboolean on_reload(void *unused)
+{
+    g_autoptr(GError) error = NULL;
+    (void)unused;
+    daemon_lock();
+    bool ok = settings_read(config, overrides, &error) && (!tls || tls->start(&error));
+    daemon_unlock();
+    daemon_log("%s", ok ? "settings read again" : error->message);
+    return G_SOURCE_CONTINUE;
+}
+
 static bool serve(const struct server_options *options, GError **error)
 {
     autofd int pid = take_pid_file(error);
@@ -105,6 +121,7 @@ static bool serve(const struct server_options *options, GError **error)
     loop = g_main_loop_new(NULL, FALSE);
     g_unix_signal_add(SIGTERM, on_signal, NULL);
     g_unix_signal_add(SIGINT, on_signal, NULL);
+    g_unix_signal_add(SIGHUP, on_reload, NULL);
     signal(SIGPIPE, SIG_IGN);
     dispatch_start();
     daemon_lock();
@@ -138,8 +155,6 @@ int daemon_main(int argc, char **argv)
 {
     gboolean session = FALSE, libvirt_sockets = FALSE, version = FALSE, verbs = FALSE;
     int timeout = 0;
-    g_autofree char *config = NULL;
-    g_auto(GStrv) overrides = NULL;
     g_autofree char *root = NULL;
     const GOptionEntry entries[] = {
         {"root", 0, 0, G_OPTION_ARG_FILENAME, &root, "keep all files and sockets below DIR", "DIR"},

@@ -72,7 +72,7 @@ static bool read_override(const char *text, GError **error)
     return set(group, key, equals + 1, error);
 }
 
-bool settings_read(const char *path, char **overrides, GError **error)
+static bool read_all(const char *path, char **overrides, GError **error)
 {
     if (!read_file(path, error)) {
         g_prefix_error(error, "%s: ", path);
@@ -84,6 +84,24 @@ bool settings_read(const char *path, char **overrides, GError **error)
         }
     }
     return true;
+}
+
+bool settings_read(const char *path, char **overrides, GError **error)
+{
+    char *old[G_N_ELEMENTS(rows)];
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        old[i] = g_steal_pointer(&rows[i].value);
+    }
+    bool ok = read_all(path, overrides, error);
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        if (!ok) {
+            char *half_new = rows[i].value;
+            rows[i].value = old[i];
+            old[i] = half_new;
+        }
+        g_free(old[i]);
+    }
+    return ok;
 }
 
 const char *setting(const char *group, const char *key)

@@ -4,7 +4,10 @@
 #include <glib.h>
 #include <stdbool.h>
 
-/* schema/lodged.def: from lodged.conf, then from -o options, which win. */
+/*
+ * schema/lodged.def: from lodged.conf, then from -o options, which win.  Once more with the
+ * daemon lock held; after an error all is as before.
+ */
 bool settings_read(const char *path, char **overrides, GError **error);
 /* Never NULL. */
 const char *setting(const char *group, const char *key);

@@ -15,6 +15,7 @@ struct tls {
 };
 
 static gnutls_certificate_credentials_t credentials;
+static GSList *retired; /* by a reload; sessions may still use them */
 
 /* GnuTLS names no file in its errors. */
 static bool loaded(int code, const char *path, GError **error)
@@ -25,15 +26,11 @@ static bool loaded(int code, const char *path, GError **error)
     return code >= 0;
 }
 
-static bool tls_start(GError **error)
+static bool load(gnutls_certificate_credentials_t into, GError **error)
 {
     const char *ca = setting("tls", "ca"), *certificate = setting("tls", "certificate");
     const char *key = setting("tls", "key");
-    int code = gnutls_certificate_allocate_credentials(&credentials);
-    if (!loaded(code, "TLS", error)) {
-        return false;
-    }
-    code = gnutls_certificate_set_x509_trust_file(credentials, ca, GNUTLS_X509_FMT_PEM);
+    int code = gnutls_certificate_set_x509_trust_file(into, ca, GNUTLS_X509_FMT_PEM);
     if (!loaded(code, ca, error)) {
         return false;
     }
@@ -41,8 +38,30 @@ static bool tls_start(GError **error)
         error_set_errno(error, errno, "%s", key);
         return false;
     }
-    code = gnutls_certificate_set_x509_key_file(credentials, certificate, key, GNUTLS_X509_FMT_PEM);
+    code = gnutls_certificate_set_x509_key_file(into, certificate, key, GNUTLS_X509_FMT_PEM);
     return loaded(code, certificate, error);
+}
+
+static bool tls_start(GError **error)
+{
+    gnutls_certificate_credentials_t fresh;
+    if (!loaded(gnutls_certificate_allocate_credentials(&fresh), "TLS", error)) {
+        return false;
+    }
+    if (!load(fresh, error)) {
+        gnutls_certificate_free_credentials(fresh);
+        return false;
+    }
+    if (credentials) {
+        retired = g_slist_prepend(retired, credentials);
+    }
+    credentials = fresh;
+    return true;
+}
+
+static void free_credentials(void *old)
+{
+    gnutls_certificate_free_credentials(old);
 }
 
 static void tls_stop(void)
@@ -51,6 +70,7 @@ static void tls_stop(void)
         gnutls_certificate_free_credentials(credentials);
         credentials = NULL;
     }
+    g_slist_free_full(g_steal_pointer(&retired), free_credentials);
 }
 
 static void tls_free(struct tls *t)

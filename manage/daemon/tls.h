@@ -18,7 +18,7 @@ enum tls_step { TLS_FAILED, TLS_WANTS_READ, TLS_WANTS_WRITE, TLS_DONE };
  * tls.listen is set.
  */
 struct tls_module {
-    /* Loads the files that the settings name. */
+    /* Loads the files that the settings name; again after they changed. */
     bool (*start)(GError **error);
     void (*stop)(void);
     struct tls *(*create)(int fd);

@@ -4,6 +4,7 @@ import grp
 import os
 import platform
 import shutil
+import signal
 import socket
 import ssl
 import struct
@@ -346,7 +347,11 @@ class Network(unittest.TestCase):
         port, f = free_port(), self.folder
         options = ["-o", f"tls.listen=127.0.0.1:{port}", "-o", f"tls.ca={f}/cacert.pem",
                    "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem"]
-        with Daemon(*options, "-o", "tls.allow=*CN=friend*;*CN=nobody*") as daemon:
+        root = tempfile.mkdtemp(prefix="lodge-d-", dir=f)
+        os.makedirs(root + "/etc")
+        with open(root + "/etc/lodged.conf", "w") as conf:
+            conf.write("[tls]\nallow = *CN=friend*;*CN=nobody*\n")
+        with Daemon(*options, root=root) as daemon:
             uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("friend")
             self.assertEqual(daemon.virsh("hostname", uri=uri), platform.node())
             import libvirt
@@ -370,6 +375,15 @@ class Network(unittest.TestCase):
                         if s.recv(1) == b"":
                             raise ConnectionError
             self.assertIn("not trusted", daemon.log())
+            conf = daemon.root + "/etc/lodged.conf"
+            for text, word in (("[tls]\nallow = *CN=stranger*\n", "settings read again"), ("[tls\n", "lodged.conf")):
+                at = len(daemon.log())
+                os.makedirs(os.path.dirname(conf), exist_ok=True)
+                with open(conf, "w") as f2:
+                    f2.write(text)
+                daemon.process.send_signal(signal.SIGHUP)
+                until(lambda: word in daemon.log()[at:], "the daemon's answer to SIGHUP")
+            daemon.virsh("hostname", uri=uri)  # the stranger, who is on the list now
             conn.getInfo()
             conn.close()
             idle.close()
