@@ -442,6 +442,7 @@ static void load_all(const char *folder)
         d->persistent = true;
         d->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
         d->managed_save = g_file_test(saved, G_FILE_TEST_EXISTS);
+        domain_count_snapshots(d);
         summarize(d, def);
     }
 }

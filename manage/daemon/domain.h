@@ -138,6 +138,9 @@ bool domain_rename(Domain *d, const char *name, GError **error);
 void domain_settle(Domain *d);
 /* Paths of what belongs to a machine. */
 char *domain_managed_save_path(const Domain *d);
+/* verbs/domain_snapshot.c: counts its snapshots into .snapshots; removes what is known of them. */
+void domain_count_snapshots(Domain *d);
+void domain_forget_snapshots(Domain *d);
 
 void domain_event(Domain *d, enum lifecycle_event event, int detail);
 void domain_set_state(Domain *d, enum domain_state state, int reason);

@@ -115,6 +115,55 @@ class Devices(manage.Case):
             p = subprocess.run(["virt-xml-validate", str(file), "domaincaps"], capture_output=True, text=True)
             self.assertEqual(p.returncode, 0, p.stderr + text)
 
+class Snapshots(manage.Case):
+    def setUp(self):
+        self.image = os.path.join(self.daemon.root, "snap.qcow2")
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", self.image, "8M"], check=True)
+        os.chmod(self.image, 0o600)
+        self.conn = self.connect()
+        self.dom = self.conn.defineXML(machine("snap", devices=f"""<console type='pty'/>
+            <disk type='file'><driver name='qemu' type='qcow2'/><source file='{self.image}'/>
+            <target dev='vda' bus='virtio'/></disk>"""))
+        self.addCleanup(self.dom.undefineFlags, libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+
+    def test_off(self):
+        self.virsh("snapshot-create-as", "snap", "one", "the first")
+        self.virsh("snapshot-create-as", "snap", "two")
+        self.assertEqual(self.virsh("snapshot-current", "snap", "--name"), "two")
+        self.assertEqual(self.virsh("snapshot-parent", "snap", "two"), "one")
+        self.assertRegex(self.virsh("snapshot-list", "snap"), r"one .*shutoff\s*\n\s*two .*shutoff")
+        self.assertIn("+- two", self.virsh("snapshot-list", "snap", "--tree"))
+        self.assertIn("<description>the first</description>",
+                      self.virsh("snapshot-dumpxml", "snap", "one"))
+        self.assertIn("already exists", self.virsh("snapshot-create-as", "snap", "one", fails=True))
+        self.assertIn("with 2 snapshots", self.virsh("undefine", "snap", fails=True))
+        self.virsh("snapshot-revert", "snap", "one")
+        self.assertEqual(self.virsh("snapshot-current", "snap", "--name"), "one")
+        self.virsh("snapshot-delete", "snap", "one", "--children")
+        self.assertEqual(self.virsh("snapshot-list", "snap", "--name"), "")
+        out = subprocess.run([IMG, "snapshot", "-l", self.image], capture_output=True, text=True).stdout
+        self.assertNotIn("one", out)
+        self.assertIn("no domain snapshot", self.virsh("snapshot-info", "snap", "one", fails=True).lower())
+
+    def test_running(self):
+        self.dom.create()
+        self.addCleanup(self.dom.destroy)
+        console = Console(self.conn, self.dom)
+        console.expect(UP)
+        console.expect(b"# ")
+        console.type(b"word=before\n")
+        console.expect(b"# ")
+        self.virsh("snapshot-create-as", "snap", "live")
+        self.assertRegex(self.virsh("snapshot-list", "snap"), r"live .*running")
+        console.type(b"word=after; echo se''t\n")
+        console.expect(b"\nset")
+        self.virsh("snapshot-revert", "snap", "live")
+        self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        console.type(b"\necho it-is-$word\n")
+        console.expect(b"it-is-before")
+        self.virsh("snapshot-delete", "snap", "live")
+        self.assertEqual(self.virsh("snapshot-list", "snap", "--name"), "")
+
 
 if __name__ == "__main__":
     unittest.main()

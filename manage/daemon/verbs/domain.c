@@ -431,6 +431,9 @@ static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
     if (nvram && (flags & UNDEFINE_NVRAM)) {
         unlink(def->nvram);
     }
+    if (!domain_active(d)) {
+        domain_forget_snapshots(d);
+    }
     return domain_undefine(d, error);
 }
 

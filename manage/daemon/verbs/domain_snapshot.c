@@ -1,0 +1,704 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Snapshots inside qcow2 images: of a machine that is off its disks, of a running one its memory
+ * too.  What is known of each is a file DAEMON_VAR/qemu/snapshot/MACHINE/NAME.xml.
+ *
+ * Spec: libvirt, "Snapshot XML format".
+ */
+#include "manage/daemon/machine.h"
+#include "manage/daemon/run.h"
+
+#include <glib/gstdio.h>
+#include <string.h>
+
+enum { JOB_MINUTES = 30, IMAGE_SECONDS = 600 };
+
+struct snapshot_disk {
+    char *name;
+    int snapshot;
+};
+struct snapshot {
+    char *name, *description, *parent, *domain;
+    int state, memory;
+    int64_t created, current;
+    GPtrArray *disks;
+};
+static const char *const state_words[] = {NULL,      "running",       "paused",
+                                          "shutoff", "disk-snapshot", NULL};
+enum { SNAP_RUNNING = 1, SNAP_PAUSED, SNAP_SHUTOFF };
+static const struct xml_row disk_rows[] = {
+    XML_TEXT(struct snapshot_disk, name, "@name", XML_REQUIRED),
+    XML_ENUM(struct snapshot_disk, snapshot, "@snapshot", snapshot_words, 0),
+};
+static const struct xml_table snapshot_disk_table =
+    XML_TABLE("disk", struct snapshot_disk, disk_rows);
+static const struct xml_row rows[] = {
+    XML_TEXT(struct snapshot, name, "name", 0),
+    XML_TEXT(struct snapshot, description, "description", 0),
+    XML_ENUM(struct snapshot, state, "state", state_words, 0),
+    XML_TEXT(struct snapshot, parent, "parent/name", 0),
+    XML_INT(struct snapshot, created, "creationTime", 0),
+    XML_ENUM(struct snapshot, memory, "memory/@snapshot", snapshot_words, 0),
+    XML_LIST(struct snapshot, disks, "disks/disk", &snapshot_disk_table, 0),
+    XML_RAW(struct snapshot, domain, "domain", 0),
+    XML_INT(struct snapshot, current, "active", 0),
+};
+static const struct xml_table snapshot_table = XML_TABLE("domainsnapshot", struct snapshot, rows);
+
+static void free_snapshot(void *s)
+{
+    xml_free(&snapshot_table, s);
+}
+
+typedef struct snapshot Snapshot;
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(Snapshot, free_snapshot)
+
+/* --- files --- */
+
+static char *folder_of(const Domain *d)
+{
+    return daemon_path(DAEMON_VAR, "qemu", "snapshot", d->name, NULL);
+}
+
+/* All of @d, by name. */
+static GPtrArray *load_all(const Domain *d)
+{
+    GPtrArray *all = g_ptr_array_new_with_free_func(free_snapshot);
+    g_autofree char *folder = folder_of(d);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *file;
+    while (dir && (file = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, file, NULL), *text = NULL;
+        Snapshot *s = g_str_has_suffix(file, ".xml") && g_file_get_contents(path, &text, NULL, NULL)
+                          ? xml_read_text(&snapshot_table, text, "snapshot", 0, NULL)
+                          : NULL;
+        if (s) {
+            g_ptr_array_add(all, s);
+        }
+    }
+    return all;
+}
+
+void domain_count_snapshots(Domain *d)
+{
+    g_autoptr(GPtrArray) all = load_all(d);
+    d->snapshots = all->len;
+}
+
+static bool store(Domain *d, const Snapshot *s, GError **error)
+{
+    g_autofree char *file = g_strconcat(s->name, ".xml", NULL);
+    g_autofree char *path =
+        daemon_path_make(DAEMON_VAR, 0700, error, "qemu", "snapshot", d->name, file, NULL);
+    g_autofree char *text = xml_write_text(&snapshot_table, s, 0);
+    return path && daemon_write_file(path, text, -1, 0600, error);
+}
+
+static void forget(Domain *d, const char *name)
+{
+    g_autofree char *file = g_strconcat(name, ".xml", NULL), *folder = folder_of(d);
+    g_autofree char *path = g_build_filename(folder, file, NULL);
+    g_unlink(path);
+    domain_count_snapshots(d);
+}
+
+void domain_forget_snapshots(Domain *d)
+{
+    g_autoptr(GPtrArray) all = load_all(d);
+    for (unsigned i = 0; i < all->len; i++) {
+        forget(d, ((Snapshot *)all->pdata[i])->name);
+    }
+    g_autofree char *folder = folder_of(d);
+    g_rmdir(folder);
+}
+
+static Snapshot *find(const GPtrArray *all, const char *name)
+{
+    for (unsigned i = 0; name && i < all->len; i++) {
+        Snapshot *s = all->pdata[i];
+        if (strcmp(s->name, name) == 0) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static Snapshot *find_current(const GPtrArray *all)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        Snapshot *s = all->pdata[i];
+        if (s->current == 1) {
+            return s;
+        }
+    }
+    return NULL;
+}
+
+static Snapshot *need(const GPtrArray *all, const char *name, GError **error)
+{
+    Snapshot *s = find(all, name);
+    if (!s) {
+        libvirt_error(error, ERR_NO_DOMAIN_SNAPSHOT, "no domain snapshot with matching name '%s'",
+                      name);
+    }
+    return s;
+}
+
+/* Makes @name (NULL: none) the current one. */
+static bool make_current(Domain *d, GPtrArray *all, const char *name, GError **error)
+{
+    for (unsigned i = 0; i < all->len; i++) {
+        Snapshot *s = all->pdata[i];
+        int64_t now = name && strcmp(s->name, name) == 0;
+        if ((s->current == 1) != now) {
+            s->current = now;
+            if (!store(d, s, error)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* --- images --- */
+
+/* The disks that a snapshot is of; NULL with an error if one of them cannot hold it. */
+static GPtrArray *disks_of(const DomainDef *def, GError **error)
+{
+    g_autoptr(GPtrArray) disks = g_ptr_array_new();
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        struct domain_disk *disk = def->disks->pdata[i];
+        if (disk->readonly || disk->device != DISK_DEVICE_DISK || disk->snapshot == 1) {
+            continue;
+        }
+        if (strcmp(disk->format, "qcow2") != 0) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "internal snapshot for disk %s unsupported for storage type %s",
+                          disk->target, disk->format);
+            return NULL;
+        }
+        g_ptr_array_add(disks, disk);
+    }
+    return g_steal_pointer(&disks);
+}
+
+/* `lodge-img snapshot OPTION NAME` on every disk of a machine that is off; gives up the lock. */
+static bool on_images(const DomainDef *def, const char *option, const char *name, GError **error)
+{
+    g_autoptr(GPtrArray) disks = disks_of(def, error);
+    g_autofree char *program = daemon_program("lodge-img");
+    bool ok = disks != NULL;
+    for (unsigned i = 0; ok && i < disks->len; i++) {
+        const char *argv[] = {program, "snapshot", option, name, disk_path(disks->pdata[i]), NULL};
+        daemon_unlock();
+        ok = run_program(argv, NULL, IMAGE_SECONDS, NULL, NULL, error);
+        daemon_lock();
+    }
+    return ok;
+}
+
+static bool job_over(struct machine *m, const char *id, GError **error)
+{
+    int64_t until = g_get_monotonic_time() + JOB_MINUTES * 60 * (int64_t)G_USEC_PER_SEC;
+    for (;;) {
+        g_autoptr(json_t) jobs = qmp_run(m->qmp, "query-jobs", NULL, QMP_TIMEOUT_MS, error);
+        size_t i;
+        json_t *job;
+        if (!jobs || g_get_monotonic_time() > until) {
+            return false;
+        }
+        bool there = false;
+        json_array_foreach(jobs, i, job)
+        {
+            const char *status = json_string_value(json_object_get(job, "status"));
+            if (g_strcmp0(json_string_value(json_object_get(job, "id")), id) != 0) {
+                continue;
+            }
+            there = true;
+            if (g_strcmp0(status, "concluded") == 0) {
+                const char *bad = json_string_value(json_object_get(job, "error"));
+                if (bad) {
+                    libvirt_error(error, ERR_OPERATION_FAILED, "%s", bad);
+                }
+                qmp_do(m->qmp, NULL, "job-dismiss", "{s:s}", "id", id);
+                return bad == NULL;
+            }
+        }
+        if (!there) {
+            return true;
+        }
+        daemon_wait(g_get_monotonic_time() + 10000);
+    }
+}
+
+/* snapshot-save, -load or -delete of a running machine. */
+static bool on_machine(struct machine *m, const char *command, const char *name, GError **error)
+{
+    g_autoptr(GPtrArray) disks = disks_of(m->def, error);
+    if (!disks) {
+        return false;
+    }
+    if (!disks->len) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "a running machine without a qcow2 disk has no place for its memory");
+        return false;
+    }
+    json_t *nodes = json_array(), *first = NULL;
+    for (unsigned i = 0; i < disks->len; i++) {
+        g_autofree char *node = disk_node_name(disks->pdata[i]);
+        json_array_append_new(nodes, json_string(node));
+    }
+    first = json_incref(json_array_get(nodes, 0));
+    json_t *args =
+        json_pack("{s:s, s:s, s:o}", "job-id", "snapshot", "tag", name, "devices", nodes);
+    if (strcmp(command, "snapshot-delete") != 0) {
+        json_object_set(args, "vmstate", first);
+    }
+    json_decref(first);
+    g_autoptr(json_t) got = qmp_run(m->qmp, command, args, QMP_TIMEOUT_MS, error);
+    return got && job_over(m, "snapshot", error);
+}
+
+/* --- making --- */
+
+enum {
+    CREATE_REDEFINE = 1,
+    CREATE_CURRENT = 2,
+    CREATE_NO_METADATA = 4,
+    CREATE_HALT = 8,
+    CREATE_DISK_ONLY = 16,
+    CREATE_ATOMIC = 128,
+    CREATE_VALIDATE = 512,
+};
+enum {
+    CREATE_KNOWN = CREATE_HALT | CREATE_ATOMIC | CREATE_VALIDATE | CREATE_REDEFINE | CREATE_CURRENT
+};
+
+static bool check_new(const Snapshot *s, const GPtrArray *all, unsigned flags, GError **error)
+{
+    bool external = s->memory == 3 || (flags & CREATE_DISK_ONLY);
+    for (unsigned i = 0; i < xml_count(s->disks); i++) {
+        external |= ((struct snapshot_disk *)s->disks->pdata[i])->snapshot == 3;
+    }
+    if (external || (flags & ~CREATE_KNOWN)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      external ? "external snapshots are not supported"
+                               : "flags 0x%x are not supported",
+                      flags & ~CREATE_KNOWN);
+        return false;
+    }
+    if (!*s->name || strchr(s->name, '/') || s->name[0] == '.' || strlen(s->name) > 200) {
+        libvirt_error(error, ERR_XML, "invalid snapshot name '%.210s'", s->name);
+        return false;
+    }
+    if (find(all, s->name) && !(flags & CREATE_REDEFINE)) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "domain snapshot %s already exists", s->name);
+        return false;
+    }
+    return true;
+}
+
+/* Everything inside <domain> of the definition that the snapshot is of. */
+static char *inside_domain(const DomainDef *def)
+{
+    g_autofree char *text = domain_def_format(def, 0);
+    const char *from = strchr(text, '>'), *to = g_strrstr(text, "</domain>");
+    return g_strstrip(g_strndup(from + 1, (size_t)(to - from - 1)));
+}
+
+static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
+{
+    g_autoptr(DomainDef) def = domain_def_of(d, true, error);
+    if (!def || (flags & CREATE_REDEFINE)) {
+        return def != NULL;
+    }
+    bool up = domain_active(d);
+    s->created = g_get_real_time() / G_USEC_PER_SEC;
+    s->state = !up ? SNAP_SHUTOFF : d->state == STATE_RUNNING ? SNAP_RUNNING : SNAP_PAUSED;
+    s->memory = up ? 2 : 1; /* internal, no */
+    s->domain = inside_domain(def);
+    if (!up) {
+        return on_images(def, "-c", s->name, error);
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    return m && on_machine(m, "snapshot-save", s->name, error) &&
+           (!(flags & CREATE_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
+}
+
+static void give(rpc_snapshot *out, const Domain *d, const char *name)
+{
+    out->name = g_strdup(name);
+    out->dom = domain_rpc(d);
+}
+
+bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_flags *args,
+                                     rpc_snapshot_ret *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    g_autoptr(Snapshot) s =
+        d ? xml_read_text(&snapshot_table, args->text, "domain_snapshot", 0, error) : NULL;
+    if (!s) {
+        return false;
+    }
+    if (!d->persistent) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "cannot halt or snapshot a transient domain");
+        return false;
+    }
+    g_autoptr(GPtrArray) all = load_all(d);
+    if (!s->name) {
+        s->name = g_strdup_printf("%ld", (long)(g_get_real_time() / G_USEC_PER_SEC));
+    }
+    if (!check_new(s, all, args->flags, error) || !make(d, s, args->flags, error)) {
+        return false;
+    }
+    const Snapshot *above = find_current(all);
+    if (above && !(args->flags & CREATE_REDEFINE)) {
+        s->parent = g_strdup(above->name);
+    }
+    if (!make_current(d, all, NULL, error)) {
+        return false;
+    }
+    s->current = 1;
+    bool ok = store(d, s, error);
+    domain_count_snapshots(d);
+    give(&ret->snap, d, s->name);
+    return ok;
+}
+
+/* --- going back --- */
+
+static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **error)
+{
+    enum { REVERT_RUNNING = 1, REVERT_PAUSED = 2 };
+    bool run = flags & REVERT_RUNNING  ? true
+               : flags & REVERT_PAUSED ? false
+                                       : s->state == SNAP_RUNNING;
+    g_autoptr(DomainDef) def = domain_config(d, error);
+    if (!def) {
+        return false;
+    }
+    if (s->state == SNAP_SHUTOFF) {
+        if (domain_active(d) && !machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error)) {
+            return false;
+        }
+        const struct machine_start how = {.flags = run ? 0 : START_PAUSED,
+                                          .incoming_fd = -1,
+                                          .event_detail = 3,
+                                          .running_reason = RUNNING_FROM_SNAPSHOT};
+        return on_images(def, "-a", s->name, error) &&
+               (!(flags & 3) || machine_start(d, def, &how, error));
+    }
+    if (!domain_active(d)) {
+        const struct machine_start how = {.flags = START_PAUSED,
+                                          .incoming_fd = -1,
+                                          .event_detail = 3,
+                                          .running_reason = RUNNING_FROM_SNAPSHOT};
+        if (!machine_start(d, def, &how, error)) {
+            return false;
+        }
+    } else if (d->state == STATE_RUNNING && !machine_pause(d, PAUSED_FROM_SNAPSHOT, error)) {
+        return false;
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    return m && on_machine(m, "snapshot-load", s->name, error) &&
+           (!run || machine_resume(d, RUNNING_FROM_SNAPSHOT, error));
+}
+
+bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags *args,
+                                    rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    g_autoptr(DomainJob) d = domain_take(&args->snap.dom, error);
+    if (!d) {
+        return false;
+    }
+    g_autoptr(GPtrArray) all = load_all(d);
+    const Snapshot *s = need(all, args->snap.name, error);
+    return s && revert_to(d, s, args->flags, error) && make_current(d, all, s->name, error);
+}
+
+/* --- deleting --- */
+
+enum { DELETE_CHILDREN = 1, DELETE_METADATA = 2, DELETE_CHILDREN_ONLY = 4 };
+
+static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned flags, GError **error)
+{
+    if (!(flags & DELETE_METADATA)) {
+        g_autoptr(DomainDef) def = domain_def_of(d, true, error);
+        g_autoptr(Machine) m = def && domain_active(d) ? machine_of(d, error) : NULL;
+        if (!def || !(m ? on_machine(m, "snapshot-delete", s->name, error)
+                        : on_images(def, "-d", s->name, error))) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < all->len; i++) { /* its children go up to its parent */
+        Snapshot *child = all->pdata[i];
+        if (g_strcmp0(child->parent, s->name) == 0) {
+            g_free(child->parent);
+            child->parent = g_strdup(s->parent);
+            if (!store(d, child, error)) {
+                return false;
+            }
+        }
+    }
+    if (s->current == 1 && s->parent && !make_current(d, all, s->parent, error)) {
+        return false;
+    }
+    forget(d, s->name);
+    return true;
+}
+
+/* Deletes what is below @name, deepest first. */
+static bool delete_below(Domain *d, const char *name, unsigned flags, GError **error)
+{
+    for (;;) {
+        g_autoptr(GPtrArray) all = load_all(d);
+        const Snapshot *child = NULL;
+        for (unsigned i = 0; i < all->len && !child; i++) {
+            Snapshot *s = all->pdata[i];
+            child = g_strcmp0(s->parent, name) == 0 ? s : NULL;
+        }
+        if (!child) {
+            return true;
+        }
+        if (!delete_below(d, child->name, flags, error) ||
+            !delete_one(d, all, child, flags, error)) {
+            return false;
+        }
+    }
+}
+
+bool verb_domain_snapshot_delete(struct call *call, const rpc_snapshot_flags *args, rpc_none *ret,
+                                 GError **error)
+{
+    (void)call, (void)ret;
+    g_autoptr(DomainJob) d = domain_take(&args->snap.dom, error);
+    if (!d) {
+        return false;
+    }
+    if ((args->flags & (DELETE_CHILDREN | DELETE_CHILDREN_ONLY)) &&
+        !delete_below(d, args->snap.name, args->flags, error)) {
+        return false;
+    }
+    g_autoptr(GPtrArray) all = load_all(d);
+    const Snapshot *s = need(all, args->snap.name, error);
+    return s && ((args->flags & DELETE_CHILDREN_ONLY) || delete_one(d, all, s, args->flags, error));
+}
+
+/* --- questions --- */
+
+enum { LIST_ROOTS_OR_DESCENDANTS = 1, LIST_METADATA = 2 };
+
+/* Whether @s is below @top: directly, or however deep with @deep; @top NULL: has no parent. */
+static bool is_below(const GPtrArray *all, const Snapshot *s, const char *top, bool deep)
+{
+    for (unsigned depth = 0; depth <= all->len; depth++) {
+        if (g_strcmp0(s->parent, top) == 0) {
+            return true;
+        }
+        s = deep ? find(all, s->parent) : NULL;
+        if (!s) {
+            return false;
+        }
+    }
+    return false;
+}
+
+/* Names of the snapshots of @d, all or those below @top. */
+static GPtrArray *names_of(const Domain *d, const char *top, unsigned flags)
+{
+    GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GPtrArray) all = load_all(d);
+    bool first = flags & LIST_ROOTS_OR_DESCENDANTS;
+    for (unsigned i = 0; i < all->len; i++) {
+        const Snapshot *s = all->pdata[i];
+        if (top ? is_below(all, s, top, first) : !first || !s->parent) {
+            g_ptr_array_add(names, g_strdup(s->name));
+        }
+    }
+    return names;
+}
+
+static bool list_all(const rpc_domain *named, const char *top, int need_results, unsigned flags,
+                     rpc_snapshots *ret, GError **error)
+{
+    g_autoptr(Domain) d = domain_get(named, error);
+    g_autoptr(GPtrArray) names = d ? names_of(d, top, flags) : NULL;
+    if (!names) {
+        return false;
+    }
+    ret->count = (int)names->len;
+    if (need_results) {
+        ret->items.items_val = g_new0(rpc_snapshot, names->len);
+        ret->items.items_len = names->len;
+        for (unsigned i = 0; i < names->len; i++) {
+            give(&ret->items.items_val[i], d, names->pdata[i]);
+        }
+    }
+    return true;
+}
+
+bool verb_domain_list_all_snapshots(struct call *call, const rpc_domain_list_args *args,
+                                    rpc_snapshots *ret, GError **error)
+{
+    (void)call;
+    return list_all(&args->dom, NULL, args->need_results, args->flags, ret, error);
+}
+
+bool verb_domain_snapshot_list_all_children(struct call *call, const rpc_snapshot_list_args *args,
+                                            rpc_snapshots *ret, GError **error)
+{
+    (void)call;
+    return list_all(&args->snap.dom, args->snap.name, args->need_results, args->flags, ret, error);
+}
+
+static bool count_names(const rpc_domain *named, const char *top, unsigned flags, rpc_int *ret,
+                        GError **error)
+{
+    g_autoptr(Domain) d = domain_get(named, error);
+    g_autoptr(GPtrArray) names = d ? names_of(d, top, flags) : NULL;
+    ret->value = names ? (int)names->len : 0;
+    return names != NULL;
+}
+
+bool verb_domain_snapshot_num(struct call *call, const rpc_domain_flags *args, rpc_int *ret,
+                              GError **error)
+{
+    (void)call;
+    return count_names(&args->dom, NULL, args->flags, ret, error);
+}
+
+bool verb_domain_snapshot_num_children(struct call *call, const rpc_snapshot_flags *args,
+                                       rpc_int *ret, GError **error)
+{
+    (void)call;
+    return count_names(&args->snap.dom, args->snap.name, args->flags, ret, error);
+}
+
+static bool give_names(const rpc_domain *named, const char *top, int max, unsigned flags,
+                       rpc_names *ret, GError **error)
+{
+    g_autoptr(Domain) d = domain_get(named, error);
+    g_autoptr(GPtrArray) names = d ? names_of(d, top, flags) : NULL;
+    unsigned n = names ? MIN(names->len, (unsigned)MAX(max, 0)) : 0;
+    ret->names.names_val = g_new0(char *, n + 1);
+    ret->names.names_len = n;
+    for (unsigned i = 0; i < n; i++) {
+        ret->names.names_val[i] = g_strdup(names->pdata[i]);
+    }
+    return names != NULL;
+}
+
+bool verb_domain_snapshot_list_names(struct call *call, const rpc_domain_int_flags *args,
+                                     rpc_names *ret, GError **error)
+{
+    (void)call;
+    return give_names(&args->dom, NULL, args->value, args->flags, ret, error);
+}
+
+bool verb_domain_snapshot_list_children_names(struct call *call, const rpc_snapshot_int_flags *args,
+                                              rpc_names *ret, GError **error)
+{
+    (void)call;
+    return give_names(&args->snap.dom, args->snap.name, args->max, args->flags, ret, error);
+}
+
+bool verb_domain_snapshot_lookup_by_name(struct call *call, const rpc_domain_text_flags *args,
+                                         rpc_snapshot_ret *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    if (!all || !need(all, args->text, error)) {
+        return false;
+    }
+    give(&ret->snap, d, args->text);
+    return true;
+}
+
+bool verb_domain_has_current_snapshot(struct call *call, const rpc_domain_flags *args, rpc_int *ret,
+                                      GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    ret->value = all && find_current(all);
+    return all != NULL;
+}
+
+bool verb_domain_snapshot_current(struct call *call, const rpc_domain_flags *args,
+                                  rpc_snapshot_ret *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    const Snapshot *s = all ? find_current(all) : NULL;
+    if (all && !s) {
+        libvirt_error(error, ERR_NO_DOMAIN_SNAPSHOT, "the domain does not have a current snapshot");
+    }
+    if (!s) {
+        return false;
+    }
+    give(&ret->snap, d, s->name);
+    return true;
+}
+
+bool verb_domain_snapshot_get_parent(struct call *call, const rpc_snapshot_flags *args,
+                                     rpc_snapshot_ret *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    const Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
+    if (s && !s->parent) {
+        libvirt_error(error, ERR_NO_DOMAIN_SNAPSHOT, "snapshot '%s' does not have a parent",
+                      s->name);
+    }
+    if (!s || !s->parent) {
+        return false;
+    }
+    give(&ret->snap, d, s->parent);
+    return true;
+}
+
+bool verb_domain_snapshot_is_current(struct call *call, const rpc_snapshot_flags *args,
+                                     rpc_int *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    const Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
+    ret->value = s && s->current == 1;
+    return s != NULL;
+}
+
+bool verb_domain_snapshot_has_metadata(struct call *call, const rpc_snapshot_flags *args,
+                                       rpc_int *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    ret->value = 1;
+    return all && need(all, args->snap.name, error);
+}
+
+bool verb_domain_snapshot_get_xml_desc(struct call *call, const rpc_snapshot_flags *args,
+                                       rpc_text *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
+    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
+    if (!s) {
+        return false;
+    }
+    s->current = XML_ABSENT; /* ours alone */
+    g_autofree char *text = xml_write_text(&snapshot_table, s, 0);
+    /* <domain> has attributes, which .domain does not hold. */
+    const char *at = strstr(text, "  <domain>\n");
+    ret->text = at ? g_strdup_printf("%.*s  <domain type='qemu'>\n%s", (int)(at - text), text,
+                                     at + strlen("  <domain>\n"))
+                   : g_strdup(text);
+    return true;
+}
