@@ -156,7 +156,11 @@ static bool on_device(const struct option_use *use, void *owner, GError **error)
 
 static bool build_devices(struct vm_options *o, GError **error)
 {
-    static const char *const order[] = {"nic-device", "device", "drive-device"};
+    static const char *const order[] = {"nic-device", "usb-controller", "usb-device", "device",
+                                        "drive-device"};
+    if (o->usb) {
+        vm_options_add(o, "usb-controller", "qemu-xhci");
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(order); i++) {
         if (!vm_options_each(o, (const char *const[]){order[i], NULL}, on_device, NULL, error)) {
             return false;

@@ -359,6 +359,21 @@ static bool on_firmware_folder(struct vm_options *o, const char *arg, GError **e
     return true;
 }
 
+static bool on_usbdevice(struct vm_options *o, const char *arg, GError **error)
+{
+    static const struct {
+        const char *name, *model;
+    } names[] = {{"tablet", "usb-tablet"}, {"mouse", "usb-mouse"}, {"keyboard", "usb-kbd"}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        if (g_str_equal(names[i].name, arg)) {
+            o->usb = true;
+            vm_options_add(o, "usb-device", names[i].model);
+            return true;
+        }
+    }
+    return REFUSE(error, "-usbdevice %s: only tablet, mouse and keyboard are supported", arg);
+}
+
 static bool on_vga(struct vm_options *o, const char *arg, GError **error)
 {
     if (!g_str_equal(arg, "std") && !g_str_equal(arg, "none")) {

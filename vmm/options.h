@@ -34,7 +34,7 @@ struct vm_options {
     const char *log_items, *log_file;
     const char *runas, *chroot, *pidfile, *sandbox;
     const char *rtc_base;
-    bool enable_kvm, mem_prealloc, nographic, paused, daemonize, no_user_config, snapshot;
+    bool enable_kvm, mem_prealloc, nographic, paused, daemonize, no_user_config, snapshot, usb;
     bool timestamps;        /* -msg */
     enum action_reboot on_reboot;
     enum action_shutdown on_shutdown;

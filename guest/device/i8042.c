@@ -20,6 +20,7 @@ enum source { FROM_NOBODY, FROM_CONTROLLER, FROM_KEYBOARD, FROM_MOUSE, FROM_WRIT
 
 struct i8042 {
     struct device dev;
+    struct display_input input;
     struct irq *irq_key, *irq_aux;
     uint8_t status; /* SYSTEM and COMMAND only */
     uint8_t ram[32]; /* byte 0 is the mode */
@@ -294,10 +295,9 @@ static bool start(struct device *dev, GError **error)
     device_place(&s->window[0], dev->board->ports, 0x60, 0);
     device_place(&s->window[1], dev->board->ports, 0x64, 0);
     if (d) {
-        d->key = on_key;
-        d->keyboard = s;
-        d->pointer = on_pointer;
-        d->mouse = s;
+        s->input = (struct display_input){
+            .name = "PS/2 Mouse", .key = on_key, .pointer = on_pointer, .owner = s};
+        display_add_input(d, &s->input, true);
     }
     return true;
 }
@@ -305,13 +305,8 @@ static bool start(struct device *dev, GError **error)
 static void stop(struct device *dev)
 {
     struct display *d = dev->board->display;
-    if (d && d->keyboard == self(dev)) {
-        d->key = NULL;
-        d->keyboard = NULL;
-    }
-    if (d && d->mouse == self(dev)) {
-        d->pointer = NULL;
-        d->mouse = NULL;
+    if (d) {
+        display_remove_input(d, &self(dev)->input);
     }
 }
 

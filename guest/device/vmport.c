@@ -29,9 +29,7 @@ struct vmport {
     uint32_t queue[QUEUE];
     uint16_t queued, status;
     bool absolute;
-    /* Who had the pointer before, and has it while the guest wants it relative. */
-    void (*relative)(void *mouse, int x, int y, int wheel, unsigned buttons);
-    void *mouse;
+    struct display_input input; /* ready while the guest wants the pointer absolute */
     struct device_window window;
 };
 
@@ -54,18 +52,18 @@ static void on_pointer(void *owner, int x, int y, int wheel, unsigned buttons)
         to[3] = (uint32_t)wheel;
         s->queued += EVENT_WORDS;
     }
-    s->relative(s->mouse, 1, 0, 0, 0);
+    struct display_input *ps2 = display_pointer_input(s->dev.board->display, &s->input);
+    if (ps2) { /* its interrupt makes the driver look here */
+        ps2->pointer(ps2->owner, 1, 0, 0, 0);
+    }
 }
 
 /* Who takes the pointer's motion follows from .absolute. */
 static void settle(struct device *dev)
 {
     struct vmport *s = self(dev);
-    struct display *d = dev->board->display;
-    if (s->relative && d->pointer_absolute != s->absolute) {
-        d->pointer_absolute = s->absolute;
-        d->pointer = s->absolute ? on_pointer : s->relative;
-        d->mouse = s->absolute ? s : s->mouse;
+    if (dev->board->display) {
+        display_input_ready(dev->board->display, &s->input, s->absolute);
     }
 }
 
@@ -123,7 +121,8 @@ static uint32_t command(struct vmport *s, struct vcpu *cpu)
         set_gpr(cpu, RCX, TYPE_SERVER);
         return VERSION;
     }
-    if (!s->relative) {
+    struct display *d = s->dev.board->display;
+    if (!d || !display_pointer_input(d, &s->input)) {
         return UNKNOWN; /* there is no mouse whose interrupt could be used */
     }
     switch (what) {
@@ -160,7 +159,7 @@ static uint64_t port_read(struct device *dev, uint64_t stored)
 static bool loaded(struct device *dev, GError **error)
 {
     struct vmport *s = self(dev);
-    if (s->queued > QUEUE || (s->absolute && !s->relative)) {
+    if (s->queued > QUEUE) {
         g_set_error(error, LODGE_ERROR, EINVAL, "the pointer is in no possible state");
         return false;
     }
@@ -173,8 +172,9 @@ static bool start(struct device *dev, GError **error)
     struct display *d = dev->board->display;
     (void)error;
     if (d) {
-        s->relative = d->pointer;
-        s->mouse = d->mouse;
+        s->input = (struct display_input){
+            .name = "vmmouse", .pointer = on_pointer, .owner = s, .absolute = true};
+        display_add_input(d, &s->input, false);
     }
     device_window_init(&s->window, dev, 0, "vmport", 4);
     device_place(&s->window, dev->board->ports, PORT, 0);
@@ -183,8 +183,9 @@ static bool start(struct device *dev, GError **error)
 
 static void stop(struct device *dev)
 {
-    self(dev)->absolute = false;
-    settle(dev);
+    if (dev->board->display) {
+        display_remove_input(dev->board->display, &self(dev)->input);
+    }
 }
 
 static const struct reg regs[] = {

@@ -14,6 +14,7 @@
 #include "guest/device/mc146818.h"
 #include "guest/device/pci.h"
 #include "guest/device/scsi.h"
+#include "guest/device/usb.h"
 #include "guest/machine/pc.h"
 
 #include <stdio.h>
@@ -164,8 +165,21 @@ static bool scsi_path(GString *path, const struct scsi_unit *u)
     return true;
 }
 
+static bool usb_path(GString *path, const struct usb_device *u)
+{
+    if (!u->bus || u->bus->owner->model->bus != BUS_PCI) {
+        return false;
+    }
+    pci_path(path, (const struct pci_device *)u->bus->owner, "usb");
+    g_string_append_printf(path, "/storage@%x/channel@0/disk@0,0", u->port);
+    return true;
+}
+
 static bool path_of(struct machine *m, GString *path, struct device *dev)
 {
+    if (dev->model->bus == BUS_USB) {
+        return usb_path(path, (const struct usb_device *)dev);
+    }
     if (dev->model->bus == BUS_SCSI) {
         return scsi_path(path, (const struct scsi_unit *)dev);
     }

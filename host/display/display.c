@@ -77,16 +77,73 @@ void display_changed(struct display *d, unsigned x, unsigned y, unsigned w, unsi
     }
 }
 
+/* ---- keys and pointer ---- */
+
+struct display_input *display_pointer_input(struct display *d, const struct display_input *after)
+{
+    struct display_input *in = after ? after->next : d->inputs;
+    while (in && !(in->ready && in->pointer)) {
+        in = in->next;
+    }
+    return in;
+}
+
+static void choose_pointer(struct display *d)
+{
+    const struct display_input *in = display_pointer_input(d, NULL);
+    bool absolute = in && in->absolute;
+    if (absolute == d->pointer_absolute) {
+        return;
+    }
+    d->pointer_absolute = absolute;
+    for (struct display_viewer *v = d->viewers; v; v = v->next) {
+        if (v->pointer_mode) {
+            v->pointer_mode(v);
+        }
+    }
+}
+
+void display_add_input(struct display *d, struct display_input *in, bool ready)
+{
+    in->ready = ready;
+    in->next = d->inputs;
+    d->inputs = in;
+    choose_pointer(d);
+}
+
+void display_remove_input(struct display *d, struct display_input *in)
+{
+    for (struct display_input **at = &d->inputs; *at; at = &(*at)->next) {
+        if (*at == in) {
+            *at = in->next;
+            break;
+        }
+    }
+    choose_pointer(d);
+}
+
+void display_input_ready(struct display *d, struct display_input *in, bool ready)
+{
+    if (in->ready != ready) {
+        in->ready = ready;
+        choose_pointer(d);
+    }
+}
+
 void display_key(struct display *d, unsigned scancode, bool down)
 {
-    if (d->key) {
-        d->key(d->keyboard, scancode, down);
+    for (struct display_input *in = d->inputs; in; in = in->next) {
+        if (in->ready && in->key) {
+            in->key(in->owner, scancode, down);
+            return;
+        }
     }
 }
 
 void display_pointer(struct display *d, int x, int y, int wheel, unsigned buttons)
 {
-    if (d->pointer) {
-        d->pointer(d->mouse, x, y, wheel, buttons);
+    struct display_input *in = display_pointer_input(d, NULL);
+    if (in) {
+        in->pointer(in->owner, x, y, wheel, buttons);
     }
 }

@@ -21,20 +21,28 @@ struct display {
     void (*refresh)(void *adapter);
     void *adapter;
 
-    /* Input devices, latest registered first; key codes are QEMU's qcode numbers via
-     * keymap.h (set 1 scan codes with 0x80 for the E0 prefix). */
-    void (*key)(void *keyboard, unsigned scancode, bool down);
-    void *keyboard;
-    /* Relative motion in pixels, or absolute 0..32767 if .pointer_absolute; wheel steps. */
-    void (*pointer)(void *mouse, int x, int y, int wheel, unsigned buttons);
-    void *mouse;
-    bool pointer_absolute;
+    struct display_input *inputs; /* the latest first: of the ready ones it is asked first */
+    bool pointer_absolute;        /* of the one that has the pointer */
 
     struct display_viewer *viewers;
     unsigned timer_ms, timer; /* the shortest interval of a viewer, its GLib source; 0: none */
 };
 
+/* A keyboard, a pointer, or both; .ready and .next are the display's. */
+struct display_input {
+    const char *name; /* "QEMU HID Tablet": for monitors */
+    /* Set 1 scan codes with 0x80 for the E0 prefix; NULL: no keys. */
+    void (*key)(void *owner, unsigned scancode, bool down);
+    /* Relative motion in pixels, or absolute 0..32767 if .absolute; wheel steps.  Buttons: 1
+     * left, 2 middle, 4 right.  NULL: no pointer. */
+    void (*pointer)(void *owner, int x, int y, int wheel, unsigned buttons);
+    void *owner;
+    bool absolute, ready;
+    struct display_input *next;
+};
+
 struct display_viewer {
+    void (*pointer_mode)(struct display_viewer *v); /* .pointer_absolute has changed */
     void (*resized)(struct display_viewer *v);
     void (*changed)(struct display_viewer *v, unsigned x, unsigned y, unsigned w, unsigned h);
     struct display_viewer *next;
@@ -46,6 +54,12 @@ void display_resize(struct display *d, uint32_t *pixels, unsigned w, unsigned h,
 void display_changed(struct display *d, unsigned x, unsigned y, unsigned w, unsigned h);
 void display_add_viewer(struct display *d, struct display_viewer *v);
 void display_remove_viewer(struct display *d, struct display_viewer *v);
+void display_add_input(struct display *d, struct display_input *in, bool ready);
+void display_remove_input(struct display *d, struct display_input *in); /* one that is not there is fine */
+/* The guest has begun to listen to it, or does no more. */
+void display_input_ready(struct display *d, struct display_input *in, bool ready);
+/* Who has the pointer; @after: who would without it and those before it.  NULL: nobody. */
+struct display_input *display_pointer_input(struct display *d, const struct display_input *after);
 void display_key(struct display *d, unsigned scancode, bool down);
 void display_pointer(struct display *d, int x, int y, int wheel, unsigned buttons);
 /* Writes the screen as PPM or PNG (by @format: "ppm", "png"). */

@@ -66,6 +66,12 @@ static void resized(struct display_viewer *v)
     put(0, 0, d->width, d->height);
 }
 
+static void pointer_mode(struct display_viewer *v)
+{
+    (void)v;
+    vnc_server_pointer_mode(vnc.display->pointer_absolute);
+}
+
 /* ---- from clients ---- */
 
 static void key(unsigned code, bool down)
@@ -391,7 +397,7 @@ bool vnc_start(struct display *d, const char *text, const char *keymap, GError *
     vnc.width = vnc.height = 0;
     vnc.password = o.server.password;
     vnc_end_of(s.fd[0], false, &vnc.end);
-    vnc.viewer = (struct display_viewer){.resized = resized, .changed = changed};
+    vnc.viewer = (struct display_viewer){.pointer_mode = pointer_mode, .resized = resized, .changed = changed};
     vnc.running = true;
     display_add_viewer(d, &vnc.viewer);
     return true;

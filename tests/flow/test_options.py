@@ -133,7 +133,7 @@ BAD = [
     ([*NODE, "-numa", "node,mem=64"], "mixing both is not allowed"),
     ([*NODE, "-numa", "node,memdev=a"], "memory backend a can't be used multiple times."),
     ([*NODE, "-m", "64", "-M", "pc,memory-backend=a"], "mutually exclusive"),
-    (["-usb"], "-usb"),
+    (["-usbdevice", "braille"], "-usbdevice braille"),
     (["-spice", "port=1"], "-spice"),
     (["-nosuch"], "-nosuch"),
     (["-m"], "requires an argument"),

@@ -247,8 +247,9 @@ static int open_display(void **state)
     (void)state;
     display = display_new();
     address = g_string_new(NULL);
-    display->key = on_key;
-    display->pointer = on_pointer;
+    static struct display_input input;
+    input = (struct display_input){.key = on_key, .pointer = on_pointer};
+    display_add_input(display, &input, true);
     display->refresh = on_refresh;
     for (unsigned i = 0; i < 64 * 48; i++) {
         screen[i] = i * 0x10305 & 0xffffff;

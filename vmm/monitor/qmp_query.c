@@ -207,9 +207,17 @@ HANDLER(query_dump_capability)
 HANDLER(query_mice)
 {
     UNUSED;
-    bool absolute = vm_board()->display->pointer_absolute;
-    return json_pack("[{s:s, s:i, s:b, s:b}]", "name", absolute ? "vmmouse" : "PS/2 Mouse", "index",
-                     0, "current", 1, "absolute", absolute);
+    struct display *d = vm_board()->display;
+    const struct display_input *current = display_pointer_input(d, NULL);
+    json_t *list = json_array();
+    for (const struct display_input *in = d->inputs; in; in = in->next) {
+        if (in->pointer) {
+            json_array_append_new(list, json_pack("{s:s, s:i, s:b, s:b}", "name", in->name, "index",
+                                                  (int)json_array_size(list), "current", in == current,
+                                                  "absolute", in->absolute));
+        }
+    }
+    return list;
 }
 
 HANDLER(query_vnc)
