@@ -178,7 +178,12 @@ static bool has_device(const struct option_use *use, void *owner, GError **error
 
 static void choose_vga(struct vm_options *o)
 {
-    bool own = !vm_options_each(o, (const char *const[]){"device", NULL}, has_device, (void *)"VGA", NULL);
+    static const char *const screens[] = {"VGA", "virtio-vga", "virtio-gpu"};
+    bool own = false;
+    for (unsigned i = 0; i < G_N_ELEMENTS(screens); i++) {
+        own |= !vm_options_each(o, (const char *const[]){"device", NULL}, has_device,
+                                (void *)screens[i], NULL);
+    }
     if (!o->machine.vga) {
         o->machine.vga = own || o->machine.nodefaults ? "none" : "std";
     }

@@ -376,8 +376,8 @@ static bool on_usbdevice(struct vm_options *o, const char *arg, GError **error)
 
 static bool on_vga(struct vm_options *o, const char *arg, GError **error)
 {
-    if (!g_str_equal(arg, "std") && !g_str_equal(arg, "none")) {
-        return REFUSE(error, "-vga %s: only std and none are supported", arg);
+    if (!g_str_equal(arg, "std") && !g_str_equal(arg, "virtio") && !g_str_equal(arg, "none")) {
+        return REFUSE(error, "-vga %s: only std, virtio and none are supported", arg);
     }
     o->machine.vga = vm_options_keep(o, arg);
     return true;

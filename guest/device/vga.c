@@ -457,12 +457,31 @@ static void place(struct vga *s)
                                 .owner = s};
     s->window_placing = space_place(b->memory, &s->window, 0xa0000, 1);
     s->lfb = (struct region){.name = "vga.vram", .size = s->vram->size, .ram = s->vram};
-    pci_set_bar(&s->pci, 0, &s->lfb, false, false, true);
-    if (s->prop_mmio) {
+    if (s->host) {
+        pci_set_bar(s->host, 0, &s->lfb, false, false, true);
+    }
+    if (s->host && s->prop_mmio) {
         s->mmio = (struct region){.name = "vga-mmio", .size = MMIO_BYTES, .ops = &mmio_ops,
                                   .owner = s};
-        pci_set_bar(&s->pci, 2, &s->mmio, false, false, false);
+        pci_set_bar(s->host, 2, &s->mmio, false, false, false);
     }
+}
+
+/* What a VGA is without a place on a bus: .host's BARs show it, if there is one. */
+static bool start_parts(struct vga *s, GError **error)
+{
+    g_autofree char *name = g_strdup_printf("%s.vram", s->pci.dev.path);
+    s->vram = ram_new(name, (uint64_t)s->prop_vgamem_mb << 20, NULL, error);
+    if (!s->vram) {
+        return false;
+    }
+    s->dirty = g_new0(uint64_t, (s->vram->size >> PAGE_BITS) / 64 + 1);
+    place(s);
+    if (s->prop_edid) {
+        vga_edid_make(s->edid, s->prop_xres, s->prop_yres);
+    }
+    s->display = s->pci.dev.board->display;
+    return true;
 }
 
 static bool start(struct device *dev, GError **error)
@@ -475,23 +494,42 @@ static bool start(struct device *dev, GError **error)
         g_set_error(error, LODGE_ERROR, EBUSY, "the machine has a screen already");
         return false;
     }
-    g_autofree char *name = g_strdup_printf("%s.vram", dev->path);
-    s->vram = ram_new(name, (uint64_t)s->prop_vgamem_mb << 20, NULL, error);
-    if (!s->vram || !pci_attach(&s->pci, error)) {
-        g_clear_pointer(&s->vram, ram_free);
+    if (!pci_attach(&s->pci, error)) {
         return false;
     }
-    s->dirty = g_new0(uint64_t, (s->vram->size >> PAGE_BITS) / 64 + 1);
-    place(s);
-    if (s->prop_edid) {
-        vga_edid_make(s->edid, s->prop_xres, s->prop_yres);
+    s->host = &s->pci;
+    if (!start_parts(s, error)) {
+        return false;
     }
-    s->display = dev->board->display;
     if (s->display) {
         s->display->adapter = s;
         s->display->refresh = vga_refresh;
     }
     return true;
+}
+
+static bool start_part(struct device *dev, GError **error)
+{
+    return start_parts(self(dev), error);
+}
+
+static void stop_parts(struct vga *s)
+{
+    space_remove(s->vbe_placing);
+    space_remove(s->window_placing);
+    vga_picture_free(s);
+    g_free(s->dirty);
+}
+
+/* Its host goes with it: nobody shows .vram any more. */
+static void stop_part(struct device *dev)
+{
+    struct vga *s = self(dev);
+    if (s->host) {
+        pci_detach(s->host);
+    }
+    stop_parts(s);
+    ram_free(s->vram);
 }
 
 static void stop(struct device *dev)
@@ -502,11 +540,8 @@ static void stop(struct device *dev)
         s->display->adapter = NULL;
         display_resize(s->display, NULL, 0, 0, 0);
     }
-    space_remove(s->vbe_placing);
-    space_remove(s->window_placing);
+    stop_parts(s);
     pci_detach(&s->pci);
-    vga_picture_free(s);
-    g_free(s->dirty);
     ram_free(s->vram);
 }
 
@@ -550,6 +585,25 @@ const struct device_model model_vga = {
     .bus_data = &ident,
     .start = start,
     .stop = stop,
+    .bank = bank,
+    .reset = reset,
+    .loaded = loaded,
+};
+
+/* The VGA inside another graphics adapter (virtio-vga), which shows it in its own BARs. */
+const struct device_model model_vga_part = {
+    .name = "vga-part",
+    .about = "VGA inside another adapter",
+    .spec = "IBM PS/2 Hardware Interface Technical Reference, \"VGA Subsystem\"; Bochs VBE",
+    .size = sizeof(struct vga),
+    .version = 1,
+    .bus = BUS_BOARD,
+    .regs = regs,
+    .nregs = G_N_ELEMENTS(regs),
+    .props = props,
+    .nprops = G_N_ELEMENTS(props),
+    .start = start_part,
+    .stop = stop_part,
     .bank = bank,
     .reset = reset,
     .loaded = loaded,

@@ -62,6 +62,7 @@ struct vga {
     uint16_t vbe_index, vbe[VBE_REGS];
 
     /* Made at start. */
+    struct pci_device *host; /* whose BARs show it: its own, or the adapter's that it is part of */
     struct ram *vram;
     struct device_window ports;
     struct region vbe_ports, window, lfb, mmio;
@@ -88,6 +89,8 @@ static inline bool vga_vbe_on(const struct vga *s)
     return s->vbe[VBE_ENABLE] & VBE_ENABLED;
 }
 
+/* vga.c: for the adapter that it is part of; set .host before it starts. */
+extern const struct device_model model_vga_part;
 /* vga_memory.c */
 extern const struct region_ops vga_window_ops;
 /* vga_render.c: brings the display up to date; struct display's .refresh. */

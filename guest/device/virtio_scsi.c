@@ -261,7 +261,7 @@ static void tell(struct virtio_scsi *s, uint32_t event, const struct scsi_unit *
     if (u) {
         m[4] = 1;
         m[5] = (uint8_t)u->prop_target;
-        m[6] = (uint8_t)(0x40 | u->prop_lun >> 8);
+        m[6] = u->prop_lun > 255 ? (uint8_t)(0x40 | u->prop_lun >> 8) : 0; /* as in REPORT LUNS */
         m[7] = (uint8_t)u->prop_lun;
     }
     le32_put(m, event | (s->missed ? EVENTS_MISSED : 0));

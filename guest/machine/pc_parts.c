@@ -240,8 +240,12 @@ bool pc_screen(struct machine *m, const char *addr, GError **error)
     if (g_str_equal(vga, "none")) {
         return true;
     }
+    if (g_str_equal(vga, "virtio")) {
+        return pc_device(m, "virtio-vga", "vga", error, "addr", addr, NULL);
+    }
     if (!g_str_equal(vga, "std")) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "-vga %s is not supported: std and none are", vga);
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "-vga %s is not supported: std, virtio and none are",
+                    vga);
         return false;
     }
     return pc_device(m, "VGA", "vga", error, "addr", addr, NULL);

@@ -104,7 +104,7 @@ static void load_font(struct machine *m, const uint8_t *font)
 static struct pci_device *screen(struct machine *m)
 {
     for (struct device *dev = m->board->devices; dev; dev = dev->next) {
-        if (g_str_equal(dev->model->name, "VGA")) {
+        if (g_str_equal(dev->model->name, "VGA") || g_str_equal(dev->model->name, "virtio-vga")) {
             return (struct pci_device *)dev;
         }
     }

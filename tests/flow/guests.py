@@ -245,8 +245,9 @@ def network(m):
 
 def disks(m, folder):
     """SATA disk: what the guest wrote is in the file; CD and floppy are changed under it."""
-    expect_in(m, "dd if=/dev/urandom of=/tmp/r bs=64k count=64 2>/dev/null; dd if=/tmp/r of=/dev/sda bs=64k "
-                 "2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/sda bs=4k count=1024 "
+    m.run("SATA=$(ls -d /sys/devices/pci*/*/ata*/host*/target*/*/block/sd? | sed s,.*/,/dev/,)")
+    expect_in(m, "dd if=/dev/urandom of=/tmp/r bs=64k count=64 2>/dev/null; dd if=/tmp/r of=$SATA bs=64k "
+                 "2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; dd if=$SATA bs=4k count=1024 "
                  "2>/dev/null | cmp - /tmp/r", "done-0")
     m.run("md5sum /tmp/r")
     with open(os.path.join(folder, "disk"), "rb") as f:
@@ -276,6 +277,33 @@ def keyboard_and_pointer(m, viewer):
         raise Failed("the viewer saw no change")
 
 
+def scsi_and_usb(m, folder, viewer):
+    """virtio-scsi and USB, there from the start and plugged in while Linux runs."""
+    for name in ("scsi", "usb"):
+        m.until(lambda: f"the {name}" in m.run("for d in /dev/sd?; do head -c 8 $d | grep -a 'the [us]'; done"),
+                f"no disk on {name}")
+    expect_in(m, "d=$(grep -la 'the scsi' /dev/sd?); dd if=/tmp/r of=$d bs=64k seek=16 conv=fsync 2>/dev/null; "
+                 "d=$(grep -la 'the usb' /dev/sd?); dd if=/tmp/r of=$d bs=64k seek=16 conv=fsync 2>/dev/null; echo w-$?", "w-0")
+    for name in ("scsi", "usb"):
+        with open(os.path.join(folder, name), "rb") as f:
+            f.seek(1 << 20)
+            expect_in(m, "md5sum /tmp/r", md5(f.read(4 << 20)))
+    m.qmp("device_add", driver="scsi-cd", id="cd2", bus="scsi0.0", lun=3, scsi_id=7)
+    m.until(lambda: "7:3" in m.run("ls /sys/class/scsi_device"), "no CD-ROM drive has come")
+    m.qmp("device_del", id="cd2")
+    m.until(lambda: "7:3" not in m.run("ls /sys/class/scsi_device"), "the CD-ROM drive has not gone")
+    m.qmp("device_add", driver="usb-tablet", id="tablet", bus="usb.0")
+    m.until(lambda: "USB Tablet" in m.run("cat /proc/bus/input/devices"), "no tablet has come")
+    m.until(lambda: m.qmp("query-mice")[0]["absolute"], "the pointer is not absolute")
+    m.run("e=$(grep -l Tablet /sys/class/input/event*/device/name | sed 's,.*/\\(event[0-9]*\\)/.*,\\1,'); "
+          "(dd if=/dev/input/$e bs=24 count=12 2>/dev/null | hexdump -v -e '12/2 \"%04x \" \"\\n\"' >/tmp/tablet) & sleep 1")
+    for step in range(8):
+        viewer.pointer(viewer.width - 1, 7 * step, step & 1)
+    m.until(lambda: " 0003 0000 7fff" in m.run("cat /tmp/tablet"), "the tablet does not tell where it is")
+    m.qmp("device_del", id="tablet")
+    m.until(lambda: "USB Tablet" not in m.run("cat /proc/bus/input/devices"), "the tablet has not gone")
+
+
 def host_side(m):
     """What monitors show of a running Linux, and what it tells."""
     def hmp(line):
@@ -299,17 +327,24 @@ def host_side(m):
 def devices():
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "disk").write_bytes(bytes(32 << 20))
+        for name in ("scsi", "usb"):
+            pathlib.Path(folder, name).write_bytes(f"the {name} disk".encode().ljust(8 << 20, b"."))
         vnc = os.path.join(folder, "vnc")
-        with Screen(["-M", "q35", "-smp", "2", "-no-reboot", "-nic", "user,model=e1000",
+        with Screen(["-M", "q35,vmport=off", "-smp", "2", "-no-reboot", "-nic", "user,model=e1000",
                      "-drive", f"file={folder}/disk,format=raw,if=ide,index=0",
                      "-drive", "if=ide,index=2,media=cdrom,id=cd", "-drive", "if=floppy,index=0,id=fd",
-                     "-device", "isa-fdc,driveA=fd", "-device", "virtio-balloon-pci", "-vnc", f"unix:{vnc}",
+                     "-device", "isa-fdc,driveA=fd", "-device", "virtio-balloon-pci",
+                     "-drive", f"if=none,id=s,file={folder}/scsi,format=raw", "-device", "virtio-scsi-pci,id=scsi0",
+                     "-device", "scsi-hd,bus=scsi0.0,drive=s", "-device", "qemu-xhci,id=usb",
+                     "-drive", f"if=none,id=u,file={folder}/usb,format=raw", "-device", "usb-storage,drive=u",
+                     "-vnc", f"unix:{vnc}",
                      *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")]) as m:
             m.expect("busybox")
             network(m)
             disks(m, folder)
             viewer = Viewer(vnc)
             keyboard_and_pointer(m, viewer)
+            scsi_and_usb(m, folder, viewer)
             host_side(m)
             viewer.close()
             m.type("poweroff -f\n")
