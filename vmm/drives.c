@@ -26,7 +26,7 @@ static const struct interface interfaces[] = {
     {"pflash", 2, false, NULL},
     {"virtio", PLACES_MAX, false, NULL},
     {"none", PLACES_MAX, true, NULL},
-    {"scsi", 0, true, "there is no SCSI controller"},
+    {"scsi", 0, true, "use -device virtio-scsi-pci and scsi-hd"},
     {"sd", 0, false, "there are no SD cards"},
     {"mtd", 0, false, "there is no flash but pflash"},
     {"xen", 0, false, "there is no Xen"},
