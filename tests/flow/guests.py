@@ -243,9 +243,13 @@ def network(m):
     served.server.shutdown()
 
 
+FIND_DISKS = ("for d in /sys/block/sd?; do case $(readlink $d) in */usb*) USB=/dev/${d##*/} ;; "
+              "*/ata*) SATA=/dev/${d##*/} ;; *) SCSI=/dev/${d##*/} ;; esac; done")
+
+
 def disks(m, folder):
     """SATA disk: what the guest wrote is in the file; CD and floppy are changed under it."""
-    m.run("SATA=$(ls -d /sys/devices/pci*/*/ata*/host*/target*/*/block/sd? | sed s,.*/,/dev/,)")
+    m.run(FIND_DISKS)
     expect_in(m, "dd if=/dev/urandom of=/tmp/r bs=64k count=64 2>/dev/null; dd if=/tmp/r of=$SATA bs=64k "
                  "2>/dev/null; sync; echo 3 >/proc/sys/vm/drop_caches; dd if=$SATA bs=4k count=1024 "
                  "2>/dev/null | cmp - /tmp/r", "done-0")
@@ -279,11 +283,9 @@ def keyboard_and_pointer(m, viewer):
 
 def scsi_and_usb(m, folder, viewer):
     """virtio-scsi and USB, there from the start and plugged in while Linux runs."""
-    for name in ("scsi", "usb"):
-        m.until(lambda: f"the {name}" in m.run("for d in /dev/sd?; do head -c 8 $d | grep -a 'the [us]'; done"),
-                f"no disk on {name}")
-    expect_in(m, "d=$(grep -la 'the scsi' /dev/sd?); dd if=/tmp/r of=$d bs=64k seek=16 conv=fsync 2>/dev/null; "
-                 "d=$(grep -la 'the usb' /dev/sd?); dd if=/tmp/r of=$d bs=64k seek=16 conv=fsync 2>/dev/null; echo w-$?", "w-0")
+    m.until(lambda: "the usb" in m.run(f"{FIND_DISKS}; head -c 8 $USB"), "no disk on USB")
+    expect_in(m, "head -c 8 $SCSI", "the scsi")
+    expect_in(m, "for d in $SCSI $USB; do dd if=/tmp/r of=$d bs=64k seek=16 conv=fsync 2>/dev/null; done", "done-0")
     for name in ("scsi", "usb"):
         with open(os.path.join(folder, name), "rb") as f:
             f.seek(1 << 20)
