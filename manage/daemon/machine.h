@@ -100,6 +100,10 @@ extern const struct qmp_ops machine_qmp_ops;
 /* verbs/domain_device.c: the guest has let go of a device. */
 void machine_device_gone(struct machine *m, const char *alias);
 
+/* verbs/domain_block.c: block job @id has come to libvirt's @status; tells the clients. */
+enum { BLOCK_JOB_COMPLETED, BLOCK_JOB_FAILED, BLOCK_JOB_CANCELED };
+void machine_block_job(struct machine *m, const char *id, int status);
+
 /* agent.c */
 enum { AGENT_SECONDS = 10 };
 /* A line of JSON to the guest agent and its answer; gives up the lock. */

@@ -233,6 +233,17 @@ static void on_deleted(struct machine *m, const json_t *body)
     }
 }
 
+static void on_job_completed(struct machine *m, const json_t *body)
+{
+    machine_block_job(m, text(body, "device"),
+                      *text(body, "error") ? BLOCK_JOB_FAILED : BLOCK_JOB_COMPLETED);
+}
+
+static void on_job_cancelled(struct machine *m, const json_t *body)
+{
+    machine_block_job(m, text(body, "device"), BLOCK_JOB_CANCELED);
+}
+
 static const struct {
     const char *name;
     void (*handle)(struct machine *m, const json_t *body);
@@ -249,6 +260,8 @@ static const struct {
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
     {"DEVICE_DELETED", on_deleted},
+    {"BLOCK_JOB_COMPLETED", on_job_completed},
+    {"BLOCK_JOB_CANCELLED", on_job_cancelled},
 };
 
 static void handle(void *data, const char *name, const json_t *body)

@@ -164,6 +164,20 @@ class Snapshots(manage.Case):
         self.virsh("snapshot-delete", "snap", "live")
         self.assertEqual(self.virsh("snapshot-list", "snap", "--name"), "")
 
+    def test_pull(self):
+        overlay = os.path.join(self.daemon.root, "over.qcow2")
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", "-b", self.image, "-F", "qcow2", overlay],
+                       check=True)
+        self.conn.defineXML(self.dom.XMLDesc().replace(self.image, overlay))
+        self.dom.create()
+        self.addCleanup(self.dom.destroy)
+        self.virsh("blockpull", "snap", "vda", "--wait")
+        self.assertEqual(self.dom.blockJobInfo("vda"), {})
+        self.dom.suspend()
+        out = subprocess.run([IMG, "info", "-U", overlay], capture_output=True, text=True, check=True).stdout
+        self.assertNotIn("backing file", out)
+        self.assertIn("No device found", self.virsh("blockpull", "snap", "vdz", fails=True))
+
 
 if __name__ == "__main__":
     unittest.main()
