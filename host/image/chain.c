@@ -56,6 +56,17 @@ static const struct image_format *probe_file(struct file *f, GError **error)
     return known && !strcmp(format->name, "raw") ? format_find(known, error) : format;
 }
 
+void check_tell(struct check_result *out, const char *fmt, ...)
+{
+    if (out->tell) {
+        va_list ap;
+        va_start(ap, fmt);
+        g_autofree char *line = g_strdup_vprintf(fmt, ap);
+        va_end(ap);
+        out->tell(out->owner, line);
+    }
+}
+
 /* ---- nodes ---- */
 
 struct node *node_new(const struct image_format *format, struct file *file)

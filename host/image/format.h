@@ -206,6 +206,9 @@ struct check_result { /* the fields of `check --output=json` */
     void *owner;
 };
 
+/* One line of what check finds. */
+void check_tell(struct check_result *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+
 struct image_snapshot {
     char *id, *name;
     uint64_t vm_state_size, vm_clock_ns, disk_size;

@@ -138,7 +138,8 @@ static bool check_words(const json_t *o, GError **error)
                  {"locking", " on off auto "}};
     for (unsigned i = 0; i < G_N_ELEMENTS(known); i++) {
         const json_t *v = json_object_get(o, known[i].key);
-        const char *text = json_is_boolean(v) ? json_is_true(v) ? "on" : "off" : json_string_value(v);
+        const char *text =
+            json_is_boolean(v) ? json_is_true(v) ? "on" : "off" : json_string_value(v);
         g_autofree char *word = g_strdup_printf(" %s ", text ? text : "");
         if (v && !strstr(known[i].words, word)) {
             g_set_error(error, LODGE_ERROR, EINVAL, "Parameter '%s' does not accept value '%s'",
@@ -214,8 +215,8 @@ static const char *const common_keys[] = {"driver",        "node-name",      "re
 static const char *const format_keys[] = {"file", "filename",     "backing",
                                           "aio",  "copy-on-read", NULL};
 
-static bool check_keys(const json_t *o, const char *kind, const char *name,
-                       const char *const *more, const char *const *own, GError **error)
+static bool check_keys(const json_t *o, const char *kind, const char *name, const char *const *more,
+                       const char *const *own, GError **error)
 {
     const char *key;
     json_t *value;
@@ -223,8 +224,8 @@ static bool check_keys(const json_t *o, const char *kind, const char *name,
     {
         if (!g_strv_contains(common_keys, key) && !(more && g_strv_contains(more, key)) &&
             !(own && g_strv_contains(own, key))) {
-            g_set_error(error, LODGE_ERROR, EINVAL, "Block %s '%s' does not support the option '%s'",
-                        kind, name, key);
+            g_set_error(error, LODGE_ERROR, EINVAL,
+                        "Block %s '%s' does not support the option '%s'", kind, name, key);
             return false;
         }
     }

@@ -73,8 +73,7 @@ static uint64_t null_allocated(struct file *f)
     return 0;
 }
 
-static const char *const open_options[] = {"filename", "size", "latency-ns", "read-zeroes",
-                                           NULL};
+static const char *const open_options[] = {"filename", "size", "latency-ns", "read-zeroes", NULL};
 
 #define NULL_PROTOCOL(text)                                                                        \
     {                                                                                              \

@@ -360,17 +360,6 @@ struct check {
     uint64_t file_end, highest, last;
 };
 
-static void G_GNUC_PRINTF(2, 3) tell(const struct check *c, const char *fmt, ...)
-{
-    if (c->out->tell) {
-        va_list ap;
-        va_start(ap, fmt);
-        g_autofree char *line = g_strdup_vprintf(fmt, ap);
-        va_end(ap);
-        c->out->tell(c->out->owner, line);
-    }
-}
-
 /* NULL if the entry is good. */
 static const char *find_fault(struct check *c, uint64_t at)
 {
@@ -411,7 +400,7 @@ static int check_entry(struct check *c, uint64_t n)
     uint64_t at = r == 0 ? (uint64_t)le32_at(e) * p->unit : 0;
     const char *fault = at ? find_fault(c, at) : NULL;
     if (fault) {
-        tell(c, "%s cluster %" PRIu64 " at %" PRIu64 " is %s",
+        check_tell(c->out, "%s cluster %" PRIu64 " at %" PRIu64 " is %s",
              c->fix & FIX_ERRORS ? "Repairing" : "ERROR", n, at, fault);
         c->out->corruptions += !(c->fix & FIX_ERRORS);
         c->out->corruptions_fixed += (c->fix & FIX_ERRORS) != 0;
@@ -439,7 +428,7 @@ static int check_tail(struct check *c)
     if (!n) {
         return 0;
     }
-    tell(c, "%s space leaked at the end of the image %" PRIu64,
+    check_tell(c->out, "%s space leaked at the end of the image %" PRIu64,
          c->fix & FIX_LEAKS ? "Repairing" : "ERROR", extra);
     if (!(c->fix & FIX_LEAKS)) {
         c->out->leaks += n;
@@ -458,7 +447,7 @@ static int check_inuse(struct check *c)
     if (!c->p->unclean) {
         return 0;
     }
-    tell(c, "%s image was not closed correctly", c->fix & FIX_ERRORS ? "Repairing" : "ERROR");
+    check_tell(c->out, "%s image was not closed correctly", c->fix & FIX_ERRORS ? "Repairing" : "ERROR");
     if (!(c->fix & FIX_ERRORS)) {
         c->out->corruptions++;
         return 0;

@@ -438,19 +438,11 @@ static void qcow_unplace(struct node *node, uint64_t offset, const struct extent
     }
 }
 
-/* All of the image: an empty L1 table, and the file ends behind it. */
 static int make_empty(struct qcow *q)
 {
-    struct node *node = q->node;
-    uint64_t behind = q->l1_at + q->l1_entries * ENTRY;
-    tables_forget(q->l1);
-    tables_forget(q->l2);
-    int r = file_zero(node->file, q->l1_at, q->l1_entries * ENTRY, false);
-    r = r ? r : file_flush(node->file);
-    r = r ? r : file_resize(node->file, behind);
-    if (r == 0) {
-        q->end = behind;
-    }
+    uint64_t bytes = q->l1_entries * ENTRY;
+    int r = tables_empty(q->l1, q->l2, q->l1_at, bytes);
+    q->end = r ? q->end : q->l1_at + bytes;
     return r;
 }
 

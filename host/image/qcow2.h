@@ -292,7 +292,6 @@ struct qcow2_counting {
     bool rebuild;    /* the refcounts cannot be repaired one by one */
     bool failed;     /* could not go on: .out has an error more */
 };
-void qcow2_tell(struct qcow2_counting *c, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Counts every reference that there is. */
 void qcow2_count(struct qcow2_counting *c);
 

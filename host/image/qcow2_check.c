@@ -33,7 +33,7 @@ static bool mismatch(struct qcow2_counting *c, struct qcow2_view *v, uint64_t k,
     } else if (has < wants && (fix & FIX_ERRORS)) {
         mended = &out->corruptions_fixed;
     }
-    qcow2_tell(c, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
+    check_tell(c->out, "%s cluster %" PRIu64 " refcount=%" PRIu64 " reference=%" PRIu64,
                mended        ? "Repairing"
                : has < wants ? "ERROR"
                              : "Leaked",
@@ -105,7 +105,7 @@ static bool flag_wrong(struct flags *f, const char *what, uint64_t e, uint64_t c
     if ((count == 1) == !!(e & QCOW2_COPIED)) {
         return false;
     }
-    qcow2_tell(c, "%s OFLAG_COPIED %s=%" PRIx64 " refcount=%" PRIu64, mend ? "Repairing" : "ERROR",
+    check_tell(c->out, "%s OFLAG_COPIED %s=%" PRIx64 " refcount=%" PRIu64, mend ? "Repairing" : "ERROR",
                what, e, count);
     if (mend) {
         c->out->corruptions_fixed++;
@@ -167,7 +167,7 @@ static int check_l1_end(struct qcow2_counting *c)
         return 0;
     }
     bool mend = c->fix & FIX_ERRORS;
-    qcow2_tell(c, "%s the L1 table ends at byte %" PRIu64 ", the file at %" PRIu64,
+    check_tell(c->out, "%s the L1 table ends at byte %" PRIu64 ", the file at %" PRIu64,
                mend ? "Repairing" : "ERROR", end, size);
     if (!mend) {
         c->out->corruptions++;
@@ -189,7 +189,7 @@ static int check_snapshot_table(struct qcow2_counting *c)
     for (uint32_t i = 0; i < q->h.n_snapshots && q->h.version >= 3; i++) {
         if (q->snapshots[i].extra_n < 16) {
             bad++;
-            qcow2_tell(c, "%s snapshot table entry %u is incomplete",
+            check_tell(c->out, "%s snapshot table entry %u is incomplete",
                        c->fix & FIX_ERRORS ? "Repairing" : "ERROR", i);
         }
     }
@@ -208,7 +208,7 @@ static int mend(struct qcow2_counting *c, uint64_t *highest)
     struct check_result *out = c->out;
     int r = 0;
     if (c->rebuild && (c->fix & FIX_ERRORS)) {
-        qcow2_tell(c, "Rebuilding refcount structure");
+        check_tell(c->out, "Rebuilding refcount structure");
         r = qcow2_refs_rebuild(c->q, &c->counts, c->q->h.refcount_order);
         if (!r) {
             out->corruptions_fixed += out->corruptions;
@@ -217,7 +217,7 @@ static int mend(struct qcow2_counting *c, uint64_t *highest)
             *highest = qcow2_clusters(c->q, file_size(c->q->file)) - 1;
         }
     } else if (c->rebuild) {
-        qcow2_tell(c, "ERROR need to rebuild refcount structures");
+        check_tell(c->out, "ERROR need to rebuild refcount structures");
         r = -EIO;
     }
     return r;

@@ -36,17 +36,6 @@ uint16_t qcow2_counts_get(const struct qcow2_counts *c, uint64_t i)
     return chunk ? chunk[i % COUNTS_CHUNK] : 0;
 }
 
-void qcow2_tell(struct qcow2_counting *c, const char *fmt, ...)
-{
-    if (c->out->tell) {
-        va_list args;
-        va_start(args, fmt);
-        g_autofree char *line = g_strdup_vprintf(fmt, args);
-        va_end(args);
-        c->out->tell(c->out->owner, line);
-    }
-}
-
 static void fail(struct qcow2_counting *c)
 {
     c->failed = true;
@@ -61,7 +50,7 @@ static void add(struct qcow2_counting *c, uint64_t at, uint64_t bytes)
         return;
     }
     if (at + bytes < at || (at + bytes > c->file_n && at + bytes - c->file_n >= q->cluster)) {
-        qcow2_tell(c,
+        check_tell(c->out,
                    "ERROR: counting reference for region exceeding the end of the file by one "
                    "cluster or more: offset 0x%" PRIx64 " size 0x%" PRIx64,
                    at, bytes);
@@ -80,8 +69,8 @@ static void add(struct qcow2_counting *c, uint64_t at, uint64_t bytes)
         if (*count < most) {
             ++*count;
         } else if (most < COUNT_MOST || qcow2_ref_max(q) == COUNT_MOST) {
-            qcow2_tell(c, "ERROR: overflow cluster offset=0x%" PRIx64, i << q->h.cluster_bits);
-            qcow2_tell(c, "Use qemu-img amend to increase the refcount entry width or qemu-img "
+            check_tell(c->out, "ERROR: overflow cluster offset=0x%" PRIx64, i << q->h.cluster_bits);
+            check_tell(c->out, "Use qemu-img amend to increase the refcount entry width or qemu-img "
                           "convert to create a clean copy if the image cannot be opened for "
                           "writing");
             c->out->corruptions++;
@@ -108,7 +97,7 @@ static void mend_by_zero(struct qcow2_counting *c, struct table *t, uint64_t i)
         be64_put(p + 8, 0xffffffff00000000ull);
     }
     if (file_write(q->file, t->at + i * q->entry, p, q->entry)) {
-        qcow2_tell(c, "ERROR: Failed to overwrite L2 table entry");
+        check_tell(c->out, "ERROR: Failed to overwrite L2 table entry");
         fail(c);
         return;
     }
@@ -123,14 +112,14 @@ static void count_packed(struct qcow2_counting *c, const struct table *t, uint64
     uint64_t at;
     uint32_t stored;
     if (e & QCOW2_COPIED) {
-        qcow2_tell(c,
+        check_tell(c->out,
                    "ERROR: coffset=0x%" PRIx64 ": copied flag must never be set for compressed "
                    "clusters",
                    e & ((UINT64_C(1) << (62 - (q->h.cluster_bits - 8))) - 1));
         c->out->corruptions++;
     }
     if (q->h.incompatible & INCOMPAT_DATA_FILE || bits) {
-        qcow2_tell(c,
+        check_tell(c->out,
                    bits ? "ERROR compressed cluster %" PRIu64 " with non-zero subcluster "
                           "allocation bitmap, entry=0x%" PRIx64
                         : "ERROR compressed cluster %" PRIu64 " with data file, entry=0x%" PRIx64,
@@ -156,7 +145,7 @@ static bool entry_sane(struct qcow2_counting *c, struct table *t, uint64_t i, ui
     bool data = q->extended ? bits & 0xffffffff : !(e & QCOW2_ZERO) || q->h.version < 3;
     if (bits & bits >> 32 & 0xffffffff) {
         c->out->corruptions++;
-        qcow2_tell(c,
+        check_tell(c->out,
                    "%s offset=%" PRIx64 ": Allocated cluster has corrupted subcluster "
                    "allocation bitmap",
                    c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
@@ -168,7 +157,7 @@ static bool entry_sane(struct qcow2_counting *c, struct table *t, uint64_t i, ui
     if (at & (q->cluster - 1)) {
         c->out->corruptions++;
         if (!data) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "%s offset=%" PRIx64 ": Preallocated cluster is not properly aligned; "
                        "L2 entry corrupted.",
                        c->fix & FIX_ERRORS ? "Repairing" : "ERROR", at);
@@ -177,7 +166,7 @@ static bool entry_sane(struct qcow2_counting *c, struct table *t, uint64_t i, ui
                 return false;
             }
         } else {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "ERROR offset=%" PRIx64 ": Data cluster is not properly aligned; L2 "
                        "entry corrupted.",
                        at);
@@ -198,13 +187,13 @@ static void count_entry(struct qcow2_counting *c, struct table *t, uint64_t i, u
     }
     uint64_t reserved = QCOW2_L2_RESERVED | (q->extended || q->h.version < 3 ? QCOW2_ZERO : 0);
     if (e & reserved) {
-        qcow2_tell(c, "ERROR found l2 entry with reserved bits set: %" PRIx64, e);
+        check_tell(c->out, "ERROR found l2 entry with reserved bits set: %" PRIx64, e);
         c->out->corruptions++;
     }
     if (!at && !(own && e & QCOW2_COPIED)) {
         if (bits & 0xffffffff) {
             c->out->corruptions++;
-            qcow2_tell(c, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
+            check_tell(c->out, "ERROR: Unallocated cluster has non-zero subcluster allocation map");
         }
         return;
     }
@@ -251,7 +240,7 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
     }
     uint64_t have = l1_at < c->file_n ? MIN(8 * entries, (c->file_n - l1_at) & ~7ull) : 0;
     if (!bytes || whole_table_read(&l1, q->file, l1_at, have)) {
-        qcow2_tell(c, "ERROR: I/O error in check_refcounts_l1");
+        check_tell(c->out, "ERROR: I/O error in check_refcounts_l1");
         fail(c);
         return;
     }
@@ -261,14 +250,14 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
             continue;
         }
         if (e & QCOW2_L1_RESERVED) {
-            qcow2_tell(c, "ERROR found L1 entry with reserved bits set: %" PRIx64, e);
+            check_tell(c->out, "ERROR found L1 entry with reserved bits set: %" PRIx64, e);
             c->out->corruptions++;
         }
         if (at == 0) {
             continue;
         }
         if (active && at >= c->file_n && c->fix & FIX_ERRORS) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "Repairing L2 table %" PRIu64 " at 0x%" PRIx64 ", behind the end of the "
                        "file: what it mapped is lost", i, at);
             whole_table_put64(&q->l1, i, 0);
@@ -277,7 +266,7 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
         }
         add(c, at, q->cluster);
         if (at & (q->cluster - 1)) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "ERROR l2_offset=%" PRIx64 ": Table is not cluster aligned; L1 entry "
                        "corrupted",
                        at);
@@ -287,7 +276,7 @@ static void count_l1(struct qcow2_counting *c, uint64_t l1_at, uint64_t entries,
         uint64_t part = at < c->file_n ? MIN(q->cluster, c->file_n - at) : 0;
         memset(bytes + part, 0, q->cluster - part);
         if (part && file_read(q->file, at, bytes, part)) {
-            qcow2_tell(c, "ERROR: I/O error in check_refcounts_l2");
+            check_tell(c->out, "ERROR: I/O error in check_refcounts_l2");
             fail(c);
         } else if (part) {
             struct table t = {.at = at, .bytes = bytes, .active = active};
@@ -303,13 +292,13 @@ static void count_snapshots(struct qcow2_counting *c)
     for (uint32_t i = 0; i < q->h.n_snapshots && !c->failed; i++) {
         const struct qcow2_snapshot *s = &q->snapshots[i];
         if (s->l1_at & (q->cluster - 1)) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "ERROR snapshot %s (%s) l1_offset=%#" PRIx64 ": L1 table is not cluster "
                        "aligned; snapshot table entry corrupted",
                        s->shown.id, s->shown.name, s->l1_at);
             c->out->corruptions++;
         } else if (s->l1_entries > QCOW2_L1_MAX / 8) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "ERROR snapshot %s (%s) l1_size=%#" PRIx32 ": L1 table is too large; "
                        "snapshot table entry corrupted",
                        s->shown.id, s->shown.name, s->l1_entries);
@@ -356,7 +345,7 @@ static void count_bitmaps(struct qcow2_counting *c)
 static void count_outside(struct qcow2_counting *c, uint64_t i, uint64_t at)
 {
     c->out->corruptions++;
-    qcow2_tell(c, "%s refcount block %" PRIu64 " is outside image",
+    check_tell(c->out, "%s refcount block %" PRIu64 " is outside image",
                c->fix & FIX_ERRORS ? "Repairing" : "ERROR", i);
     c->rebuild |= c->fix & FIX_ERRORS;
     (void)at;
@@ -368,13 +357,13 @@ static void count_blocks(struct qcow2_counting *c)
     for (uint64_t i = 0; i < q->reftable.n / 8 && !c->failed; i++) {
         uint64_t e = be64_at(q->reftable.bytes + 8 * i), at = e & QCOW2_REF_OFFSET;
         if (e & 511) {
-            qcow2_tell(c, "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
+            check_tell(c->out, "ERROR refcount table entry %" PRIu64 " has reserved bits set", i);
             c->out->corruptions++;
             c->rebuild = true;
             continue;
         }
         if (at & (q->cluster - 1)) {
-            qcow2_tell(c,
+            check_tell(c->out,
                        "ERROR refcount block %" PRIu64 " is not cluster aligned; refcount table "
                        "entry corrupted",
                        i);
@@ -392,7 +381,7 @@ static void count_blocks(struct qcow2_counting *c)
         add(c, at, q->cluster);
         uint16_t count = qcow2_counts_get(&c->counts, at >> q->h.cluster_bits);
         if (count != 1) {
-            qcow2_tell(c, "ERROR refcount block %" PRIu64 " refcount=%u", i, count);
+            check_tell(c->out, "ERROR refcount block %" PRIu64 " refcount=%u", i, count);
             c->out->corruptions++;
             c->rebuild = true;
         }

@@ -265,7 +265,8 @@ static int drop_old_counts(struct qcow2 *q, struct qcow2_fork *f)
         uint64_t at = be64_at(f->was.bytes + 8 * i);
         r = at ? qcow2_ref_add(q, at >> q->h.cluster_bits, 1, -1) : 0;
     }
-    return r ? r : qcow2_ref_add(q, f->was.at >> q->h.cluster_bits, qcow2_clusters(q, f->was.n), -1);
+    return r ? r
+             : qcow2_ref_add(q, f->was.at >> q->h.cluster_bits, qcow2_clusters(q, f->was.n), -1);
 }
 
 /* Space that nobody uses goes back to the file system; some of it may have found a user again. */

@@ -11,7 +11,7 @@ struct qcow2_fork {
     uint64_t n_room;            /* clusters of .room */
     unsigned run;               /* of .room, of which the first .used clusters are taken */
     uint64_t used;
-    struct whole_table was;     /* the old refcount table */
+    struct whole_table was; /* the old refcount table */
     bool lazy;
 };
 

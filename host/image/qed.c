@@ -361,20 +361,12 @@ static void qed_unplace(struct node *node, uint64_t offset, const struct extent 
     }
 }
 
-/* All of the image: an empty L1 table, and the file ends behind it. */
 static int make_empty(struct qed *q)
 {
-    struct node *node = q->node;
-    uint64_t behind = q->l1_at + qed_table_bytes(q);
-    int r = qed_flush(node);
-    r = r ? r : file_zero(node->file, q->l1_at, qed_table_bytes(q), false);
-    tables_forget(q->l1);
-    tables_forget(q->l2);
-    r = r ? r : file_flush(node->file);
-    r = r ? r : file_resize(node->file, behind);
-    if (r == 0) {
-        q->end = behind;
-    }
+    uint64_t bytes = qed_table_bytes(q);
+    int r = qed_flush(q->node);
+    r = r ? r : tables_empty(q->l1, q->l2, q->l1_at, bytes);
+    q->end = r ? q->end : q->l1_at + bytes;
     return r;
 }
 

@@ -119,17 +119,6 @@ struct check {
     uint64_t last; /* where the last data cluster lay: fragmentation */
 };
 
-static void G_GNUC_PRINTF(2, 3) tell(const struct check *c, const char *fmt, ...)
-{
-    if (c->out->tell) {
-        va_list ap;
-        va_start(ap, fmt);
-        g_autofree char *line = g_strdup_vprintf(fmt, ap);
-        va_end(ap);
-        c->out->tell(c->out->owner, line);
-    }
-}
-
 /* Counts @n clusters at @at as used; false if they cannot be or are already. */
 static bool take(struct check *c, uint64_t at, uint64_t n)
 {
@@ -151,7 +140,7 @@ static bool take(struct check *c, uint64_t at, uint64_t n)
 /* A bad entry for @n clusters: counted, told, and made 0 if that is wanted. */
 static void bad_entry(struct check *c, struct tables *t, uint64_t at, uint8_t *p, uint64_t n)
 {
-    tell(c, "ERROR %s entry at byte %" PRIu64 " points at %" PRIu64 ", which is %s",
+    check_tell(c->out, "ERROR %s entry at byte %" PRIu64 " points at %" PRIu64 ", which is %s",
          t == c->q->l1 ? "L1" : "L2", at, le64_at(p),
          qed_valid(c->q, le64_at(p), n) ? "used twice" : "no cluster of the file");
     c->out->corruptions++;

@@ -265,3 +265,13 @@ void tables_drop(struct tables *t, uint64_t at, uint64_t n)
         }
     }
 }
+
+int tables_empty(struct tables *l1, struct tables *l2, uint64_t at, uint64_t bytes)
+{
+    struct file *f = l1->file;
+    int r = file_zero(f, at, bytes, false);
+    tables_forget(l1);
+    tables_forget(l2);
+    r = r ? r : file_flush(f);
+    return r ? r : file_resize(f, at + bytes);
+}

@@ -48,3 +48,5 @@ bool tables_dirty(const struct tables *t);
 void tables_forget(struct tables *t);
 /* Forgets those in a part of the file, changes included. */
 void tables_drop(struct tables *t, uint64_t at, uint64_t n);
+/* All of an image with tables in two levels: the file ends behind its empty first table. */
+int tables_empty(struct tables *l1, struct tables *l2, uint64_t at, uint64_t bytes);

@@ -457,18 +457,6 @@ static bool places_take(struct places *p, uint32_t place)
     return !was;
 }
 
-static void tell(struct check_result *out, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-static void tell(struct check_result *out, const char *fmt, ...)
-{
-    va_list ap;
-    va_start(ap, fmt);
-    g_autofree char *line = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
-    if (out->tell) {
-        out->tell(out->owner, line);
-    }
-}
-
 /* Places that the file has room for: no more can be in use. */
 static uint32_t places_in_file(const struct node *node, const struct vdi *v)
 {
@@ -482,7 +470,7 @@ static int survey(struct node *node, struct places *p, struct check_result *out)
     for (uint32_t b = 0; b < v->n; b++) {
         uint32_t entry;
         if (out->corruptions == ERRORS_MAX) {
-            tell(out, "ERROR: that is enough: entries from %u on are not looked at", b);
+            check_tell(out, "ERROR: that is enough: entries from %u on are not looked at", b);
             return 0;
         }
         int r = entry_get(v, b, true, &entry);
@@ -493,10 +481,10 @@ static int survey(struct node *node, struct places *p, struct check_result *out)
             continue;
         }
         if (entry >= p->n) {
-            tell(out, "ERROR: block index %u out of range, is %u", b, entry);
+            check_tell(out, "ERROR: block index %u out of range, is %u", b, entry);
             out->corruptions++;
         } else if (!places_take(p, entry)) {
-            tell(out, "ERROR: block index %u also used by %u", entry, b);
+            check_tell(out, "ERROR: block index %u also used by %u", entry, b);
             out->corruptions++;
         }
     }
@@ -561,7 +549,7 @@ static bool vdi_check(struct node *node, unsigned fix, struct check_result *out,
     int r = survey(node, &p, out);
     out->leaks = v->allocated > p.used ? v->allocated - p.used : 0;
     if (r == 0 && out->leaks && !out->corruptions) {
-        tell(out, "Leaked blocks: %u are counted, %u used", v->allocated, p.used);
+        check_tell(out, "Leaked blocks: %u are counted, %u used", v->allocated, p.used);
     }
     if (r == 0 && (fix & FIX_LEAKS) && out->leaks && !out->corruptions) {
         r = compact(node, &p);

@@ -635,13 +635,9 @@ static int vhdx_zero(struct node *node, uint64_t offset, uint64_t length, enum z
 
 static void report(struct check_result *out, uint64_t block, uint64_t entry, const char *why)
 {
-    g_autofree char *line =
-        g_strdup_printf("ERROR block %" G_GUINT64_FORMAT ": BAT entry 0x%" G_GINT64_MODIFIER "x %s",
-                        block, entry, why);
     out->corruptions++;
-    if (out->tell) {
-        out->tell(out->owner, line);
-    }
+    check_tell(out, "ERROR block %" G_GUINT64_FORMAT ": BAT entry 0x%" G_GINT64_MODIFIER "x %s",
+               block, entry, why);
 }
 
 /* A bit for each MiB of the file. */

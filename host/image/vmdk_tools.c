@@ -82,12 +82,9 @@ struct check {
 
 static void report(struct check *c, const struct vmdk_extent *e, uint64_t g, const char *what)
 {
-    g_autofree char *line = g_strdup_printf("ERROR: %s for sector %" G_GUINT64_FORMAT, what,
-                                            e->start / VMDK_SECTOR + g * e->header.grain);
     c->out->corruptions++;
-    if (c->out->tell) {
-        c->out->tell(c->out->owner, line);
-    }
+    check_tell(c->out, "ERROR: %s for sector %" G_GUINT64_FORMAT, what,
+               e->start / VMDK_SECTOR + g * e->header.grain);
 }
 
 /* Two entries must not name one grain.  Only those that lie in step with the first are
