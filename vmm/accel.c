@@ -5,6 +5,22 @@
 
 #include <string.h>
 
+/* Said when the machine is there: what was wrong with the rest comes alone. */
+static GPtrArray *notes; /* of char * */
+
+static void note(const char *why, const char *then)
+{
+    notes = notes ? notes : g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(notes, g_strdup_printf("%s; %s", why, then));
+}
+
+void build_engine_notes(void)
+{
+    for (unsigned i = 0; notes && i < notes->len; i++) {
+        vm_report("%s", (char *)notes->pdata[i]);
+    }
+}
+
 /* The engine that takes over where KVM is no help. */
 static const struct cpu_engine *software(void)
 {
@@ -25,8 +41,8 @@ static const struct cpu_engine *choose(void)
     if (kvm && usable(kvm, &why)) {
         return kvm;
     }
-    vm_report("%s; %s runs the guest", why ? why->message : "this build has no kvm",
-              other ? other->name : "nothing");
+    g_autofree char *then = g_strdup_printf("%s runs the guest", other ? other->name : "nothing");
+    note(why ? why->message : "this build has no kvm", then);
     return other;
 }
 
@@ -54,7 +70,8 @@ static const struct cpu_engine *from_list(char *const *names, GError **error)
             g_set_error(error, LODGE_ERROR, ENOTSUP, "%s (-accel kvm:bt runs without it)", why->message);
             return NULL;
         }
-        vm_report("%s; trying %s", why->message, names[i + 1]);
+        g_autofree char *then = g_strdup_printf("trying %s", names[i + 1]);
+        note(why->message, then);
     }
     g_set_error(error, LODGE_ERROR, EINVAL, "-accel needs a name");
     return NULL;

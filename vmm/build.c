@@ -265,6 +265,23 @@ static bool needs_kernel(const struct machine_config *m, GError **error)
     return false;
 }
 
+static void lonely(struct netdev *net, void *owner)
+{
+    (void)owner;
+    if (!net->card) {
+        vm_report("warning: netdev %s has no peer", net->id);
+    }
+}
+
+static bool one_firmware(const struct machine_config *m, GError **error)
+{
+    if (!m->bios || !build_placed("pflash", 0)) {
+        return true;
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL, "-bios %s and a pflash drive exclude each other", m->bios);
+    return false;
+}
+
 bool vm_build(struct vm_options *o, GError **error)
 {
     opts = o;
@@ -274,12 +291,18 @@ bool vm_build(struct vm_options *o, GError **error)
     vm_options_each(o, (const char *const[]){"process-name", NULL}, on_process_name, NULL, NULL);
     if ((o->log_file && !log_to_file(o->log_file, error)) || !build_globals(o, error) ||
         !build_objects(o, error) || !build_ram_source(o, error) || !build_numa(o, error) || !set_clock(o, error) ||
-        !build_serials(o, error) || !build_drives(o, error) || !build_nets(o, error)) {
+        !build_serials(o, error) || !build_drives(o, error) ||
+        !one_firmware(&o->machine, error) || !build_nets(o, error)) {
         return false;
     }
     choose_vga(o);
     o->machine.engine = build_engine(o, error);
-    return o->machine.engine && build_board(o, error) && build_devices(o, error) &&
-           machine_finish(vm_board(), error) && build_display(o, error) &&
-           build_monitors(o, error) && (!o->gdb || gdb_start(o->gdb, error));
+    if (!o->machine.engine || !build_board(o, error) || !build_devices(o, error) ||
+        !machine_finish(vm_board(), error) || !build_display(o, error) ||
+        !build_monitors(o, error) || (o->gdb && !gdb_start(o->gdb, error))) {
+        return false;
+    }
+    build_engine_notes();
+    netdev_each(lonely, NULL);
+    return true;
 }

@@ -23,6 +23,7 @@ bool build_display(struct vm_options *o, GError **error);
 struct chardev *build_chardev(const char *id);
 /* vmm/accel.c: NULL with a line for the user. */
 const struct cpu_engine *build_engine(const struct vm_options *o, GError **error);
+void build_engine_notes(void); /* why it is not the engine of the first choice */
 /* vmm/numa.c; after build_ram_source() */
 bool build_numa(struct vm_options *o, GError **error);
 /* vmm/devices.c */

@@ -216,6 +216,13 @@ static bool filter_calls(const bool sets[SETS], GError **error)
     return r == 0;
 }
 
+static bool spawn_denied;
+
+bool confine_may_spawn(void)
+{
+    return !spawn_denied;
+}
+
 static bool sandbox(const char *text, GError **error)
 {
     bool sets[SETS] = {false}, on = false;
@@ -223,6 +230,7 @@ static bool sandbox(const char *text, GError **error)
         g_prefix_error(error, "-sandbox %s: ", text);
         return false;
     }
+    spawn_denied = on && sets[SET_SPAWN];
     return !on || filter_calls(sets, error);
 }
 

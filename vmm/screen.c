@@ -11,6 +11,10 @@ bool build_display(struct vm_options *o, GError **error)
     const char *where = o->vnc ? o->vnc : on_display ? o->display + 4 : NULL;
     bool none = o->nographic || (o->display && !on_display) || o->machine.nodefaults;
     g_autoptr(GError) why = NULL;
+    if (!vnc_keymap_is_known(o->keymap, error)) {
+        g_prefix_error(error, "-k: ");
+        return false;
+    }
     if (where) {
         if (!vnc_start(vm_board()->display, where, o->keymap, error)) {
             g_prefix_error(error, "-vnc %s: ", where);

@@ -4,6 +4,7 @@
 #include "base/inet.h"
 #include "base/keyval.h"
 #include "base/util.h"
+#include "vmm/vm.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,6 +47,10 @@ static bool open_exec(struct transport *t, const char *command, GError **error)
 {
     const char *argv[] = {"/bin/sh", "-c", command, NULL};
     int fds[2];
+    if (!confine_may_spawn()) {
+        g_set_error(error, LODGE_ERROR, EPERM, "exec: is not possible with -sandbox on,spawn=deny");
+        return false;
+    }
     if (pipe2(fds, O_CLOEXEC) < 0) {
         error_set_errno(error, errno, "pipe");
         return false;

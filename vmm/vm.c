@@ -69,8 +69,10 @@ void vm_report(const char *fmt, ...)
 {
     va_list ap;
     va_start(ap, fmt);
-    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    g_autofree char *said = g_strdup_vprintf(fmt, ap);
     va_end(ap);
+    g_auto(GStrv) lines = g_strsplit(said, "\n", -1);
+    g_autofree char *text = g_strjoinv("; ", lines); /* one line each */
     if (vm.options && vm.options->timestamps) {
         g_autoptr(GDateTime) now = g_date_time_new_now_utc();
         g_autofree char *stamp = g_date_time_format_iso8601(now);
@@ -550,6 +552,30 @@ static void finish(void)
     }
 }
 
+static bool on_terminal(const struct option_use *use, void *owner, GError **error)
+{
+    const char *text = use->text;
+    (void)owner;
+    text += g_str_has_prefix(text, "mon:") ? 4 : 0;
+    if (g_str_equal(text, "stdio") || g_str_has_prefix(text, "stdio,")) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "-%s %s: cannot use stdio with -daemonize",
+                    use->option, use->text);
+        return false;
+    }
+    return true;
+}
+
+static bool may_daemonize(struct vm_options *o, GError **error)
+{
+    if (o->nographic) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "-nographic cannot be used with -daemonize");
+        return false;
+    }
+    return vm_options_each(o, (const char *const[]){"serial", "parallel", "monitor", "qmp",
+                                                    "qmp-pretty", "chardev", NULL},
+                           on_terminal, NULL, error);
+}
+
 int vm_main(int argc, char **argv)
 {
     g_autoptr(GError) error = NULL;
@@ -563,7 +589,8 @@ int vm_main(int argc, char **argv)
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
-    if ((vm.options->daemonize && !confine_daemonize(&error)) ||
+    if ((vm.options->daemonize && !may_daemonize(vm.options, &error)) ||
+        (vm.options->daemonize && !confine_daemonize(&error)) ||
         (vm.options->pidfile && !confine_pidfile(vm.options->pidfile, &error))) {
         vm_report("%s", error->message);
         return 1;

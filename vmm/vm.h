@@ -109,3 +109,4 @@ void confine_ready(void);
 bool confine_pidfile(const char *path, GError **error);
 /* chroot, user, system call filter; the last thing before the guest runs. */
 bool confine(const struct vm_options *o, GError **error);
+bool confine_may_spawn(void); /* whether programs can still be started */

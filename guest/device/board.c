@@ -28,6 +28,19 @@ void board_free(struct board *board)
     g_free(board);
 }
 
+bool board_ports_free(const struct board *board, uint64_t at, uint64_t n, GError **error)
+{
+    for (uint64_t port = at; port < at + n; port++) {
+        const struct region *r = space_find(board->ports, port).region;
+        if (r) {
+            g_set_error(error, LODGE_ERROR, EBUSY, "port 0x%x is taken by %s", (unsigned)port,
+                        r->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 struct device *board_part(struct board *board, const char *name)
 {
     return g_hash_table_lookup(board->parts, name);

@@ -78,6 +78,8 @@ struct board {
 /* A board with empty address spaces and nothing else; for boards and tests. */
 struct board *board_new(void);
 void board_free(struct board *board); /* its devices too, the latest first */
+/* False with an error if something else answers at one of @n ports. */
+bool board_ports_free(const struct board *board, uint64_t at, uint64_t n, GError **error);
 struct device *board_part(struct board *board, const char *name);
 void board_add_part(struct board *board, const char *name, struct device *dev);
 struct device *board_find(struct board *board, const char *id_or_path);

@@ -39,6 +39,9 @@ static bool start(struct device *dev, GError **error)
                     s->iobase, s->iosize);
         return false;
     }
+    if (!board_ports_free(dev->board, s->iobase, s->iosize, error)) {
+        return false;
+    }
     device_window_init(&s->window, dev, 0, "debug-exit", s->iosize);
     device_place(&s->window, dev->board->ports, s->iobase, 0);
     return true;

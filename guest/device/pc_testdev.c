@@ -74,7 +74,9 @@ static bool start(struct device *dev, GError **error)
     static const uint16_t at[] = {0xe0, 0xe4, 0xe8};
     static const char *const names[] = {"testdev-latch", "testdev-flush", "testdev-bytes"};
     struct pc_testdev *s = self(dev);
-    (void)error;
+    if (!board_ports_free(dev->board, at[0], 12, error)) {
+        return false;
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(at); i++) {
         device_window_init(&s->window[i], dev, i, names[i], 4);
         device_place(&s->window[i], dev->board->ports, at[i], 0);

@@ -69,6 +69,8 @@ unsigned display_scancode(const char *qcode_name);
 /* The other way round: for the text of events and logs; NULL if there is none. */
 const char *display_key_name(unsigned scancode);
 
+/* Of -k, NULL is fine; the error says which there are. */
+bool vnc_keymap_is_known(const char *keymap, GError **error);
 /* VNC server by -vnc's argument (":0", "127.0.0.1:1,password=on", "unix:/path", "none");
  * with to=N the first free display up to N is taken. */
 bool vnc_start(struct display *d, const char *options, const char *keymap, GError **error);

@@ -353,7 +353,7 @@ static bool open_sockets(struct options *o, struct sockets *s, GError **error)
     }
 }
 
-static bool keymap_is_known(const char *keymap, GError **error)
+bool vnc_keymap_is_known(const char *keymap, GError **error)
 {
     if (keymap && !g_str_equal(keymap, "en-us")) {
         g_set_error(error, LODGE_ERROR, ENOTSUP,
@@ -373,7 +373,7 @@ bool vnc_start(struct display *d, const char *text, const char *keymap, GError *
         return false;
     }
     o.where = keyval_get(kv, "vnc");
-    if (!take_options(kv, &o, error) || !keymap_is_known(keymap, error)) {
+    if (!take_options(kv, &o, error) || !vnc_keymap_is_known(keymap, error)) {
         return false;
     }
     if (!o.where || g_str_equal(o.where, "none")) {

@@ -70,6 +70,14 @@ BAD = [
     (["-vga", "qxl"], "qxl"),
     (["-vnc", "nowhere"], "nowhere"),
     (["-k", "nosuch-layout", "-vnc", ":77"], "nosuch-layout"),
+    (["-k", "nosuch-layout"], "nosuch-layout"),
+    (["-device", "isa-debug-exit", "-device", "isa-debug-exit"], "port 0x501 is taken"),
+    (["-device", "pc-testdev", "-device", "pc-testdev"], "port 0xe0 is taken"),
+    (["-device", "isa-debug-exit,iobase=0x64"], "port 0x64 is taken by i8042-cmd"),
+    (["-daemonize", "-nographic"], "-nographic cannot be used with -daemonize"),
+    (["-daemonize", "-serial", "mon:stdio"], "cannot use stdio with -daemonize"),
+    (["-daemonize", "-chardev", "stdio,id=a"], "cannot use stdio with -daemonize"),
+    (["-bios", "/dev/zero", "-drive", f"if=pflash,format=raw,readonly=on,file={__file__}"], "exclude"),
     (["-netdev", "nosuch,id=n"], "nosuch"),
     (["-netdev", "user"], "id"),
     (["-netdev", "user,id=n,colour=red"], "colour"),
@@ -107,6 +115,7 @@ BAD = [
     (["-pidfile", "/no/such/dir/pid"], "/no/such/dir/pid"),
     (["-incoming", "file:/no/such/state"], "/no/such/state"),
     (["-incoming", "nosuch:x"], "nosuch"),
+    (["-sandbox", "on,spawn=deny", "-incoming", "exec:cat"], "spawn=deny"),
     (["-gdb", "nosuch"], "nosuch"),
     (["-loadvm", "x"], "-loadvm"),
     (["-numa", "node"], "total memory for NUMA nodes (0x0) should equal RAM size (0x8000000)"),
@@ -171,6 +180,38 @@ class Options(unittest.TestCase):
                 self.assertEqual(err.count("\n"), 1, err)
                 self.assertTrue(err.startswith("lodge-vm: "), err)
                 self.assertIn(part, err)
+
+    def test_one_line_whatever_else_there_is_to_say(self):
+        """The word about KVM comes with a machine, not before another error; a lock is one line."""
+        with tempfile.NamedTemporaryFile() as disk:
+            disk.truncate(1 << 20)
+            drive = ["-drive", f"file={disk.name},format=raw"]
+            with Vm("-S", *drive):
+                for args, part in ((["-enable-kvm", "-device", "nosuch"], "nosuch"), (drive, "lock")):
+                    code, _, err = run("-display", "none", "-S", *args)
+                    self.assertEqual(code, 1)
+                    self.assertEqual(err.count("\n"), 1, err)
+                    self.assertIn(part, err)
+
+    def test_a_network_without_a_card_is_mentioned(self):
+        code, _, err = run("-M", "none", "-nodefaults", "-display", "none", "-monitor", "stdio",
+                           "-accel", "interp", "-netdev", "user,id=lonely", stdin="quit\n")
+        self.assertEqual((code, err), (0, "lodge-vm: warning: netdev lonely has no peer\n"))
+
+    def test_a_sandbox_without_programs_says_so(self):
+        with Vm("-S", "-sandbox", "on,spawn=deny") as vm:
+            self.assertIn("spawn=deny", vm.refused("migrate", uri="exec:cat")["desc"])
+            self.assertEqual(vm.ok("query-status")["running"], False)
+
+    def test_half_a_dump_is_no_file(self):
+        with tempfile.TemporaryDirectory() as folder, Vm("-S") as vm:
+            path = os.path.join(folder, "dump")
+            vm.ok("pmemsave", val=0, size=8192, filename=path)
+            self.assertEqual(os.path.getsize(path), 8192)
+            vm.ok("stop")
+            vm.refused("pmemsave", val=0, size=1 << 50, filename=path)
+            vm.refused("pmemsave", val=0, size=4096, filename="/dev/full")
+            self.assertTrue(os.path.exists("/dev/full"))
 
     def test_notes_of_people_run_as_written(self):
         """Lines that stand in instructions everywhere, with nothing added but where to look."""

@@ -24,9 +24,9 @@ def until(condition, what):
         time.sleep(0.02)
 
 
-def run(*args, timeout=PATIENCE):
+def run(*args, timeout=PATIENCE, stdin=""):
     """Exit code, stdout and stderr of a run that is expected to end."""
-    p = subprocess.run([VM, *args], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+    p = subprocess.run([VM, *args], input=stdin, capture_output=True, text=True,
                        timeout=timeout)
     return p.returncode, p.stdout, p.stderr
 

@@ -17,6 +17,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* The commands that do something. */
@@ -136,21 +137,10 @@ static uint64_t most_memory(void)
     return most;
 }
 
-static bool save_memory(json_t *args, peek_fn *peek, void *owner, GError **error)
+static bool copy_memory(int fd, const char *path, uint64_t at, uint64_t left, peek_fn *peek,
+                        void *owner, GError **error)
 {
-    const char *path = qmp_str(args, "filename");
-    uint64_t at = (uint64_t)json_integer_value(json_object_get(args, "val"));
-    uint64_t left = (uint64_t)json_integer_value(json_object_get(args, "size"));
     uint8_t buf[PAGE_SIZE];
-    if (left > most_memory()) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'size' expects no more than there is");
-        return false;
-    }
-    autofd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (fd < 0) {
-        error_set_errno(error, errno, "%s", path);
-        return false;
-    }
     for (uint64_t n; left; left -= n, at += n) {
         n = MIN(left, PAGE_SIZE - (at & (PAGE_SIZE - 1)));
         if (!peek(at, buf, n, owner)) {
@@ -164,6 +154,28 @@ static bool save_memory(json_t *args, peek_fn *peek, void *owner, GError **error
         }
     }
     return true;
+}
+
+static bool save_memory(json_t *args, peek_fn *peek, void *owner, GError **error)
+{
+    const char *path = qmp_str(args, "filename");
+    uint64_t at = (uint64_t)json_integer_value(json_object_get(args, "val"));
+    uint64_t left = (uint64_t)json_integer_value(json_object_get(args, "size"));
+    if (left > most_memory()) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'size' expects no more than there is");
+        return false;
+    }
+    autofd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) {
+        error_set_errno(error, errno, "%s", path);
+        return false;
+    }
+    bool ok = copy_memory(fd, path, at, left, peek, owner, error);
+    struct stat st;
+    if (!ok && fstat(fd, &st) == 0 && S_ISREG(st.st_mode)) {
+        unlink(path); /* half a file would pass for a whole one */
+    }
+    return ok;
 }
 
 HANDLER(pmemsave)
