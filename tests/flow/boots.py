@@ -56,7 +56,7 @@ def four_cpus():
 
 def reboots():
     """64 restarts in a row; each must come up."""
-    with Machine(["-accel", "bt", *tiny("reboot")]) as m:
+    with Machine(["-accel", "bt", *tiny("reboot", append="quiet")]) as m:
         at = 0
         for _ in range(64):
             at = m.expect(UP, after=at)
@@ -68,7 +68,7 @@ def login(m, seconds):
     m.expect(r"root@guest:~# ")
 
 
-def debian(engine, machine, firmware=(), disk="virtio", seconds=240):
+def debian(engine, machine, firmware=(), disk="virtio", seconds=PATIENCE):
     """Firmware, boot loader, kernel, systemd, login; the network; power off."""
     drive = f"file={guest_file('debian', 'disk.raw')},format=raw,if={disk},snapshot=on"
     with Machine(["-M", machine, "-accel", engine, "-smp", "2", "-m", "512M", "-drive", drive,
@@ -106,7 +106,7 @@ def run_on_a_terminal(guest, talk, seconds):
                 raise Failed(f"no {text!r} in {seen[-2000:]!r}")
             if select.select([terminal], [], [], 1)[0]:
                 seen += os.read(terminal, 65536)
-        seen = b""
+        seen = seen.partition(text)[2]  # the next text may be there already
         os.write(terminal, keys)
     try:
         while os.read(terminal, 65536):
@@ -271,7 +271,7 @@ def image_chain():
 TESTS = {
     "image-chain": image_chain,
     "kernel-nbd": kernel_nbd,
-    "tiny-interp": lambda: tiny_boot("interp", seconds=300),
+    "tiny-interp": lambda: tiny_boot("interp", seconds=2 * PATIENCE),
     "tiny-bt": lambda: tiny_boot("bt"),
     "tiny-q35-bt": lambda: tiny_boot("bt", "q35", 2),
     "tiny-default": lambda: tiny_boot("kvm:bt"),

@@ -13,7 +13,7 @@ import time
 
 BUILD = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve()
 LODGE = str(BUILD / "lodge-vm")
-PATIENCE = 120  # seconds until something counts as lost: hosts may be busy
+PATIENCE = 300  # seconds until something counts as lost: hosts may be busy
 UP = "lodge-guest: user space is up"
 
 

@@ -3,7 +3,7 @@
 import os
 import time
 
-from guest import Failed, Machine, main, tiny
+from guest import PATIENCE, Failed, Machine, main, tiny
 
 
 def disk(m, name):
@@ -11,7 +11,7 @@ def disk(m, name):
     return f"{name}-is-there" in m.run(f"[ -b /dev/{name} ] && echo {name}-is-th''ere")
 
 
-def wait_disk(m, name, there, seconds=60):
+def wait_disk(m, name, there, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while disk(m, name) != there:
         if time.monotonic() > end:
@@ -19,7 +19,7 @@ def wait_disk(m, name, there, seconds=60):
         time.sleep(0.2)
 
 
-def wait_event(m, name, device, seconds=60):
+def wait_event(m, name, device, seconds=PATIENCE):
     end = time.monotonic() + seconds
     while True:
         for e in getattr(m, "events", []):
@@ -51,7 +51,7 @@ def hotplug(machine, bus, extra, turns):
             *tiny("shell", "256M")]
     try:
         with Machine(args, qmp=True) as m:
-            m.expect("busybox", 120)
+            m.expect("busybox")
             refused(m, "device_add", "does not support hotplugging", driver="isa-serial")
             refused(m, "device_del", "not found", id="nobody")
             for turn in range(turns):
@@ -68,7 +68,7 @@ def hotplug(machine, bus, extra, turns):
             wait_disk(m, "vda", True)
             at = len(m.seen)
             m.qmp("system_reset")
-            m.expect("busybox", 120, at)
+            m.expect("busybox", after=at)
             wait_disk(m, "vda", True)
             m.qmp("device_del", id="hot")
             wait_event(m, "DEVICE_DELETED", "hot")

@@ -4,6 +4,7 @@
 
 Usage: run.py SOURCE BUILD LODGE_IMG.  Seconds a target: 3, or 60 with LODGE_LONG=1.
 """
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -171,32 +172,34 @@ def main():
         print("no clang: fuzz targets cannot be built")
         return 1 if os.environ.get("LODGE_ALL") == "1" else SKIP
     build()
-    fine = True
+    work = []  # arguments of run()
     for name in (*SEEDS, *READ_ONLY):
         folder = FUZZ / "corpus" / name
         folder.mkdir(parents=True, exist_ok=True)
         make_seeds(name, folder)
-        fine &= run("fuzz_image", name, folder)
+        work.append(("fuzz_image", name, folder))
     folder = FUZZ / "corpus" / "text"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "seed").write_text('{"execute": "x", "a.b": [1, true, null]}\nfile=a,,b,size=1.5G,on')
-    fine &= run("fuzz_text", "text", folder, "-max_len=4096")
+    work.append(("fuzz_text", "text", folder, "-max_len=4096"))
     folder = FUZZ / "corpus" / "model"
     folder.mkdir(parents=True, exist_ok=True)
     for i, seed in enumerate(MODELS):
         (folder / f"seed{i}").write_text(chr(i) + seed)
-    fine &= run("fuzz_model", "model", folder, "-max_len=4096")
+    work.append(("fuzz_model", "model", folder, "-max_len=4096"))
     for name, seeds in PEERS.items():
         folder = FUZZ / "corpus" / name
         folder.mkdir(parents=True, exist_ok=True)
         for i, seed in enumerate(seeds):
             (folder / f"seed{i}").write_bytes(seed)
-        fine &= run("fuzz_peer", name, folder, "-max_len=8192")
+        work.append(("fuzz_peer", name, folder, "-max_len=8192"))
     folder = FUZZ / "corpus" / "rpc"
     folder.mkdir(parents=True, exist_ok=True)
     for i, seed in enumerate(rpc_seeds()):
         (folder / f"seed{i}").write_bytes(seed)
-    fine &= run("fuzz_rpc", "rpc", folder, "-max_len=8192")
+    work.append(("fuzz_rpc", "rpc", folder, "-max_len=8192"))
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        fine = all(list(pool.map(lambda args: run(*args), work)))
     return 0 if fine else 1
 
 
