@@ -151,6 +151,43 @@ main64:
     xchgq %rsp, %rbx
     EXPECT64 call nothing
     xchgq %rsp, %rbx
+    /* What is known of a page must be known however the instruction in front was done. */
+    movl $0x300000 + 7, pt + 0x1000     /* 0x200000 shows 0x300000 */
+    invlpg 0x200000
+    xorl %ebp, %ebp
+    movl $TURNS, %r12d
+    subq $256, %rsp
+18: invlpg 0x200000
+    movq 0x200000, %rdx
+    pushq $0x77
+    movups (%rsp), %xmm0
+    movq %xmm0, %rax
+    addq %rax, %rbp
+    popq %rax
+    decl %r12d
+    jnz 18b
+    addq $256, %rsp
+    SHOW "vector state late: "
+    xorl %ebp, %ebp
+    movl $TURNS, %r12d
+19: movl $END + 64, %ebx                /* no memory: the interpreter pushes it */
+    movl $0x200800, %ecx
+    movq $0, 0x3007f0
+    pushq %rax
+    pushq %rdx
+    popq %rdx
+    popq %rax
+    xchgq %rsp, %rcx
+    jmp 20f
+20: pushq (%rbx)
+    pushq $5
+    xchgq %rsp, %rcx
+    addq 0x3007f0, %rbp
+    decl %r12d
+    jnz 19b
+    SHOW "pushed from nowhere: "
+    movl $0x200000 + 7, pt + 0x1000
+    invlpg 0x200000
     /* The page tables show themselves in the last slot. */
     movq $pml4 + 7, pml4 + 511 * 8
     movq $0xffffff8000001000, %rbx      /* the entry of 0x200000 */

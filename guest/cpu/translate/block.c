@@ -178,6 +178,19 @@ static void add_point(struct tr *t, unsigned guest)
         .guest = (uint16_t)(guest | (t->saved ? POINT_SAVED : 0))};
 }
 
+/*
+ * The instruction in hand has found a group's page behind its stubs from @first on.  If the
+ * interpreter does it in one of them, the code behind it must not count on that.
+ */
+static void found_by_all(struct tr *t, unsigned first)
+{
+    for (unsigned k = first; k < t->n_stubs; k++) {
+        if (t->stubs[k].kind == STUB_SLOW) {
+            t->stubs[k].apart = true;
+        }
+    }
+}
+
 static void write_insn(struct tr *t)
 {
     const struct insn *i = &t->in[t->at];
@@ -203,6 +216,9 @@ static void write_insn(struct tr *t)
         insn_interp(t, ends);
     } else if (i->desc->class == CLASS_STRING || i->desc->class == CLASS_STACK) {
         point_saved(t); /* its look-ups have changed the host's; copied ones tell themselves */
+    }
+    if (t->next_group != before.next_group) {
+        found_by_all(t, before.n_stubs);
     }
     group_after(t, i);
 }

@@ -84,6 +84,7 @@ void insn_interp(struct tr *t, bool ends)
     if (!d) {
         return;
     }
+    t->in_s1 = 0; /* the helper's */
     emit_lea_rip(&t->hot, S2, (const uint8_t *)d);
     emit_jmp(&t->hot, thunk_at[THUNK_ONE]);
     t->done = ends;

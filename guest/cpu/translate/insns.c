@@ -260,6 +260,7 @@ static void fp_need(struct tr *t, const struct insn *i)
         return;
     }
     flags_free(t);
+    t->in_s1 = 0; /* the helper's */
     struct stub *s = stub_new(t, STUB_FP);
     s->fp = need;
     s->saved = t->saved;
