@@ -157,7 +157,7 @@ class Domains(manage.Case):
         console.type(b"echo $((6*7))-was-asked\n")
         console.expect(b"42-was-asked")
         console.type(b"insmod /button.ko; insmod /evdev.ko; for e in /dev/input/event*; do "
-                     b"(dd bs=24 count=1 <$e >/dev/null 2>&1; poweroff -f) & done; echo list''ens\n")
+                     b"exec 3<$e; (dd bs=24 count=1 <&3 >/dev/null 2>&1; poweroff -f) & done; echo list''ens\n")
         console.expect(b"\nlistens")
         dom.shutdown()
         self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
