@@ -93,8 +93,10 @@ def grub(args, modules):
 
 def grub_rescue():
     grub(["-fda", media("grub-rescue-floppy.img")], "(fd0)")
-    grub(["-M", "q35", "-cdrom", media("grub-rescue-cdrom.iso")], "(cd)")
-    grub(["-hda", media("grub-rescue-usb.img"), "-snapshot"], "(hd0")
+    grub(["-M", "q35", "-device", "virtio-scsi-pci", "-device", "scsi-cd,drive=c,bootindex=1", "-drive",
+          f"if=none,id=c,media=cdrom,file={media('grub-rescue-cdrom.iso')}"], "(cd)")
+    grub(["-device", "qemu-xhci", "-device", "usb-storage,drive=u,bootindex=1", "-drive",
+          f"if=none,id=u,format=raw,file={media('grub-rescue-usb.img')}", "-snapshot"], "(hd0")
 
 
 # ---- iPXE ----
