@@ -160,6 +160,27 @@ class Shell(unittest.TestCase):
                                     check=True).stdout
             self.assertIn("lodge -q", script)
 
+    def test_runs_an_image_to_its_console_and_back(self):
+        tiny = os.path.join(os.environ["LODGE_BUILD"], "guests/tiny")
+        with manage.Daemon() as d:
+            with subprocess.Popen(
+                [LODGE, "-c", d.uri, "run", "--name", "x", "--kernel", f"{tiny}/vmlinuz", "--initrd",
+                 f"{tiny}/initrd", "--append", "console=ttyS0 quiet lodge.run=poweroff", "--memory",
+                 "128M"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
+                out = p.stdout.read()  # its input stays open, as a terminal does
+                self.assertEqual(p.wait(manage.PATIENCE), 0, out)
+            self.assertIn("Connected to domain 'x'", out)
+            self.assertIn("user space is up", out)
+            self.assertEqual(shell(d, "-q", "list", "--all", "--name").stdout.strip(), "")
+            bad = shell(d, "run", "/no/such/image")
+            self.assertEqual(bad.returncode, 1)
+            self.assertIn("/no/such/image", bad.stderr)
+
+    def test_validates_the_host(self):
+        p = subprocess.run([LODGE, "--json", "validate-host"], capture_output=True, text=True,
+                           check=True)
+        self.assertEqual(json.loads(p.stdout)["program_lodge_vm"], "PASS")
+
     def test_bad_uris_get_one_line(self):
         for uri, part in (("qemu+tcp://h/system", "tcp"), ("xen:///", "xen"), ("nothing", ""),
                           ("qemu:///system?socket=/no/such", "/no/such")):
