@@ -9,7 +9,7 @@
 /*
  * From a URI to a connection.
  */
-enum { START_PATIENCE_MS = 10000, START_STEP_MS = 20 };
+enum { START_PATIENCE_MS = 60000, START_STEP_MS = 20 };
 
 char *connect_default_uri(void)
 {
