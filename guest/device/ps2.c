@@ -49,7 +49,7 @@ bool ps2_take(struct ps2_queue *q, uint8_t *byte)
         return false;
     }
     *byte = q->data[q->first];
-    q->first = (uint8_t)((q->first + 1) % PS2_QUEUE);
+    q->first = (uint16_t)((q->first + 1) % PS2_QUEUE);
     q->n--;
     return true;
 }
@@ -261,7 +261,8 @@ static void packet(struct ps2_mouse *m)
     }
 }
 
-enum { PACKETS_ROOM = 16, MOST_MOVED = 100000 };
+/* Movements behind a backlog are added up: the pointer is not to lag behind the hand. */
+enum { MOUSE_BACKLOG = 48, MOST_MOVED = 100000 };
 
 void ps2_mouse_move(struct ps2_mouse *m, int x, int y, int wheel, unsigned buttons)
 {
@@ -272,7 +273,7 @@ void ps2_mouse_move(struct ps2_mouse *m, int x, int y, int wheel, unsigned butto
     m->dy = CLAMP(m->dy - CLAMP(y, -MOST_MOVED, MOST_MOVED), -MOST_MOVED, MOST_MOVED);
     m->dz = CLAMP(m->dz + CLAMP(wheel, -100, 100), -MOST_MOVED, MOST_MOVED);
     m->buttons = (uint8_t)(buttons & 0x1f);
-    while (!m->remote && room(&m->out) >= PACKETS_ROOM &&
+    while (!m->remote && m->out.n <= MOUSE_BACKLOG &&
            (m->dx || m->dy || m->dz || m->buttons != m->buttons_sent)) {
         packet(m);
     }

@@ -12,12 +12,12 @@
  *
  * Plain state, embedded in the controller (i8042.c), whose table has their fields.
  */
-enum { PS2_QUEUE = 64 };
+enum { PS2_QUEUE = 256 }; /* a line of text that a viewer pastes */
 
 /* What waits to be sent; answers to commands empty it first. */
 struct ps2_queue {
     uint8_t data[PS2_QUEUE];
-    uint8_t first, n;
+    uint16_t first, n;
 };
 
 struct ps2_keyboard {

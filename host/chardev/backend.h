@@ -26,6 +26,8 @@ struct stream {
     guint in_watch, out_watch;
     /* The other end is gone; NULL: reading just ends. */
     void (*hung_up)(struct stream *s);
+    /* Whether somebody is there after all, asked before bytes go nowhere; NULL: nobody. */
+    bool (*somebody)(struct stream *s);
     /* Looks at what was read and may shorten it in place; NULL: as it is. */
     size_t (*filter)(struct stream *s, uint8_t *data, size_t n);
 };

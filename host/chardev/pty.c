@@ -14,7 +14,7 @@
 /*
  * A pseudo-terminal whose other end a user opens with minicom, screen, virsh console ...
  * The master says POLLHUP while nobody has it open, and nothing tells when somebody does: so
- * it is looked at once a second until then.
+ * it is looked at once a second until then, and whenever there is something to say.
  */
 enum { LOOK_SECONDS = 1 };
 
@@ -37,18 +37,45 @@ static void hung_up(struct stream *s)
     }
 }
 
-static gboolean look(gpointer data)
+static bool is_open(const struct pty *p)
 {
-    struct pty *p = data;
     struct pollfd fd = {.fd = p->stream.in, .events = POLLOUT};
-    if (poll(&fd, 1, 0) >= 0 && (fd.revents & POLLHUP)) {
-        return G_SOURCE_CONTINUE;
-    }
+    return poll(&fd, 1, 0) < 0 || !(fd.revents & POLLHUP);
+}
+
+static void opened(struct pty *p)
+{
     p->look = 0;
     p->stream.chr.open = true;
     chardev_tell(&p->stream.chr, CHARDEV_OPENED);
     stream_start(&p->stream);
+}
+
+static gboolean look(gpointer data)
+{
+    if (!is_open(data)) {
+        return G_SOURCE_CONTINUE;
+    }
+    opened(data);
     return G_SOURCE_REMOVE;
+}
+
+static gboolean tell_opened(gpointer data)
+{
+    opened(data);
+    return G_SOURCE_REMOVE;
+}
+
+/* Called from inside a device's write: whoever is to hear of it hears later. */
+static bool somebody(struct stream *s)
+{
+    struct pty *p = container_of(s, struct pty, stream);
+    if (!is_open(p)) {
+        return false;
+    }
+    g_clear_handle_id(&p->look, g_source_remove);
+    p->look = g_idle_add(tell_opened, p);
+    return true;
 }
 
 static void pty_close(struct chardev *chr)
@@ -84,6 +111,7 @@ static struct chardev *pty_open(KeyVal *opts, GError **error)
     p->stream.chr.about = g_strdup_printf("pty:%s", name);
     p->stream.chr.close = pty_close;
     p->stream.hung_up = hung_up;
+    p->stream.somebody = somebody;
     p->stream.chr.open = false;
     p->look = g_timeout_add_seconds(LOOK_SECONDS, look, p);
     return &p->stream.chr;

@@ -79,6 +79,9 @@ static size_t stream_write(struct chardev *chr, const void *data, size_t n)
 {
     struct stream *s = self(chr);
     size_t done = 0;
+    if (!chr->open && s->somebody) {
+        chr->open = s->somebody(s);
+    }
     while (s->out >= 0 && chr->open && done < n) {
         ssize_t w = write(s->out, (const uint8_t *)data + done, n - done);
         if (w >= 0) {

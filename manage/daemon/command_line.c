@@ -1056,6 +1056,9 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
 {
     DomainDef *def = m->def;
     g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
+    if (!machine_can_be(def, error)) {
+        return NULL;
+    }
     char *program = vm_program();
     if (!program) {
         libvirt_error(error, ERR_INTERNAL, "lodge-vm is not installed");

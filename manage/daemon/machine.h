@@ -76,6 +76,8 @@ struct launch {
     unsigned uid;
 };
 char **command_line(struct machine *m, const struct launch *l, GError **error);
+/* unsupported.c: false if @def asks for what a machine does not get yet. */
+bool machine_can_be(const DomainDef *def, GError **error);
 /* Options of one device for -device and device_add; NULL with an error if it has none. */
 json_t *device_options(const DomainDef *def, const struct xml_table *t, const void *device,
                        GError **error);

@@ -140,7 +140,7 @@ class Drives(unittest.TestCase):
                             (f"file={path},bps=1,bps_rd=2", "bps"),
                             (f"file={path},format=qcow2,fromat=raw", "fromat"),
                             (f"file={path},format=qcow2,file.nonsense=1", "nonsense"),
-                            (f"file={path},format=qcow2,copy-on-read=on", "copy-on-read"),
+                            (f"file={path},format=qcow2,copy-on-read=maybe", "copy-on-read"),
                             ("file=foo:bar", "Unknown protocol"), ("file=json:{", "JSON"),
                             (f"file.filename={path},format=nonsense", "nonsense")]:
             with self.subTest(drive=drive):

@@ -146,6 +146,13 @@ class Domains(manage.Case):
         bad = self.define("bad", devices="<disk><source file='/nowhere/x'/><target dev='vda'/></disk>")
         self.assertIn("/nowhere/x", self.fails(38, bad.create))
         self.assertEqual(bad.state(), [libvirt.VIR_DOMAIN_SHUTOFF, 0])
+        for i, (what, more, devices) in enumerate((
+                ("cputune/shares", "<cputune><shares>100</shares></cputune>", ""),
+                ("memtune/hard_limit", "<memtune><hard_limit>9999999</hard_limit></memtune>", ""),
+                ("interface/bandwidth", "", "<interface type='user'><bandwidth>"
+                 "<inbound average='100'/></bandwidth></interface>"))):
+            wish = self.define(f"wish{i}", more=more, devices=devices)
+            self.assertIn(what, self.fails(67, wish.create))
         self.assertEqual(self.daemon.machines(), [])
 
     def test_console_and_shutdown(self):

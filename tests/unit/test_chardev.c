@@ -206,6 +206,31 @@ static void bad_options_are_named(void **state)
     chardevs_close();
 }
 
+/* Whoever opens it gets what is said next, though it is looked at only once a second. */
+static void a_terminal_is_heard_at_once(void **state)
+{
+    (void)state;
+    GError *error = NULL;
+    struct end e;
+    char got[16];
+    struct chardev *chr = chardev_new("pty,id=p", &error);
+    assert_non_null(chr);
+    attach(chr, &e);
+    settle();
+    assert_int_equal(chardev_write(chr, "lost", 4), 4); /* nobody is there */
+    autofd int fd = open(strchr(chr->about, '/'), O_RDWR | O_NOCTTY | O_NONBLOCK);
+    assert_true(fd >= 0);
+    assert_int_equal(chardev_write(chr, "heard", 5), 5);
+    assert_int_equal(read(fd, got, sizeof(got)), 5);
+    assert_memory_equal(got, "heard", 5);
+    assert_int_equal(write(fd, "answer", 6), 6);
+    settle();
+    assert_int_equal(e.opened, 1);
+    assert_string_equal(e.got->str, "answer");
+    chardevs_close();
+    detach(&e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -214,6 +239,7 @@ int main(void)
         cmocka_unit_test(the_escape_key_moves_keys_between_ports),
         cmocka_unit_test(a_ring_keeps_the_last_bytes),
         cmocka_unit_test(a_logfile_gets_a_copy),
+        cmocka_unit_test(a_terminal_is_heard_at_once),
         cmocka_unit_test(bad_options_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -426,6 +426,25 @@ static void keyboard_answers_and_translates(void **state)
     assert_int_equal(in(0x64) & 1, 0);
 }
 
+/* A viewer pastes a line before the guest has looked once; none of it is lost. */
+static void keyboard_holds_a_line(void **state)
+{
+    enum { KEYS = 60 };
+    (void)state;
+    start_keyboard();
+    out(0x64, 0x60);
+    out(0x60, 0x41);
+    for (unsigned i = 0; i < KEYS; i++) {
+        display_key(rig->board->display, 0x10 + i % 8, true);
+        display_key(rig->board->display, 0x10 + i % 8, false);
+    }
+    for (unsigned i = 0; i < KEYS; i++) {
+        assert_int_equal(in(0x60), 0x10 + i % 8);
+        assert_int_equal(in(0x60), 0x90 + i % 8);
+    }
+    assert_int_equal(in(0x64) & 1, 0);
+}
+
 static void mouse_write(uint8_t v)
 {
     out(0x64, 0xd4);
@@ -830,6 +849,7 @@ int main(void)
         T(serial_sends_and_waits_for_a_slow_backend),
         T(serial_receives_into_its_fifo),
         T(keyboard_answers_and_translates),
+        T(keyboard_holds_a_line),
         T(mouse_learns_about_the_wheel),
         T(keyboard_controller_resets_the_machine),
         T(fw_cfg_gives_items_and_files),
