@@ -13,6 +13,7 @@
 #include "guest/device/board.h"
 
 #include <linux/kvm.h>
+#include <stdatomic.h>
 #include <string.h>
 
 enum { NESTED_BYTES = 128 + 2 * 4096 };
@@ -84,6 +85,14 @@ static void leave_nested(struct vcpu *cpu)
     kvm_vcpu_ioctl(cpu, KVM_SET_NESTED_STATE, &head);
 }
 
+static void make_fresh(struct kvm_apic_device *k)
+{
+    if (!k->fresh) {
+        k->fresh = true;
+        atomic_fetch_add(&kvm_apics_due, 1);
+    }
+}
+
 /* The engine's hook: the vCPU's other registers have just gone over. */
 static void put(void *owner)
 {
@@ -103,6 +112,7 @@ static void put(void *owner)
     } else if (head.size >= sizeof(head) && head.size <= sizeof(k->nested)) {
         kvm_vcpu_ioctl(cpu, KVM_SET_NESTED_STATE, k->nested);
     }
+    atomic_fetch_sub(&kvm_apics_due, 1);
 }
 
 static bool start(struct device *dev, GError **error)
@@ -134,13 +144,13 @@ static void reset(struct device *dev)
     if (k->cpu == 0) {
         reg_put(k, 0x350, 0x700); /* the boot processor takes the PIC's interrupts */
     }
-    k->fresh = true;
+    make_fresh(k);
 }
 
 static bool loaded(struct device *dev, GError **error)
 {
     (void)error;
-    self(dev)->fresh = true;
+    make_fresh(self(dev));
     return true;
 }
 

@@ -49,6 +49,11 @@ void kvm_doorbells_init(struct space *memory, struct space *ports);
  * its local APIC follows, whose mode depends on them.
  */
 void kvm_on_push(unsigned index, void (*push)(void *owner), void *owner);
+/*
+ * How many local APICs have a state that the kernel does not know yet, after a reset or a load.
+ * An interrupt sent to one of them now would be overwritten, so no vCPU enters before all are over.
+ */
+extern _Atomic unsigned kvm_apics_due;
 
 /* State of the kernel's devices, for kvm_irqchip: 0 or -errno. */
 int kvm_vm_ioctl(unsigned long request, void *arg);

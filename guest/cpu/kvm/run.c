@@ -227,6 +227,17 @@ static void finish_access(struct kvm_vcpu *v)
     v->run->immediate_exit = 0;
 }
 
+/* Bounded: a vCPU that a debugger holds does not come. */
+static void wait_for_apics(const struct vcpu *cpu)
+{
+    enum { STEP_US = 100, PATIENCE_US = 1000000 };
+    for (unsigned waited = 0; waited < PATIENCE_US && atomic_load(&kvm_apics_due) &&
+                              !(cpu->requests & (REQ_PAUSE | REQ_EXIT));
+         waited += STEP_US) {
+        g_usleep(STEP_US);
+    }
+}
+
 static enum stop run(struct vcpu *cpu)
 {
     struct kvm_vcpu *v = self(cpu);
@@ -234,6 +245,7 @@ static enum stop run(struct vcpu *cpu)
     if (v->dirty) {
         kvm_push(cpu);
         v->dirty = false;
+        wait_for_apics(cpu);
     }
     set_debugging(v);
     while (stop == KVM_STAY) {

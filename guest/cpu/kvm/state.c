@@ -282,6 +282,8 @@ static struct {
     void *owner;
 } after_push[CPUS_MAX];
 
+_Atomic unsigned kvm_apics_due;
+
 void kvm_on_push(unsigned index, void (*push)(void *owner), void *owner)
 {
     g_assert(index < CPUS_MAX);
