@@ -683,6 +683,18 @@ static void add_machine(GPtrArray *out, const DomainDef *def)
     word(out, "-accel", def->type == DOMAIN_TYPE_KVM ? "kvm" : "bt");
 }
 
+/* Which sleep states ACPI tells the guest of. */
+static void add_sleep(GPtrArray *out, const DomainDef *def)
+{
+    const char *chip = domain_is_q35(def) ? "ICH9-LPC" : "PIIX4_PM";
+    if (def->suspend_to_mem) {
+        word(out, "-global", "%s.disable_s3=%d", chip, def->suspend_to_mem == TRI_NO);
+    }
+    if (def->suspend_to_disk) {
+        word(out, "-global", "%s.disable_s4=%d", chip, def->suspend_to_disk == TRI_NO);
+    }
+}
+
 static void add_cpu(GPtrArray *out, const DomainDef *def)
 {
     const struct domain_cpu *cpu = def->cpu;
@@ -1077,6 +1089,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     word(out, "-mon", "chardev=charmonitor,mode=control");
     word(out, "-pidfile", "%s/pid", l->folder);
     add_machine(out, def);
+    add_sleep(out, def);
     add_cpu(out, def);
     if (!add_memory(out, def, error) || !add_firmware(out, m, error)) {
         return NULL;

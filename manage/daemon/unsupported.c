@@ -7,94 +7,140 @@
  * What libvirt's XML can ask for and a machine here does not get yet.  Such a domain can be
  * defined, but starting it as if nothing had been asked would be a lie.
  */
+enum wish_kind {
+    WISH_NUMBER, /* int64_t, XML_ABSENT if it is not there */
+    WISH_TEXT,   /* char *, or a struct * */
+    WISH_LIST,   /* GPtrArray * */
+    WISH_WORD,   /* int: any word of an enumeration */
+    WISH_ON,     /* enum tristate: on; what is off is off here anyway */
+    WISH_FLAG,   /* bool */
+};
 struct wish {
     const char *element;
-    uint16_t offset; /* of an int64_t, or of a pointer, in struct domain_def */
-    bool pointer;
-};
-#define NUMBER(member, element) {element, offsetof(struct domain_def, member), false}
-#define OBJECT(member, element) {element, offsetof(struct domain_def, member), true}
-static const struct wish wishes[] = {
-    NUMBER(iothreads, "iothreads"),
-    NUMBER(blkio_weight, "blkiotune/weight"),
-    OBJECT(blkio_devices, "blkiotune/device"),
-    NUMBER(cpu_shares, "cputune/shares"),
-    NUMBER(cpu_period, "cputune/period"),
-    NUMBER(cpu_quota, "cputune/quota"),
-    NUMBER(global_period, "cputune/global_period"),
-    NUMBER(global_quota, "cputune/global_quota"),
-    NUMBER(emulator_period, "cputune/emulator_period"),
-    NUMBER(emulator_quota, "cputune/emulator_quota"),
-    OBJECT(vcpu_pins, "cputune/vcpupin"),
-    OBJECT(emulator_pin, "cputune/emulatorpin"),
-    OBJECT(vcpu_cpuset, "vcpu/@cpuset"),
-    NUMBER(hard_limit, "memtune/hard_limit"),
-    NUMBER(soft_limit, "memtune/soft_limit"),
-    NUMBER(swap_hard_limit, "memtune/swap_hard_limit"),
-    OBJECT(numatune_nodeset, "numatune/memory"),
+    enum wish_kind kind;
+    uint16_t offset;
 };
 
-static bool refuse(GError **error, const char *what)
+#define D(kind, member, element) {element, kind, offsetof(struct domain_def, member)}
+static const struct wish domain_wishes[] = {
+    D(WISH_NUMBER, iothreads, "iothreads"),
+    D(WISH_NUMBER, blkio_weight, "blkiotune/weight"),
+    D(WISH_LIST, blkio_devices, "blkiotune/device"),
+    D(WISH_NUMBER, cpu_shares, "cputune/shares"),
+    D(WISH_NUMBER, cpu_period, "cputune/period"),
+    D(WISH_NUMBER, cpu_quota, "cputune/quota"),
+    D(WISH_NUMBER, global_period, "cputune/global_period"),
+    D(WISH_NUMBER, global_quota, "cputune/global_quota"),
+    D(WISH_NUMBER, emulator_period, "cputune/emulator_period"),
+    D(WISH_NUMBER, emulator_quota, "cputune/emulator_quota"),
+    D(WISH_LIST, vcpu_pins, "cputune/vcpupin"),
+    D(WISH_TEXT, emulator_pin, "cputune/emulatorpin"),
+    D(WISH_TEXT, vcpu_cpuset, "vcpu/@cpuset"),
+    D(WISH_LIST, vcpu_states, "vcpus/vcpu"),
+    D(WISH_NUMBER, hard_limit, "memtune/hard_limit"),
+    D(WISH_NUMBER, soft_limit, "memtune/soft_limit"),
+    D(WISH_NUMBER, swap_hard_limit, "memtune/swap_hard_limit"),
+    D(WISH_WORD, numatune_mode, "numatune/memory"),
+    D(WISH_TEXT, numatune_nodeset, "numatune/memory"),
+    D(WISH_LIST, pages, "memoryBacking/hugepages/page"),
+    D(WISH_FLAG, locked, "memoryBacking/locked"),
+    D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
+    D(WISH_WORD, dump_core, "memory/@dumpCore"),
+    D(WISH_LIST, memory_devices, "devices/memory"),
+    D(WISH_ON, loader_secure, "os/loader/@secure"),
+    D(WISH_ON, bios_useserial, "os/bios/@useserial"),
+    D(WISH_NUMBER, reboot_timeout, "os/bios/@rebootTimeout"),
+    D(WISH_WORD, apic_eoi, "features/apic/@eoi"),
+    D(WISH_ON, pmu, "features/pmu"),
+    D(WISH_ON, kvm_hidden, "features/kvm/hidden"),
+    D(WISH_TEXT, clock_timezone, "clock/@timezone"),
+};
+#undef D
+
+#define D(kind, member, element) {element, kind, offsetof(struct domain_disk, member)}
+static const struct wish disk_wishes[] = {
+    D(WISH_TEXT, iotune, "disk/iotune"),
+    D(WISH_NUMBER, iothread, "disk/driver/@iothread"),
+    D(WISH_WORD, error_policy, "disk/driver/@error_policy"),
+    D(WISH_WORD, rerror_policy, "disk/driver/@rerror_policy"),
+    D(WISH_ON, copy_on_read, "disk/driver/@copy_on_read"),
+    D(WISH_ON, removable, "disk/target/@removable"),
+    D(WISH_FLAG, transient, "disk/transient"),
+};
+#undef D
+
+#define D(kind, member, element) {element, kind, offsetof(struct domain_interface, member)}
+static const struct wish interface_wishes[] = {
+    D(WISH_TEXT, inbound, "interface/bandwidth"),
+    D(WISH_TEXT, outbound, "interface/bandwidth"),
+    D(WISH_NUMBER, queues, "interface/driver/@queues"),
+};
+#undef D
+
+#define D(kind, member, element) {element, kind, offsetof(struct domain_cpu, member)}
+static const struct wish cpu_wishes[] = {
+    D(WISH_LIST, cells, "cpu/numa"),
+    D(WISH_WORD, cache_mode, "cpu/cache"),
+};
+#undef D
+
+#define D(kind, member, element) {element, kind, offsetof(struct clock_timer, member)}
+static const struct wish timer_wishes[] = {
+    D(WISH_NUMBER, frequency, "clock/timer/@frequency"),
+    D(WISH_WORD, track, "clock/timer/@track"),
+};
+#undef D
+
+static bool asked(const void *object, const struct wish *w)
 {
-    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "%s is not supported by lodged yet", what);
+    const void *at = (const char *)object + w->offset;
+    switch (w->kind) {
+    case WISH_NUMBER:
+        return *(const int64_t *)at != XML_ABSENT;
+    case WISH_TEXT:
+        return *(void *const *)at != NULL;
+    case WISH_LIST:
+        return xml_count(*(GPtrArray *const *)at) > 0;
+    case WISH_WORD:
+        return *(const int *)at != 0;
+    case WISH_ON:
+        return *(const enum tristate *)at == TRI_YES;
+    case WISH_FLAG:
+        return *(const bool *)at;
+    }
     return false;
 }
 
-static bool asked(const DomainDef *def, const struct wish *w)
+static bool granted(const void *object, const struct wish *wishes, unsigned n, GError **error)
 {
-    const void *at = (const char *)def + w->offset;
-    if (!w->pointer) {
-        return *(const int64_t *)at != XML_ABSENT;
-    }
-    return *(void *const *)at != NULL;
-}
-
-/* A list that the model makes for every domain is asked for when something is in it. */
-static bool empty_list(const DomainDef *def, const struct wish *w)
-{
-    const GPtrArray *list = *(GPtrArray *const *)((const char *)def + w->offset);
-    bool is_list = w->offset == offsetof(struct domain_def, blkio_devices) ||
-                   w->offset == offsetof(struct domain_def, vcpu_pins);
-    return is_list && list->len == 0;
-}
-
-static bool disks_are_plain(const DomainDef *def, GError **error)
-{
-    for (unsigned i = 0; def->disks && i < def->disks->len; i++) {
-        const struct domain_disk *d = def->disks->pdata[i];
-        if (d->iotune) {
-            return refuse(error, "disk/iotune");
-        }
-        if (d->iothread != XML_ABSENT) {
-            return refuse(error, "disk/driver/@iothread");
+    for (unsigned i = 0; i < n; i++) {
+        if (asked(object, &wishes[i])) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "%s is not supported by lodged yet",
+                          wishes[i].element);
+            return false;
         }
     }
     return true;
 }
 
-static bool cards_are_plain(const DomainDef *def, GError **error)
+static bool all_granted(const GPtrArray *list, const struct wish *wishes, unsigned n,
+                        GError **error)
 {
-    for (unsigned i = 0; def->interfaces && i < def->interfaces->len; i++) {
-        const struct domain_interface *n = def->interfaces->pdata[i];
-        if (n->inbound || n->outbound) {
-            return refuse(error, "interface/bandwidth");
-        }
-        if (n->queues != XML_ABSENT && n->queues > 1) {
-            return refuse(error, "interface/driver/@queues");
+    for (unsigned i = 0; i < xml_count(list); i++) {
+        if (!granted(list->pdata[i], wishes, n, error)) {
+            return false;
         }
     }
     return true;
 }
+
+#define TABLE(t) t, G_N_ELEMENTS(t)
 
 bool machine_can_be(const DomainDef *def, GError **error)
 {
-    for (unsigned i = 0; i < G_N_ELEMENTS(wishes); i++) {
-        if (asked(def, &wishes[i]) && !empty_list(def, &wishes[i])) {
-            return refuse(error, wishes[i].element);
-        }
-    }
-    if (def->cpu && def->cpu->cells && def->cpu->cells->len) {
-        return refuse(error, "cpu/numa");
-    }
-    return disks_are_plain(def, error) && cards_are_plain(def, error);
+    return granted(def, TABLE(domain_wishes), error) &&
+           (!def->cpu || granted(def->cpu, TABLE(cpu_wishes), error)) &&
+           all_granted(def->timers, TABLE(timer_wishes), error) &&
+           all_granted(def->disks, TABLE(disk_wishes), error) &&
+           all_granted(def->interfaces, TABLE(interface_wishes), error);
 }

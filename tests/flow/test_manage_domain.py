@@ -131,6 +131,19 @@ class Domains(manage.Case):
         self.conn.defineXML(inactive)
         self.assertEqual(inactive, dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
 
+    def test_sleep_states(self):
+        """<pm> decides whether Linux finds S3."""
+        for name, board, mem, shown in (("awake", "q35", "no", b"[s2idle]\r"),
+                                        ("drowsy", "pc", "yes", b"s2idle [deep]")):
+            dom = self.define(name, board=board, more=f"<pm><suspend-to-mem enabled='{mem}'/></pm>")
+            dom.create()
+            console = Console(self.conn, dom)
+            console.expect(UP)
+            console.expect(b"# ")
+            console.type(b"cat /sys/power/mem_sleep; echo as''ked\n")
+            console.expect(b"asked")
+            self.assertIn(shown, console.seen)
+
     def test_errors(self):
         self.fails(42, self.conn.lookupByName, "nobody")
         self.fails(42, self.conn.lookupByUUIDString, "00000000-0000-4000-8000-000000000001")
@@ -150,7 +163,10 @@ class Domains(manage.Case):
                 ("cputune/shares", "<cputune><shares>100</shares></cputune>", ""),
                 ("memtune/hard_limit", "<memtune><hard_limit>9999999</hard_limit></memtune>", ""),
                 ("interface/bandwidth", "", "<interface type='user'><bandwidth>"
-                 "<inbound average='100'/></bandwidth></interface>"))):
+                 "<inbound average='100'/></bandwidth></interface>"),
+                ("error_policy", "", "<disk device='cdrom'><driver name='qemu' type='raw' "
+                 "error_policy='report'/><target dev='sda' bus='sata'/></disk>"),
+                ("clock/@timezone", "<clock offset='timezone' timezone='Europe/Paris'/>", ""))):
             wish = self.define(f"wish{i}", more=more, devices=devices)
             self.assertIn(what, self.fails(67, wish.create))
         self.assertEqual(self.daemon.machines(), [])
