@@ -51,7 +51,8 @@ static bool show(Rpc *rpc, GError **error)
     return true;
 }
 
-static bool converse(Rpc *rpc, GError **error)
+/* *@left: the user went, not the guest. */
+static bool converse(Rpc *rpc, bool *left, GError **error)
 {
     GError *why = NULL;
     struct pollfd p[] = {{STDIN_FILENO, POLLIN, 0}, {rpc_fd(rpc), POLLIN, 0}};
@@ -60,6 +61,7 @@ static bool converse(Rpc *rpc, GError **error)
             break;
         }
         if (p[0].revents && !forward(rpc, &why)) {
+            *left = true;
             break;
         }
     }
@@ -71,31 +73,39 @@ static bool converse(Rpc *rpc, GError **error)
     return true;
 }
 
+bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
+                         bool *left, GError **error)
+{
+    struct termios before;
+    rpc_none none;
+    char *name = (char *)device;
+    rpc_domain_maybe_flags args = {*dom, device ? &name : NULL, flags};
+    *left = false;
+    if (!ask_domain_open_console(rpc, &args, &none, error)) {
+        return false;
+    }
+    printf("Connected to domain '%s'\nEscape character is ^]\n", dom->name);
+    fflush(stdout);
+    bool terminal = raw(&before);
+    bool ok = converse(rpc, left, error);
+    if (terminal) {
+        tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    }
+    putchar('\n');
+    return ok;
+}
+
 bool run_console(struct shell *sh, const struct args *a, GError **error)
 {
     static const struct flag_bit bits[] = {{"force", 1}, {"safe", 2}};
     g_auto(rpc_domain) dom = {0};
-    struct termios before;
-    char *device = (char *)args_text(a, "devname");
-    rpc_none none;
+    bool left;
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
     if (dom.id == -1) {
         return shell_fail(error, "The domain is not running");
     }
-    rpc_domain_maybe_flags args = {dom, device ? &device : NULL, flags_of(a, bits, 2)};
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (!ask_domain_open_console(rpc, &args, &none, error)) {
-        return false;
-    }
-    printf("Connected to domain '%s'\nEscape character is ^]\n", dom.name);
-    fflush(stdout);
-    bool terminal = raw(&before);
-    bool ok = converse(rpc, error);
-    if (terminal) {
-        tcsetattr(STDIN_FILENO, TCSANOW, &before);
-    }
-    putchar('\n');
-    return ok;
+    return console_on_terminal(shell_rpc(sh, NULL), &dom, args_text(a, "devname"),
+                               flags_of(a, bits, 2), &left, error);
 }

@@ -63,8 +63,10 @@ static void network_xml(GString *xml, const char *network)
     if (!network || strcmp(network, "user") == 0) {
         g_string_append(xml, "<interface type='user'><model type='virtio'/></interface>");
     } else if (strcmp(network, "none") != 0) {
-        element(xml, "<interface type='network'><source network='%s'/><model type='virtio'/>"
-                     "</interface>", network);
+        element(xml,
+                "<interface type='network'><source network='%s'/><model type='virtio'/>"
+                "</interface>",
+                network);
     }
 }
 
@@ -125,6 +127,23 @@ static char *name_of(const struct args *a)
     return name;
 }
 
+/*
+ * The line ends a moment before the process does, and that before the daemon knows: who got the
+ * prompt back may use the name again.
+ */
+static void wait_for_end(Rpc *rpc, const rpc_domain *dom)
+{
+    enum { PATIENCE_MS = 10000, STEP_MS = 5, US = 1000 };
+    for (unsigned ms = 0; ms < PATIENCE_MS; ms += STEP_MS) {
+        rpc_domain_flags args = {*dom, 0};
+        rpc_domain_state state;
+        if (!ask_domain_get_state(rpc, &args, &state, NULL)) {
+            return;
+        }
+        g_usleep(STEP_MS * US);
+    }
+}
+
 static bool run_run(struct shell *sh, const struct args *a, GError **error)
 {
     rpc_none none = {0};
@@ -152,8 +171,14 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to run '%s'", name);
         return false;
     }
-    char *words[] = {(char *)"console", ret.dom.name};
-    return shell_run_words(sh, words, 2);
+    bool left;
+    if (!console_on_terminal(rpc, &ret.dom, NULL, 0, &left, error)) {
+        return false;
+    }
+    if (!left) {
+        wait_for_end(rpc, &ret.dom);
+    }
+    return true;
 }
 
 /* ---- top ---- */
@@ -194,8 +219,8 @@ static uint64_t time_before(const rpc_all_stats *before, const rpc_domain *dom)
 static void show_top(struct shell *sh, const rpc_all_stats *before, const rpc_all_stats *now,
                      gint64 elapsed_us)
 {
-    static const char *const headers[] = {"Id", "Name", "State", "CPU %", "CPU time", "Memory",
-                                          NULL};
+    static const char *const headers[] = {"Id",       "Name",   "State", "CPU %",
+                                          "CPU time", "Memory", NULL};
     out_table(sh, headers);
     for (unsigned i = 0; i < now->items.items_len; i++) {
         const rpc_domain_stats *s = &now->items.items_val[i];
@@ -326,7 +351,8 @@ static bool run_validate(struct shell *sh, const struct args *a, GError **error)
             "the CPU shows none here; machines run translated", &failed);
     verdict(sh, usable("/dev/kvm") ? PASS : WARN, "/dev/kvm can be used",
             access("/dev/kvm", F_OK) == 0 ? "no permission: join group kvm"
-                                          : "it is not there; machines run translated", &failed);
+                                          : "it is not there; machines run translated",
+            &failed);
     verdict(sh, folder_has_entries("/sys/kernel/iommu_groups") ? PASS : WARN, "IOMMU",
             "none: host devices cannot be given to machines", &failed);
     verdict(sh, usable("/dev/net/tun") ? PASS : WARN, "/dev/net/tun can be used",
@@ -339,7 +365,8 @@ static bool run_validate(struct shell *sh, const struct args *a, GError **error)
         bool there = cgroup_has(controllers[i][0]) || cgroup_has(controllers[i][1]);
         verdict(sh, there ? PASS : WARN, what, "limits of that kind are not possible", &failed);
     }
-    for (const char *const *p = (const char *const[]){"lodge-vm", "dnsmasq", "nft", NULL}; *p; p++) {
+    for (const char *const *p = (const char *const[]){"lodge-vm", "dnsmasq", "nft", NULL}; *p;
+         p++) {
         g_autofree char *self = g_file_read_link("/proc/self/exe", NULL);
         g_autofree char *folder = self ? g_path_get_dirname(self) : NULL;
         g_autofree char *beside = folder ? g_build_filename(folder, *p, NULL) : NULL;
@@ -347,31 +374,41 @@ static bool run_validate(struct shell *sh, const struct args *a, GError **error)
         g_autofree char *what = g_strdup_printf("program '%s'", *p);
         bool needed = strcmp(*p, "lodge-vm") == 0;
         bool there = found || (beside && access(beside, X_OK) == 0);
-        verdict(sh, there ? PASS : needed ? FAIL : WARN, what,
-                needed ? "nothing runs without it" : "networks with addresses need it", &failed);
+        verdict(sh,
+                there    ? PASS
+                : needed ? FAIL
+                         : WARN,
+                what, needed ? "nothing runs without it" : "networks with addresses need it",
+                &failed);
     }
     return !failed || shell_fail(error, "this host cannot run machines");
 }
 
-const struct verb_group verb_group_local = {"Beyond virsh", "local", (const struct verb_row[]){
-    {"run", (const struct option_row[]){
-        {"image", OPT_TEXT, 0, "disk image, of any format", COMPLETE_FILE},
-        {"name", OPT_TEXT, OPT_NAMED, "name of the domain (default: the image's)"},
-        {"memory", OPT_SIZE, OPT_NAMED, "KiB, or with a suffix (1 GiB)"},
-        {"vcpus", OPT_NUMBER, OPT_NAMED, "processors (1)"},
-        {"cdrom", OPT_TEXT, OPT_NAMED, "image of a CD", COMPLETE_FILE},
-        {"network", OPT_TEXT, OPT_NAMED, "user (default), none, or a network's name",
-         COMPLETE_NETWORK},
-        {"uefi", OPT_BOOL, 0, "with UEFI firmware"},
-        {"kernel", OPT_TEXT, OPT_NAMED, "Linux kernel to boot", COMPLETE_FILE},
-        {"initrd", OPT_TEXT, OPT_NAMED, "its initial RAM disk", COMPLETE_FILE},
-        {"append", OPT_TEXT, OPT_NAMED, "its command line"},
-        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, {NULL}},
-     "runs an image and connects to its console", run_run},
-    {"top", (const struct option_row[]){
-        {"delay", OPT_NUMBER, OPT_NAMED, "seconds between two looks (1)"},
-        {"count", OPT_NUMBER, OPT_NAMED, "how many looks (until a key is pressed)"}, {NULL}},
-     "shows what running domains do", run_top},
-    {"validate-host", NULL, "tells what this host can do for machines", run_validate},
-    {NULL},
-}};
+const struct verb_group verb_group_local = {
+    "Beyond virsh", "local",
+    (const struct verb_row[]){
+        {"run",
+         (const struct option_row[]){
+             {"image", OPT_TEXT, 0, "disk image, of any format", COMPLETE_FILE},
+             {"name", OPT_TEXT, OPT_NAMED, "name of the domain (default: the image's)"},
+             {"memory", OPT_SIZE, OPT_NAMED, "KiB, or with a suffix (1 GiB)"},
+             {"vcpus", OPT_NUMBER, OPT_NAMED, "processors (1)"},
+             {"cdrom", OPT_TEXT, OPT_NAMED, "image of a CD", COMPLETE_FILE},
+             {"network", OPT_TEXT, OPT_NAMED, "user (default), none, or a network's name",
+              COMPLETE_NETWORK},
+             {"uefi", OPT_BOOL, 0, "with UEFI firmware"},
+             {"kernel", OPT_TEXT, OPT_NAMED, "Linux kernel to boot", COMPLETE_FILE},
+             {"initrd", OPT_TEXT, OPT_NAMED, "its initial RAM disk", COMPLETE_FILE},
+             {"append", OPT_TEXT, OPT_NAMED, "its command line"},
+             {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"},
+             {NULL}},
+         "runs an image and connects to its console", run_run},
+        {"top",
+         (const struct option_row[]){
+             {"delay", OPT_NUMBER, OPT_NAMED, "seconds between two looks (1)"},
+             {"count", OPT_NUMBER, OPT_NAMED, "how many looks (until a key is pressed)"},
+             {NULL}},
+         "shows what running domains do", run_top},
+        {"validate-host", NULL, "tells what this host can do for machines", run_validate},
+        {NULL},
+    }};

@@ -12,12 +12,19 @@ struct flag_bit {
 };
 struct simple {
     int procedure;
-    bool with_flags;     /* its shape is the object and flags, not the object alone */
-    unsigned base_flags; /* always set */
+    bool with_flags;            /* its shape is the object and flags, not the object alone */
+    unsigned base_flags;        /* always set */
     const char *failing, *done; /* with one %s, the name */
     struct flag_bit bits[10];
 };
 verb_fn run_console;
+
+/*
+ * The serial line @device (NULL: the first) of @dom on this terminal until the guest ends it or,
+ * with *@left then set, the user does.
+ */
+bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
+                         bool *left, GError **error);
 verb_fn run_simple_domain, run_simple_network, run_simple_pool;
 
 /* Bits of the options that were given. */
@@ -35,7 +42,18 @@ struct from_file {
 verb_fn run_domain_from_file, run_network_from_file, run_pool_from_file;
 
 #define DOMAIN_OPTION(completion)                                                                  \
-    {"domain", OPT_TEXT, OPT_NEEDED, "domain name, id or uuid", completion}
-#define NETWORK_OPTION {"network", OPT_TEXT, OPT_NEEDED, "network name or uuid", COMPLETE_NETWORK}
-#define POOL_OPTION    {"pool", OPT_TEXT, OPT_NEEDED, "pool name or uuid", COMPLETE_POOL}
-#define FILE_OPTION    {"file", OPT_TEXT, OPT_NEEDED, "file with the XML", COMPLETE_FILE}
+    {                                                                                              \
+        "domain", OPT_TEXT, OPT_NEEDED, "domain name, id or uuid", completion                      \
+    }
+#define NETWORK_OPTION                                                                             \
+    {                                                                                              \
+        "network", OPT_TEXT, OPT_NEEDED, "network name or uuid", COMPLETE_NETWORK                  \
+    }
+#define POOL_OPTION                                                                                \
+    {                                                                                              \
+        "pool", OPT_TEXT, OPT_NEEDED, "pool name or uuid", COMPLETE_POOL                           \
+    }
+#define FILE_OPTION                                                                                \
+    {                                                                                              \
+        "file", OPT_TEXT, OPT_NEEDED, "file with the XML", COMPLETE_FILE                           \
+    }

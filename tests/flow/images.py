@@ -42,7 +42,7 @@ FORMATS = {
     "parallels": ("parallels", None),
 }
 
-def run(*args, check=True, timeout=60, **more):
+def run(*args, check=True, timeout=240, **more):
     """A program that is expected to end; its CompletedProcess, output as bytes."""
     p = subprocess.run([str(a) for a in args], stdin=more.pop("stdin", subprocess.DEVNULL),
                        capture_output=True, timeout=timeout, check=False, **more)

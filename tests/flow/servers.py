@@ -27,7 +27,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for(what, seconds=60, process=None):
+def wait_for(what, seconds=240, process=None):
     """Until `what()` is true."""
     end = time.monotonic() + seconds
     while not what():

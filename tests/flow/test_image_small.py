@@ -9,12 +9,12 @@ import re
 import shutil
 import struct
 import subprocess
-import time
 
 import image_makers
 import images
 from image_makers import ADC, BZIP2, LZFSE, LZMA, ZLIB, make_cow, make_dmg
 from images import IMG, MIB, QEMU_IMG, img, make_source, qemu_img, run, sha256_of, sha256_of_file
+from servers import wait_for
 
 SECRET = ("--object", "secret,id=s0,data=open sesame")
 # Name: format, create options.
@@ -134,17 +134,17 @@ def test_qemu_writes_into_ours():
 
 def serve_and_write(image, fmt, commands):
     """qemu-io as the client of `lodge-img serve`."""
-    path = os.path.abspath("nbd.sock")
-    if os.path.exists(path):
-        os.unlink(path)
-    server = subprocess.Popen([IMG, "serve", "-f", fmt, "-k", path, image], stderr=subprocess.PIPE)
+    path, pid = os.path.abspath("nbd.sock"), "nbd.pid"
+    for old in (path, pid):
+        if os.path.exists(old):
+            os.unlink(old)
+    server = subprocess.Popen([IMG, "serve", "-f", fmt, "-k", path, "--pid-file", pid, image],
+                              stderr=subprocess.PIPE)
     try:
-        for _ in range(1000):
-            if os.path.exists(path) or server.poll() is not None:
-                break
-            time.sleep(0.01)
+        # The socket is there before it listens, the process number not.
+        wait_for(lambda: os.path.exists(pid), process=server)
         run("qemu-io", "-f", "raw", *commands, f"nbd+unix:///?socket={path}")
-        server.wait(timeout=20)
+        server.wait(timeout=120)
     finally:
         if server.poll() is None:
             server.kill()
