@@ -8,6 +8,7 @@
  * Spec: RFC 7143, "Internet Small Computer System Interface (iSCSI) Protocol"; T10 SBC-3,
  * "SCSI Block Commands - 3".
  */
+#include "base/json.h"
 #include "host/image/options.h"
 #include "host/image/protocol.h"
 #include "host/image/remote.h"
@@ -197,22 +198,30 @@ static void set_digest(struct unit *u)
     iscsi_set_header_digest(u->iscsi, d);
 }
 
-static bool connect_unit(struct unit *u, GError **error)
+static bool make_context(struct unit *u, enum iscsi_session_type type, GError **error)
 {
     u->iscsi = iscsi_create_context(u->initiator ? u->initiator : "iqn.2008-11.org.linux-kvm");
     if (!u->iscsi) {
         g_set_error(error, LODGE_ERROR, ENOMEM, "iSCSI: Failed to create iSCSI context.");
         return false;
     }
-    u->lun = (int)u->lun_number;
     set_digest(u);
-    iscsi_set_session_type(u->iscsi, ISCSI_SESSION_NORMAL);
+    iscsi_set_session_type(u->iscsi, type);
     iscsi_set_timeout(u->iscsi, (int)u->timeout);
     iscsi_set_reconnect_max_retries(u->iscsi, RECONNECTS);
-    if (iscsi_set_targetname(u->iscsi, u->target) ||
+    if ((u->target && iscsi_set_targetname(u->iscsi, u->target)) ||
         (u->user &&
          iscsi_set_initiator_username_pwd(u->iscsi, u->user, u->password ? u->password : ""))) {
         g_set_error(error, LODGE_ERROR, EINVAL, "iSCSI: Failed to set target name or password.");
+        return false;
+    }
+    return true;
+}
+
+static bool connect_unit(struct unit *u, GError **error)
+{
+    u->lun = (int)u->lun_number;
+    if (!make_context(u, ISCSI_SESSION_NORMAL, error)) {
         return false;
     }
     if (iscsi_full_connect_sync(u->iscsi, u->portal, u->lun)) {
@@ -387,12 +396,18 @@ static bool check_writable(const struct unit *u, bool read_only, GError **error)
     return true;
 }
 
-static bool unit_open(struct file *f, const json_t *options, unsigned flags, GError **error)
+static struct unit *unit_new(void)
 {
     struct unit *u = g_new0(struct unit, 1);
+    g_mutex_init(&u->lock);
+    return u;
+}
+
+static bool unit_open(struct file *f, const json_t *options, unsigned flags, GError **error)
+{
+    struct unit *u = unit_new();
     f->priv = u;
     f->read_only = flags & OPEN_READ_ONLY;
-    g_mutex_init(&u->lock);
     if (!take_options(u, options, error) || !connect_unit(u, error) || !read_capacity(u, error)) {
         return false;
     }
@@ -404,12 +419,8 @@ static bool unit_open(struct file *f, const json_t *options, unsigned flags, GEr
     return check_writable(u, f->read_only, error);
 }
 
-static void unit_close(struct file *f)
+static void unit_free(struct unit *u)
 {
-    struct unit *u = f->priv;
-    if (!u) {
-        return;
-    }
     if (u->iscsi) {
         if (iscsi_is_logged_in(u->iscsi)) {
             iscsi_logout_sync(u->iscsi);
@@ -424,7 +435,14 @@ static void unit_close(struct file *f)
     g_free(u->initiator);
     g_free(u->digest);
     g_free(u);
-    f->priv = NULL;
+}
+
+static void unit_close(struct file *f)
+{
+    if (f->priv) {
+        unit_free(f->priv);
+        f->priv = NULL;
+    }
 }
 
 static bool unit_reopen(struct file *f, bool read_only, GError **error)
@@ -449,6 +467,80 @@ static bool unit_create(const json_t *options, uint64_t size, GError **error)
     return ok;
 }
 
+/* ---- the whole target ---- */
+
+/* Disks only; what cannot be read, a unit without medium, is left out. */
+static void list_units(struct unit *u, const struct scsi_reportluns_list *list, json_t *found)
+{
+    for (unsigned i = 0; i < list->num && json_array_size(found) < SERVER_LIST_MAX; i++) {
+        u->lun = list->luns[i];
+        struct scsi_task *task = iscsi_inquiry_sync(u->iscsi, u->lun, 0, 0, 64);
+        struct scsi_inquiry_standard *inquiry =
+            task && task->status == SCSI_STATUS_GOOD ? scsi_datain_unmarshall(task) : NULL;
+        bool disk =
+            inquiry && inquiry->device_type == SCSI_INQUIRY_PERIPHERAL_DEVICE_TYPE_DIRECT_ACCESS;
+        if (task) {
+            scsi_free_scsi_task(task);
+        }
+        if (disk && read_capacity(u, NULL)) {
+            g_autofree char *name = g_strdup_printf("%d", u->lun);
+            json_array_append_new(found, json_pack("{s:s, s:I}", "name", name, "size",
+                                                   (json_int_t)(u->blocks * u->block)));
+        }
+    }
+}
+
+static bool target_list(const json_t *options, json_t *found, GError **error)
+{
+    enum { ALL_UNITS = 0, REPORT_BYTES = 8 + 8 * 1024 };
+    struct unit *u = unit_new();
+    bool ok = take_options(u, options, error) && connect_unit(u, error);
+    if (ok) {
+        struct scsi_task *task = iscsi_reportluns_sync(u->iscsi, ALL_UNITS, REPORT_BYTES);
+        struct scsi_reportluns_list *list =
+            task && task->status == SCSI_STATUS_GOOD ? scsi_datain_unmarshall(task) : NULL;
+        ok = list;
+        if (list) {
+            list_units(u, list, found);
+        } else {
+            g_set_error(error, LODGE_ERROR, EIO, "iSCSI: the target does not list its units: %s",
+                        iscsi_get_error(u->iscsi));
+        }
+        if (task) {
+            scsi_free_scsi_task(task);
+        }
+    }
+    unit_free(u);
+    return ok;
+}
+
+static bool portal_targets(const json_t *options, json_t *found, GError **error)
+{
+    struct unit *u = unit_new();
+    g_autoptr(json_t) any = json_copy((json_t *)options);
+    json_object_set_new(any, "target", json_string("")); /* none, in a session of discovery */
+    bool ok = take_options(u, any, error);
+    g_clear_pointer(&u->target, g_free);
+    ok = ok && make_context(u, ISCSI_SESSION_DISCOVERY, error);
+    if (ok && (iscsi_connect_sync(u->iscsi, u->portal) || iscsi_login_sync(u->iscsi))) {
+        g_set_error(error, LODGE_ERROR, EIO, "iSCSI: Failed to connect to %s: %s", u->portal,
+                    iscsi_get_error(u->iscsi));
+        ok = false;
+    }
+    struct iscsi_discovery_address *all = ok ? iscsi_discovery_sync(u->iscsi) : NULL;
+    for (struct iscsi_discovery_address *a = all; a && json_array_size(found) < SERVER_LIST_MAX;
+         a = a->next) {
+        json_array_append_new(found, json_string(a->target_name));
+    }
+    if (all) {
+        iscsi_free_discovery_data(u->iscsi, all);
+    }
+    unit_free(u);
+    return ok;
+}
+
+static const struct protocol_server server = {.list = target_list, .targets = portal_targets};
+
 const struct protocol lodge_protocol = {
     .name = "iscsi",
     .open = unit_open,
@@ -462,4 +554,5 @@ const struct protocol lodge_protocol = {
     .extent = unit_extent,
     .create = unit_create,
     .reopen = unit_reopen,
+    .server = &server,
 };

@@ -12,6 +12,7 @@
  *
  * Spec: "The NBD protocol", "The NBD Uniform Resource Indicator (URI) format".
  */
+#include "base/json.h"
 #include "base/keyval.h"
 #include "base/util.h"
 #include "host/image/options.h"
@@ -260,7 +261,7 @@ static bool greet(struct disk *d, struct nbd_handle *h)
         r = nbd_poll(h, (int)left);
     }
     errno = 0;
-    return r >= 0 && nbd_aio_is_ready(h);
+    return r >= 0 && (nbd_aio_is_ready(h) || nbd_aio_is_negotiating(h));
 }
 
 static void set_connect_error(const struct disk *d, GError **error)
@@ -765,12 +766,8 @@ static int disk_resize(struct file *f, uint64_t size)
     return size > f->size ? -ENOSPC : -ENOTSUP;
 }
 
-static void disk_close(struct file *f)
+static void disk_free(struct disk *d)
 {
-    struct disk *d = f->priv;
-    if (!d) {
-        return;
-    }
     if (d->link) {
         nbd_shutdown(d->link->h, 0);
         link_drop(d, d->link);
@@ -784,7 +781,14 @@ static void disk_close(struct file *f)
     g_free(d->path);
     g_free(d->export);
     g_free(d);
-    f->priv = NULL;
+}
+
+static void disk_close(struct file *f)
+{
+    if (f->priv) {
+        disk_free(f->priv);
+        f->priv = NULL;
+    }
 }
 
 static bool check_writable(struct file *f, const struct disk *d, GError **error)
@@ -796,14 +800,20 @@ static bool check_writable(struct file *f, const struct disk *d, GError **error)
     return true;
 }
 
-static bool disk_open(struct file *f, const json_t *options, unsigned flags, GError **error)
+static struct disk *disk_new(const json_t *options)
 {
     struct disk *d = g_new0(struct disk, 1);
-    f->priv = d;
-    f->read_only = flags & OPEN_READ_ONLY;
     g_mutex_init(&d->lock);
     g_mutex_init(&d->edges);
     d->options = json_deep_copy(options);
+    return d;
+}
+
+static bool disk_open(struct file *f, const json_t *options, unsigned flags, GError **error)
+{
+    struct disk *d = disk_new(options);
+    f->priv = d;
+    f->read_only = flags & OPEN_READ_ONLY;
     d->status = g_new0(struct status, 1);
     if (!take_options(d, d->options, error)) {
         return false;
@@ -837,6 +847,63 @@ static bool disk_create(const json_t *options, uint64_t size, GError **error)
     return ok;
 }
 
+/* ---- all exports of a server ---- */
+
+static int on_export(void *owner, const char *name, const char *description)
+{
+    json_t *names = owner;
+    (void)description;
+    if (json_array_size(names) < SERVER_LIST_MAX && g_utf8_validate(name, -1, NULL)) {
+        json_array_append_new(names, json_string(name));
+    }
+    return 0;
+}
+
+/* While the two sides still negotiate; an export that the server does not open is left out. */
+static bool list_exports(struct nbd_handle *h, json_t *found)
+{
+    g_autoptr(json_t) names = json_array();
+    size_t i;
+    const json_t *name;
+    if (nbd_opt_list(h, (nbd_list_callback){.callback = on_export, .user_data = names}) < 0) {
+        return false;
+    }
+    json_array_foreach(names, i, name)
+    {
+        const char *text = json_string_value(name);
+        if (nbd_set_export_name(h, text) == 0 && nbd_opt_info(h) == 0 && nbd_get_size(h) >= 0) {
+            json_array_append_new(
+                found, json_pack("{s:s, s:I}", "name", text, "size", (json_int_t)nbd_get_size(h)));
+        }
+    }
+    return true;
+}
+
+static bool server_list(const json_t *options, json_t *found, GError **error)
+{
+    struct disk *d = disk_new(options);
+    struct nbd_handle *h = take_options(d, d->options, error) ? nbd_create() : NULL;
+    bool ok = false;
+    if (h && (nbd_set_opt_mode(h, true) || !set_tls(d, h))) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "nbd: %s", nbd_get_error());
+    } else if (h && !greet(d, h)) {
+        set_connect_error(d, error);
+    } else if (h) {
+        ok = nbd_aio_is_negotiating(h) && list_exports(h, found);
+        if (!ok) {
+            g_set_error(error, LODGE_ERROR, ENOTSUP, "the NBD server does not list its exports");
+        }
+        nbd_opt_abort(h);
+    }
+    if (h) {
+        nbd_close(h);
+    }
+    disk_free(d);
+    return ok;
+}
+
+static const struct protocol_server server = {.list = server_list};
+
 const struct protocol lodge_protocol = {
     .name = "nbd",
     .open = disk_open,
@@ -850,4 +917,5 @@ const struct protocol lodge_protocol = {
     .extent = disk_extent,
     .create = disk_create,
     .reopen = disk_reopen,
+    .server = &server,
 };

@@ -37,7 +37,22 @@ struct protocol {
     bool (*create)(const json_t *options, uint64_t size, GError **error);
     /* For writing, or not any more. */
     bool (*reopen)(struct file *f, bool read_only, GError **error);
+    const struct protocol_server *server; /* NULL: only single files can be reached */
 };
+
+/* What protocols can say and do about a whole server, or a pool on it; all optional. */
+struct protocol_server {
+    /*
+     * Appends {"name": text, "size": bytes} to @found for each thing that open() could reach;
+     * @options are open()'s without what names one of them.
+     */
+    bool (*list)(const json_t *options, json_t *found, GError **error);
+    /* The names of the targets that a portal has; @options: "portal", "user", "password"... */
+    bool (*targets)(const json_t *options, json_t *found, GError **error);
+    /* Removes what @options name, for good. */
+    bool (*remove)(const json_t *options, GError **error);
+};
+enum { SERVER_LIST_MAX = 16384 }; /* of .list: servers are not trusted */
 
 struct file {
     const struct protocol *protocol;

@@ -123,7 +123,8 @@ static void take_auth(struct volume *v, const json_t *modes)
     }
 }
 
-static bool take_options(struct volume *v, const json_t *o, GError **error)
+/* @whole: the pool, and nothing in it. */
+static bool take_options(struct volume *v, const json_t *o, bool whole, GError **error)
 {
     static const char *const known[] = {"driver",    "filename", "pool",   "namespace",
                                         "image",     "snapshot", "conf",   "user",
@@ -145,7 +146,7 @@ static bool take_options(struct volume *v, const json_t *o, GError **error)
     v->user = g_strdup(json_text(o, "user"));
     take_servers(v, json_object_get(o, "server"));
     take_auth(v, json_object_get(o, "auth-client-required"));
-    if (!v->pool || !v->image) {
+    if (!v->pool || (!v->image && !whole)) {
         g_set_error(error, LODGE_ERROR, EINVAL, "rbd: want pool and image");
         return false;
     }
@@ -182,9 +183,9 @@ static bool configure(struct volume *v, GError **error)
     return !v->key || check(rados_conf_set(v->cluster, "key", v->key), error, "cannot use", "key");
 }
 
-static bool volume_connect(struct volume *v, const json_t *options, GError **error)
+static bool volume_connect(struct volume *v, const json_t *options, bool whole, GError **error)
 {
-    if (!take_options(v, options, error) ||
+    if (!take_options(v, options, whole, error) ||
         !check(rados_create(&v->cluster, v->user), error, "error initializing", "Ceph") ||
         !configure(v, error) ||
         !check(rados_connect(v->cluster), error, "error connecting to", "the Ceph cluster") ||
@@ -230,7 +231,7 @@ static bool volume_open(struct file *f, const json_t *options, unsigned flags, G
     struct volume *v = volume_new();
     bool read_only = flags & OPEN_READ_ONLY;
     f->priv = v;
-    if (!volume_connect(v, options, error)) {
+    if (!volume_connect(v, options, false, error)) {
         return false;
     }
     if (v->snapshot && !read_only) {
@@ -259,7 +260,7 @@ static bool volume_create(const json_t *options, uint64_t size, GError **error)
 {
     struct volume *v = volume_new();
     int order = 0;
-    bool ok = volume_connect(v, options, error);
+    bool ok = volume_connect(v, options, false, error);
     if (ok && v->snapshot) {
         g_set_error(error, LODGE_ERROR, EINVAL, "an rbd snapshot cannot be made this way");
         ok = false;
@@ -367,6 +368,53 @@ static int volume_extent(struct file *f, uint64_t at, uint64_t n, bool *data, ui
     return 0;
 }
 
+/* ---- the whole pool ---- */
+
+static void list_image(struct volume *v, const char *name, json_t *found)
+{
+    rbd_image_t image;
+    uint64_t size;
+    if (rbd_open_read_only(v->io, name, &image, NULL) < 0) {
+        return; /* removed since, or being made */
+    }
+    if (rbd_get_size(image, &size) == 0 && size <= INT64_MAX) {
+        json_array_append_new(found,
+                              json_pack("{s:s, s:I}", "name", name, "size", (json_int_t)size));
+    }
+    rbd_close(image);
+}
+
+static bool pool_list(const json_t *options, json_t *found, GError **error)
+{
+    struct volume *v = volume_new();
+    size_t n = 0;
+    bool ok = volume_connect(v, options, true, error);
+    int r = ok ? rbd_list2(v->io, NULL, &n) : 0; /* how many there are */
+    n = MIN(n + 16, SERVER_LIST_MAX);
+    g_autofree rbd_image_spec_t *images = g_new0(rbd_image_spec_t, n);
+    r = ok && (r == -ERANGE || r >= 0) ? rbd_list2(v->io, images, &n) : r;
+    ok = ok && check(r, error, "cannot list pool", v->pool);
+    for (size_t i = 0; ok && i < n; i++) {
+        list_image(v, images[i].name, found);
+    }
+    if (ok) {
+        rbd_image_spec_list_cleanup(images, n);
+    }
+    volume_free(v);
+    return ok;
+}
+
+static bool image_remove(const json_t *options, GError **error)
+{
+    struct volume *v = volume_new();
+    bool ok = volume_connect(v, options, false, error) &&
+              check(rbd_remove(v->io, v->image), error, "cannot remove image", v->image);
+    volume_free(v);
+    return ok;
+}
+
+static const struct protocol_server server = {.list = pool_list, .remove = image_remove};
+
 const struct protocol lodge_protocol = {
     .name = "rbd",
     .open = volume_open,
@@ -379,4 +427,5 @@ const struct protocol lodge_protocol = {
     .resize = volume_resize,
     .extent = volume_extent,
     .create = volume_create,
+    .server = &server,
 };

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 
 /* storage_bytes: what all volumes with a path have in common, whatever pool they are in. */
+#include "base/json.h"
 #include "base/util.h"
 #include "host/image/chain.h"
 #include "manage/daemon/storage_kind.h"
@@ -78,13 +79,22 @@ bool device_vol_refresh(struct pool_def *def, struct volume_def *vol, GError **e
 
 /* ---- copying ---- */
 
-static struct node *open_volume(const struct volume_def *vol, unsigned flags, GError **error)
+struct node *bytes_open(const struct volume_def *vol, unsigned flags, GError **error)
 {
     g_autoptr(GError) inner = NULL;
     const char *format = vol->format;
     bool plain = !format || !strcmp(format, "none") || !strcmp(format, "iso") ||
-                 vol->type == 1 + VOLUME_BLOCK;
-    struct chain_open how = {.name = vol->path, .format = plain ? "raw" : format, .flags = flags};
+                 vol->type == 1 + VOLUME_BLOCK || vol->type == 1 + VOLUME_NETWORK;
+    g_autoptr(json_t) file =
+        vol->access ? json_parse(vol->access, strlen(vol->access), error) : NULL;
+    g_autoptr(json_t) options =
+        file ? json_pack("{s:s, s:O}", "driver", "raw", "file", file) : NULL;
+    struct chain_open how = {.name = options ? NULL : vol->path,
+                             .format = options ? NULL
+                                       : plain ? "raw"
+                                               : format,
+                             .options = options,
+                             .flags = options ? flags & ~(unsigned)OPEN_UNTRUSTED : flags};
     struct node *node = chain_open(&how, &inner);
     if (!node) {
         libvirt_error(error, ERR_SYSTEM, "cannot open volume '%s': %s", vol->path, inner->message);
@@ -132,8 +142,8 @@ static int copy_all(struct node *from, struct node *to, bool to_is_zero)
 bool bytes_copy(const struct volume_def *from, const struct volume_def *to, bool to_is_zero,
                 GError **error)
 {
-    struct node *source = open_volume(from, OPEN_READ_ONLY | OPEN_UNTRUSTED | OPEN_SHARE, error);
-    struct node *target = source ? open_volume(to, to_is_zero ? OPEN_NO_BACKING : 0, error) : NULL;
+    struct node *source = bytes_open(from, OPEN_READ_ONLY | OPEN_UNTRUSTED | OPEN_SHARE, error);
+    struct node *target = source ? bytes_open(to, to_is_zero ? OPEN_NO_BACKING : 0, error) : NULL;
     int result = target ? copy_all(source, target, to_is_zero) : 0;
     if (result) {
         libvirt_error(error, ERR_SYSTEM, "cannot copy volume '%s' to '%s': %s", from->path,
@@ -198,6 +208,42 @@ static int overwrite(int fd, uint64_t size, int pass)
     return fdatasync(fd) < 0 ? errno : 0;
 }
 
+/* What is no file: through what reaches it. */
+static int overwrite_node(struct node *node, int pass)
+{
+    g_autofree uint8_t *buffer = g_malloc(CHUNK);
+    int result = 0;
+    fill(buffer, pass);
+    for (uint64_t at = 0; !result && at < node->size; at += CHUNK) {
+        if (pass == PASS_RANDOM) {
+            fill(buffer, pass);
+        }
+        result = chain_write(node, at, buffer, MIN(node->size - at, CHUNK));
+    }
+    return result ? result : chain_flush(node);
+}
+
+static bool wipe_node(const struct volume_def *vol, unsigned algorithm, GError **error)
+{
+    struct node *node = bytes_open(vol, 0, error);
+    int result = 0;
+    if (!node) {
+        return false;
+    }
+    if (algorithm == WIPE_TRIM) {
+        result = chain_zero(node, 0, node->size, ZERO_UNMAP);
+    }
+    for (unsigned i = 0; !result && i < wipes[algorithm].n; i++) {
+        result = overwrite_node(node, wipes[algorithm].passes[i]);
+    }
+    chain_close(node);
+    if (result) {
+        libvirt_error(error, ERR_SYSTEM, "Failed to wipe storage volume with path '%s': %s",
+                      vol->path, g_strerror(-result));
+    }
+    return !result;
+}
+
 static int wipe(int fd, const struct stat *st, uint64_t size, unsigned algorithm)
 {
     /* Holes stay holes: there is nothing in them to wipe, and perhaps no space to fill them. */
@@ -225,6 +271,9 @@ bool bytes_wipe(struct pool_def *def, const struct volume_def *vol, unsigned alg
         libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "wiping algorithm %s is not supported",
                       algorithm < G_N_ELEMENTS(wipes) ? wipes[algorithm].name : "of that number");
         return false;
+    }
+    if (vol->access) {
+        return wipe_node(vol, algorithm, error);
     }
     autofd int fd = open(vol->path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW);
     int result = fd < 0 || fstat(fd, &st) < 0 ? errno : 0;

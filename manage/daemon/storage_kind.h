@@ -83,6 +83,8 @@ bool files_vol_resize(struct pool_def *def, struct volume_def *vol, uint64_t siz
 
 bool bytes_wipe(struct pool_def *def, const struct volume_def *vol, unsigned algorithm,
                 GError **error);
+/* NULL with an error; raw bytes if it has no format. */
+struct node *bytes_open(const struct volume_def *vol, unsigned flags, GError **error);
 /* All guest bytes of @from into @to, which is as large and reads as zero if @to_is_zero. */
 bool bytes_copy(const struct volume_def *from, const struct volume_def *to, bool to_is_zero,
                 GError **error);

@@ -8,8 +8,8 @@
 #include <string.h>
 
 const char *const pool_type_names[] = {
-    NULL,    "dir", "fs",       "netfs",   "logical", "disk",     "iscsi",        "scsi",
-    "mpath", "rbd", "sheepdog", "gluster", "zfs",     "vstorage", "iscsi-direct", NULL,
+    NULL,  "dir",      "fs",      "netfs", "logical",  "disk",         "iscsi", "scsi", "mpath",
+    "rbd", "sheepdog", "gluster", "zfs",   "vstorage", "iscsi-direct", "nbd",   NULL,
 };
 
 static const struct xml_row permissions_rows[] = {

@@ -59,6 +59,7 @@ enum pool_type {
     POOL_ZFS,
     POOL_VSTORAGE,
     POOL_ISCSI_DIRECT,
+    POOL_NBD, /* ours */
     POOL_TYPES,
 };
 extern const char *const pool_type_names[];

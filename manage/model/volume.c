@@ -91,13 +91,16 @@ struct volume_def *volume_def_new(const char *name)
 void volume_def_free(struct volume_def *def)
 {
     if (def) {
+        g_free(def->access);
         xml_free(&volume_table, def);
     }
 }
 
 struct volume_def *volume_def_copy(const struct volume_def *def)
 {
-    return xml_copy(&volume_table, def);
+    struct volume_def *copy = xml_copy(&volume_table, def);
+    copy->access = g_strdup(def->access);
+    return copy;
 }
 
 char *volume_format(const struct volume_def *def)

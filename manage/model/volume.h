@@ -48,6 +48,8 @@ struct volume_def {
     struct permissions *backing_permissions;
     struct timestamps *backing_timestamps;
     bool has_backing;
+    /* Not told to anybody: how to open what is no file, as JSON of host/image.  NULL: .path. */
+    char *access;
 };
 
 extern const char *const volume_type_names[];

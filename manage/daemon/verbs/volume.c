@@ -2,6 +2,7 @@
 
 /* Verbs of storage volumes. */
 #include "base/util.h"
+#include "host/image/chain.h"
 #include "manage/daemon/storage.h"
 #include "manage/daemon/verb.h"
 
@@ -533,12 +534,38 @@ bool verb_storage_vol_resize(struct call *call, const rpc_volume_uhyper_flags *a
 
 struct transfer {
     struct work work;
-    int fd;
+    int fd;            /* of what has a file or a device; else: */
+    struct node *node; /* what the volume is opened as */
     bool upload, sparse;
     uint64_t left; /* bytes that may still come; UINT64_MAX: no limit */
     uint64_t at;
     bool regular, released;
 };
+
+/* How many bytes, or a negative errno value. */
+static ssize_t read_some(struct transfer *t, void *to, size_t n)
+{
+    if (!t->node) {
+        ssize_t got = n ? pread(t->fd, to, n, (off_t)t->at) : 0;
+        return got < 0 ? -errno : got;
+    }
+    n = t->at < t->node->size ? (size_t)MIN(n, t->node->size - t->at) : 0;
+    int result = n ? chain_read(t->node, t->at, to, n) : 0;
+    return result ? result : (ssize_t)n;
+}
+
+static ssize_t write_some(struct transfer *t, const void *from, size_t n)
+{
+    if (!t->node) {
+        ssize_t put_now = pwrite(t->fd, from, n, (off_t)t->at);
+        return put_now < 0 ? -errno : put_now;
+    }
+    if (t->at >= t->node->size || n > t->node->size - t->at) {
+        return -ENOSPC;
+    }
+    int result = chain_write(t->node, t->at, from, n);
+    return result ? result : (ssize_t)n;
+}
 
 static bool stream_failed(const struct transfer *t, const char *what, GError **error)
 {
@@ -551,12 +578,13 @@ static ssize_t download(void *data, void *to, size_t n, GError **error)
 {
     struct transfer *t = data;
     n = (size_t)MIN(n, t->left);
-    if (t->sparse && n) { /* up to where the next hole begins */
+    if (t->sparse && t->regular && n) { /* up to where the next hole begins */
         off_t hole = lseek(t->fd, (off_t)t->at, SEEK_HOLE);
         n = hole > (off_t)t->at ? (size_t)MIN(n, (uint64_t)hole - t->at) : n;
     }
-    ssize_t got = n ? pread(t->fd, to, n, (off_t)t->at) : 0;
+    ssize_t got = read_some(t, to, n);
     if (got < 0) {
+        errno = (int)-got;
         stream_failed(t, "read", error);
         return -1;
     }
@@ -603,8 +631,9 @@ static bool upload(void *data, const void *from, size_t n, GError **error)
         return false;
     }
     while (n) {
-        ssize_t put_now = pwrite(t->fd, from, n, (off_t)t->at);
+        ssize_t put_now = write_some(t, from, n);
         if (put_now < 0) {
+            errno = (int)-put_now;
             return stream_failed(t, "write to", error);
         }
         from = (const char *)from + put_now;
@@ -654,7 +683,11 @@ static bool upload_hole(void *data, uint64_t n, GError **error)
 static void release(struct transfer *t)
 {
     struct pool *pool = t->work.pool;
-    close(t->fd);
+    if (t->node) {
+        chain_close(t->node);
+    } else {
+        close(t->fd);
+    }
     bool known = t->upload && pool->kind->vol_refresh &&
                  pool->kind->vol_refresh(pool->def, t->work.def, NULL);
     daemon_lock();
@@ -671,7 +704,9 @@ static void release(struct transfer *t)
 static bool finish(void *data, GError **error)
 {
     struct transfer *t = data;
-    bool ok = !t->upload || fsync(t->fd) == 0 || stream_failed(t, "write to", error);
+    int result = !t->upload ? 0 : t->node ? -chain_flush(t->node) : fsync(t->fd) ? errno : 0;
+    errno = result;
+    bool ok = !result || stream_failed(t, "write to", error);
     t->released = true;
     release(t);
     return ok;
@@ -729,13 +764,26 @@ static bool begin(struct call *call, const rpc_volume_stream_args *args, bool wr
     if (!flags_check(args->flags, STREAM_SPARSE, error) || !work_begin(&w, &args->vol, error)) {
         return false;
     }
-    int fd = open_bytes(&w, writes, &st, error);
-    bool fits = fd >= 0 && args->offset <= INT64_MAX &&
-                (writes || !S_ISREG(st.st_mode) || args->offset <= (uint64_t)st.st_size);
-    if (fd >= 0 && !fits) {
+    struct node *node = NULL;
+    int fd = -1;
+    if (w.def->access) {
+        daemon_unlock();
+        node = bytes_open(w.def, writes ? 0 : OPEN_READ_ONLY, error);
+        daemon_lock();
+        st = (struct stat){.st_size = node ? (off_t)node->size : 0};
+    } else {
+        fd = open_bytes(&w, writes, &st, error);
+    }
+    bool fits = (fd >= 0 || node) && args->offset <= INT64_MAX &&
+                (writes || S_ISBLK(st.st_mode) || args->offset <= (uint64_t)st.st_size);
+    if ((fd >= 0 || node) && !fits) {
         libvirt_error(error, ERR_SYSTEM, "Unable to seek %s to %" PRIu64, w.def->path,
                       args->offset);
-        close(fd);
+        if (node) {
+            chain_close(node);
+        } else {
+            close(fd);
+        }
     }
     if (!fits) {
         work_end(&w, false);
@@ -744,6 +792,7 @@ static bool begin(struct call *call, const rpc_volume_stream_args *args, bool wr
     struct transfer *t = g_new0(struct transfer, 1);
     *t = (struct transfer){.work = w,
                            .fd = fd,
+                           .node = node,
                            .upload = writes,
                            .sparse = args->flags & STREAM_SPARSE,
                            .left = args->length ? args->length : UINT64_MAX,

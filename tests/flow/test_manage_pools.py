@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Pools of what servers offer: real ones of Debian's on the loopback device, and virsh."""
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.dirname(__file__))
+import manage
+import servers
+
+LODGE_IMG = os.environ["LODGE_IMG"]
+MIB = 1 << 20
+IQN = "iqn.2026-01.org.example:disks"
+
+
+def random_file(path, size):
+    with open(path, "wb") as f:
+        f.write(os.urandom(size))
+    return path
+
+
+class Remote(manage.Case):
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="lodge-pools-")
+        self.addCleanup(shutil.rmtree, self.dir, True)
+
+    def program(self, *args, **more):
+        p = servers.Program(*args, log=f"{self.dir}/server.log", **more)
+        p.__enter__()
+        self.addCleanup(p.__exit__)
+        return p
+
+    def target(self, *units):
+        """Debian's tgtd with @units, files; its port."""
+        port, control = servers.free_port(), str(os.getpid() % 30000 + 1)
+        env = {"TGT_IPC_SOCKET": f"{self.dir}/tgt"}
+
+        def adm(*args):
+            return subprocess.run(["tgtadm", "-C", control, "--lld", "iscsi", *args], capture_output=True,
+                                  text=True, env={**os.environ, **env})
+        self.program("tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}", env=env, patience=1,
+                     ready=lambda: servers.answers(port))
+        self.addCleanup(adm, "--op", "delete", "--mode", "system")
+        manage.until(lambda: adm("--mode", "target", "--op", "show").returncode == 0, "tgtd's control socket")
+        self.assertEqual(adm("--op", "new", "--mode", "target", "--tid", "1", "-T", IQN).returncode, 0)
+        for i, unit in enumerate(units):
+            p = adm("--op", "new", "--mode", "logicalunit", "--tid", "1", "--lun", str(i + 1), "-b", unit)
+            self.assertEqual(p.returncode, 0, p.stderr)
+        self.assertEqual(adm("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL").returncode, 0)
+        self.adm = adm
+        return port
+
+    def write(self, name, text):
+        with open(f"{self.dir}/{name}", "w") as f:
+            f.write(text)
+        return f"{self.dir}/{name}"
+
+    def define(self, name, kind, port, source="", target=""):
+        """virsh pool-define-as knows no port."""
+        return self.virsh("pool-define", self.write("pool.xml", f"<pool type='{kind}'><name>{name}</name><source>"
+                          f"<host name='127.0.0.1' port='{port}'/>{source}</source>{target}</pool>"))
+
+    def bytes_of(self, pool, volume):
+        """All of a volume goes to a file and another comes back."""
+        path = random_file(f"{self.dir}/up", 4 * MIB)
+        self.virsh("vol-upload", volume, path, "--pool", pool)
+        self.virsh("vol-download", volume, f"{self.dir}/down", "--pool", pool)
+        subprocess.run(["cmp", path, f"{self.dir}/down"], check=True)
+        self.virsh("vol-download", volume, f"{self.dir}/part", "--pool", pool, "--offset", "1000", "--length", "5000")
+        with open(path, "rb") as f, open(f"{self.dir}/part", "rb") as part:
+            self.assertEqual(f.read()[1000:6000], part.read())
+        self.virsh("vol-upload", volume, f"{self.dir}/part", "--pool", pool, "--offset", "3000000")
+        self.virsh("vol-download", volume, f"{self.dir}/down", "--pool", pool)
+        with open(f"{self.dir}/part", "rb") as part, open(f"{self.dir}/down", "rb") as f:
+            self.assertEqual(part.read(), f.read()[3000000:3005000])
+        self.assertIn("No space left", self.virsh("vol-upload", volume, path, "--pool", pool, "--offset", str(MIB),
+                                                  fails=True))
+        self.virsh("vol-wipe", volume, pool)
+        self.virsh("vol-download", volume, f"{self.dir}/down", "--pool", pool)
+        with open(f"{self.dir}/down", "rb") as f:
+            self.assertEqual(f.read(), bytes(4 * MIB))
+
+    def test_iscsi(self):
+        one, two = random_file(f"{self.dir}/one", 4 * MIB), random_file(f"{self.dir}/two", 8 * MIB)
+        port = self.target(one, two)
+        found = self.virsh("find-storage-pool-sources-as", "iscsi", "127.0.0.1", str(port))
+        self.assertIn(f"<device path='{IQN}'/>", found)
+        self.define("units", "iscsi", port, f"<device path='{IQN}'/>",
+                    "<target><path>/dev/disk/by-path</path></target>")
+        self.virsh("pool-start", "units")
+        listed = self.virsh("vol-list", "units")
+        self.assertRegex(listed, rf"unit:0:0:1 +iscsi://127.0.0.1:{port}/{IQN}/1")
+        self.assertRegex(self.virsh("vol-list", "units", "--details"), r"unit:0:0:2 .* network +8.00 MiB +8.00 MiB")
+        self.assertIn("12.00 MiB", self.virsh("pool-info", "units"))
+        xml = self.virsh("vol-dumpxml", "unit:0:0:1", "units")
+        self.assertIn("<volume type='network'>", xml)
+        self.assertIn("does not support volume creation", self.virsh("vol-create-as", "units", "x", "1M", fails=True))
+        self.assertIn("does not support vol deletion", self.virsh("vol-delete", "unit:0:0:1", "units", fails=True))
+        path = self.virsh("vol-path", "unit:0:0:1", "units")
+        self.assertEqual(self.virsh("vol-name", path), "unit:0:0:1")
+        info = subprocess.run([LODGE_IMG, "info", path], capture_output=True, text=True, check=True).stdout
+        self.assertIn("4 MiB", info)
+        self.bytes_of("units", "unit:0:0:1")
+        # a copy into a pool of files
+        self.virsh("pool-create-as", "files", "dir", "--target", self.dir)
+        with open(f"{self.dir}/copy.xml", "w") as f:
+            f.write("<volume><name>copy.qcow2</name><capacity>0</capacity><target><format type='qcow2'/></target></volume>")
+        self.virsh("vol-create-from", "files", f"{self.dir}/copy.xml", "unit:0:0:2", "--inputpool", "units")
+        subprocess.run([LODGE_IMG, "compare", "-f", "raw", "-F", "qcow2", two, f"{self.dir}/copy.qcow2"],
+                       stdout=subprocess.DEVNULL, check=True)
+        self.virsh("pool-destroy", "files")
+        # the target goes away
+        self.adm("--op", "delete", "--mode", "target", "--tid", "1", "--force")
+        self.assertIn("iSCSI", self.virsh("pool-refresh", "units", fails=True))
+        self.assertNotIn("units", self.virsh("pool-list"))
+        self.assertIn("iSCSI", self.virsh("pool-start", "units", fails=True))
+        self.virsh("pool-undefine", "units")
+
+    def test_iscsi_with_a_password(self):
+        port = self.target(random_file(f"{self.dir}/one", 4 * MIB))
+        for args in (("--op", "new", "--mode", "account", "--user", "lodge", "--password", "sesamesesame"),
+                     ("--op", "bind", "--mode", "account", "--tid", "1", "--user", "lodge")):
+            self.assertEqual(self.adm(*args).returncode, 0)
+        us = f"<device path='{IQN}'/><initiator><iqn name='iqn.2026-01.org.example:us'/></initiator>"
+        self.define("chap", "iscsi-direct", port, us)
+        self.assertIn("iSCSI", self.virsh("pool-start", "chap", fails=True))
+        self.virsh("pool-undefine", "chap")
+        self.define("chap", "iscsi-direct", port,
+                    us + "<auth type='chap' username='lodge'><secret usage='unit'/></auth>")
+        self.assertIn("no secret for 'unit'", self.virsh("pool-start", "chap", fails=True))
+        with open(f"{self.dir}/secret.xml", "w") as f:
+            f.write("<secret private='yes'><usage type='iscsi'><target>unit</target></usage></secret>")
+        uuid = self.virsh("secret-define", f"{self.dir}/secret.xml").split()[1]
+        self.virsh("secret-set-value", uuid, "--file", self.write("wrong", "wrongwrongwrong"), "--plain")
+        self.assertIn("iSCSI", self.virsh("pool-start", "chap", fails=True))
+        self.virsh("secret-set-value", uuid, "--file", self.write("right", "sesamesesame"), "--plain")
+        self.virsh("pool-start", "chap")
+        self.assertNotIn("sesame", self.virsh("vol-dumpxml", "unit:0:0:1", "chap") + self.virsh("pool-dumpxml", "chap"))
+        self.bytes_of("chap", "unit:0:0:1")
+        self.virsh("pool-destroy", "chap")
+        self.virsh("pool-undefine", "chap")
+        self.virsh("secret-undefine", uuid)
+
+    def test_nbd(self):
+        port = servers.free_port()
+        os.mkdir(f"{self.dir}/exports")
+        for name, size in (("first", 4), ("a b", 8)):
+            random_file(f"{self.dir}/exports/{name}", size * MIB)
+        self.program("nbdkit", "-f", "-p", port, "-i", "127.0.0.1", "file", f"dir={self.dir}/exports",
+                     ready=lambda: servers.answers(port))
+        self.define("exports", "nbd", port)
+        self.virsh("pool-start", "exports")
+        self.assertRegex(self.virsh("vol-list", "exports"), rf"first +nbd://127.0.0.1:{port}/first")
+        self.assertRegex(self.virsh("pool-list", "--details"), r"exports +running")
+        self.bytes_of("exports", "first")
+        path = self.virsh("vol-path", "a b", "exports")
+        subprocess.run([LODGE_IMG, "compare", "-f", "raw", "-F", "raw", path, f"{self.dir}/exports/a b"],
+                       stdout=subprocess.DEVNULL, check=True)
+        self.virsh("pool-destroy", "exports")
+        self.virsh("pool-undefine", "exports")
+
+    def test_rbd(self):
+        """There is no cluster here: it is asked, and says so."""
+        self.define("ceph", "rbd", servers.free_port(), "<name>images</name>")
+        self.assertIn("<name>images</name>", self.virsh("pool-dumpxml", "ceph"))
+        self.virsh("pool-undefine", "ceph")
+
+    def test_what_is_not_there(self):
+        for kind in ("scsi", "mpath", "gluster", "zfs", "vstorage", "sheepdog"):
+            self.assertIn(f"({kind})", self.virsh("pool-define-as", "x", kind, "--target", "/x", "--source-host", "h",
+                                                  "--source-name", "n", "--source-path", "/p", fails=True))
+        self.assertIn("unknown storage pool type", self.virsh("find-storage-pool-sources", "frob", fails=True))
+        self.assertIn("hostname must be specified", self.virsh("find-storage-pool-sources", "iscsi", fails=True))
+        caps = self.virsh("pool-capabilities")
+        self.assertIn("<pool type='iscsi' supported='yes'>", caps)
+        self.assertIn("<pool type='zfs' supported='no'>", caps)
+
+
+if __name__ == "__main__":
+    unittest.main()
