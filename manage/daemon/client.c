@@ -18,6 +18,7 @@
 enum { READ_BYTES = 64 << 10, READ_ROUNDS = 8, IN_KEPT = 16 << 10 };
 
 const struct tls_module *tls;
+const struct login_module *login;
 struct client *clients;
 unsigned clients_count;
 
@@ -36,7 +37,9 @@ void client_unref(struct client *c)
         if (c->callbacks) {
             g_array_unref(c->callbacks);
         }
-        login_free(c->login);
+        if (c->login) {
+            login->destroy(c->login);
+        }
         g_free(c);
     }
 }
@@ -205,10 +208,10 @@ void client_send(struct client *c, struct packet *p)
         return;
     }
     if (p && c->wrapped) {
-        p = login_wrap(c->login, p);
+        p = login->wrap(c->login, p);
     }
     /* The answer that ends SASL is the last one without its layer. */
-    c->wrapped = c->authenticated && login_wraps(c->login);
+    c->wrapped = c->authenticated && c->login && login->wraps(c->login);
     if (p) {
         *c->out_tail = p;
         c->out_tail = &p->next;
@@ -362,7 +365,7 @@ static bool take(struct client *c, const uint8_t *data, size_t n)
 {
     ssize_t used = 0;
     if (c->wrapped) { /* the peer knows too: it waited for the answer */
-        return login_unwrap(c->login, data, n, c->in) && consume_kept(c);
+        return login->unwrap(c->login, data, n, c->in) && consume_kept(c);
     }
     if (!c->in->len) {
         used = consume(c, data, n);

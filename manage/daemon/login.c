@@ -8,7 +8,6 @@
 #include <gio/gio.h>
 #include <pthread.h>
 #include <sasl/sasl.h>
-#include <unistd.h>
 
 /* ---- SASL. ---- */
 
@@ -88,7 +87,15 @@ static bool set_properties(struct login *l)
            sasl_setprop(l->conn, SASL_SEC_PROPS, &props) == SASL_OK;
 }
 
-struct login *login_new(bool encrypted, GError **error)
+static void login_free(struct login *l)
+{
+    if (l->conn) {
+        sasl_dispose(&l->conn);
+    }
+    g_free(l);
+}
+
+static struct login *login_new(bool encrypted, GError **error)
 {
     if (!library_started(error)) {
         return NULL;
@@ -105,17 +112,7 @@ struct login *login_new(bool encrypted, GError **error)
     return l;
 }
 
-void login_free(struct login *l)
-{
-    if (l) {
-        if (l->conn) {
-            sasl_dispose(&l->conn);
-        }
-        g_free(l);
-    }
-}
-
-char *login_mechanisms(struct login *l, GError **error)
+static char *login_mechanisms(struct login *l, GError **error)
 {
     const char *list = NULL;
     unsigned n = 0;
@@ -141,8 +138,8 @@ static bool finish(struct login *l, GError **error)
     return true;
 }
 
-enum login_step login_step(struct login *l, const char *mechanism, const void *in, unsigned n,
-                           const char **out, unsigned *out_n, GError **error)
+static enum login_step login_step(struct login *l, const char *mechanism, const void *in,
+                                  unsigned n, const char **out, unsigned *out_n, GError **error)
 {
     int code = mechanism ? sasl_server_start(l->conn, mechanism, in, n, out, out_n)
                          : sasl_server_step(l->conn, in, n, out, out_n);
@@ -157,7 +154,7 @@ enum login_step login_step(struct login *l, const char *mechanism, const void *i
     return finish(l, error) ? LOGIN_DONE : LOGIN_FAILED;
 }
 
-const char *login_user(struct login *l, GError **error)
+static const char *login_user(struct login *l, GError **error)
 {
     const void *name = NULL;
     if (sasl_getprop(l->conn, SASL_USERNAME, &name) != SASL_OK || !name ||
@@ -168,12 +165,12 @@ const char *login_user(struct login *l, GError **error)
     return name;
 }
 
-bool login_wraps(const struct login *l)
+static bool login_wraps(const struct login *l)
 {
-    return l && l->wraps;
+    return l->wraps;
 }
 
-struct packet *login_wrap(struct login *l, struct packet *p)
+static struct packet *login_wrap(struct login *l, struct packet *p)
 {
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     const void *limit = NULL;
@@ -198,7 +195,7 @@ struct packet *login_wrap(struct login *l, struct packet *p)
     return wrapped;
 }
 
-bool login_unwrap(struct login *l, const void *in, size_t n, GByteArray *out)
+static bool login_unwrap(struct login *l, const void *in, size_t n, GByteArray *out)
 {
     const char *bytes = NULL;
     unsigned length = 0;
@@ -216,17 +213,6 @@ bool login_unwrap(struct login *l, const void *in, size_t n, GByteArray *out)
 enum { ANSWER_MS = 120000 }; /* somebody may be typing a password */
 enum { MAY_ASK = 1 };
 
-bool polkit_wanted(void)
-{
-    const char *how = setting("socket", "auth");
-    if (strcmp(how, "auto") != 0) {
-        return strcmp(how, "polkit") == 0;
-    }
-    return !daemon_root() && !daemon_is_session() &&
-           access("/run/dbus/system_bus_socket", F_OK) == 0 &&
-           access("/usr/share/polkit-1/actions/org.lodge.policy", F_OK) == 0;
-}
-
 /* Since when a process has been running, so that its number cannot be reused in between. */
 static guint64 start_time(int pid)
 {
@@ -241,7 +227,7 @@ static guint64 start_time(int pid)
     return at ? g_ascii_strtoull(at + 1, NULL, 10) : 0;
 }
 
-bool polkit_admits(int pid, unsigned uid, bool read_only, GError **error)
+static bool polkit_admits(int pid, unsigned uid, bool read_only, GError **error)
 {
     g_autoptr(GError) why = NULL;
     g_autoptr(GDBusConnection) bus = g_bus_get_sync(G_BUS_TYPE_SYSTEM, NULL, &why);
@@ -272,3 +258,15 @@ bool polkit_admits(int pid, unsigned uid, bool read_only, GError **error)
     }
     return admitted;
 }
+
+const struct login_module lodge_login = {
+    .create = login_new,
+    .destroy = login_free,
+    .mechanisms = login_mechanisms,
+    .step = login_step,
+    .user = login_user,
+    .wraps = login_wraps,
+    .wrap = login_wrap,
+    .unwrap = login_unwrap,
+    .polkit_admits = polkit_admits,
+};

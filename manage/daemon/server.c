@@ -6,7 +6,6 @@
 #include "host/image/protocol.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/daemon.h"
-#include "manage/daemon/login.h"
 #include "manage/daemon/settings.h"
 #include "manage/daemon/tls.h"
 

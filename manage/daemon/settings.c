@@ -2,9 +2,12 @@
 #include "manage/daemon/settings.h"
 
 #include "base/error.h"
+#include "manage/daemon/daemon.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct row {
     const char *group, *key, *otherwise;
@@ -124,4 +127,15 @@ bool setting_admits(const char *group, const char *key, const char *text)
         }
     }
     return false;
+}
+
+bool polkit_wanted(void)
+{
+    const char *how = setting("socket", "auth");
+    if (strcmp(how, "auto") != 0) {
+        return strcmp(how, "polkit") == 0;
+    }
+    return !daemon_root() && !daemon_is_session() &&
+           access("/run/dbus/system_bus_socket", F_OK) == 0 &&
+           access("/usr/share/polkit-1/actions/org.lodge.policy", F_OK) == 0;
 }

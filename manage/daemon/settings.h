@@ -14,3 +14,5 @@ const char *setting(const char *group, const char *key);
 unsigned setting_number(const char *group, const char *key); /* octal with a leading 0 */
 /* Does @text fit one of the patterns of this setting, which semicolons separate? */
 bool setting_admits(const char *group, const char *key, const char *text);
+/* Whether socket.auth asks for polkit here. */
+bool polkit_wanted(void);

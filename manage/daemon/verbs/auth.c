@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "host/image/protocol.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/login.h"
 #include "manage/daemon/verb.h"
@@ -15,13 +16,17 @@ bool verb_auth_list(struct call *call, const rpc_none *args, rpc_auth_list *ret,
     return true;
 }
 
+/* Whether @c was asked for a proof of this kind, which the module can then look at. */
 static bool due(const struct client *c, enum client_auth kind, GError **error)
 {
     if (c->authenticated || c->auth != kind) {
         libvirt_error(error, ERR_AUTH_FAILED, "the client was not asked for this");
         return false;
     }
-    return true;
+    if (!login) {
+        login = module_symbol_of("manage", "manage-login.so", "lodge_login", error);
+    }
+    return login;
 }
 
 bool verb_auth_polkit(struct call *call, const rpc_none *args, rpc_int *ret, GError **error)
@@ -32,7 +37,7 @@ bool verb_auth_polkit(struct call *call, const rpc_none *args, rpc_int *ret, GEr
         return false;
     }
     daemon_unlock();
-    bool ok = polkit_admits(c->peer.pid, c->peer.uid, c->read_only, error);
+    bool ok = login->polkit_admits(c->peer.pid, c->peer.uid, c->read_only, error);
     daemon_lock();
     c->authenticated = ok;
     ret->value = ok;
@@ -59,9 +64,11 @@ bool verb_auth_sasl_init(struct call *call, const rpc_none *args, rpc_text *ret,
     if (!begin(c, error)) {
         return false;
     }
-    login_free(c->login);
-    c->login = login_new(c->kind == LISTEN_TLS, error);
-    ret->text = c->login ? login_mechanisms(c->login, error) : NULL;
+    if (c->login) {
+        login->destroy(c->login);
+    }
+    c->login = login->create(c->kind == LISTEN_TLS, error);
+    ret->text = c->login ? login->mechanisms(c->login, error) : NULL;
     return ret->text;
 }
 
@@ -78,13 +85,13 @@ static bool step(struct client *c, const char *mechanism, const char *in, unsign
         return false;
     }
     daemon_unlock(); /* a mechanism may ask others */
-    enum login_step done = login_step(c->login, mechanism,
-                                      nil  ? NULL
-                                      : in ? in
-                                           : "",
-                                      nil ? 0 : n, &out, &out_n, error);
+    enum login_step done = login->step(c->login, mechanism,
+                                       nil  ? NULL
+                                       : in ? in
+                                            : "",
+                                       nil ? 0 : n, &out, &out_n, error);
     daemon_lock();
-    if (done == LOGIN_FAILED || (done == LOGIN_DONE && !login_user(c->login, error)) ||
+    if (done == LOGIN_FAILED || (done == LOGIN_DONE && !login->user(c->login, error)) ||
         out_n > RPC_SASL_MAX) {
         return false;
     }
