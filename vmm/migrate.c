@@ -35,6 +35,7 @@ static struct {
     bool was_running, stopped;
     uint64_t **dirty; /* a bitmap a block */
     unsigned blocks;
+    _Atomic unsigned passes; /* over memory, begun */
     int64_t started, ended, stopped_at; /* monotonic microseconds */
 } out;
 
@@ -104,6 +105,13 @@ static void collect_dirty(void)
     atomic_store(&out.remaining, pages << PAGE_BITS);
 }
 
+static void next_pass(void)
+{
+    unsigned pass = atomic_fetch_add(&out.passes, 1) + 1;
+    collect_dirty();
+    vm_event("MIGRATION_PASS", json_pack("{s:i}", "pass", (int)pass));
+}
+
 static void end_log(void)
 {
     for (unsigned b = 0; b < out.blocks; b++) {
@@ -168,12 +176,12 @@ static bool send_machine(GError **error)
     g_autoptr(GByteArray) rest = NULL;
     uint32_t sections = 0;
     bool running = vm_running();
-    in_main_loop(collect_dirty); /* starts the log; the first pass sends all */
+    in_main_loop(next_pass); /* starts the log; the first pass sends all */
     if (!state_put_head(&out.io, running, error) || !send_dirty(true, error)) {
         return false;
     }
     for (unsigned pass = 0; pass < PASSES_MAX; pass++) {
-        in_main_loop(collect_dirty);
+        in_main_loop(next_pass);
         if (atomic_load(&out.remaining) <= affordable()) {
             break;
         }
@@ -195,7 +203,8 @@ static bool send_machine(GError **error)
         g_set_error(error, LODGE_ERROR, EIO, "a disk request that failed waits to be tried again");
         flushed = false;
     }
-    rest = flushed ? state_collect(&sections) : NULL;
+    /* From here on whoever takes the state may write to the disks. */
+    rest = flushed && image_yield_all(error) ? state_collect(&sections) : NULL;
     machine_unlock();
     return rest && state_put_rest(&out.io, rest, sections, error);
 }
@@ -232,7 +241,10 @@ static gboolean finished(gpointer data)
         vm_report("migrate: %s", error->message);
     }
     set_status(cancelled ? CANCELLED : FAILED);
-    if (out.stopped && out.was_running) {
+    g_clear_error(&error);
+    if (!image_claim_all(&error)) {
+        vm_report("migrate: %s", error->message);
+    } else if (out.stopped && out.was_running) {
         vm_cont(NULL);
     }
     return G_SOURCE_REMOVE;
@@ -253,11 +265,12 @@ bool migrate_start(const char *uri, GError **error)
     }
     g_clear_pointer(&out.error, g_free);
     atomic_store(&out.cancel, false);
+    atomic_store(&out.passes, 0);
     out.stopped = false;
     all_dirty();
     state_io_init(&out.io, out.to.fd);
     out.io.cancelled = &out.cancel;
-    out.io.max_rate = parameters.max_bandwidth;
+    out.io.max_rate = &parameters.max_bandwidth;
     out.started = g_get_monotonic_time();
     set_status(SETUP);
     set_status(ACTIVE);
@@ -284,11 +297,13 @@ json_t *migrate_status(void)
         total += ram_at(b)->size;
     }
     int64_t now = out.status == ACTIVE ? g_get_monotonic_time() : out.ended;
+    double speed = (double)sent / (double)MAX(now - out.started, 1); /* bytes a microsecond */
     json_t *answer = json_pack(
-        "{s:s, s:I, s:{s:I, s:I, s:I}}", "status", status_names[out.status], "total-time",
+        "{s:s, s:I, s:{s:I, s:I, s:I, s:I, s:I, s:f}}", "status", status_names[out.status], "total-time",
         (json_int_t)((now - out.started) / 1000), "ram", "transferred", (json_int_t)sent, "remaining",
         (json_int_t)(out.status == ACTIVE ? atomic_load(&out.remaining) : 0), "total",
-        (json_int_t)total);
+        (json_int_t)total, "dirty-sync-count", (json_int_t)atomic_load(&out.passes), "page-size",
+        (json_int_t)PAGE_SIZE, "mbps", speed * 8);
     if (out.error) {
         json_object_set_new(answer, "error-desc", json_string(out.error));
     }
@@ -324,7 +339,7 @@ static gboolean arrived(gpointer data)
     g_autoptr(GError) error = data;
     g_clear_pointer(&in.thread, g_thread_join);
     state_io_clear(&in.io);
-    if (error) {
+    if (error || !image_claim_all(&error)) {
         vm_report("-incoming %s: %s", in.uri, error->message);
         vm_event("MIGRATION", json_pack("{s:s}", "status", "failed"));
         vm_request_exit(1);

@@ -11,9 +11,9 @@
  * Sending the machine's state elsewhere, and taking one.  @uri is file:PATH, exec:COMMAND,
  * unix:PATH, tcp:HOST:PORT or fd:N.  The main loop's thread, machine lock held.
  */
-struct migrate_parameters {
-    uint64_t max_bandwidth; /* bytes a second; 0: no bound */
-    uint64_t downtime_ms;   /* that the guest may stand still at the end */
+struct migrate_parameters { /* may change on the way */
+    _Atomic uint64_t max_bandwidth; /* bytes a second; 0: no bound */
+    _Atomic uint64_t downtime_ms;   /* that the guest may stand still at the end */
 };
 struct migrate_parameters *migrate_parameters(void);
 

@@ -35,7 +35,7 @@ void state_io_init(struct state_io *io, int fd)
 {
     memset(io, 0, sizeof(*io));
     io->fd = fd;
-    io->started = g_get_monotonic_time();
+    io->paced_at = g_get_monotonic_time();
     io->buf = g_malloc(STATE_SECTION_MAX);
 }
 
@@ -102,14 +102,17 @@ static bool read_all(struct state_io *io, void *data, size_t n, GError **error)
     return true;
 }
 
-/* Waits until what was sent is not more than the bound allows. */
-static void keep_rate(const struct state_io *io)
+/* Waits until what was sent since the last time is not more than the bound, which may change. */
+static void keep_rate(struct state_io *io)
 {
-    double due = io->max_rate ? (double)atomic_load(&io->bytes) * 1e6 / (double)io->max_rate : 0;
-    int64_t ahead = (int64_t)due - (g_get_monotonic_time() - io->started);
+    uint64_t rate = io->max_rate ? atomic_load(io->max_rate) : 0, sent = atomic_load(&io->bytes);
+    double due = rate ? (double)(sent - io->paced) * 1e6 / (double)rate : 0;
+    int64_t ahead = (int64_t)due - (g_get_monotonic_time() - io->paced_at);
     if (ahead > 0) {
         g_usleep((gulong)MIN(ahead, G_USEC_PER_SEC));
     }
+    io->paced = sent;
+    io->paced_at = g_get_monotonic_time();
 }
 
 static void frame(uint8_t out[FRAME_BYTES], const char *tag, const uint8_t *content, uint32_t n)

@@ -26,8 +26,9 @@ struct state_io {
     uint32_t sections;
     _Atomic uint64_t bytes;      /* that went through */
     const _Atomic bool *cancelled; /* NULL: cannot be */
-    uint64_t max_rate;           /* bytes a second; 0: no bound */
-    int64_t started;             /* monotonic microseconds */
+    const _Atomic uint64_t *max_rate; /* bytes a second; NULL or 0: no bound */
+    uint64_t paced;              /* .bytes at .paced_at, monotonic microseconds */
+    int64_t paced_at;
     uint8_t *buf;                /* content of a section */
     uint32_t n;                  /* its length */
     char tag[5];

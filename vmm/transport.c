@@ -4,6 +4,7 @@
 #include "base/inet.h"
 #include "base/keyval.h"
 #include "base/util.h"
+#include "vmm/monitor/monitor.h"
 #include "vmm/vm.h"
 
 #include <errno.h>
@@ -129,14 +130,18 @@ static bool open_tcp(struct transport *t, const char *where, GError **error)
     return ok;
 }
 
-static bool open_fd(struct transport *t, const char *number, GError **error)
+/* A number, or a name of getfd; a listening socket waits for its peer. */
+static bool open_fd(struct transport *t, const char *name, GError **error)
 {
-    uint64_t fd;
-    if (!text_u64(number, &fd) || fd > INT_MAX || fcntl((int)fd, F_GETFD) < 0) {
-        g_set_error(error, LODGE_ERROR, EBADF, "fd %s is not open", number);
+    int listening = 0, fd = monitor_take_fd(name, error);
+    socklen_t n = sizeof(listening);
+    if (fd < 0) {
         return false;
     }
-    t->fd = (int)fd;
+    if (!t->out && getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &n) < 0) {
+        listening = 0;
+    }
+    *(listening ? &t->listener : &t->fd) = fd;
     return true;
 }
 

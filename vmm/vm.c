@@ -164,6 +164,9 @@ bool vm_cont(GError **error)
     if (vm.state == VM_SUSPENDED) {
         return true; /* what runs is the guest's sleep: system_wakeup ends it */
     }
+    if (!image_claim_all(error)) { /* a state was sent elsewhere, and the disks with it */
+        return false;
+    }
     vm.state = VM_RUNNING;
     clock_start();
     image_retry_held();
@@ -496,6 +499,9 @@ static bool start(GError **error)
     struct vm_options *o = vm.options;
     o->machine.request = board_request;
     vm.state = VM_PRELAUNCH;
+    if (o->incoming) {
+        image_await();
+    }
     if (!vm_build(o, error)) {
         return false;
     }

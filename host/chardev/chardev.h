@@ -34,6 +34,7 @@ struct chardev {
     bool open;          /* somebody is at the other end */
     /* Device end; set by the device. */
     void (*receive)(void *peer, const uint8_t *data, size_t n);
+    void (*receive_fd)(void *peer, int fd); /* a UNIX socket's; NULL: closed; before the bytes */
     size_t (*room)(void *peer);  /* NULL: any amount */
     void (*event)(void *peer, enum chardev_event event);
     void (*writable)(void *peer); /* after a short write: try again now */

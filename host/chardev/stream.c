@@ -5,6 +5,8 @@
 
 #include <errno.h>
 #include <glib-unix.h>
+#include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 enum { CHUNK_BYTES = 4096 };
@@ -27,6 +29,32 @@ static void end_reading(struct stream *s)
     }
 }
 
+/* Bytes, and the descriptors that come with them for who wants such. */
+static ssize_t take_in(struct stream *s, int fd, void *to, size_t n)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {to, n};
+    struct msghdr m = {.msg_iov = &iov,
+                       .msg_iovlen = 1,
+                       .msg_control = control.room,
+                       .msg_controllen = sizeof(control.room)};
+    ssize_t got = s->chr.receive_fd ? recvmsg(fd, &m, MSG_CMSG_CLOEXEC) : -1;
+    if (!s->chr.receive_fd || (got < 0 && errno == ENOTSOCK)) {
+        return read(fd, to, n);
+    }
+    const struct cmsghdr *c = got > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len >= CMSG_LEN(sizeof(int))) {
+        int passed;
+        memcpy(&passed, CMSG_DATA(c), sizeof(passed));
+        s->chr.receive_fd(s->chr.peer, passed);
+    }
+    return got;
+}
+
 static gboolean readable(gint fd, GIOCondition condition, gpointer data)
 {
     struct stream *s = data;
@@ -38,7 +66,7 @@ static gboolean readable(gint fd, GIOCondition condition, gpointer data)
         return G_SOURCE_REMOVE;
     }
     /* A message that is cut is lost, a stream's rest is not. */
-    ssize_t n = read(fd, buf, s->datagrams ? sizeof(buf) : MIN(room, sizeof(buf)));
+    ssize_t n = take_in(s, fd, buf, s->datagrams ? sizeof(buf) : MIN(room, sizeof(buf)));
     if (n < 0 && (errno == EAGAIN || errno == EINTR || s->datagrams)) {
         return G_SOURCE_CONTINUE;
     }

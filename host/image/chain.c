@@ -170,7 +170,7 @@ struct node *node_open_file(struct file *f, const char *name, json_t *o, unsigne
     struct node *n = node_new(NULL, f);
     n->options = json_incref(o);
     n->core->name = g_strdup(name ? name : n->file->name);
-    n->read_only = n->file->read_only;
+    n->read_only = n->file->read_only || (flags & OPEN_LATER);
     n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags;
     n->untrusted = (flags | f->flags) & OPEN_UNTRUSTED;
     if (!choose_format(n, o, error) || !format_open(n, error)) {
@@ -254,6 +254,16 @@ bool node_reopen(struct node *n, bool read_only, GError **error)
     n->read_only = n->file->read_only;
     n->flags = n->read_only ? flags | OPEN_READ_ONLY : flags & ~(unsigned)OPEN_READ_ONLY;
     return format_open(n, reopened ? error : NULL) && reopened;
+}
+
+bool node_hand(struct node *n, bool ours, GError **error)
+{
+    unsigned flags = n->flags & ~(unsigned)(OPEN_LATER | OPEN_READ_ONLY);
+    format_close(n);
+    bool ok = file_hold(n->file, ours, error);
+    n->read_only = !ok || !ours;
+    n->flags = n->read_only ? flags | OPEN_LATER | OPEN_READ_ONLY : flags;
+    return format_open(n, ok ? error : NULL) && ok;
 }
 
 bool chain_resize(struct node *n, uint64_t size, enum preallocation how, GError **error)
@@ -383,7 +393,7 @@ static bool what_is_below(struct node *n, struct chain_open *how, char **path, G
 {
     json_t *said = json_object_get(n->options, "backing");
     *how = (struct chain_open){.options = json_is_object(said) ? said : NULL,
-                               .flags = (n->flags | OPEN_READ_ONLY) & ~(unsigned)(OPEN_CHECK | OPEN_COPY_ON_READ)};
+                               .flags = (n->flags | OPEN_READ_ONLY) & ~(unsigned)(OPEN_CHECK | OPEN_COPY_ON_READ | OPEN_LATER)};
     if ((n->flags & OPEN_NO_BACKING) || json_is_null(said) ||
         (json_is_string(said) && !*json_string_value(said))) {
         return false;

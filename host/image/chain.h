@@ -38,6 +38,11 @@ const char *node_name(const struct node *node);
 char *node_backing_path(const struct node *node);
 /* Opens the file and the format again, for writing or not any more (commit). */
 bool node_reopen(struct node *node, bool read_only, GError **error);
+/*
+ * Migration: the image is @ours from now on, read again and locked, or another process's, with
+ * everything written and our lock gone.  It stays open, for reading only.
+ */
+bool node_hand(struct node *node, bool ours, GError **error);
 /* Opens what @how says as @node's backing node; @node has none. */
 bool node_open_backing(struct node *node, const struct chain_open *how, GError **error);
 /*

@@ -91,7 +91,7 @@ static void unlock_file(int fd)
 
 static bool wants_lock(const struct file *f)
 {
-    return !(f->flags & (OPEN_NO_LOCK | OPEN_SHARE));
+    return !(f->flags & (OPEN_NO_LOCK | OPEN_SHARE | OPEN_LATER));
 }
 
 /* ---- opening ---- */
@@ -210,6 +210,20 @@ static bool local_reopen(struct file *f, bool read_only, GError **error)
     f->cached_fd = fd;
     f->read_only = read_only;
     return true;
+}
+
+static bool local_hold(struct file *f, bool on, GError **error)
+{
+    if (!on) {
+        unlock_file(f->cached_fd);
+        return true;
+    }
+    if (find_size(f, error) &&
+        (!wants_lock(f) || lock_file(f, f->cached_fd, !f->read_only, error))) {
+        return true;
+    }
+    unlock_file(f->cached_fd);
+    return false;
 }
 
 static const char *temporary_directory(void)
@@ -394,6 +408,7 @@ const struct protocol protocol_file = {
     .allocated = local_allocated,
     .create = local_create,
     .reopen = local_reopen,
+    .hold = local_hold,
 };
 
 static bool device_open(struct file *f, const json_t *options, unsigned flags, GError **error)
@@ -422,4 +437,5 @@ const struct protocol protocol_host_device = {
     .extent = local_extent,
     .allocated = local_allocated,
     .reopen = local_reopen,
+    .hold = local_hold,
 };

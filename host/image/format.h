@@ -123,6 +123,7 @@ enum open_flags {
     OPEN_UNMAP = 1 << 10,       /* discard=unmap */
     OPEN_THREADS = 1 << 11,     /* aio=threads */
     OPEN_COPY_ON_READ = 1 << 12, /* what was read from below is the node's own afterwards */
+    OPEN_LATER = 1 << 13, /* another process writes to it until node_hand() */
 };
 
 struct image_format {

@@ -65,6 +65,8 @@ static Image *image_new(const char *id)
     return img;
 }
 
+static bool awaiting; /* see image_await() */
+
 static unsigned flags_of(const struct image_options *opts)
 {
     const struct {
@@ -77,6 +79,7 @@ static unsigned flags_of(const struct image_options *opts)
         {opts->writethrough, OPEN_WRITETHROUGH},
         {opts->lock_off, OPEN_NO_LOCK},
         {opts->discard, OPEN_UNMAP},
+        {awaiting && !opts->read_only && !opts->snapshot, OPEN_LATER},
     };
     unsigned flags = 0;
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -124,7 +127,7 @@ static bool insert(struct image *img, const struct image_options *opts, GError *
     }
     img->top = top;
     img->file = g_strdup(opts->file ? opts->file : node_name(top));
-    img->read_only = top->read_only;
+    img->read_only = top->flags & OPEN_LATER ? !top->format->place : top->read_only;
     img->no_flush = (top->flags & OPEN_NO_FLUSH) || opts->snapshot;
     img->writethrough = opts->writethrough && !opts->snapshot;
     img->discard = top->flags & OPEN_UNMAP;
@@ -386,6 +389,44 @@ bool image_flush_all(GError **error)
         }
     }
     return true;
+}
+
+void image_await(void)
+{
+    awaiting = true;
+}
+
+static bool hand_all(bool ours, GError **error)
+{
+    for (struct image *img = images; img; img = img->next) {
+        struct node *top = img->top;
+        bool writable = top && top->format->place && top->format != &format_overlay &&
+                        !top->file->read_only;
+        if (!writable || img->read_only || !(top->flags & OPEN_LATER) == ours) {
+            continue;
+        }
+        if (img->job) {
+            g_set_error(error, LODGE_ERROR, EBUSY, "%s: a block job runs", img->id);
+            return false;
+        }
+        if (!node_hand(top, ours, error)) {
+            g_prefix_error(error, "%s: ", img->id);
+            return false;
+        }
+        set_guard(img);
+    }
+    return true;
+}
+
+bool image_claim_all(GError **error)
+{
+    awaiting = false;
+    return hand_all(true, error);
+}
+
+bool image_yield_all(GError **error)
+{
+    return hand_all(false, error);
 }
 
 /* The drives stay, empty: devices hold pointers to them. */

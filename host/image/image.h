@@ -122,6 +122,14 @@ void image_drain(Image *img);
 /* Waits until nothing is under way, for stopping and saving. */
 void image_drain_all(void);
 bool image_flush_all(GError **error);
+/*
+ * Migration.  From image_await() on, images that are opened for writing are another process's:
+ * neither locked nor written, until image_claim_all().  image_yield_all() gives them away; nothing
+ * may be under way, and nothing is until they are claimed back.
+ */
+void image_await(void);
+bool image_claim_all(GError **error);
+bool image_yield_all(GError **error);
 /* At the end of the process: formats write what they still hold, nobody uses an image again. */
 void image_close_all(void);
 

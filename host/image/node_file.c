@@ -115,6 +115,14 @@ static bool reopen(struct file *f, bool read_only, GError **error)
     return ok;
 }
 
+static bool node_hold(struct file *f, bool on, GError **error)
+{
+    struct node *n = top_of(f);
+    bool ok = node_hand(n, on, error);
+    f->size = n->size;
+    return ok;
+}
+
 static void inner_close(struct file *f)
 {
     struct inner *i = f->priv;
@@ -135,6 +143,7 @@ static const struct protocol protocol_node = {
     .extent = node_extent,
     .allocated = node_allocated,
     .reopen = reopen,
+    .hold = node_hold,
 };
 
 const struct file *file_innermost(const struct file *f)

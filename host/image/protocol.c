@@ -326,6 +326,17 @@ bool file_reopen(struct file *f, bool read_only, GError **error)
     return f->protocol->reopen(f, read_only, error);
 }
 
+bool file_hold(struct file *f, bool on, GError **error)
+{
+    f->flags = on ? f->flags & ~(unsigned)OPEN_LATER : f->flags | OPEN_LATER;
+    int r = !on && f->protocol->flush ? f->protocol->flush(f) : 0;
+    if (r < 0) {
+        error_set_errno(error, -r, "%s: cannot flush", f->name);
+        return false;
+    }
+    return !f->protocol->hold || f->protocol->hold(f, on, error);
+}
+
 uint64_t file_size(const struct file *f)
 {
     return __atomic_load_n(&f->size, __ATOMIC_ACQUIRE);

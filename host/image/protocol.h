@@ -38,6 +38,8 @@ struct protocol {
     /* For writing, or not any more. */
     bool (*reopen)(struct file *f, bool read_only, GError **error);
     const struct protocol_server *server; /* NULL: only single files can be reached */
+    /* Locks what another process has written to, which may have another size now, or unlocks. */
+    bool (*hold)(struct file *f, bool on, GError **error);
 };
 
 /* What protocols can say and do about a whole server, or a pool on it; all optional. */
@@ -76,6 +78,8 @@ struct file *file_open(const char *name, const json_t *options, unsigned flags, 
 /* A file without a name that goes away with us. */
 struct file *file_temporary(uint64_t size, GError **error);
 bool file_reopen(struct file *f, bool read_only, GError **error);
+/* See node_hand(). */
+bool file_hold(struct file *f, bool on, GError **error);
 /* Makes or empties the file that name or options say. */
 bool file_make(const char *name, const json_t *options, uint64_t size, GError **error);
 /* Data or hole at @at; "data" for files that cannot say. */

@@ -3,9 +3,14 @@
 import os
 import stat
 import re
+import socket
+import subprocess
+import tempfile
 import unittest
 
 from vm import Vm, run
+
+IMG = os.environ.get("LODGE_IMG", os.path.join(os.path.dirname(__file__), "../../build/lodge-img"))
 
 
 def registers(vm):
@@ -49,6 +54,76 @@ class Migrate(unittest.TestCase):
             to.ok("migrate-incoming", uri="unix:" + path)
             self.assertEqual(vm.migrate("unix:" + path)["status"], "completed")
             to.wait_status("running")
+
+    def test_a_disk_changes_hands(self):
+        """One process at a time writes to it: the lock and what the metadata say go along."""
+        with tempfile.TemporaryDirectory() as folder:
+            disk = os.path.join(folder, "disk")
+            subprocess.run([IMG, "create", "-q", "-f", "qcow2", disk, "16M"], check=True)
+            machine = [*self.MACHINE, "-drive", f"if=virtio,id=d,format=qcow2,file={disk}"]
+
+            def io(vm, line):
+                return vm.hmp(f"qemu-io d \"{line}\"")
+
+            with Vm(*machine) as vm, Vm(*machine, "-incoming", f"unix:{folder}/socket") as to:
+                io(vm, "write -P 7 1M 64k")
+                self.assertEqual(vm.migrate(f"unix:{folder}/socket")["status"], "completed")
+                to.wait_status("running")
+                self.assertIn("verification failed", io(to, "read -P 8 1M 64k"))
+                self.assertNotIn("failed", io(to, "read -P 7 1M 64k"))
+                self.assertNotIn("failed", io(to, "write -P 9 2M 64k"))
+                self.assertIn("lock", vm.refused("cont")["desc"])
+                self.assertEqual(vm.ok("query-status")["status"], "postmigrate")
+                with open(disk, "rb") as f:
+                    before = f.read()
+                vm.ok("quit")
+                vm.wait_exit()
+                with open(disk, "rb") as f:
+                    self.assertEqual(f.read(), before)
+            check = subprocess.run([IMG, "check", disk], capture_output=True, text=True)
+            self.assertEqual(check.returncode, 0, check.stdout)
+
+    def test_a_disk_comes_back(self):
+        with tempfile.TemporaryDirectory() as folder:
+            disk = os.path.join(folder, "disk")
+            subprocess.run([IMG, "create", "-q", "-f", "qcow2", disk, "16M"], check=True)
+            machine = [*self.MACHINE, "-drive", f"if=virtio,id=d,format=qcow2,file={disk}"]
+            with Vm(*machine) as vm:
+                self.assertEqual(vm.migrate("exec:cat > /dev/null; exit 3")["status"], "failed")
+                vm.wait_status("running")
+                self.assertNotIn("failed", vm.hmp("qemu-io d \"write -P 7 1M 64k\""))
+                self.assertEqual(vm.migrate("exec:cat > /dev/null")["status"], "completed")
+                vm.ok("cont")
+                self.assertNotIn("failed", vm.hmp("qemu-io d \"read -P 7 1M 64k\""))
+
+    def test_descriptors_that_the_manager_opened(self):
+        with Vm(*self.MACHINE) as vm, socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            os.set_inheritable(listener.fileno(), True)
+            with Vm(*self.MACHINE, "-incoming", "defer") as to:
+                to.pass_fd("door", listener.fileno())
+                to.ok("migrate-incoming", uri="fd:door")
+                with socket.create_connection(listener.getsockname()) as peer:
+                    self.assertIn("No file descriptor", vm.refused("getfd", fdname="x")["desc"])
+                    vm.pass_fd("way", peer.fileno())
+                    self.assertEqual(vm.migrate("fd:way")["status"], "completed")
+                    to.wait_status("running")
+                vm.pass_fd("more", 1)
+                vm.ok("closefd", fdname="more")
+                self.assertIn("'more' not found", vm.refused("closefd", fdname="more")["desc"])
+                self.assertIn("digit", vm.refused_fd("1", 1)["desc"])
+
+    def test_speed_and_passes(self):
+        with Vm(*self.MACHINE) as vm:
+            vm.ok("migrate-set-parameters", max_bandwidth=1000)
+            vm.ok("migrate", uri="exec:cat > /dev/null")
+            status = vm.ok("query-migrate")
+            self.assertEqual(status["status"], "active")
+            self.assertEqual(status["ram"]["page-size"], 4096)
+            vm.ok("migrate-set-parameters", max_bandwidth=0)
+            vm.wait_event("MIGRATION_PASS")
+            vm.wait_status("postmigrate")
 
     def test_a_link_stays_one_and_a_device_too(self):
         with Vm(*self.MACHINE) as vm:

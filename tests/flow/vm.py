@@ -104,6 +104,20 @@ class Vm:
         assert "error" in answer, (name, answer)
         return answer["error"]
 
+    def send_fd(self, name, fd):
+        line = json.dumps({"execute": "getfd", "arguments": {"fdname": name}}) + "\n"
+        socket.send_fds(self.socket, [line.encode()], [fd])
+        return self.receive()
+
+    def pass_fd(self, name, fd):
+        answer = self.send_fd(name, fd)
+        assert "return" in answer, (name, answer)
+
+    def refused_fd(self, name, fd):
+        answer = self.send_fd(name, fd)
+        assert "error" in answer, (name, answer)
+        return answer["error"]
+
     def hmp(self, line):
         return self.ok("human-monitor-command", command_line=line)
 

@@ -21,7 +21,13 @@ char *monitor_line(const char *line);
 /* A gdb server; @spec as -gdb's argument.  "none" ends it. */
 bool gdb_start(const char *spec, GError **error);
 
+/* The descriptor that getfd or a number names; its name is free again.  -1 with an error. */
+int monitor_take_fd(const char *name, GError **error);
+
 /* ---- for the files of this folder ---- */
+
+/* .receive_fd of a monitor's byte stream. */
+void monitor_fd_came(void *peer, int fd);
 
 /* Text that a slow reader takes later; a reader that takes nothing loses what is over the
  * bound. */

@@ -327,6 +327,7 @@ bool qmp_new(struct chardev *chr, bool pretty, GError **error)
     all = q;
     chr->peer = q;
     chr->receive = receive;
+    chr->receive_fd = monitor_fd_came;
     chr->event = event;
     chr->writable = writable;
     vm_event_sink = send_event;
@@ -342,6 +343,7 @@ void qmp_close(void)
     for (struct qmp *q = all, *next; q; q = next) {
         next = q->next;
         q->out.chr->receive = NULL;
+        q->out.chr->receive_fd = NULL;
         q->out.chr->event = NULL;
         q->out.chr->writable = NULL;
         outbox_clear(&q->out);

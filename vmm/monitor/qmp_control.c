@@ -12,6 +12,7 @@
 #include "host/image/image.h"
 #include "host/net/net.h"
 #include "vmm/migrate.h"
+#include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -493,12 +494,19 @@ HANDLER(object_del)
 static bool add_netdev(KeyVal *kv, GError **error)
 {
     const char *kind = keyval_get(kv, "type"), *id = keyval_get(kv, "id");
-    g_autofree char *rest = keyval_rest(kv);
-    g_autofree char *text = g_strdup_printf("%s,id=%s%s%s", kind, id, rest ? "," : "", rest ? rest : "");
+    const char *name = keyval_get(kv, "fd");
     if (netdev_find(id)) {
         g_set_error(error, LODGE_ERROR, EEXIST, "Duplicate ID '%s' for netdev", id);
         return false;
     }
+    int fd = name ? monitor_take_fd(name, error) : -1;
+    if (name && fd < 0) {
+        return false;
+    }
+    g_autofree char *number = name ? g_strdup_printf(",fd=%d", fd) : g_strdup("");
+    g_autofree char *rest = keyval_rest(kv);
+    g_autofree char *text =
+        g_strdup_printf("%s,id=%s%s%s%s", kind, id, number, rest ? "," : "", rest ? rest : "");
     return netdev_new(text, error) != NULL;
 }
 
