@@ -10,6 +10,7 @@
  * What is put into a domain and taken out again.
  */
 enum { LIVE = 1, CONFIG = 2 };
+enum { INACTIVE = 2 }; /* of XML flags */
 #define NAMED DOMAIN_OPTION(COMPLETE_DOMAIN)
 #define WHERE                                                                                      \
     {"persistent", OPT_BOOL, 0, "now, if it runs, and from the next start on"},                    \
@@ -157,7 +158,6 @@ static bool plain(const char *text, GError **error)
 static bool take_out(struct shell *sh, const struct args *a, const char *path, const char *what,
                      const char *missing, GError **error)
 {
-    enum { INACTIVE = 2 };
     g_auto(rpc_domain) dom = {0};
     g_auto(xpath_t) x = {0};
     int count;
@@ -167,7 +167,11 @@ static bool take_out(struct shell *sh, const struct args *a, const char *path, c
     }
     g_autofree char *xml = node_xml(&x, path, &count);
     if (!xml) {
-        return shell_fail(error, "%s", missing);
+        /* virsh says which interface it did not find before it says what failed. */
+        bool card = strcmp(what, "interface") == 0;
+        shell_failing(sh, "%s", card ? missing : "");
+        return card ? shell_fail(error, "Failed to detach interface")
+                    : shell_fail(error, "%s", missing);
     }
     if (count > 1) {
         return shell_fail(error, "Domain has %d interfaces. Please specify which one to detach "
@@ -261,6 +265,17 @@ static bool run_attach_interface(struct shell *sh, const struct args *a, GError 
     return true;
 }
 
+static bool has_interface(struct shell *sh, const struct args *a, const char *type)
+{
+    g_auto(rpc_domain) dom = {0};
+    g_auto(xpath_t) x = {0};
+    g_autofree char *path = g_strdup_printf("devices/interface[@type='%s']/@type", type);
+    g_autofree char *found =
+        xpath_domain(sh, args_text(a, "domain"), args_flag(a, "config") ? INACTIVE : 0, &dom, &x, NULL)
+            ? xpath_text(&x, NULL, path) : NULL;
+    return found != NULL;
+}
+
 static bool run_detach_interface(struct shell *sh, const struct args *a, GError **error)
 {
     const char *type = args_text(a, "type"), *mac = args_text(a, "mac");
@@ -271,7 +286,8 @@ static bool run_detach_interface(struct shell *sh, const struct args *a, GError 
         mac ? g_strdup_printf("devices/interface[@type='%s' and mac/@address='%s']", type, mac)
             : g_strdup_printf("devices/interface[@type='%s']", type);
     g_autofree char *missing =
-        mac ? g_strdup_printf("No interface with MAC address %s was found", mac)
+        mac && has_interface(sh, a, type)
+            ? g_strdup_printf("No interface with MAC address %s was found", mac)
             : g_strdup_printf("No interface found whose type is %s", type);
     return take_out(sh, a, path, "interface", missing, error);
 }
@@ -337,7 +353,7 @@ static bool run_change_media(struct shell *sh, const struct args *a, GError **er
         shell_failing(sh, "Failed to complete action %s on media", what);
         return false;
     }
-    out_note(sh, "Successfully %s media.", eject ? "ejected" : source ? "inserted" : "updated");
+    out_text(sh, "message", "Successfully %s media.", eject ? "ejected" : source ? "inserted" : "updated");
     return true;
 }
 

@@ -248,6 +248,32 @@ static bool run_restore(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+static bool run_managedsave_remove(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    rpc_int saved;
+    rpc_none none;
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    rpc_domain_flags args = {dom, 0};
+    if (!ask_domain_has_managed_save_image(rpc, &args, &saved, error)) {
+        shell_failing(sh, "Failed to check for domain managed save image");
+        return false;
+    }
+    if (!saved.value) {
+        out_note_open(sh, "Domain '%s' has no manage save image; removal skipped", dom.name);
+        return true;
+    }
+    if (!ask_domain_managed_save_remove(rpc, &args, &none, error)) {
+        shell_failing(sh, "Failed to remove managed save image for domain '%s'", dom.name);
+        return false;
+    }
+    out_note_open(sh, "Removed managedsave image for domain '%s'", dom.name);
+    return true;
+}
+
 /* ---- Keys and pictures ---- */
 
 static bool codeset_of(const char *name, unsigned *out, GError **error)
@@ -369,7 +395,7 @@ static bool run_screenshot(struct shell *sh, const struct args *a, GError **erro
         shell_failing(sh, "could not receive data from domain '%s'", dom.name);
         return false;
     }
-    out_note(sh, "Screenshot saved to %s, with type of %s", path, mime);
+    out_note_open(sh, "Screenshot saved to %s, with type of %s", path, mime);
     return true;
 }
 
@@ -412,7 +438,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"inactive", OPT_BOOL, 0, "as it will be at the next start"},
         {"security-info", OPT_BOOL, 0, "passwords too"},
         {"update-cpu", OPT_BOOL, 0, "with the CPU as it is here"},
-        {"migratable", OPT_BOOL, 0, "as another host takes it"}, {NULL}},
+        {"migratable", OPT_BOOL, 0, "as another host takes it"}, XPATH_OPTIONS, {NULL}},
      "prints a domain's XML", run_domain_xml,
      SIMPLE(PROC_domain_get_xml_desc, true, 0, NULL, NULL,
             {{"security-info", 1}, {"inactive", 2}, {"update-cpu", 4}, {"migratable", 8}})},
@@ -421,8 +447,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
      "changes a domain's XML in an editor", run_edit},
     {"inject-nmi", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "sends an NMI to the guest", run_simple_domain,
-     SIMPLE(PROC_domain_inject_nmi, true, 0, "Failed to inject NMI to domain '%s'",
-            "NMI injected to domain '%s'", {{NULL}})},
+     SIMPLE(PROC_domain_inject_nmi, true, 0, NULL, NULL, {{NULL}})},
     {"managedsave", (const struct option_row[]){NAMED_ACTIVE,
         {"bypass-cache", OPT_BOOL, 0, "keep the state out of the page cache"},
         {"running", OPT_BOOL, 0, "it will run when it is started again"},
@@ -432,10 +457,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
             "\nDomain '%s' state saved by libvirt",
             {{"bypass-cache", 1}, {"running", 2}, {"paused", 4}})},
     {"managedsave-remove", (const struct option_row[]){NAMED, {NULL}},
-     "forgets a managed save", run_simple_domain,
-     SIMPLE(PROC_domain_managed_save_remove, true, 0,
-            "Failed to remove managed save image for domain '%s'",
-            "Removed managedsave image for domain '%s'", {{NULL}})},
+     "forgets a managed save", run_managedsave_remove},
     {"reboot", (const struct option_row[]){NAMED_ACTIVE,
         {"mode", OPT_TEXT, OPT_NAMED, "acpi, agent"}, {NULL}},
      "asks the guest to restart", run_with_modes, "reboot"},

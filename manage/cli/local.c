@@ -229,7 +229,7 @@ static void show_top(struct shell *sh, const rpc_all_stats *before, const rpc_al
         g_autofree char *id = g_strdup_printf("%d", s->dom.id);
         g_autofree char *cpu = g_strdup_printf("%.1f", share);
         g_autofree char *total = g_strdup_printf("%.1fs", (double)time / 1e9);
-        g_autofree char *memory = out_size(param_number(s, "balloon.current") << 10);
+        g_autofree char *memory = out_size(param_number(s, "balloon.current") << 10, 2);
         out_row(sh, id, s->dom.name, domain_state_name((int)param_number(s, "state.state")), cpu,
                 total, memory, NULL);
     }

@@ -140,7 +140,8 @@ static void info_security(struct shell *sh, Rpc *rpc, const rpc_domain *dom)
     }
     out_field(sh, "Security model:", "%.*s", (int)m.model.model_len, m.model.model_val);
     out_field(sh, "Security DOI:", "%.*s", (int)m.doi.doi_len, m.doi.doi_val);
-    if (dom->id != -1 && ask_domain_get_security_label(rpc, &args, &label, NULL)) {
+    if (dom->id != -1 && ask_domain_get_security_label(rpc, &args, &label, NULL) &&
+        label.label.label_len && *label.label.label_val) {
         out_field(sh, "Security label:", "%.*s (%s)", (int)label.label.label_len,
                   label.label.label_val, label.enforcing ? "enforcing" : "permissive");
     }
@@ -239,6 +240,9 @@ static bool run_domid(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     g_autofree char *uuid = uuid_text(dom.uuid);
+    if (strcmp(what, "name") == 0 && strcmp(args_text(a, "domain"), dom.name) == 0) {
+        return shell_fail(error, "failed to get domain '%s'", dom.name); /* virsh wants the others */
+    }
     if (strcmp(what, "id") != 0) {
         out_text(sh, what, "%s\n", strcmp(what, "uuid") == 0 ? uuid : dom.name);
     } else if (dom.id == -1) {
@@ -355,6 +359,9 @@ static bool run_vncdisplay(struct shell *sh, const struct args *a, GError **erro
     if (!xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
         return false;
     }
+    if (dom.id == -1) {
+        return shell_fail(error, "Domain is not running");
+    }
     g_autofree char *port = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@port");
     g_autofree char *listen = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@listen");
     gint64 number = port ? g_ascii_strtoll(port, NULL, 10) : -1;
@@ -384,7 +391,7 @@ static bool run_domdisplay(struct shell *sh, const struct args *a, GError **erro
         return shell_fail(error, "No graphical display found");
     }
     bool any = !listen || strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0;
-    out_text(sh, "uri", "vnc://%s:%d\n", any ? "localhost" : listen, (int)(number - VNC_BASE));
+    out_text(sh, "uri", "vnc://%s:%d", any ? "localhost" : listen, (int)(number - VNC_BASE));
     return true;
 }
 
@@ -499,35 +506,64 @@ static bool run_domblkinfo(struct shell *sh, const struct args *a, GError **erro
                 {"Physical:", info.physical}};
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autofree char *human = args_flag(a, "human")
-                                     ? out_size(rows[i].bytes)
+                                     ? out_size(rows[i].bytes, 3)
                                      : g_strdup_printf("%" PRIu64, rows[i].bytes);
         out_field(sh, rows[i].label, "%s", human);
     }
     return true;
 }
 
+/* What is counted of a disk: the daemon's name, what virsh has always printed, words for people. */
+static const struct {
+    const char *field, *old, *human;
+} disk_counts[] = {
+    {"rd_operations", "rd_req", "number of read operations:"},
+    {"rd_bytes", "rd_bytes", "number of bytes read:"},
+    {"wr_operations", "wr_req", "number of write operations:"},
+    {"wr_bytes", "wr_bytes", "number of bytes written:"},
+    {"errs", "errs", "error count:"},
+    {"flush_operations", "flush_operations", "number of flush operations:"},
+    {"rd_total_times", "rd_total_times", "total duration of reads (ns):"},
+    {"wr_total_times", "wr_total_times", "total duration of writes (ns):"},
+    {"flush_total_times", "flush_total_times", "total duration of flushes (ns):"},
+};
+
+static void show_count(struct shell *sh, unsigned row, const char *device, bool human,
+                       const rpc_param *p)
+{
+    g_autofree char *value = param_text(p);
+    g_autofree char *label = human ? g_strdup_printf(" %-31s ", disk_counts[row].human)
+                                   : g_strdup_printf("%s %s ", device, disk_counts[row].old);
+    out_field_wide(sh, 0, out_is_json(sh) ? disk_counts[row].old : label, "%s", value);
+}
+
 static bool run_domblkstat(struct shell *sh, const struct args *a, GError **error)
 {
     const char *device = args_text(a, "device") ? args_text(a, "device") : "";
+    bool human = args_flag(a, "human");
     g_auto(rpc_domain) dom = {0};
-    rpc_block_stats s;
+    g_auto(rpc_params_count) counts = {0};
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    rpc_domain_text args = {dom, (char *)device};
-    if (!ask_domain_block_stats(shell_rpc(sh, NULL), &args, &s, error)) {
+    rpc_domain_of_int_flags args = {dom, (char *)device, 0, 0};
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (!ask_domain_block_stats_flags(rpc, &args, &counts, error)) {
+        return false;
+    }
+    args.max = counts.count;
+    if (!ask_domain_block_stats_flags(rpc, &args, &counts, error)) {
         shell_failing(sh, "Failed to get block stats for domain '%s' device '%s'", dom.name, device);
         return false;
     }
-    const struct {
-        const char *name;
-        int64_t value;
-    } rows[] = {{"rd_req", s.rd_req}, {"rd_bytes", s.rd_bytes}, {"wr_req", s.wr_req},
-                {"wr_bytes", s.wr_bytes}, {"errs", s.errs}};
-    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        if (rows[i].value >= 0) {
-            g_autofree char *label = g_strdup_printf("%s %s ", device, rows[i].name);
-            out_field_wide(sh, 0, out_is_json(sh) ? rows[i].name : label, "%" PRId64, rows[i].value);
+    if (human) {
+        out_text(sh, "device", "Device: %s\n", device);
+    }
+    for (unsigned row = 0; row < G_N_ELEMENTS(disk_counts); row++) {
+        for (unsigned i = 0; i < counts.params.params_len; i++) {
+            if (strcmp(counts.params.params_val[i].field, disk_counts[row].field) == 0) {
+                show_count(sh, row, device, human, &counts.params.params_val[i]);
+            }
         }
     }
     return true;
@@ -598,6 +634,44 @@ static bool run_vcpucount(struct shell *sh, const struct args *a, GError **error
     return true;
 }
 
+/* "yy--": on which of the host's processors; the map begins at byte @at. */
+static char *affinity_of(const char *maps, size_t len, size_t at, int cpus)
+{
+    GString *text = g_string_new(NULL);
+    for (int p = 0; p < cpus; p++) {
+        size_t byte = at + (size_t)p / 8;
+        bool may = byte < len && (maps[byte] >> (p % 8) & 1);
+        g_string_append_c(text, may ? 'y' : '-');
+    }
+    return g_string_free(text, FALSE);
+}
+
+/* What is off runs nowhere, but where it may run is known. */
+static bool pins_of_inactive(struct shell *sh, Rpc *rpc, const rpc_domain *dom, int vcpus, int cpus,
+                             GError **error)
+{
+    enum { CONFIG = 2 };
+    int bytes = (cpus + 7) / 8;
+    rpc_vcpu_pins_args args = {*dom, vcpus, bytes, CONFIG};
+    g_auto(rpc_cpu_maps) maps = {0};
+    if (!ask_domain_get_vcpu_pin_info(rpc, &args, &maps, error)) {
+        return false;
+    }
+    for (int i = 0; i < vcpus; i++) {
+        g_autofree char *affinity = affinity_of(maps.maps.maps_val, maps.maps.maps_len,
+                                                (size_t)i * (size_t)bytes, cpus);
+        out_field(sh, "VCPU:", "%d", i);
+        out_field(sh, "CPU:", "N/A");
+        out_field(sh, "State:", "N/A");
+        out_field(sh, "CPU time", "N/A");
+        out_field(sh, "CPU Affinity:", "%s", affinity);
+        if (i + 1 < vcpus) {
+            out_next(sh);
+        }
+    }
+    return true;
+}
+
 static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
 {
     static const char *const states[] = {"offline", "running", "blocked"};
@@ -617,24 +691,23 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
     }
     int bytes = (node.cpus + 7) / 8;
     rpc_vcpus_args args = {dom, info.vcpus, bytes};
+    if (dom.id == -1) {
+        return pins_of_inactive(sh, rpc, &dom, info.vcpus, node.cpus, error);
+    }
     if (!ask_domain_get_vcpus(rpc, &args, &v, error)) {
         return false;
     }
     for (unsigned i = 0; i < v.vcpus.vcpus_len; i++) {
         const rpc_vcpu *c = &v.vcpus.vcpus_val[i];
-        g_autoptr(GString) affinity = g_string_new(NULL);
-        for (int p = 0; p < node.cpus; p++) {
-            size_t at = i * (size_t)bytes + (size_t)p / 8;
-            bool may = at < v.maps.maps_len && (v.maps.maps_val[at] >> (p % 8) & 1);
-            g_string_append_c(affinity, may ? 'y' : '-');
-        }
+        g_autofree char *affinity =
+            affinity_of(v.maps.maps_val, v.maps.maps_len, i * (size_t)bytes, node.cpus);
         out_field(sh, "VCPU:", "%u", c->number);
         out_field(sh, "CPU:", "%d", c->cpu);
         out_field(sh, "State:", "%s", c->state >= 0 && c->state < 3 ? states[c->state] : "no state");
         if (c->cpu_time) {
             out_field(sh, "CPU time:", "%.1fs", (double)c->cpu_time / 1e9);
         }
-        out_field(sh, "CPU Affinity:", "%s", affinity->str);
+        out_field(sh, "CPU Affinity:", "%s", affinity);
         if (i + 1 < v.vcpus.vcpus_len) {
             out_next(sh);
         }
@@ -652,7 +725,8 @@ const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (c
         {"details", OPT_BOOL, 0, "type and device too"}, {NULL}},
      "lists a domain's disks", run_domblklist},
     {"domblkstat", (const struct option_row[]){NAMED_ACTIVE,
-        {"device", OPT_TEXT, 0, "target of the disk"}, {NULL}},
+        {"device", OPT_TEXT, 0, "target of the disk"},
+        {"human", OPT_BOOL, 0, "in words for people"}, {NULL}},
      "counts what a disk did", run_domblkstat},
     {"domcontrol", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "tells whether the machine's monitor answers", run_domcontrol},

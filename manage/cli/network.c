@@ -241,7 +241,7 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
         {"mac", OPT_TEXT, 0, "of this card alone"}, {NULL}},
      "lists the addresses that a network gave out", run_leases},
     {"net-dumpxml", (const struct option_row[]){NETWORK_OPTION,
-        {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, {NULL}},
+        {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, XPATH_OPTIONS, {NULL}},
      "prints a network's XML", run_network_xml,
      SIMPLE(PROC_network_get_xml_desc, true, 0, NULL, NULL, {{"inactive", 1}})},
     {"net-edit", (const struct option_row[]){NETWORK_OPTION, {NULL}},

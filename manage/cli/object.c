@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
+#include "manage/cli/xpath.h"
 
 #include "base/keyval.h"
 #include "base/util.h"
@@ -164,10 +165,14 @@ static bool ask_simple(struct shell *sh, const struct simple *s, const char *nam
     Rpc *rpc = shell_rpc(sh, error);
     bool ok = rpc && rpc_ask(rpc, PROGRAM_REMOTE, s->procedure, codec, args,
                              (xdrproc_t)xdr_rpc_none, &none, sizeof(none), error);
+    const char *words = ok ? s->done : s->failing;
     g_autofree char *text = NULL;
+    if (!words) {
+        return ok;
+    }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    text = g_strdup_printf(ok ? s->done : s->failing, name);
+    text = g_strdup_printf(words, name);
 #pragma GCC diagnostic pop
     if (ok) {
         out_note(sh, "%s", text);
@@ -219,17 +224,34 @@ bool run_simple_pool(struct shell *sh, const struct args *a, GError **error)
 
 /* ---- XML out ---- */
 
-static bool print_xml(struct shell *sh, int procedure, xdrproc_t codec, const void *args,
-                      GError **error)
+bool show_xml(struct shell *sh, const struct args *a, const char *xml, GError **error)
 {
-    g_auto(rpc_text) xml = {0};
-    Rpc *rpc = shell_rpc(sh, error);
-    if (!rpc || !rpc_ask(rpc, PROGRAM_REMOTE, procedure, codec, args, (xdrproc_t)xdr_rpc_text,
-                         &xml, sizeof(xml), error)) {
+    const char *path = args_text(a, "xpath");
+    g_auto(xpath_t) x = {0};
+    if (!path) {
+        out_text(sh, "xml", "%s", xml);
+        return true;
+    }
+    if (!xpath_open(&x, xml, error)) {
         return false;
     }
-    out_text(sh, "xml", "%s", xml.text);
-    return true;
+    g_autofree char *parts = xpath_dump(&x, path, args_flag(a, "wrap"), error);
+    if (parts) {
+        out_text(sh, "xml", "%s", parts);
+    }
+    return parts != NULL;
+}
+
+static bool print_xml(struct shell *sh, const struct args *a, xdrproc_t codec, const void *args,
+                      GError **error)
+{
+    const struct simple *s = shell_data(sh);
+    g_auto(rpc_text) xml = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    return rpc &&
+           rpc_ask(rpc, PROGRAM_REMOTE, s->procedure, codec, args, (xdrproc_t)xdr_rpc_text, &xml,
+                   sizeof(xml), error) &&
+           show_xml(sh, a, xml.text, error);
 }
 
 bool run_domain_xml(struct shell *sh, const struct args *a, GError **error)
@@ -240,7 +262,7 @@ bool run_domain_xml(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     rpc_domain_flags args = {dom, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, s->procedure, (xdrproc_t)xdr_rpc_domain_flags, &args, error);
+    return print_xml(sh, a, (xdrproc_t)xdr_rpc_domain_flags, &args, error);
 }
 
 bool run_network_xml(struct shell *sh, const struct args *a, GError **error)
@@ -251,7 +273,7 @@ bool run_network_xml(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     rpc_network_flags args = {net, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, s->procedure, (xdrproc_t)xdr_rpc_network_flags, &args, error);
+    return print_xml(sh, a, (xdrproc_t)xdr_rpc_network_flags, &args, error);
 }
 
 bool run_pool_xml(struct shell *sh, const struct args *a, GError **error)
@@ -262,7 +284,7 @@ bool run_pool_xml(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     rpc_pool_flags args = {pool, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, s->procedure, (xdrproc_t)xdr_rpc_pool_flags, &args, error);
+    return print_xml(sh, a, (xdrproc_t)xdr_rpc_pool_flags, &args, error);
 }
 
 /* ---- XML in ---- */
@@ -345,6 +367,7 @@ char *shell_edit(struct shell *sh, const char *xml, GError **error)
 {
     const char *editor = g_getenv("VISUAL");
     editor = editor && *editor ? editor : g_getenv("EDITOR");
+    editor = editor && *editor ? editor : "vi";
     g_autofree char *path = NULL;
     autofd int fd = g_file_open_tmp("lodge-XXXXXX.xml", &path, error);
     (void)sh;
@@ -352,15 +375,15 @@ char *shell_edit(struct shell *sh, const char *xml, GError **error)
         return NULL;
     }
     g_autofree char *quoted = g_shell_quote(path);
-    g_autofree char *command = g_strdup_printf("%s %s", editor && *editor ? editor : "vi", quoted);
+    g_autofree char *command = g_strdup_printf("%s %s", editor, quoted);
     char *argv[] = {(char *)"/bin/sh", (char *)"-c", command, NULL};
     int status;
     char *after = NULL;
     if (g_spawn_sync(NULL, argv, NULL, G_SPAWN_CHILD_INHERITS_STDIN, NULL, NULL, NULL, NULL,
                      &status, error)) {
         if (status != 0) {
-            shell_fail(error, "%s: command exited with non-zero status",
-                       editor && *editor ? editor : "vi");
+            libvirt_error(error, ERR_INTERNAL, "Child process (%s %s) unexpected exit status %d",
+                          editor, path, WIFEXITED(status) ? WEXITSTATUS(status) : status);
         } else {
             after = shell_read_file(path, error);
         }

@@ -14,7 +14,7 @@ struct simple {
     int procedure;
     bool with_flags;            /* its shape is the object and flags, not the object alone */
     unsigned base_flags;        /* always set */
-    const char *failing, *done; /* with one %s, the name */
+    const char *failing, *done; /* with one %s, the name; NULL: nothing is said */
     struct flag_bit bits[10];
 };
 verb_fn run_console;
@@ -32,6 +32,8 @@ unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n)
 
 /* A verb that prints the XML of an object: its procedure takes the object and flags. */
 verb_fn run_domain_xml, run_network_xml, run_pool_xml;
+/* Prints @xml, or what --xpath selects of it. */
+bool show_xml(struct shell *sh, const struct args *a, const char *xml, GError **error);
 /* A verb that reads a file and makes an object of it: "Domain '%s' defined from %s". */
 struct from_file {
     int procedure;
@@ -53,6 +55,9 @@ verb_fn run_domain_from_file, run_network_from_file, run_pool_from_file;
     {                                                                                              \
         "pool", OPT_TEXT, OPT_NEEDED, "pool name or uuid", COMPLETE_POOL                           \
     }
+#define XPATH_OPTIONS                                                                              \
+    {"xpath", OPT_TEXT, OPT_NAMED, "only the parts that this XPath expression names"},             \
+        {"wrap", OPT_BOOL, 0, "those parts in one element"}
 #define FILE_OPTION                                                                                \
     {                                                                                              \
         "file", OPT_TEXT, OPT_NEEDED, "file with the XML", COMPLETE_FILE                           \

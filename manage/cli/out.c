@@ -156,19 +156,32 @@ void out_next(struct shell *sh)
     }
 }
 
-void out_note(struct shell *sh, const char *fmt, ...)
+static void note(struct out *o, const char *text, const char *end)
 {
-    struct out *o = out_of(sh);
-    va_list ap;
-    va_start(ap, fmt);
-    g_autofree char *text = g_strdup_vprintf(fmt, ap);
-    va_end(ap);
     if (o->json_wanted) {
         o->object = o->object ? o->object : json_object();
         json_object_set_new(o->object, "message", text_value(text));
     } else if (!o->quiet) {
-        printf("%s\n", text);
+        printf("%s%s", text, end);
     }
+}
+
+void out_note(struct shell *sh, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    note(out_of(sh), text, "\n");
+}
+
+void out_note_open(struct shell *sh, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    g_autofree char *text = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    note(out_of(sh), text, "");
 }
 
 void out_text(struct shell *sh, const char *key, const char *fmt, ...)
@@ -201,7 +214,7 @@ void out_line(struct shell *sh, const char *fmt, ...)
     }
 }
 
-char *out_size(uint64_t bytes)
+char *out_size(uint64_t bytes, int digits)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double value = (double)bytes;
@@ -210,7 +223,7 @@ char *out_size(uint64_t bytes)
         value /= 1024;
         i++;
     }
-    return g_strdup_printf("%.2f %s", value, units[i]);
+    return g_strdup_printf("%.*f %s", digits, value, units[i]);
 }
 
 void out_flush(struct shell *sh)

@@ -32,9 +32,9 @@ static void list_row(struct shell *sh, Rpc *rpc, const rpc_pool *pool, bool deta
     }
     ask_storage_pool_is_persistent(rpc, &args, &persistent, NULL);
     bool sized = ask_storage_pool_get_info(rpc, &args, &info, NULL) && active.value;
-    g_autofree char *capacity = sized ? out_size(info.capacity) : g_strdup("-");
-    g_autofree char *allocation = sized ? out_size(info.allocation) : g_strdup("-");
-    g_autofree char *available = sized ? out_size(info.available) : g_strdup("-");
+    g_autofree char *capacity = sized ? out_size(info.capacity, 2) : g_strdup("-");
+    g_autofree char *allocation = sized ? out_size(info.allocation, 2) : g_strdup("-");
+    g_autofree char *available = sized ? out_size(info.available, 2) : g_strdup("-");
     out_row(sh, pool->name, state_name(info.state), started, persistent.value ? "yes" : "no",
             capacity, allocation, available, NULL);
 }
@@ -77,7 +77,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
 
 static void size_field(struct shell *sh, const char *label, uint64_t bytes, bool plain)
 {
-    g_autofree char *human = plain ? g_strdup_printf("%" PRIu64, bytes) : out_size(bytes);
+    g_autofree char *human = plain ? g_strdup_printf("%" PRIu64, bytes) : out_size(bytes, 2);
     out_field(sh, label, "%s", human);
 }
 
@@ -277,7 +277,7 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
      SIMPLE(PROC_storage_pool_destroy, false, 0, "Failed to destroy pool %s", "Pool %s destroyed",
             {{NULL}})},
     {"pool-dumpxml", (const struct option_row[]){POOL_OPTION,
-        {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, {NULL}},
+        {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, XPATH_OPTIONS, {NULL}},
      "prints a pool's XML", run_pool_xml,
      SIMPLE(PROC_storage_pool_get_xml_desc, true, 0, NULL, NULL, {{"inactive", 1}})},
     {"pool-edit", (const struct option_row[]){POOL_OPTION, {NULL}},

@@ -98,6 +98,8 @@ void out_field_wide(struct shell *sh, int width, const char *label, const char *
 void out_next(struct shell *sh);
 /* What --quiet leaves out: "Domain 'x' started". */
 void out_note(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
+/* The same where virsh forgets to end the line, and the empty one behind a verb ends it. */
+void out_note_open(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* Text as it is, for programs under @key. */
 void out_text(struct shell *sh, const char *key, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 /* One of several lines that are all alike. */
@@ -106,7 +108,7 @@ void out_line(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 void out_stat(struct shell *sh, const char *name, const char *value);
 bool out_is_json(const struct shell *sh);
 /* "1.50 GiB" */
-char *out_size(uint64_t bytes);
+char *out_size(uint64_t bytes, int digits);
 
 /* ---- Objects by name, UUID or number, as people type them. ---- */
 bool shell_domain(struct shell *sh, const char *name, rpc_domain *out, GError **error);

@@ -157,9 +157,9 @@ static bool create(struct shell *sh, const rpc_domain *dom, const char *xml, uns
         return false;
     }
     if (from) {
-        out_note(sh, "Domain snapshot %s created from '%s'", ret.snap.name, from);
+        out_note_open(sh, "Domain snapshot %s created from '%s'", ret.snap.name, from);
     } else {
-        out_note(sh, "Domain snapshot %s created", ret.snap.name);
+        out_note_open(sh, "Domain snapshot %s created", ret.snap.name);
     }
     return true;
 }
@@ -298,7 +298,7 @@ static bool run_current(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     if (args_flag(a, "name")) {
-        out_text(sh, "name", "%s\n", ret.snap.name);
+        out_text(sh, "name", "%s", ret.snap.name);
         return true;
     }
     if (!xml_of(rpc, &ret.snap, args_flag(a, "security-info"), &xml, error)) {

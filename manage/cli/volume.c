@@ -41,8 +41,8 @@ static void list_row(struct shell *sh, Rpc *rpc, const rpc_volume *vol, bool det
         return;
     }
     ask_storage_vol_get_info(rpc, &args, &info, NULL);
-    g_autofree char *capacity = out_size(info.capacity);
-    g_autofree char *allocation = out_size(info.allocation);
+    g_autofree char *capacity = out_size(info.capacity, 2);
+    g_autofree char *allocation = out_size(info.allocation, 2);
     out_row(sh, vol->name, has_path ? path.text : "-", type_name(info.type), capacity, allocation,
             NULL);
 }
@@ -88,10 +88,10 @@ static bool run_info(struct shell *sh, const struct args *a, GError **error)
     out_field(sh, "Name:", "%s", vol.name);
     out_field(sh, "Type:", "%s", type_name(info.type));
     g_autofree char *capacity = bytes ? g_strdup_printf("%" PRIu64 " bytes", (uint64_t)info.capacity)
-                                      : out_size(info.capacity);
+                                      : out_size(info.capacity, 2);
     g_autofree char *allocation =
         bytes ? g_strdup_printf("%" PRIu64 " bytes", (uint64_t)info.allocation)
-              : out_size(info.allocation);
+              : out_size(info.allocation, 2);
     out_field(sh, "Capacity:", "%s", capacity);
     out_field(sh, physical ? "Physical:" : "Allocation:", "%s", allocation);
     return true;

@@ -8,7 +8,8 @@ bool xpath_open(struct xpath *x, const char *xml, GError **error)
 {
     *x = (struct xpath){0};
     x->doc = xmlReadMemory(xml, (int)strlen(xml), "domain.xml", NULL,
-                           XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING);
+                           XML_PARSE_NONET | XML_PARSE_NOBLANKS | XML_PARSE_NOERROR |
+                               XML_PARSE_NOWARNING);
     x->context = x->doc ? xmlXPathNewContext(x->doc) : NULL;
     return x->context || shell_fail(error, "the daemon's XML cannot be read");
 }
@@ -42,6 +43,46 @@ char *xpath_text(struct xpath *x, xmlNodePtr node, const char *path)
     if (found) {
         xmlXPathFreeObject(found);
     }
+    return text;
+}
+
+static char *wrapped(const struct xpath *x, const xmlXPathObject *found)
+{
+    xmlDocPtr doc = xmlNewDoc(BAD_CAST "1.0");
+    xmlNodePtr root = xmlNewNode(NULL, BAD_CAST "nodes");
+    xmlBufferPtr out = xmlBufferCreate();
+    xmlDocSetRootElement(doc, root);
+    for (int i = 0; i < found->nodesetval->nodeNr; i++) {
+        xmlAddChild(root, xmlDocCopyNode(found->nodesetval->nodeTab[i], doc, 1));
+    }
+    xmlNodeDump(out, doc, root, 0, 1);
+    char *text = g_strdup_printf("%s\n", (const char *)xmlBufferContent(out));
+    xmlBufferFree(out);
+    xmlFreeDoc(doc);
+    (void)x;
+    return text;
+}
+
+char *xpath_dump(struct xpath *x, const char *path, bool wrap, GError **error)
+{
+    xmlXPathObjectPtr found = xpath_nodes(x, path);
+    char *text = NULL;
+    if (!found || found->type != XPATH_NODESET) {
+        shell_fail(error, "'%s' is no XPath expression that selects elements", path);
+    } else if (!found->nodesetval || found->nodesetval->nodeNr == 0) {
+        text = g_strdup("");
+    } else if (wrap) {
+        text = wrapped(x, found);
+    } else {
+        xmlBufferPtr out = xmlBufferCreate();
+        for (int i = 0; i < found->nodesetval->nodeNr; i++) {
+            xmlNodeDump(out, x->doc, found->nodesetval->nodeTab[i], 0, 1);
+            xmlBufferCat(out, BAD_CAST "\n");
+        }
+        text = g_strdup((const char *)xmlBufferContent(out));
+        xmlBufferFree(out);
+    }
+    xmlXPathFreeObject(found);
     return text;
 }
 

@@ -19,6 +19,9 @@ xmlXPathObjectPtr xpath_nodes(struct xpath *x, const char *path);
 /* Text of what @path selects, below @node (NULL: the root); NULL if there is none; g_free(). */
 char *xpath_text(struct xpath *x, xmlNodePtr node, const char *path);
 
+/* What @path selects as XML, a line each, or in one element <nodes>; NULL with an error; g_free(). */
+char *xpath_dump(struct xpath *x, const char *path, bool wrap, GError **error);
+
 /* The domain's XML, opened. */
 bool xpath_domain(struct shell *sh, const char *name, unsigned flags, rpc_domain *dom,
                   struct xpath *x, GError **error);

@@ -622,6 +622,19 @@ bool machine_arrived(struct machine *m, GError **error)
     }
 }
 
+bool machine_set_off_action(struct machine *m, GError **error)
+{
+    m->rebooting = false;
+    return qmp_do(m->qmp, error, "set-action", "{s:s}", "shutdown",
+                  m->def->on_poweroff == ACTION_RESTART ? "pause" : "poweroff");
+}
+
+bool machine_power_off(struct machine *m, GError **error)
+{
+    return (!m->rebooting || machine_set_off_action(m, error)) &&
+           qmp_do(m->qmp, error, "system_powerdown", NULL);
+}
+
 bool machine_reboot(struct machine *m, GError **error)
 {
     m->rebooting = true;

@@ -128,3 +128,7 @@ int saved_open(const char *path, char **xml, bool *running, GError **error);
 bool machine_arrived(struct machine *m, GError **error);
 /* The power button; when the guest is off it is switched on again. */
 bool machine_reboot(struct machine *m, GError **error);
+/* The power button; the guest stays off, whatever was asked before. */
+bool machine_power_off(struct machine *m, GError **error);
+/* Tells lodge-vm what becomes of a guest that is off, as its definition says. */
+bool machine_set_off_action(struct machine *m, GError **error);

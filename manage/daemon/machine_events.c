@@ -43,11 +43,8 @@ static void restart(void *data)
 {
     struct machine *m = data;
     daemon_lock();
-    m->rebooting = false;
-    if (qmp_do(m->qmp, NULL, "set-action", "{s:s}", "shutdown",
-               m->def->on_poweroff == ACTION_RESTART ? "pause" : "poweroff") &&
-        qmp_do(m->qmp, NULL, "system_reset", NULL) && qmp_do(m->qmp, NULL, "cont", NULL) &&
-        !m->ended) {
+    if (machine_set_off_action(m, NULL) && qmp_do(m->qmp, NULL, "system_reset", NULL) &&
+        qmp_do(m->qmp, NULL, "cont", NULL) && !m->ended) {
         domain_set_state(m->domain, STATE_RUNNING, RUNNING_BOOTED);
         m->shut_down = false;
     }

@@ -642,12 +642,9 @@ static bool power(const rpc_domain *named, unsigned flags, bool reboot, GError *
         }
     }
     /* A reboot by ACPI: the guest powers off and is started again. */
-    if (reboot) {
-        g_autoptr(DomainJob) d = domain_take(named, error);
-        g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
-        return m && machine_reboot(m, error);
-    }
-    return tell(named, "system_powerdown", error);
+    g_autoptr(DomainJob) d = domain_take(named, error);
+    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    return m && (reboot ? machine_reboot(m, error) : machine_power_off(m, error));
 }
 
 bool verb_domain_shutdown(struct call *call, const rpc_domain_args *args, rpc_none *ret,
