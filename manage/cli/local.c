@@ -185,19 +185,6 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
 
 enum { STATS_STATE = 1, STATS_CPU = 2, STATS_BALLOON = 4, STATS_ACTIVE = 1 };
 
-static uint64_t param_number(const rpc_domain_stats *s, const char *name)
-{
-    for (unsigned i = 0; i < s->params.params_len; i++) {
-        const rpc_param *p = &s->params.params_val[i];
-        if (strcmp(p->field, name) == 0) {
-            return p->value.type == 4   ? p->value.rpc_value_u.ul
-                   : p->value.type == 3 ? (uint64_t)p->value.rpc_value_u.l
-                                        : (uint64_t)p->value.rpc_value_u.i;
-        }
-    }
-    return 0;
-}
-
 static bool sample(Rpc *rpc, rpc_all_stats *out, GError **error)
 {
     rpc_stats_args args = {{0, NULL}, STATS_STATE | STATS_CPU | STATS_BALLOON, STATS_ACTIVE};
@@ -210,7 +197,7 @@ static uint64_t time_before(const rpc_all_stats *before, const rpc_domain *dom)
     for (unsigned i = 0; i < before->items.items_len; i++) {
         const rpc_domain_stats *s = &before->items.items_val[i];
         if (memcmp(s->dom.uuid, dom->uuid, sizeof(rpc_uuid)) == 0) {
-            return param_number(s, "cpu.time");
+            return stats_number(s, "cpu.time");
         }
     }
     return 0;
@@ -224,13 +211,13 @@ static void show_top(struct shell *sh, const rpc_all_stats *before, const rpc_al
     out_table(sh, headers);
     for (unsigned i = 0; i < now->items.items_len; i++) {
         const rpc_domain_stats *s = &now->items.items_val[i];
-        uint64_t time = param_number(s, "cpu.time"), last = time_before(before, &s->dom);
+        uint64_t time = stats_number(s, "cpu.time"), last = time_before(before, &s->dom);
         double share = last && time > last ? (double)(time - last) / 10.0 / (double)elapsed_us : 0;
         g_autofree char *id = g_strdup_printf("%d", s->dom.id);
         g_autofree char *cpu = g_strdup_printf("%.1f", share);
         g_autofree char *total = g_strdup_printf("%.1fs", (double)time / 1e9);
-        g_autofree char *memory = out_size(param_number(s, "balloon.current") << 10, 2);
-        out_row(sh, id, s->dom.name, domain_state_name((int)param_number(s, "state.state")), cpu,
+        g_autofree char *memory = out_size(stats_number(s, "balloon.current") << 10, 2);
+        out_row(sh, id, s->dom.name, domain_state_name((int)stats_number(s, "state.state")), cpu,
                 total, memory, NULL);
     }
     out_table_end(sh);

@@ -46,30 +46,67 @@ static char *title_of(Rpc *rpc, const rpc_domain *dom)
     return ask_domain_get_metadata(rpc, &args, &title, NULL) ? g_strdup(title.text) : g_strdup("");
 }
 
-static const char *state_of(struct shell *sh, Rpc *rpc, const rpc_domain *dom, bool mark_saved)
+/* The states of all machines in one answer, by UUID. */
+enum { STATS_STATE = 1 };
+
+uint64_t stats_number(const rpc_domain_stats *s, const char *name)
+{
+    for (unsigned i = 0; i < s->params.params_len; i++) {
+        const rpc_param *p = &s->params.params_val[i];
+        if (strcmp(p->field, name) == 0) {
+            return p->value.type == 4   ? p->value.rpc_value_u.ul
+                   : p->value.type == 3 ? (uint64_t)p->value.rpc_value_u.l
+                                        : (uint64_t)p->value.rpc_value_u.i;
+        }
+    }
+    return 0;
+}
+
+static GHashTable *states_of(Rpc *rpc, unsigned flags)
+{
+    GHashTable *states = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    rpc_stats_args args = {.stats = STATS_STATE, .flags = flags};
+    g_auto(rpc_all_stats) all = {0};
+    if (ask_connect_get_all_domain_stats(rpc, &args, &all, NULL)) {
+        for (unsigned i = 0; i < all.items.items_len; i++) {
+            const rpc_domain_stats *one = &all.items.items_val[i];
+            g_hash_table_insert(states, uuid_text(one->dom.uuid),
+                                GUINT_TO_POINTER(stats_number(one, "state.state")));
+        }
+    }
+    return states;
+}
+
+static const char *state_of(Rpc *rpc, GHashTable *states, const rpc_domain *dom, bool mark_saved)
 {
     rpc_domain_flags args = {*dom, 0};
     rpc_domain_state state;
     rpc_int saved;
-    (void)sh;
-    if (mark_saved && dom->id == -1 && ask_domain_has_managed_save_image(rpc, &args, &saved, NULL) &&
-        saved.value) {
+    g_autofree char *uuid = uuid_text(dom->uuid);
+    gpointer known;
+    if (mark_saved && dom->id == -1 &&
+        ask_domain_has_managed_save_image(rpc, &args, &saved, NULL) && saved.value) {
         return "saved";
+    }
+    if (g_hash_table_lookup_extended(states, uuid, NULL, &known)) {
+        return domain_state_name(GPOINTER_TO_INT(known));
     }
     return ask_domain_get_state(rpc, &args, &state, NULL) ? domain_state_name(state.state)
                                                           : "no state";
 }
 
-static void list_table(struct shell *sh, const struct args *a, Rpc *rpc, const rpc_domains *all)
+static void list_table(struct shell *sh, const struct args *a, Rpc *rpc, const rpc_domains *all,
+                       unsigned flags)
 {
     static const char *const plain[] = {"Id", "Name", "State", NULL};
     static const char *const titled[] = {"Id", "Name", "State", "Title", NULL};
     bool title = args_flag(a, "title");
+    g_autoptr(GHashTable) states = states_of(rpc, flags);
     out_table(sh, title ? titled : plain);
     for (unsigned i = 0; i < all->items.items_len; i++) {
         const rpc_domain *d = &all->items.items_val[i];
         g_autofree char *id = d->id == -1 ? g_strdup("-") : g_strdup_printf("%d", d->id);
-        const char *state = state_of(sh, rpc, d, args_flag(a, "managed-save"));
+        const char *state = state_of(rpc, states, d, args_flag(a, "managed-save"));
         g_autofree char *text = title ? title_of(rpc, d) : NULL;
         out_row(sh, id, d->name, state, text, NULL);
     }
@@ -91,7 +128,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
     }
     qsort(all.items.items_val, all.items.items_len, sizeof(rpc_domain), by_id);
     if (!names && !uuids && !ids) {
-        list_table(sh, a, rpc, &all);
+        list_table(sh, a, rpc, &all, flags);
         return true;
     }
     for (unsigned i = 0; i < all.items.items_len; i++) {

@@ -37,7 +37,11 @@ bool daemon_is_session(void); /* of one user, who need not be root */
 const char *daemon_root(void);
 /* Full path of a program of ours ("lodge-vm"): beside lodged itself, else from PATH. */
 char *daemon_program(const char *name);
-/* @text as file @path, whole or not at all, after a power cut too. */
+/*
+ * @text as file @path, whole or not at all, after a power cut too.  It waits for the disk: who
+ * holds the daemon lock makes others wait too.  Threads that write into one folder share its
+ * flushes.
+ */
 bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error);
 
 /* What a part of the daemon does at start and end, in the order of the table in daemon.c. */

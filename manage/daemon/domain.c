@@ -83,7 +83,7 @@ static Domain *add(const DomainDef *def)
 
 void domain_settle(Domain *d)
 {
-    if (d->persistent || d->machine || d->gone) {
+    if (d->persistent || d->machine || d->gone || d->writing) {
         return;
     }
     d->gone = true;
@@ -117,7 +117,10 @@ Domain *domain_by_id(int id)
 void domain_each(void (*each)(Domain *d, void *data), void *data)
 {
     for (unsigned i = 0; i < list.all->len; i++) {
-        each(list.all->pdata[i], data);
+        Domain *d = list.all->pdata[i];
+        if (d->persistent || d->machine) {
+            each(d, data);
+        }
     }
 }
 
@@ -277,16 +280,53 @@ static void summarize(Domain *d, const DomainDef *def)
     d->max_memory = def->memory;
 }
 
-bool domain_save_config(Domain *d, const DomainDef *def, GError **error)
+/* Texts of one machine go to the disk one after the other. */
+static bool writing_begin(Domain *d, GError **error)
 {
+    int64_t until = g_get_monotonic_time() + JOB_SECONDS * G_USEC_PER_SEC;
+    while (d->writing) {
+        if (!daemon_wait(until)) {
+            libvirt_error(error, ERR_OPERATION_TIMEOUT,
+                          "the definition of '%s' before is still being written", d->name);
+            return false;
+        }
+    }
+    d->writing = true;
+    return true;
+}
+
+static void writing_end(Domain *d)
+{
+    d->writing = false;
+    daemon_wake();
+}
+
+static bool write_config(const Domain *d, const DomainDef *def, GError **error)
+{
+    if (d->gone || strcmp(d->name, def->name) != 0) { /* while we waited */
+        libvirt_error(error, ERR_NO_DOMAIN, "no domain with matching name '%s'", def->name);
+        return false;
+    }
     g_autofree char *file = g_strconcat(d->name, ".xml", NULL);
     g_autofree char *path = daemon_path_make(DAEMON_ETC, 0755, error, "qemu", file, NULL);
     g_autofree char *text = domain_def_format(def, XML_MODE_SECRET);
-    if (!path || !daemon_write_file(path, text, -1, 0600, error)) {
+    daemon_unlock();
+    bool ok = path && daemon_write_file(path, text, -1, 0600, error);
+    daemon_lock();
+    return ok;
+}
+
+bool domain_save_config(Domain *d, const DomainDef *def, GError **error)
+{
+    if (!writing_begin(d, error)) {
         return false;
     }
-    summarize(d, def);
-    return true;
+    bool ok = write_config(d, def, error);
+    if (ok) {
+        summarize(d, def);
+    }
+    writing_end(d);
+    return ok;
 }
 
 /* The machine that @def names, if there is one; false if name and UUID do not go together. */
@@ -316,14 +356,13 @@ Domain *domain_define(const DomainDef *def, GError **error)
     if (!same_machine(def, &d, error)) {
         return NULL;
     }
-    bool is_new = !d, was = d && d->persistent;
-    d = d ? d : add(def);
+    g_autoptr(Domain) keep = domain_ref(d ? d : add(def));
+    d = keep;
     if (!domain_save_config(d, def, error)) {
-        if (is_new) {
-            domain_settle(d);
-        }
+        domain_settle(d);
         return NULL;
     }
+    bool was = d->persistent;
     d->persistent = true;
     if (d->machine) {
         machine_save(d->machine);
@@ -365,9 +404,15 @@ bool domain_set_autostart(Domain *d, bool on, GError **error)
 
 bool domain_undefine(Domain *d, GError **error)
 {
+    if (!writing_begin(d, error)) {
+        return false;
+    }
     g_autofree char *path = xml_file(d->name), *at = autostart_link(d->name);
-    if (g_unlink(path) != 0 && errno != ENOENT) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove config %s: %s", path, g_strerror(errno));
+    bool ok = g_unlink(path) == 0 || errno == ENOENT;
+    int code = errno;
+    writing_end(d);
+    if (!ok) {
+        libvirt_error(error, ERR_SYSTEM, "cannot remove config %s: %s", path, g_strerror(code));
         return false;
     }
     g_unlink(at);

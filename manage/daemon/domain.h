@@ -81,6 +81,7 @@ struct domain {
     unsigned snapshots; /* how many it has */
     bool gone;          /* no longer in the lists */
     bool job;           /* somebody changes it */
+    bool writing;       /* its file is being replaced */
     uint16_t vcpus;     /* of the definition, for those that are off */
     int64_t memory, max_memory;
     int64_t booted;          /* wall clock, s */
@@ -96,8 +97,12 @@ Domain *domain_get(const rpc_domain *named, GError **error);
 Domain *domain_by_name(const char *name);
 Domain *domain_by_uuid(const uint8_t uuid[16]);
 Domain *domain_by_id(int id);
-/* Calls for each; the order is that of definition. */
+/* Calls for each, but not for one whose first definition is still being written; the order is that
+ * of definition. */
 void domain_each(void (*each)(Domain *d, void *data), void *data);
+/* verbs/domain.c: of each group of libvirt's flags for lists one must hold, unless none of the group
+ * is asked for. */
+bool domain_matches(const Domain *d, unsigned flags);
 /* The name of @d in answers; the strings belong to the answer. */
 rpc_domain domain_rpc(const Domain *d);
 bool domain_active(const Domain *d);
@@ -125,9 +130,12 @@ DomainJob *domain_take(const rpc_domain *named, GError **error);
 DomainDef *domain_config(const Domain *d, GError **error);
 /* The definition that a query with DOMAIN_AFFECT flags means, to be freed. */
 DomainDef *domain_def_of(const Domain *d, bool live, GError **error);
-/* Makes @def the persistent definition: a new machine or a new text for one that is there. */
+/*
+ * Makes @def the persistent definition: a new machine or a new text for one that is there.  It
+ * needs no job; gives the lock up while the disk writes, as does domain_save_config().
+ */
 Domain *domain_define(const DomainDef *def, GError **error);
-/* Writes @def as the definition of @d. */
+/* Writes @def as the definition of @d, whose machine may have ended when this returns. */
 bool domain_save_config(Domain *d, const DomainDef *def, GError **error);
 /* A machine without definition on disk. */
 Domain *domain_add_transient(const DomainDef *def, GError **error);

@@ -87,8 +87,7 @@ static unsigned traits(const Domain *d)
            (d->snapshots ? LIST_HAS_SNAPSHOT : LIST_NO_SNAPSHOT) | LIST_NO_CHECKPOINT;
 }
 
-/* Of each group of flags one must hold, unless none of the group is asked for. */
-static bool matches(const Domain *d, unsigned flags)
+bool domain_matches(const Domain *d, unsigned flags)
 {
     static const unsigned groups[] = {
         LIST_ACTIVE | LIST_INACTIVE,
@@ -119,7 +118,7 @@ struct selection {
 static void select_one(Domain *d, void *data)
 {
     struct selection *s = data;
-    if (!matches(d, s->flags) || s->count >= s->max) {
+    if (!domain_matches(d, s->flags) || s->count >= s->max) {
         return;
     }
     s->count++;

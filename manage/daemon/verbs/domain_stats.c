@@ -330,9 +330,7 @@ struct gather {
 static void gather_one(Domain *d, void *data)
 {
     struct gather *g = data;
-    unsigned active = g->flags & 3, state = domain_active(d) ? 1 : 2;
-    unsigned lasting = g->flags & 12, kind = d->persistent ? 4 : 8;
-    if ((!active || (active & state)) && (!lasting || (lasting & kind))) {
+    if (domain_matches(d, g->flags)) {
         g_ptr_array_add(g->domains, domain_ref(d));
     }
 }

@@ -327,7 +327,8 @@ bool verb_domain_set_lifecycle_action(struct call *call, const rpc_domain_uint2_
         libvirt_error(error, ERR_INVALID_ARG, "unknown lifecycle action");
         return false;
     }
-    for (unsigned live = 0; live < 2; live++) {
+    for (unsigned i = 0; i < 2; i++) {
+        bool live = i == 0; /* first: the machine may end while the disk writes */
         if (!(flags & (live ? AFFECT_LIVE : AFFECT_CONFIG))) {
             continue;
         }
