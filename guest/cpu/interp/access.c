@@ -5,6 +5,7 @@
  * Spec: Intel SDM, volume 3A, "Protected-Mode Memory Management" and "Protection": "Limit
  * Checking", "Type Checking"; volume 1, "Canonical Addressing".
  */
+#include "base/bytes.h"
 #include "guest/cpu/debug.h"
 #include "guest/cpu/interp/interp.h"
 #include "guest/cpu/interp/step.h"
@@ -182,11 +183,11 @@ static inline uint64_t load(struct vcpu *cpu, enum tlb_mode mode, uint64_t linea
             case 1:
                 return *(const uint8_t *)host;
             case 2:
-                return *(const uint16_t *)host;
+                return le16_at(host);
             case 4:
-                return *(const uint32_t *)host;
+                return le32_at(host);
             default:
-                return *(const uint64_t *)host;
+                return le64_at(host);
             }
         }
     }
@@ -205,13 +206,13 @@ static inline void store(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, 
                 *(uint8_t *)host = (uint8_t)v;
                 return;
             case 2:
-                *(uint16_t *)host = (uint16_t)v;
+                le16_put(host, (uint16_t)v);
                 return;
             case 4:
-                *(uint32_t *)host = (uint32_t)v;
+                le32_put(host, (uint32_t)v);
                 return;
             default:
-                *(uint64_t *)host = v;
+                le64_put(host, v);
                 return;
             }
         }
