@@ -52,8 +52,9 @@ static bool load_one(struct regs *r, struct reader *in, bool *seen, GError **err
     }
     const struct cpu_reg *reg = find(name);
     if (!reg || reg->bytes != bytes || seen[reg - cpu_regs]) {
+        g_autofree char *shown = g_strescape(name, NULL);
         g_set_error(error, LODGE_ERROR, EINVAL, "CPU state has %s register \"%s\" of %u bytes",
-                    reg ? "an unexpected" : "an unknown", name, (unsigned)bytes);
+                    reg ? "an unexpected" : "an unknown", shown, (unsigned)bytes);
         return false;
     }
     const uint8_t *from = read_bytes(in, bytes);

@@ -1,14 +1,55 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine's state goes to a file, through a command and a socket, and comes back."""
 import os
-import stat
+import random
 import re
 import socket
+import stat
+import struct
 import subprocess
 import tempfile
 import unittest
 
-from vm import Vm, run
+from vm import Vm, run, until
+
+SEED = os.environ.get("LODGE_SEED", "1")  # "random" soaks
+HEAD = 8  # the state's magic; then sections: tag, length, sum, content
+FRAME = struct.Struct("<4sIQ")
+
+
+def checksum(data):
+    """The sum of a section, as vmm/state.c has it: whoever forges a state can do it too."""
+    mask, whole = (1 << 64) - 1, len(data) & ~7
+    h = len(data) * 0x9e3779b97f4a7c15 & mask
+    for word in (*(w for w, in struct.iter_unpack("<Q", data[:whole])), *data[whole:]):
+        h = (h ^ word) * 0xff51afd7ed558ccd & mask
+        h ^= h >> 32
+    return h
+
+
+def sections(state):
+    """Where the contents are, and how long, of all sections but the guest's pages."""
+    at = HEAD
+    while at < len(state):
+        tag, n, _ = FRAME.unpack_from(state, at)
+        at += FRAME.size
+        if n and tag != b"PAGE":
+            yield at, n
+        at += n
+
+
+def forged(state, rng):
+    """@state with some bytes of one section changed, and a sum that fits."""
+    out = bytearray(state)
+    at, n = rng.choice(list(sections(state)))
+    for _ in range(rng.randint(1, 4)):
+        k = at + rng.randrange(n)
+        value = rng.choice((rng.randbytes(1), b"\xff" * 8, bytes(4), struct.pack("<I", 0x7fffffff),
+                            bytes([out[k] ^ 1 << rng.randrange(8)])))[:at + n - k]
+        out[k:k + len(value)] = value
+    FRAME.pack_into(out, at - FRAME.size, bytes(out[at - FRAME.size:at - FRAME.size + 4]), n,
+                    checksum(out[at:at + n]))
+    return bytes(out)
 
 IMG = os.environ.get("LODGE_IMG", os.path.join(os.path.dirname(__file__), "../../build/lodge-img"))
 
@@ -172,6 +213,40 @@ class Migrate(unittest.TestCase):
                 code, _, err = run("-display", "none", "-nodefaults", "-accel", "interp", *self.MACHINE,
                                    "-incoming", "file:" + path)
                 self.assertEqual((code, err.count("\n")), (1, 1), err)
+
+    def test_a_forged_state_ends_no_process_otherwise(self):
+        """Whatever it says, it is refused in one line, or it is a machine that can be asked."""
+        machine = [*self.MACHINE, "-m", "16", "-device", "nec-usb-xhci", "-device", "usb-tablet", "-device",
+                   "virtio-scsi-pci", "-device", "virtio-gpu-pci", "-device", "virtio-serial-pci", "-device",
+                   "ahci"]
+        seed = random.randrange(1 << 32) if SEED == "random" else int(SEED, 0)
+        with Vm(*machine) as vm:
+            path = os.path.join(vm.dir.name, "state")
+            self.saved(vm, "file:" + path)
+            with open(path, "rb") as f:
+                state = f.read()
+            refused = 0
+            for n in range(seed, seed + int(os.environ.get("LODGE_CASES", "40"))):
+                with open(path, "wb") as f:
+                    f.write(forged(state, random.Random(n)))
+                with self.subTest(LODGE_SEED=n):
+                    refused += self.refuses(machine, path)
+            self.assertGreater(refused, 0)
+
+    def refuses(self, machine, path):
+        with Vm(*machine, "-incoming", "defer", accel="bt") as vm:
+            try:
+                vm.ok("migrate-incoming", uri="file:" + path)
+                until(lambda: vm.ok("query-status")["status"] != "inmigrate", "no end of loading")
+                vm.command("cont")  # some states are those of a machine that has panicked
+                vm.hmp("info registers")
+                vm.ok("quit")
+            except (AssertionError, OSError):
+                pass  # it has ended: how is what counts
+            code, err = vm.wait_exit()
+            self.assertEqual((code, err.count("\n")), (1, 1) if code else (0, 0), err)
+            self.assertNotIn("\\x", err)  # nothing of its bytes reaches a terminal as it is
+            return code == 1
 
 
 if __name__ == "__main__":

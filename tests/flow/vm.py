@@ -42,7 +42,7 @@ class Vm:
         self.process = subprocess.Popen(
             [VM, "-display", "none", *([] if defaults else ["-nodefaults"]), *engine, "-qmp",
              f"unix:{self.path},server=on,wait=off", *args],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="backslashreplace")
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(PATIENCE)
         until(self.connected, "no QMP socket")
