@@ -99,3 +99,48 @@ char *daemon_program(const char *name)
     }
     return g_find_program_in_path(name);
 }
+
+static bool write_whole(int fd, const char *text, size_t n, int mode)
+{
+    while (n) {
+        ssize_t k = write(fd, text, n);
+        if (k < 0 && errno != EINTR) {
+            return false;
+        }
+        if (k > 0) {
+            text += k;
+            n -= (size_t)k;
+        }
+    }
+    return fchmod(fd, (mode_t)mode) == 0;
+}
+
+/*
+ * One flush, not two: the bytes are with the disk before the new name is, so no order of what the
+ * file system commits shows a name without them; then one flush takes both.  Files that several
+ * threads flush at a time share the file system's commit.
+ */
+static bool make_last(int fd, const char *temporary, const char *path)
+{
+    enum { ALL = SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER };
+    return (sync_file_range(fd, 0, 0, ALL) == 0 || fdatasync(fd) == 0) &&
+           g_rename(temporary, path) == 0 && fsync(fd) == 0;
+}
+
+bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error)
+{
+    g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
+    autofd int fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        error_set_errno(error, errno, "%s", path);
+        return false;
+    }
+    if (!write_whole(fd, text, n < 0 ? strlen(text) : (size_t)n, mode) ||
+        !make_last(fd, temporary, path)) {
+        int code = errno;
+        unlink(temporary);
+        error_set_errno(error, code, "%s", path);
+        return false;
+    }
+    return true;
+}
