@@ -349,9 +349,10 @@ static void report(struct vcpu *cpu, int why)
 static void *thread_main(void *arg)
 {
     struct vcpu *cpu = self = arg;
-    cpu->tid = (int)syscall(SYS_gettid);
     struct vcpu_thread *t = cpu->thread;
     pthread_mutex_lock(&mutex);
+    cpu->tid = (int)syscall(SYS_gettid);
+    pthread_cond_broadcast(&changed);
     while (!ending) {
         if (!may_run || t->reported || t->held) {
             pthread_cond_wait(&changed, &mutex);
@@ -393,6 +394,17 @@ static void start_thread(struct vcpu *cpu)
     cpu->thread->started = true;
     g_snprintf(name, sizeof(name), "CPU %u", cpu->index);
     pthread_setname_np(cpu->thread->id, name);
+}
+
+int vcpu_thread_id(struct vcpu *cpu)
+{
+    pthread_mutex_lock(&mutex);
+    start_thread(cpu); /* it waits for vcpus_resume() */
+    while (!cpu->tid) {
+        pthread_cond_wait(&changed, &mutex);
+    }
+    pthread_mutex_unlock(&mutex);
+    return cpu->tid;
 }
 
 static bool any_in_guest(void)

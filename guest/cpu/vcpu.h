@@ -286,6 +286,8 @@ void vcpu_gprs(struct vcpu *cpu, bool push);
 
 /* ---- running and pausing; main loop thread with the machine lock ---- */
 
+/* Its thread, which is made if it has not run yet: managers pin it before it does. */
+int vcpu_thread_id(struct vcpu *cpu);
 /* Lets all run.  They run until vcpus_pause(). */
 void vcpus_resume(void);
 /* Returns when no vCPU executes guest code and all states are pulled into .r.  Releases

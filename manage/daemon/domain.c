@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "manage/daemon/machine.h"
+#include "manage/daemon/tune.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -533,6 +534,7 @@ static bool start(GError **error)
     list.by_uuid = g_hash_table_new(uuid_hash, uuid_equal);
     g_autofree char *folder = daemon_path(DAEMON_ETC, "qemu", NULL);
     load_all(folder);
+    cgroups_start();
     machines_recover();
     if (first_of_boot()) {
         domain_each(autostart_all, NULL);

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "manage/daemon/tune.h"
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -49,7 +50,7 @@ static uint64_t start_time_of(pid_t pid)
     return t;
 }
 
-uint64_t machine_cpu_time(const struct machine *m)
+uint64_t machine_cpu_times(const struct machine *m, uint64_t *in_user, uint64_t *in_kernel)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/stat", m->pid), *text = NULL;
     unsigned long long user = 0, system = 0;
@@ -58,7 +59,16 @@ uint64_t machine_cpu_time(const struct machine *m)
                       &system) != 2) {
         return 0;
     }
-    return (user + system) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
+    uint64_t tick = 1000000000u / (unsigned)sysconf(_SC_CLK_TCK);
+    *in_user = user * tick;
+    *in_kernel = system * tick;
+    return (user + system) * tick;
+}
+
+uint64_t machine_cpu_time(const struct machine *m)
+{
+    uint64_t user, kernel;
+    return machine_cpu_times(m, &user, &kernel);
 }
 
 /* Whether everybody can get to @folder, which a machine of another user must. */
@@ -113,6 +123,8 @@ void machine_unref(Machine *m)
     qmp_close(m->qmp);
     domain_def_free(m->def);
     g_free(m->folder);
+    g_free(m->group_name);
+    cgroup_free(m->group);
     domain_unref(m->domain);
     g_free(m);
 }
@@ -210,6 +222,7 @@ static void ended(struct machine *m)
     machine_net_close(m->def);
     take_back(m);
     remove_folder(m->folder);
+    cgroup_remove(g_steal_pointer(&m->group));
     d->machine = NULL;
     d->id = -1;
     domain_set_state(d, STATE_SHUTOFF, ends[reason].shutoff);
@@ -342,8 +355,13 @@ static char *log_tail(const Domain *d, goffset from)
 }
 
 /* Between fork and exec: only what signal handlers may do. */
-static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *fds)
+static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *fds, int gate,
+                                           const struct tune_nodes *nodes)
 {
+    char go;
+    if (gate >= 0 && read(gate, &go, 1) != 1) {
+        _exit(127); /* there is no place for it */
+    }
     setsid();
     int null = open("/dev/null", O_RDWR);
     dup2(null, 0);
@@ -355,6 +373,11 @@ static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *
     signal(SIGPIPE, SIG_DFL);
     for (unsigned i = 0; i < fds->len; i++) {
         fcntl(g_array_index(fds, int, i), F_SETFD, 0);
+    }
+    int e = tune_nodes_apply(nodes);
+    if (e) {
+        dprintf(2, "set_mempolicy: error %d\n", e);
+        _exit(127);
     }
     execv(words[0], words);
     dprintf(2, "%s cannot be run\n", words[0]);
@@ -369,9 +392,24 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         return false;
     }
     *log_at = lseek(log, 0, SEEK_END);
+    bool wait = tune_first(m->def);
+    int gate[2] = {-1, -1};
+    struct tune_nodes nodes;
+    tune_nodes(m->def, &nodes);
+    if (!tune_check(m->def, error)) {
+        return false;
+    }
+    if (wait && pipe2(gate, O_CLOEXEC) != 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot make a pipe: %s", g_strerror(errno));
+        return false;
+    }
+    autofd int inside = gate[0], outside = gate[1];
     m->pid = fork();
     if (m->pid == 0) {
-        become_machine(words, log, fds);
+        if (wait) {
+            close(outside); /* else the end of lodged would not end the wait */
+        }
+        become_machine(words, log, fds, inside, &nodes);
     }
     if (m->pid < 0) {
         libvirt_error(error, ERR_SYSTEM, "cannot fork: %s", g_strerror(errno));
@@ -383,6 +421,12 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         libvirt_error(error, ERR_SYSTEM, "pidfd_open: %s", g_strerror(errno));
         kill(m->pid, SIGKILL);
         waitpid(m->pid, NULL, 0);
+        return false;
+    }
+    if (!tune_process(m, error) || (wait && write(outside, "", 1) != 1)) {
+        kill(m->pid, SIGKILL);
+        waitpid(m->pid, NULL, 0);
+        cgroup_remove(g_steal_pointer(&m->group));
         return false;
     }
     return true;
@@ -447,7 +491,7 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     m->qmp = m->ended ? NULL : qmp_open(path, &machine_qmp_ops, m, error);
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
-    if (!hello || !learn(m, error) || !set_passwords(m, error)) {
+    if (!hello || !learn(m, error) || !set_passwords(m, error) || !tune_vcpus(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
@@ -555,7 +599,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     g_idle_add_full(G_PRIORITY_HIGH, watch_process, machine_ref(m), NULL);
     bool ok = talk(m, how, &own);
     if (!ok || d->machine != m) {
-        if (d->machine == m && strstr(own ? own->message : "", "no longer running")) {
+        if (d->machine == m && (!m->qmp || strstr(own ? own->message : "", "no longer running"))) {
             wait_end(d, m, 5); /* its last words are coming */
         }
         if (d->machine == m) {
@@ -716,6 +760,7 @@ static bool recover(const char *folder, GError **error)
         if (fd >= 0) {
             close(fd);
         }
+        tune_forget(def);
         domain_set_state(d, STATE_SHUTOFF, SHUTOFF_UNKNOWN);
         domain_settle(d);
         remove_folder(folder);
@@ -731,6 +776,7 @@ static bool recover(const char *folder, GError **error)
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    tune_recover(m);
     d->machine = m;
     d->id = g_key_file_get_integer(status, "machine", "id", NULL);
     d->booted = g_key_file_get_int64(status, "machine", "booted", NULL);

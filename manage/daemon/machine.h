@@ -27,6 +27,8 @@ struct machine {
     int pause_reason; /* why the next STOP comes */
     unsigned next_node;
     unsigned uid;
+    char *group_name; /* of its control groups */
+    struct cgroup *group;
     struct machine_job {
         int type, operation;
         int64_t since;
@@ -63,6 +65,8 @@ bool machine_pause(Domain *d, int reason, GError **error);
 bool machine_resume(Domain *d, int reason, GError **error);
 /* CPU time of the process in ns; 0 if it is gone. */
 uint64_t machine_cpu_time(const struct machine *m);
+/* The same with its two parts. */
+uint64_t machine_cpu_times(const struct machine *m, uint64_t *user, uint64_t *kernel);
 
 /* Finds the machines of an earlier lodged again; at start. */
 void machines_recover(void);

@@ -40,3 +40,11 @@ static inline void params_text(Params *p, const char *name, const char *v)
     rpc_param one = {.field = g_strdup(name), .value = {.type = 7, .rpc_value_u.s = g_strdup(v)}};
     g_array_append_val(p, one);
 }
+/* The answer of a verb: the list is given away. */
+static inline rpc_param *params_finish(Params *p, unsigned *count)
+{
+    *count = p->len;
+    return (rpc_param *)(void *)g_array_free(p, FALSE);
+}
+/* A number of any type; false with ERR_INVALID_ARG for words and fractions. */
+bool param_number(const rpc_param *p, int64_t *v, GError **error);

@@ -37,6 +37,36 @@ def until(condition, what, seconds=PATIENCE):
         time.sleep(0.01)
 
 
+def control_groups(pid):
+    """The groups that lodged has made for a machine, which nobody removes when lodged is gone."""
+    found = []
+    try:
+        with open(f"/proc/{pid}/cgroup") as f:
+            paths = {line.rstrip("\n").split(":", 2)[2] for line in f}
+        with open("/proc/self/mountinfo") as f:
+            mounts = [line.split()[4] for line in f if " - cgroup" in line]
+    except OSError:
+        return found
+    for path in paths:
+        m = re.match(r".*/machine/lodge-\w+/[^/]+", path)
+        found += [mount + m[0] for mount in mounts if m and os.path.isdir(mount + m[0])]
+    return found
+
+
+def remove_group(folder):
+    for path, _, _ in os.walk(folder, topdown=False):
+        try:
+            os.rmdir(path)
+        except OSError:
+            return False
+    try:  # what lodged made above it, with the last
+        os.rmdir(os.path.dirname(folder))
+        os.rmdir(os.path.dirname(os.path.dirname(folder)))
+    except OSError:
+        pass
+    return True
+
+
 class Daemon:
     def __init__(self, *options, root=None, env=None):
         self.options = options
@@ -109,10 +139,13 @@ class Daemon:
             self.stop()
         finally:
             for pid in self.machines():
+                groups = control_groups(pid)
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except ProcessLookupError:
                     pass
+                for folder in groups:
+                    until(lambda folder=folder: remove_group(folder), f"{folder} is empty")
             if self.own_root:
                 shutil.rmtree(self.root, ignore_errors=True)
 

@@ -160,8 +160,7 @@ class Domains(manage.Case):
         self.assertIn("/nowhere/x", self.fails(38, bad.create))
         self.assertEqual(bad.state(), [libvirt.VIR_DOMAIN_SHUTOFF, 0])
         for i, (what, more, devices) in enumerate((
-                ("cputune/shares", "<cputune><shares>100</shares></cputune>", ""),
-                ("memtune/hard_limit", "<memtune><hard_limit>9999999</hard_limit></memtune>", ""),
+                ("iothreads", "<iothreads>1</iothreads>", ""),
                 ("interface/bandwidth", "", "<interface type='user'><bandwidth>"
                  "<inbound average='100'/></bandwidth></interface>"),
                 ("error_policy", "", "<disk device='cdrom'><driver name='qemu' type='raw' "

@@ -164,7 +164,7 @@ HANDLER(query_cpus_fast)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         g_autofree char *path = g_strdup_printf("/machine/unattached/device[%u]", i);
         json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:o, s:s}", "cpu-index", (int)i,
-                                              "qom-path", path, "thread-id", vcpu_at(i)->tid,
+                                              "qom-path", path, "thread-id", vcpu_thread_id(vcpu_at(i)),
                                               "props", cpu_place(i), "target", "x86_64"));
     }
     return list;

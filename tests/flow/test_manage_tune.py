@@ -1,0 +1,282 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How much of the host a machine may use, with virsh: control groups, processors, memory nodes,
+CPU models; and what is said of the host.  What this host's kernel lacks is refused by name."""
+import os
+import pathlib
+import re
+import unittest
+
+import libvirt
+
+import manage
+from test_manage_domain import machine
+
+
+def group_of(pid, controller):
+    """The folder of a process in the hierarchy of @controller; None without one that can be used."""
+    for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        number, names, path = line.split(":", 2)
+        two = number == "0" and not names
+        if controller not in names.split(",") and not two:
+            continue
+        for mount in pathlib.Path("/proc/self/mountinfo").read_text().splitlines():
+            left, right = mount.split(" - ")
+            kind, _, options = right.split(" ", 2)
+            at = left.split()[4]
+            if two and kind == "cgroup2":
+                word = {"blkio": "io"}.get(controller, controller)
+                if word in pathlib.Path(at, "cgroup.controllers").read_text().split():
+                    return pathlib.Path(at + path), 2
+            elif not two and kind == "cgroup" and controller in options.split(","):
+                return pathlib.Path(at + path), 1
+    return None, 0
+
+
+def usable(controller):
+    """Whether lodged can make groups there, as it would."""
+    folder, version = group_of(os.getpid(), controller)
+    if not folder:
+        return False
+    probe = folder / f"lodge-probe-{os.getpid()}"
+    try:
+        probe.mkdir()
+    except OSError:
+        return False
+    try:
+        word = {"blkio": "io"}.get(controller, controller)
+        if version == 1:
+            return True
+        try:
+            (folder / "cgroup.subtree_control").write_text("+" + word)
+        except OSError:
+            return False
+        return word in (probe / "cgroup.controllers").read_text().split()
+    finally:
+        probe.rmdir()
+
+
+class Tune(manage.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.cpus = os.cpu_count()
+
+    def define(self, name, **more):
+        conn = self.daemon.connect()
+        self.addCleanup(conn.close)
+        dom = conn.defineXML(machine(name, **more))
+        self.addCleanup(self.forget, name)
+        return dom
+
+    def forget(self, name):
+        self.daemon.run_virsh("destroy", name)
+        self.daemon.run_virsh("undefine", name)
+
+    def start(self, name, **more):
+        dom = self.define(name, **more)
+        dom.create()
+        return dom, self.pid(name)
+
+    def pid(self, name):
+        uuid = self.virsh("domuuid", name)
+        text = pathlib.Path(self.daemon.root, "run/qemu", uuid, "status").read_text()
+        return int(re.search(r"^pid=(\d+)$", text, re.M)[1])
+
+    def table(self, *args):
+        """{name: value} of virsh's "name : value" lines."""
+        lines = (line.split(":", 1) for line in self.virsh(*args).splitlines() if ":" in line)
+        return {k.strip(): v.strip() for k, v in lines}
+
+    def vcpu_threads(self, pid):
+        found = {}
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            m = re.fullmatch(r"CPU (\d+)", (task / "comm").read_text().strip())
+            if m:
+                found[int(m[1])] = int(task.name)
+        return found
+
+    # --- control groups ---
+
+    def test_config_without_groups(self):
+        """Definitions change whether this host could do it or not."""
+        self.define("cfg")
+        self.virsh("schedinfo", "cfg", "--config", "cpu_shares=512", "--set", "vcpu_quota=50000",
+                   "--set", "vcpu_period=100000")
+        self.virsh("memtune", "cfg", "--config", "--hard-limit", "1G", "--swap-hard-limit", "2G",
+                   "--soft-limit", "512M")
+        self.virsh("blkiotune", "cfg", "--config", "--weight", "300", "--device-weights", "/dev/sda,400",
+                   "--device-read-bytes-sec", "/dev/sda,1000000")
+        self.virsh("numatune", "cfg", "--config", "--mode", "interleave", "--nodeset", "0")
+        xml = self.virsh("dumpxml", "cfg")
+        for part in ("<shares>512</shares>", "<quota>50000</quota>", "<period>100000</period>",
+                     "<hard_limit unit='KiB'>1048576</hard_limit>",
+                     "<swap_hard_limit unit='KiB'>2097152</swap_hard_limit>",
+                     "<soft_limit unit='KiB'>524288</soft_limit>",
+                     "<weight>300</weight>", "<path>/dev/sda</path>", "<weight>400</weight>",
+                     "<read_bytes_sec>1000000</read_bytes_sec>",
+                     "<memory mode='interleave' nodeset='0'/>"):
+            self.assertIn(part, xml)
+        self.assertEqual(self.table("schedinfo", "cfg")["cpu_shares"], "512")
+        self.assertEqual(self.table("memtune", "cfg")["hard_limit"], "1048576")
+        self.assertEqual(self.table("blkiotune", "cfg")["device_weight"], "/dev/sda,400")
+        self.assertEqual(self.table("numatune", "cfg")["numa_mode"], "interleave")
+        self.virsh("memtune", "cfg", "--config", "--hard-limit", "-1", "--swap-hard-limit", "-1")
+        self.assertEqual(self.table("memtune", "cfg")["hard_limit"], "unlimited")
+        self.assertIn("out of range", self.virsh("schedinfo", "cfg", "--config", "vcpu_period=7", fails=True))
+        self.assertIn("swap_hard_limit", self.virsh("memtune", "cfg", "--config", "--hard-limit", "2G",
+                                                    "--swap-hard-limit", "1G", fails=True))
+        self.assertIn("range [10, 1000]", self.virsh("blkiotune", "cfg", "--config", "--weight", "7", fails=True))
+
+    def test_processors_of_a_group(self):
+        dom, pid = self.start("sched", more="<cputune><shares>700</shares><quota>80000</quota></cputune>"
+                              if usable("cpu") else "")
+        if not usable("cpu"):
+            self.assertIn("cgroup CPU controller is not mounted", self.virsh("schedinfo", "sched", fails=True))
+            self.forget("sched")
+            self.define("sched", more="<cputune><shares>700</shares></cputune>")
+            self.assertIn("CPU tuning is not available", self.virsh("start", "sched", fails=True))
+            return
+        inside, version = group_of(pid, "cpu")
+        self.assertEqual(inside.name, "emulator")
+        folder = inside.parent
+        self.assertIn("lodge-", folder.parent.name)
+        share = folder / ("cpu.shares" if version == 1 else "cpu.weight")
+        self.assertEqual(share.read_text().strip(), "700")
+        quota = folder / "vcpu0" / ("cpu.cfs_quota_us" if version == 1 else "cpu.max")
+        self.assertEqual(quota.read_text().split()[0], "80000")
+        events = []
+        conn = dom.connect()
+        self.assertEqual(self.table("schedinfo", "sched")["Scheduler"], "posix")
+        self.virsh("schedinfo", "sched", "--live", "--set", "cpu_shares=300", "--set", "vcpu_quota=60000",
+                   "--set", "emulator_quota=70000", "--set", "global_quota=90000")
+        got = self.table("schedinfo", "sched")
+        self.assertEqual([got[k] for k in ("cpu_shares", "vcpu_period", "vcpu_quota", "emulator_quota",
+                                           "global_quota")],
+                         ["300", "100000", "60000", "70000", "90000"])
+        self.assertEqual(share.read_text().strip(), "300")
+        self.assertEqual(quota.read_text().split()[0], "60000")
+        thread = self.vcpu_threads(pid)[0]
+        self.assertEqual(group_of(thread, "cpu")[0].name, "vcpu0")
+        self.virsh("schedinfo", "sched", "--live", "--set", "vcpu_quota=-1")
+        self.assertEqual(self.table("schedinfo", "sched")["vcpu_quota"], "-1")
+        self.assertIn("<shares>300</shares>", self.virsh("dumpxml", "sched"))
+        self.assertIn("<shares>700</shares>", self.virsh("dumpxml", "--inactive", "sched"))
+        # Another lodged finds the group again; the end of the machine removes it.
+        self.daemon.kill()
+        self.daemon.start()
+        manage.until(lambda: self.table("schedinfo", "sched")["cpu_shares"] == "300", "found again")
+        self.virsh("schedinfo", "sched", "cpu_shares=400")
+        self.assertEqual(share.read_text().strip(), "400")
+        self.virsh("destroy", "sched")
+        manage.until(lambda: not folder.exists(), "its group is removed")
+        self.assertEqual(events, [])
+        del conn
+
+    def test_memory_of_a_group(self):
+        if not usable("memory"):
+            self.define("mem", more="<memtune><hard_limit unit='MiB'>400</hard_limit></memtune>")
+            self.assertIn("Memory cgroup is not available", self.virsh("start", "mem", fails=True))
+            return
+        _, pid = self.start("mem", more="<memtune><hard_limit unit='MiB'>400</hard_limit></memtune>")
+        folder, version = group_of(pid, "memory")
+        hard = folder / ("memory.limit_in_bytes" if version == 1 else "memory.max")
+        self.assertEqual(hard.read_text().strip(), str(400 << 20))
+        self.assertEqual(self.table("memtune", "mem")["hard_limit"], "409600")
+        self.assertEqual(self.table("memtune", "mem")["soft_limit"], "unlimited")
+        self.virsh("memtune", "mem", "--live", "--hard-limit", "500M", "--soft-limit", "450M")
+        self.assertEqual(hard.read_text().strip(), str(500 << 20))
+        self.assertEqual(self.table("memtune", "mem")["soft_limit"], "460800")
+        swap = folder / ("memory.memsw.limit_in_bytes" if version == 1 else "memory.swap.max")
+        if swap.exists():
+            self.virsh("memtune", "mem", "--live", "--hard-limit", "600M", "--swap-hard-limit", "800M")
+            self.assertEqual(swap.read_text().strip(), str((800 if version == 1 else 200) << 20))
+            self.assertEqual(self.table("memtune", "mem")["swap_hard_limit"], "819200")
+        usage = folder / ("memory.usage_in_bytes" if version == 1 else "memory.current")
+        self.assertGreater(int(usage.read_text()), 1 << 20)  # it is charged there
+        self.virsh("memtune", "mem", "--live", "--config", "--soft-limit", "-1")
+        self.assertEqual(self.table("memtune", "mem")["soft_limit"], "unlimited")
+
+    def test_disk_traffic_of_a_group(self):
+        _, pid = self.start("blk")
+        if not usable("blkio"):
+            self.assertIn("blkio cgroup isn't mounted", self.virsh("blkiotune", "blk", fails=True))
+            return
+        folder, version = group_of(pid, "blkio")
+        weights = ("blkio.weight", "blkio.bfq.weight") if version == 1 else ("io.bfq.weight", "io.weight")
+        weight = next((folder / w for w in weights if (folder / w).exists()), None)
+        if weight:
+            self.virsh("blkiotune", "blk", "--weight", "222", "--live", "--config")
+            self.assertEqual(weight.read_text().split()[-1], "222")
+            self.assertEqual(self.table("blkiotune", "blk")["weight"], "222")
+            self.assertIn("<weight>222</weight>", self.virsh("dumpxml", "--inactive", "blk"))
+        disks = [d for d in pathlib.Path("/sys/block").iterdir() if (d / "device").exists()]
+        if disks:
+            device = f"/dev/{disks[0].name}"
+            self.virsh("blkiotune", "blk", "--device-read-bytes-sec", f"{device},1048576",
+                       "--device-write-iops-sec", f"{device},777")
+            number = (disks[0] / "dev").read_text().strip()
+            if version == 1:
+                self.assertIn(f"{number} 1048576", (folder / "blkio.throttle.read_bps_device").read_text())
+                self.assertIn(f"{number} 777", (folder / "blkio.throttle.write_iops_device").read_text())
+            else:
+                self.assertRegex((folder / "io.max").read_text(), f"{number} .*rbps=1048576.*wiops=777")
+            self.assertEqual(self.table("blkiotune", "blk")["device_read_bytes_sec"], f"{device},1048576")
+            self.virsh("blkiotune", "blk", "--device-read-bytes-sec", f"{device},0")
+            self.assertEqual(self.table("blkiotune", "blk")["device_read_bytes_sec"], "")
+        self.assertIn("must be a block device", self.virsh("blkiotune", "blk", "--device-weights", "/dev/null,500",
+                                                           fails=True))
+
+    # --- processors ---
+
+    def test_pinning(self):
+        last = self.cpus - 1
+        _, pid = self.start("pin", more=f"<vcpu cpuset='0-{last}'>2</vcpu><cputune>"
+                            f"<vcpupin vcpu='1' cpuset='{last}'/><emulatorpin cpuset='0'/></cputune>")
+        threads = self.vcpu_threads(pid)
+        self.assertEqual(set(threads), {0, 1})
+        self.assertEqual(os.sched_getaffinity(threads[1]), {last})
+        self.assertEqual(os.sched_getaffinity(threads[0]), set(range(self.cpus)))
+        self.assertEqual(os.sched_getaffinity(pid), {0})
+        self.assertEqual(self.virsh("vcpupin", "pin").split()[-4:], ["0", f"0-{last}" if last else "0", "1", str(last)])
+        self.virsh("vcpupin", "pin", "0", "0", "--live", "--config")
+        self.assertEqual(os.sched_getaffinity(threads[0]), {0})
+        self.virsh("emulatorpin", "pin", str(last), "--live")
+        self.assertEqual(os.sched_getaffinity(pid), {last})
+        self.assertEqual(self.virsh("emulatorpin", "pin").split()[-1], str(last))
+        self.assertEqual(self.virsh("emulatorpin", "pin", "--config").split()[-1], "0")
+        info = self.virsh("vcpuinfo", "pin", "--pretty")
+        self.assertRegex(info, r"VCPU: +0\nCPU: +0\nState: +running\nCPU time: +\d+\.\d+s\n"
+                         rf"CPU Affinity: +0 \(out of {self.cpus}\)")
+        self.assertIn("<vcpupin vcpu='0' cpuset='0'/>", self.virsh("dumpxml", "--inactive", "pin"))
+        self.assertIn("out of range", self.virsh("vcpupin", "pin", "7", "0", fails=True))
+        self.assertIn("No IOThreads found", self.virsh("iothreadinfo", "pin"))
+        self.virsh("iothreadadd", "pin", "1", fails=True)
+
+    def test_cpu_stats(self):
+        _, pid = self.start("stats")
+        total = self.virsh("cpu-stats", "stats", "--total")
+        self.assertRegex(total, r"Total:\n\s+cpu_time +\d+\.\d+ seconds\n\s+user_time.*\n\s+system_time")
+        if usable("cpuacct") and group_of(pid, "cpuacct")[1] == 1:
+            self.assertRegex(self.virsh("cpu-stats", "stats"), r"CPU0:\n\s+cpu_time.*seconds\n\s+vcpu_time")
+
+    def test_nodes(self):
+        _, pid = self.start("numa", more="<numatune><memory mode='strict' nodeset='0'/></numatune>")
+        self.assertEqual(self.table("numatune", "numa"), {"numa_mode": "strict", "numa_nodeset": "0"})
+        self.assertRegex(pathlib.Path(f"/proc/{pid}/numa_maps").read_text(), r"bind:0")
+        if usable("cpuset"):
+            self.virsh("numatune", "numa", "--nodeset", "0", "--live")
+        self.assertIn("can't change numatune mode",
+                      self.virsh("numatune", "numa", "--mode", "preferred", "--live", fails=True))
+        self.assertIn("numad is not available", self.refused("<vcpu placement='auto'>1</vcpu>"))
+
+    def refused(self, more, **kinds):
+        self.define("refused", more=more, **kinds)
+        try:
+            return self.virsh("start", "refused", fails=True)
+        finally:
+            self.forget("refused")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
