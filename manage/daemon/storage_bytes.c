@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/util.h"
 #include "host/image/chain.h"
+#include "manage/daemon/secrets.h"
 #include "manage/daemon/storage_kind.h"
 #include "manage/error.h"
 
@@ -79,23 +80,42 @@ bool device_vol_refresh(struct pool_def *def, struct volume_def *vol, GError **e
 
 /* ---- copying ---- */
 
+/* How @vol is opened, @key being the id of its passphrase; NULL: by its path alone. */
+static json_t *open_options(const struct volume_def *vol, const char *key)
+{
+    if (vol->access) {
+        json_t *file = json_parse(vol->access, strlen(vol->access), NULL);
+        return file ? json_pack("{s:s, s:o}", "driver", "raw", "file", file) : NULL;
+    }
+    if (!key) {
+        return NULL;
+    }
+    json_t *file = json_pack("{s:s, s:s}", "driver", "file", "filename", vol->path);
+    return g_strcmp0(vol->format, "qcow2")
+               ? json_pack("{s:s, s:s, s:o}", "driver", "luks", "key-secret", key, "file", file)
+               : json_pack("{s:s, s:{s:s, s:s}, s:o}", "driver", "qcow2", "encrypt", "format",
+                           "luks", "key-secret", key, "file", file);
+}
+
 struct node *bytes_open(const struct volume_def *vol, unsigned flags, GError **error)
 {
     g_autoptr(GError) inner = NULL;
     const char *format = vol->format;
     bool plain = !format || !strcmp(format, "none") || !strcmp(format, "iso") ||
-                 vol->type == 1 + VOLUME_BLOCK || vol->type == 1 + VOLUME_NETWORK;
-    g_autoptr(json_t) file =
-        vol->access ? json_parse(vol->access, strlen(vol->access), error) : NULL;
-    g_autoptr(json_t) options =
-        file ? json_pack("{s:s, s:O}", "driver", "raw", "file", file) : NULL;
+                 vol->type == 1 + VOLUME_BLOCK;
+    char *key = vol->encryption ? passphrase_take(vol->encryption, vol->path, error) : NULL;
+    if (vol->encryption && !key) {
+        return NULL;
+    }
+    g_autoptr(json_t) options = open_options(vol, key);
     struct chain_open how = {.name = options ? NULL : vol->path,
                              .format = options ? NULL
                                        : plain ? "raw"
                                                : format,
                              .options = options,
-                             .flags = options ? flags & ~(unsigned)OPEN_UNTRUSTED : flags};
+                             .flags = vol->access ? flags & ~(unsigned)OPEN_UNTRUSTED : flags};
     struct node *node = chain_open(&how, &inner);
+    passphrase_drop(key);
     if (!node) {
         libvirt_error(error, ERR_SYSTEM, "cannot open volume '%s': %s", vol->path, inner->message);
     }

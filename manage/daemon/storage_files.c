@@ -11,6 +11,7 @@
 #include "host/image/chain.h"
 #include "host/image/describe.h"
 #include "host/image/options.h"
+#include "manage/daemon/secrets.h"
 #include "manage/daemon/storage_kind.h"
 #include "manage/error.h"
 
@@ -186,6 +187,10 @@ static bool look_at_image(struct volume_def *vol, int fd, GError **error)
     if (!strcmp(format, "raw") && is_iso(fd)) {
         format = "iso";
     }
+    if (!strcmp(format, "luks")) { /* for libvirt raw bytes that are encrypted */
+        format = "raw";
+        vol->encryption = vol->encryption ? vol->encryption : volume_encryption_new("luks");
+    }
     set_text(&vol->format, format);
     if (!strcmp(format, "qcow2")) {
         look_at_qcow2(vol, node);
@@ -231,9 +236,17 @@ bool files_vol_plan(struct pool_def *def, struct volume_def *vol, GError **error
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "unknown volume format type %s", vol->format);
         return false;
     }
-    if (vol->encryption || !strcmp(format, "luks")) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "<encryption> of new volumes is not supported");
+    if (!vol->encryption && !strcmp(format, "luks")) {
+        libvirt_error(error, ERR_XML, "a volume of format luks needs <encryption>");
+        return false;
+    }
+    if (vol->encryption && strcmp(format, "raw") && strcmp(format, "luks") &&
+        strcmp(format, "qcow2")) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "volume encryption unsupported with format %s",
+                      vol->format);
+        return false;
+    }
+    if (vol->encryption && !volume_encryption_check(vol->encryption, error)) {
         return false;
     }
     vol->type = 1 + (strcmp(format, "dir") ? VOLUME_FILE : VOLUME_DIR);
@@ -274,14 +287,40 @@ static bool make_raw(const struct volume_def *vol, GError **error)
     return true;
 }
 
+/* One option of a LUKS header, which qcow2's begin with a word. */
+static bool luks_option(Options *options, bool qcow2, const char *name, const char *value,
+                        GError **error)
+{
+    g_autofree char *full = g_strconcat(qcow2 ? "encrypt." : "", name, NULL);
+    return !value || options_set(options, full, value, error);
+}
+
+/* @key: id of the passphrase. */
+static bool luks_options(const struct volume_encryption *e, bool qcow2, const char *key,
+                         Options *options, GError **error)
+{
+    g_autofree char *cipher =
+        e->cipher_name ? g_strdup_printf("%s-%" PRId64, e->cipher_name, e->cipher_size) : NULL;
+    return (!qcow2 || options_set(options, "encrypt.format", "luks", error)) &&
+           luks_option(options, qcow2, "key-secret", key, error) &&
+           luks_option(options, qcow2, "cipher-alg", cipher, error) &&
+           luks_option(options, qcow2, "cipher-mode", e->cipher_mode, error) &&
+           luks_option(options, qcow2, "hash-alg", e->cipher_hash, error) &&
+           luks_option(options, qcow2, "ivgen-alg", e->ivgen_name, error) &&
+           luks_option(options, qcow2, "ivgen-hash-alg", e->ivgen_hash, error);
+}
+
 /* What <target> says as options of the format. */
-static bool image_options(const struct volume_def *vol, Options *options, GError **error)
+static bool image_options(const struct volume_def *vol, const char *key, Options *options,
+                          GError **error)
 {
     g_autoptr(GError) inner = NULL;
     bool ok = true;
+    bool qcow2 = !strcmp(image_format_of(vol->format), "qcow2");
     g_autofree char *size = g_strdup_printf("%" PRId64, vol->capacity);
     g_autofree char *cluster = g_strdup_printf("%" PRId64, vol->cluster_size);
     ok = options_set(options, "size", size, &inner) &&
+         (!key || luks_options(vol->encryption, qcow2, key, options, &inner)) &&
          (!vol->compat || options_set(options, "compat", vol->compat, &inner)) &&
          (!vol->lazy_refcounts || options_set(options, "lazy_refcounts", "on", &inner)) &&
          (!vol->extended_l2 || options_set(options, "extended_l2", "on", &inner)) &&
@@ -325,16 +364,18 @@ static bool find_backing(struct volume_def *vol, GError **error)
     return true;
 }
 
-static bool make_image(struct volume_def *vol, unsigned flags, GError **error)
+static bool make_image_with(struct volume_def *vol, unsigned flags, const char *key, GError **error)
 {
-    const struct image_format *format = format_find(image_format_of(vol->format), NULL);
+    const char *name = image_format_of(vol->format);
+    const struct image_format *format =
+        format_find(key && !strcmp(name, "raw") ? "luks" : name, NULL);
     if (!format->tools || !format->tools->create) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "volumes of format %s cannot be made",
                       vol->format);
         return false;
     }
     g_autoptr(Options) options = options_new(format->tools->create_options, file_options);
-    if (!image_options(vol, options, error)) {
+    if (!image_options(vol, key, options, error)) {
         return false;
     }
     g_autoptr(GError) inner = NULL;
@@ -355,6 +396,14 @@ static bool make_image(struct volume_def *vol, unsigned flags, GError **error)
     return true;
 }
 
+static bool make_image(struct volume_def *vol, unsigned flags, GError **error)
+{
+    char *key = vol->encryption ? passphrase_take(vol->encryption, vol->path, error) : NULL;
+    bool ok = (key || !vol->encryption) && make_image_with(vol, flags, key, error);
+    passphrase_drop(key);
+    return ok;
+}
+
 static bool make(struct volume_def *vol, unsigned flags, GError **error)
 {
     if (vol->type == 1 + VOLUME_DIR) {
@@ -365,7 +414,7 @@ static bool make(struct volume_def *vol, unsigned flags, GError **error)
         }
         return true;
     }
-    bool raw = !strcmp(image_format_of(vol->format), "raw");
+    bool raw = !strcmp(image_format_of(vol->format), "raw") && !vol->encryption;
     if (raw && vol->has_backing) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "backing storage not supported for raw volumes");
@@ -456,18 +505,19 @@ bool files_vol_resize(struct pool_def *def, struct volume_def *vol, uint64_t siz
                       vol->name);
         return false;
     }
-    if (!strcmp(format, "raw")) {
+    if (!strcmp(format, "raw") && !vol->encryption) {
         return resize_raw(vol, size, flags & RESIZE_ALLOCATE, error) &&
                files_vol_refresh(def, vol, error);
     }
     g_autoptr(GError) inner = NULL;
-    struct chain_open how = {
-        .name = vol->path, .format = format, .flags = OPEN_UNTRUSTED | OPEN_NO_BACKING};
-    struct node *node = chain_open(&how, &inner);
+    struct node *node = bytes_open(vol, OPEN_UNTRUSTED | OPEN_NO_BACKING, error);
     bool ok = false;
-    if (node && (!node->format->tools || !node->format->tools->resize)) {
+    if (!node) {
+        return false;
+    }
+    if (!node->format->tools || !node->format->tools->resize) {
         g_set_error(&inner, LODGE_ERROR, ENOTSUP, "format %s cannot be resized", format);
-    } else if (node) {
+    } else {
         ok = node->format->tools->resize(node, (size + BLOCK - 1) / BLOCK * BLOCK,
                                          flags & RESIZE_ALLOCATE ? PREALLOC_FALLOC : PREALLOC_OFF,
                                          &inner);
@@ -477,9 +527,7 @@ bool files_vol_resize(struct pool_def *def, struct volume_def *vol, uint64_t siz
             error_set_errno(&inner, -result, "could not write");
         }
     }
-    if (node) {
-        chain_close(node);
-    }
+    chain_close(node);
     if (!ok) {
         libvirt_error(error, ERR_OPERATION_FAILED, "cannot resize volume '%s': %s", vol->name,
                       inner->message);

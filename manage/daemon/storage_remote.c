@@ -83,7 +83,10 @@ static char *volume_path(const struct remote *r, const struct pool_def *def, con
 
 /* ---- the server ---- */
 
-/* User and password that <auth> means. */
+/*
+ * User and password that <auth> means.  The password goes by an id too, which is what volumes are
+ * opened with later.
+ */
 static bool add_auth(const struct remote *r, const struct pool_def *def, json_t *o, GError **error)
 {
     if (!def->auth_type) {
@@ -105,10 +108,12 @@ static bool add_auth(const struct remote *r, const struct pool_def *def, json_t 
     bool ceph = !strcmp(r->driver, "rbd"); /* the secret's value is the key, decoded */
     g_autofree char *text =
         ceph ? g_base64_encode((const guchar *)bytes, n) : g_strndup(bytes ? bytes : "", n);
+    g_autofree char *id = g_strconcat("pool-", def->uuid, NULL);
+    g_autoptr(GBytes) password = g_bytes_new(text, strlen(text));
     json_object_set_new(o, "user", json_string(def->auth_user));
-    json_object_set_new(o, ceph ? "key" : "password", json_string(text));
+    json_object_set_new(o, "password", json_string(text));
     g_bytes_unref(value);
-    return true;
+    return !def->uuid || secret_publish(id, password, error);
 }
 
 /* Ceph's monitors, of which there may be several. */
@@ -155,15 +160,25 @@ static json_t *server_options(const struct remote *r, const struct pool_def *def
     return o;
 }
 
-/* Sets how @vol is opened. */
-static void set_access(const struct remote *r, const json_t *server, struct volume_def *vol)
+/* @server's options and what names volume @name on it. */
+static json_t *item_options(const struct remote *r, const json_t *server, const char *name)
 {
-    g_autoptr(json_t) o = json_copy((json_t *)server);
-    const char *item = item_of(r, vol->name);
-    if (!strcmp(r->item, "lun")) {
-        json_object_set_new(o, r->item, json_integer(g_ascii_strtoll(item, NULL, 10)));
-    } else {
-        json_object_set_new(o, r->item, json_string(item));
+    json_t *o = json_copy((json_t *)server);
+    const char *item = item_of(r, name);
+    bool number = !strcmp(r->item, "lun");
+    json_object_set_new(o, r->item,
+                        number ? json_integer(g_ascii_strtoll(item, NULL, 10)) : json_string(item));
+    return o;
+}
+
+/* Sets how @vol is opened. */
+static void set_access(const struct remote *r, const struct pool_def *def, const json_t *server,
+                       struct volume_def *vol)
+{
+    g_autoptr(json_t) o = item_options(r, server, vol->name);
+    if (json_object_get(o, "password")) {
+        json_object_del(o, "password");
+        json_object_set_new(o, "password-secret", json_sprintf("pool-%s", def->uuid));
     }
     g_free(vol->access);
     vol->access = json_dumps(o, JSON_COMPACT); /* GLib's free() is libc's */
@@ -204,7 +219,7 @@ static struct volume_def *volume_of(const struct remote *r, const struct pool_de
     vol->key = g_strdup(vol->path);
     vol->format = g_strdup("raw");
     vol->capacity = vol->allocation = json_integer_value(json_object_get(found, "size"));
-    set_access(r, server, vol);
+    set_access(r, def, server, vol);
     return vol;
 }
 
@@ -322,10 +337,10 @@ static bool vol_create(struct pool_def *def, struct volume_def *vol, const struc
     if (!server) {
         return false;
     }
-    set_access(r, server, vol);
-    g_autoptr(json_t) options = json_parse(vol->access, strlen(vol->access), error);
-    if (!options || !file_make(NULL, options, (uint64_t)vol->capacity, &inner)) {
-        return options ? fail(error, def, inner) : false;
+    set_access(r, def, server, vol);
+    g_autoptr(json_t) options = item_options(r, server, vol->name);
+    if (!file_make(NULL, options, (uint64_t)vol->capacity, &inner)) {
+        return fail(error, def, inner);
     }
     bool ok = (!from || bytes_copy(from, vol, true, error)) && vol_refresh(def, vol, error);
     if (!ok) {
@@ -338,9 +353,11 @@ static bool vol_create(struct pool_def *def, struct volume_def *vol, const struc
 static bool vol_delete(struct pool_def *def, const struct volume_def *vol, GError **error)
 {
     g_autoptr(GError) inner = NULL;
-    const struct protocol *p = protocol_of(remote_of(def), error);
-    g_autoptr(json_t) options = p ? json_parse(vol->access, strlen(vol->access), error) : NULL;
-    return options && (p->server->remove(options, &inner) || fail(error, def, inner));
+    const struct remote *r = remote_of(def);
+    g_autoptr(json_t) server = server_options(r, def, error);
+    const struct protocol *p = server ? protocol_of(r, error) : NULL;
+    g_autoptr(json_t) options = p ? item_options(r, server, vol->name) : NULL;
+    return p && (p->server->remove(options, &inner) || fail(error, def, inner));
 }
 
 static bool vol_resize(struct pool_def *def, struct volume_def *vol, uint64_t size, unsigned flags,

@@ -50,7 +50,7 @@ static const struct xml_row encryption_rows[] = {
     XML_TEXT(struct volume_encryption, ivgen_name, "ivgen/@name", 0),
     XML_TEXT(struct volume_encryption, ivgen_hash, "ivgen/@hash", 0),
 };
-static const struct xml_table encryption_table =
+const struct xml_table encryption_table =
     XML_TABLE("encryption", struct volume_encryption, encryption_rows);
 
 #define V struct volume_def
@@ -78,6 +78,7 @@ static const struct xml_row volume_rows[] = {
     XML_TEXT(V, backing_format, "backingStore/format/@type", 0),
     XML_STRUCT(V, backing_permissions, "backingStore/permissions", &permissions_table, 0),
     XML_STRUCT(V, backing_timestamps, "backingStore/timestamps", &timestamps_table, 0),
+    XML_TEXT(V, access, "", XML_OURS),
 };
 static const struct xml_table volume_table = XML_TABLE("volume", V, volume_rows);
 
@@ -91,16 +92,13 @@ struct volume_def *volume_def_new(const char *name)
 void volume_def_free(struct volume_def *def)
 {
     if (def) {
-        g_free(def->access);
         xml_free(&volume_table, def);
     }
 }
 
 struct volume_def *volume_def_copy(const struct volume_def *def)
 {
-    struct volume_def *copy = xml_copy(&volume_table, def);
-    copy->access = g_strdup(def->access);
-    return copy;
+    return xml_copy(&volume_table, def);
 }
 
 char *volume_format(const struct volume_def *def)
@@ -120,6 +118,31 @@ struct volume_encryption *volume_encryption_new(const char *format)
         e->format = strcmp(format, encryption_formats[i]) ? e->format : i;
     }
     return e;
+}
+
+void volume_encryption_add_secret(struct volume_encryption *e, const char *uuid)
+{
+    struct volume_secret *s = xml_new(&secret_table);
+    s->type = 1;
+    s->uuid = g_strdup(uuid);
+    xml_append(&secret_table, &e->secrets, s);
+}
+
+bool volume_encryption_check(const struct volume_encryption *e, GError **error)
+{
+    const char *format = encryption_formats[e->format];
+    if (strcmp(format, "luks")) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "encryption format %s is not supported",
+                      format);
+    } else if (e->engine && strcmp(e->engine, "qemu")) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "encryption engine %s is not supported",
+                      e->engine);
+    } else if (e->cipher_name && e->cipher_size == XML_ABSENT) {
+        libvirt_error(error, ERR_XML, "cipher info missing 'size' attribute");
+    } else {
+        return true;
+    }
+    return false;
 }
 
 void volume_add_device(struct volume_def *def, const char *path, int64_t start, int64_t end)

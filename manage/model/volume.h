@@ -53,6 +53,7 @@ struct volume_def {
 };
 
 extern const char *const volume_type_names[];
+extern const struct xml_table encryption_table;
 
 /* Reads and checks; a capacity is not asked for. */
 struct volume_def *volume_parse(const char *text, GError **error);
@@ -64,3 +65,6 @@ void volume_add_device(struct volume_def *def, const char *path, int64_t start, 
 struct timestamps *timestamps_new(void);
 /* @format: "luks", ... */
 struct volume_encryption *volume_encryption_new(const char *format);
+void volume_encryption_add_secret(struct volume_encryption *e, const char *uuid);
+/* Refuses by name all that is not LUKS, and ciphers without all of their parts. */
+bool volume_encryption_check(const struct volume_encryption *e, GError **error);

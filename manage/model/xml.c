@@ -720,7 +720,7 @@ void xml_write(const struct xml_table *t, const void *object, unsigned mode, uns
     }
     for (unsigned i = 0; i < t->n; i++) {
         const struct xml_row *row = &t->rows[i];
-        if (present(row, object) && (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&
+        if (present(row, object) && !(row->flags & XML_OURS) && (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&
             (!(row->flags & XML_SECRET) || (mode & XML_MODE_SECRET))) {
             write_row(&w, row, object, mode);
         }

@@ -44,6 +44,7 @@ enum xml_row_flags {
     XML_REQUIRED = 1,
     XML_LIVE = 2,   /* of a running object: read and written only with XML_MODE_LIVE */
     XML_SECRET = 4, /* written only with XML_MODE_SECRET */
+    XML_OURS = 8,   /* never read nor written, only copied and freed; its path is "" */
 };
 enum xml_mode { XML_MODE_LIVE = 1, XML_MODE_SECRET = 2 };
 

@@ -123,6 +123,12 @@ static void tell(const struct entry *e, int event)
     g_free(m.secret.usage_id);
 }
 
+const char *secret_uuid_for(enum secret_usage usage, const char *id)
+{
+    const struct entry *e = find_usage((int)usage, id);
+    return e ? e->secret->uuid : NULL;
+}
+
 GBytes *secret_value(const char *uuid, enum secret_usage usage, const char *id, GError **error)
 {
     struct entry *e = uuid ? g_hash_table_lookup(entries, uuid) : find_usage((int)usage, id);

@@ -3,6 +3,7 @@
 /* Verbs of storage volumes. */
 #include "base/util.h"
 #include "host/image/chain.h"
+#include "manage/daemon/secrets.h"
 #include "manage/daemon/storage.h"
 #include "manage/daemon/verb.h"
 
@@ -277,6 +278,12 @@ bool verb_storage_vol_get_xml_desc(struct call *call, const rpc_volume_flags *ar
 {
     (void)call;
     struct volume_def *def = flags_check(args->flags, 0, error) ? look(&args->vol, error) : NULL;
+    if (def && def->encryption && !xml_count(def->encryption->secrets)) {
+        const char *uuid = secret_uuid_for(SECRET_USAGE_VOLUME, def->path);
+        if (uuid) {
+            volume_encryption_add_secret(def->encryption, uuid);
+        }
+    }
     ret->text = def ? volume_format(def) : NULL;
     volume_def_free(def);
     return ret->text;
