@@ -6,6 +6,7 @@
 #include "manage/daemon/machine.h"
 
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 /* --- what lodge-vm has --- */
@@ -183,7 +184,8 @@ char *disk_node_name(const struct domain_disk *disk)
 /* A drive whose medium can be changed: lodge-vm keeps those by the id of their -drive. */
 static bool changeable(const struct domain_disk *disk)
 {
-    return disk->device != DISK_DEVICE_DISK && !(disk->source && disk->source->protocol);
+    return disk->device != DISK_DEVICE_DISK &&
+           !(disk->source && (disk->source->protocol || disk->source->access));
 }
 
 /* What drive= of its device says. */
@@ -192,38 +194,11 @@ static char *disk_drive_name(const struct domain_disk *disk)
     return changeable(disk) ? g_strconcat("drive-", disk->alias, NULL) : disk_node_name(disk);
 }
 
-static json_t *network_file(const struct disk_source *s, GError **error)
-{
-    const struct disk_host *host = s->hosts ? s->hosts->pdata[0] : NULL;
-    const char *name = s->name ? s->name : "";
-    if (strcmp(s->protocol, "nbd") == 0) {
-        g_autofree char *port =
-            g_strdup_printf("%ld", host && host->port != XML_ABSENT ? (long)host->port : 10809);
-        return host && host->socket
-                   ? json_pack("{s:s, s:{s:s, s:s}, s:s}", "driver", "nbd", "server", "type",
-                               "unix", "path", host->socket, "export", name)
-                   : json_pack("{s:s, s:{s:s, s:s, s:s}, s:s}", "driver", "nbd", "server", "type",
-                               "inet", "host", host && host->name ? host->name : "localhost",
-                               "port", port, "export", name);
-    }
-    if (strcmp(s->protocol, "http") == 0 || strcmp(s->protocol, "https") == 0) {
-        g_autofree char *url = g_strdup_printf(
-            "%s://%s%s%.0ld%s%s", s->protocol, host && host->name ? host->name : "localhost",
-            host && host->port != XML_ABSENT ? ":" : "",
-            host && host->port != XML_ABSENT ? (long)host->port : 0L, name[0] == '/' ? "" : "/",
-            name);
-        return json_pack("{s:s, s:s}", "driver", s->protocol, "url", url);
-    }
-    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "disk protocol '%s' is not supported",
-                  s->protocol);
-    return NULL;
-}
-
 static json_t *file_node(const struct domain_disk *disk, GError **error)
 {
     const struct disk_source *s = disk->source;
-    if (s->protocol) {
-        return network_file(s, error);
+    if (s->protocol || s->access) {
+        return disk_network_file(disk, error);
     }
     const char *path = disk_path(disk);
     struct stat st;
@@ -253,6 +228,10 @@ json_t *disk_node(const struct domain_disk *disk, GError **error)
     }
     json_t *o = json_pack("{s:s, s:s, s:b, s:o}", "driver", disk->format, "node-name", name,
                           "read-only", disk->readonly, "file", file);
+    if (!disk_decrypt(disk, o, error)) {
+        json_decref(o);
+        return NULL;
+    }
     unsigned cache = (unsigned)disk->cache;
     json_object_set_new(o, "cache",
                         json_pack("{s:b, s:b}", "direct", cache < 7 && caches[cache].direct,
@@ -934,12 +913,41 @@ static bool add_codecs(GPtrArray *out, const struct domain_sound *sound, GError 
     return true;
 }
 
-static bool add_blockdev(GPtrArray *out, struct machine *m, struct domain_disk *disk,
-                         GError **error)
+/* A secret in memory that only this process can hand over: a command line is for all to read. */
+struct secret_words {
+    GPtrArray *out;
+    const struct launch *l;
+};
+
+static bool add_secret(void *owner, const char *id, GBytes *value, GError **error)
 {
+    const struct secret_words *w = owner;
+    gsize n;
+    const void *bytes = g_bytes_get_data(value, &n);
+    int fd = memfd_create("secret", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, bytes, n) != (ssize_t)n) {
+        libvirt_error(error, ERR_SYSTEM, "a secret's memory: %s", g_strerror(errno));
+        close(fd);
+        return false;
+    }
+    g_array_append_val(w->l->fds, fd);
+    word(w->out, "-object", "secret,id=%s,file=/proc/self/fd/%d", id, fd);
+    return true;
+}
+
+static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine *m,
+                         struct domain_disk *disk, GError **error)
+{
+    struct secret_words words = {out, l};
+    if (!disk_resolve(disk, error)) {
+        return false;
+    }
     const char *path = disk_path(disk);
     if (changeable(disk)) {
         g_autofree char *name = disk_drive_name(disk), *file = path ? comma(path) : NULL;
+        if (!disk_decrypt(disk, NULL, error)) {
+            return false;
+        }
         if (path && access(path, F_OK) != 0) {
             libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
                           g_strerror(errno));
@@ -951,10 +959,13 @@ static bool add_blockdev(GPtrArray *out, struct machine *m, struct domain_disk *
              file ? file : "");
         return true;
     }
-    if (!disk->source || !(path || disk->source->protocol)) {
+    if (!disk_has_medium(disk)) {
         return true; /* an empty drive */
     }
     disk->source->index = ++m->next_node;
+    if (!disk_secrets(disk, add_secret, &words, error)) {
+        return false;
+    }
     g_autoptr(json_t) node = disk_node(disk, error);
     if (!node) {
         return false;
@@ -970,7 +981,7 @@ static bool add_backend(GPtrArray *out, const struct launch *l, struct machine *
 {
     const struct device_head *d = item;
     if (t == &disk_table) {
-        return add_blockdev(out, m, item, error);
+        return add_blockdev(out, l, m, item, error);
     }
     if (t == &interface_table) {
         return add_netdev(out, l, m, item, error);
@@ -1022,7 +1033,7 @@ static bool add_device(GPtrArray *out, const struct launch *l, struct machine *m
     }
     if (t == &disk_table && ((struct domain_disk *)item)->bus == BUS_FDC) {
         struct domain_disk *disk = item;
-        if (!add_blockdev(out, m, disk, error)) {
+        if (!add_blockdev(out, l, m, disk, error)) {
             return false;
         }
         g_autofree char *node = disk_drive_name(disk);

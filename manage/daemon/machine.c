@@ -772,6 +772,9 @@ static bool recover(const char *folder, GError **error)
     m->domain = domain_ref(d);
     m->folder = g_strdup(folder);
     m->def = g_steal_pointer(&def);
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        disk_resolve(m->def->disks->pdata[i], NULL);
+    }
     m->pid = pid;
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);

@@ -88,6 +88,18 @@ json_t *device_options(const DomainDef *def, const struct xml_table *t, const vo
 /* The same for the -blockdev of a disk: its node, with the file in it. */
 json_t *disk_node(const struct domain_disk *disk, GError **error);
 char *disk_node_name(const struct domain_disk *disk);
+/* machine_disk.c: where a disk's bytes are, and what opens them. */
+/* Finds what a pool's volume is; before anything else is asked of a disk. */
+bool disk_resolve(struct domain_disk *disk, GError **error);
+bool disk_has_medium(const struct domain_disk *disk);
+/* The "file" of a disk that is neither file nor device. */
+json_t *disk_network_file(const struct domain_disk *disk, GError **error);
+/* Adds what <encryption> means to the options of the disk's node; NULL: refuses it. */
+bool disk_decrypt(const struct domain_disk *disk, json_t *node, GError **error);
+/* Hands each secret that the disk's node names to @give, with its id. */
+typedef bool disk_secret_fn(void *owner, const char *id, GBytes *value, GError **error);
+bool disk_secrets(const struct domain_disk *disk, disk_secret_fn *give, void *owner,
+                  GError **error);
 char *json_words(const json_t *options);
 /* What `lodge-vm -device help` lists. */
 bool vm_has_device(const char *name);

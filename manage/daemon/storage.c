@@ -605,7 +605,7 @@ struct volume *volume_find_path(const char *path, struct pool **pool)
     return NULL;
 }
 
-char *storage_volume_path(const char *pool, const char *volume, GError **error)
+const struct volume_def *storage_volume(const char *pool, const char *volume, GError **error)
 {
     struct pool *p = pool_find(pool);
     if (!p) {
@@ -613,7 +613,7 @@ char *storage_volume_path(const char *pool, const char *volume, GError **error)
         return NULL;
     }
     struct volume *v = volume_find(p, volume, error);
-    return v ? g_strdup(v->def->path) : NULL;
+    return v ? v->def : NULL;
 }
 
 /* ---- start and end of the daemon ---- */

@@ -77,7 +77,7 @@ bool pool_look_at_volume(struct pool *pool, struct volume_def **vol, GError **er
 struct volume *volume_find(const struct pool *pool, const char *name, GError **error);
 /* By key or path, in any pool that runs. */
 struct volume *volume_find_path(const char *path, struct pool **pool);
-/* For disks of type "volume": where it is.  The caller frees it. */
-char *storage_volume_path(const char *pool, const char *volume, GError **error);
+/* For disks of type "volume": what it is.  NULL with an error. */
+const struct volume_def *storage_volume(const char *pool, const char *volume, GError **error);
 /* Space that a volume has newly taken or given back, until the next refresh. */
 void pool_account(struct pool *pool, int64_t bytes);

@@ -7,6 +7,8 @@
  */
 #include "manage/model/domain.h"
 
+#include "manage/model/volume.h"
+
 #include "manage/error.h"
 
 #include <string.h>
@@ -171,6 +173,14 @@ static const struct xml_row host_rows[] = {
 };
 static const struct xml_table host_table = XML_TABLE("host", struct disk_host, host_rows);
 
+static const struct xml_row auth_rows[] = {
+    XML_TEXT(struct disk_auth, user, "@username", XML_REQUIRED),
+    XML_TEXT(struct disk_auth, secret_type, "secret/@type", 0),
+    XML_TEXT(struct disk_auth, secret_usage, "secret/@usage", 0),
+    XML_TEXT(struct disk_auth, secret_uuid, "secret/@uuid", 0),
+};
+static const struct xml_table auth_table = XML_TABLE("auth", struct disk_auth, auth_rows);
+
 #define S struct disk_source
 static const struct xml_row source_rows[] = {
     XML_TEXT(S, protocol, "@protocol", 0),
@@ -179,9 +189,15 @@ static const struct xml_row source_rows[] = {
     XML_TEXT(S, dev, "@dev", 0),
     XML_TEXT(S, pool, "@pool", 0),
     XML_TEXT(S, volume, "@volume", 0),
+    XML_TEXT(S, mode, "@mode", 0),
     XML_TEXT(S, startup, "@startupPolicy", 0),
     XML_INT(S, index, "@index", XML_LIVE),
     XML_LIST(S, hosts, "host", &host_table, 0),
+    XML_STRUCT(S, auth, "auth", &auth_table, 0),
+    XML_STRUCT(S, encryption, "encryption", &encryption_table, 0),
+    XML_TEXT(S, initiator, "initiator/iqn/@name", 0),
+    XML_TEXT(S, path, "", XML_OURS),
+    XML_TEXT(S, access, "", XML_OURS),
 };
 #undef S
 const struct xml_table disk_source_table = XML_TABLE("source", struct disk_source, source_rows);
@@ -242,6 +258,7 @@ static const struct xml_row disk_rows[] = {
     XML_ENUM(D, detect_zeroes, "driver/@detect_zeroes", detect_zeroes_words, 0),
     XML_INT(D, queues, "driver/@queues", 0),
     XML_INT(D, queue_size, "driver/@queue_size", 0),
+    XML_STRUCT(D, auth, "auth", &auth_table, 0),
     XML_STRUCT(D, source, "source", &disk_source_table, 0),
     XML_STRUCT(D, backing, "backingStore", &backing_table, 0),
     XML_STRUCT(D, mirror, "mirror", &mirror_table, XML_LIVE),
@@ -261,6 +278,7 @@ static const struct xml_row disk_rows[] = {
     XML_TEXT(D, vendor, "vendor", 0),
     XML_TEXT(D, product, "product", 0),
     XML_INT(D, boot_order, "boot/@order", 0),
+    XML_STRUCT(D, encryption, "encryption", &encryption_table, 0),
     ALIAS(D),
     ADDRESS(D),
 };

@@ -49,10 +49,18 @@ struct iotune {
     int64_t v[13];
     char *group;
 };
+struct volume_encryption; /* volume.h */
+struct disk_auth {
+    char *user, *secret_type, *secret_usage, *secret_uuid;
+};
 struct disk_source { /* of a disk, a mirror, or what backs one */
-    char *file, *dev, *pool, *volume, *protocol, *name, *startup;
+    char *file, *dev, *pool, *volume, *mode, *protocol, *name, *startup;
     int64_t index;
     GPtrArray *hosts;
+    char *initiator;
+    struct disk_auth *auth;
+    struct volume_encryption *encryption;
+    char *path, *access; /* ours: what a pool's volume is, a path or JSON of host/image */
 };
 struct disk_backing {
     int type;
@@ -75,6 +83,8 @@ struct domain_disk {
     enum tristate ioeventfd, event_idx, copy_on_read;
     int64_t queues, queue_size, iothread;
     struct disk_source *source;
+    struct disk_auth *auth;               /* where older XML has them */
+    struct volume_encryption *encryption;
     struct disk_backing *backing;
     struct disk_mirror *mirror;
     char *target;

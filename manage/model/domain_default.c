@@ -55,7 +55,8 @@ int disk_index(const char *target)
 
 const char *disk_path(const struct domain_disk *disk)
 {
-    return !disk->source ? NULL : disk->source->file ? disk->source->file : disk->source->dev;
+    const struct disk_source *s = disk->source;
+    return !s ? NULL : s->file ? s->file : s->dev ? s->dev : s->path;
 }
 
 struct domain_disk *domain_find_disk(const DomainDef *def, const char *name)
@@ -552,7 +553,7 @@ static bool check_disk(const DomainDef *def, unsigned n, GError **error)
     const struct domain_disk *disk = def->disks->pdata[n];
     const struct disk_source *s = disk->source;
     const char *path = disk_path(disk);
-    bool has = s && (path || s->volume || s->protocol);
+    bool has = s && (path || (s->pool && s->volume) || s->protocol);
     for (unsigned i = 0; i < n; i++) {
         const struct domain_disk *other = def->disks->pdata[i];
         if (strcmp(other->target, disk->target) == 0) {

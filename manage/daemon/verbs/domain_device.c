@@ -115,18 +115,49 @@ static void lend(const struct machine *m, const struct domain_disk *disk)
     }
 }
 
+static bool give_secret(void *owner, const char *id, GBytes *value, GError **error)
+{
+    const struct machine *m = owner;
+    gsize n;
+    const guchar *bytes = g_bytes_get_data(value, &n);
+    g_autofree char *text = g_base64_encode(bytes, n);
+    return qmp_do(m->qmp, error, "object-add", "{s:s, s:s, s:s, s:s}", "qom-type", "secret", "id",
+                  id, "format", "base64", "data", text);
+}
+
+static bool take_secret(void *owner, const char *id, GBytes *value, GError **error)
+{
+    const struct machine *m = owner;
+    (void)value, (void)error;
+    qmp_do(m->qmp, NULL, "object-del", "{s:s}", "id", id);
+    return true;
+}
+
+static void take_secrets(const struct machine *m, const struct domain_disk *disk)
+{
+    disk_secrets(disk, take_secret, (void *)m, NULL);
+}
+
 static bool add_node(struct machine *m, struct domain_disk *disk, GError **error)
 {
-    if (!disk->source || !(disk_path(disk) || disk->source->protocol)) {
+    if (!disk_resolve(disk, error)) {
+        return false;
+    }
+    if (!disk_has_medium(disk)) {
         return true;
     }
     disk->source->index = ++m->next_node;
     lend(m, disk);
-    json_t *node = disk_node(disk, error);
-    if (!node) {
+    if (!disk_secrets(disk, give_secret, m, error)) {
+        take_secrets(m, disk);
         return false;
     }
-    g_autoptr(json_t) got = qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error);
+    json_t *node = disk_node(disk, error);
+    g_autoptr(json_t) got =
+        node ? qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error) : NULL;
+    if (!got) {
+        take_secrets(m, disk);
+    }
     return got != NULL;
 }
 
@@ -135,6 +166,7 @@ static void drop_node(struct machine *m, const struct domain_disk *disk)
     g_autofree char *name = disk_node_name(disk);
     if (name) {
         qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", name);
+        take_secrets(m, disk);
     }
 }
 
@@ -358,6 +390,9 @@ bool verb_domain_detach_device_flags(struct call *call, const rpc_domain_text_fl
 static bool change_medium(struct machine *m, struct domain_disk *disk, struct domain_disk *wanted,
                           bool force, GError **error)
 {
+    if (!disk_resolve(wanted, error) || !disk_decrypt(wanted, NULL, error)) {
+        return false;
+    }
     char *from = (char *)disk_path(disk), *to = (char *)disk_path(wanted);
     if (disk->device == DISK_DEVICE_DISK) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
