@@ -216,14 +216,14 @@ class Remote(manage.Case):
                      ("--op", "bind", "--mode", "account", "--tid", "1", "--user", "lodge")):
             self.assertEqual(self.adm(*args).returncode, 0)
         self.secret("<usage type='iscsi'><target>unit</target></usage>", "sesamesesame")
-        self.define("units", "iscsi", port, f"<device path='{IQN}'/><auth type='chap' username='lodge'>"
+        self.define("guarded", "iscsi", port, f"<device path='{IQN}'/><auth type='chap' username='lodge'>"
                     "<secret usage='unit'/></auth>")
-        self.virsh("pool-start", "units")
+        self.virsh("pool-start", "guarded")
         key = f"<encryption format='luks'><secret type='passphrase' uuid='{uuid}'/></encryption>"
         login = "<auth username='lodge'><secret type='iscsi' usage='unit'/></auth>"
         disks = (("vda", "file", "raw", f"<source file='{self.dir}/one'>{key}</source>"),
                  ("vdb", "volume", "qcow2", f"<source pool='safe' volume='two'/>{key}"),
-                 ("vdc", "volume", "raw", "<source pool='units' volume='unit:0:0:1'/>"),
+                 ("vdc", "volume", "raw", "<source pool='guarded' volume='unit:0:0:1'/>"),
                  ("vdd", "network", "raw", f"<source protocol='iscsi' name='{IQN}/1'><host name='127.0.0.1' "
                                            f"port='{port}'/>{login}</source>"))
         devices = "".join(f"<disk type='{kind}'><driver name='qemu' type='{form}'/>{source}"
@@ -254,9 +254,9 @@ class Remote(manage.Case):
         self.virsh("detach-disk", "reader", "vde")
         manage.until(lambda: "vde" not in self.virsh("domblklist", "reader"), "vde is gone")
         self.virsh("destroy", "reader")
-        self.virsh("pool-destroy", "units")
+        self.virsh("pool-destroy", "guarded")
         self.assertIn("is not active", self.virsh("start", "reader", fails=True))
-        self.virsh("pool-start", "units")
+        self.virsh("pool-start", "guarded")
         self.virsh("start", "reader")
 
     def test_nbd(self):
