@@ -1054,16 +1054,48 @@ static bool add_device(GPtrArray *out, const struct launch *l, struct machine *m
     return t != &sound_table || add_codecs(out, item, error);
 }
 
+/* By index: a bridge's own bus has a lower one than the bus behind it. */
+static int by_index(const void *a, const void *b)
+{
+    const struct domain_controller *const *x = a, *const *y = b;
+    return ((*x)->index > (*y)->index) - ((*x)->index < (*y)->index);
+}
+
+/* Before all other devices what they hang on: first buses, then other controllers. */
+static bool add_controllers(GPtrArray *out, const struct launch *l, struct machine *m,
+                            GError **error)
+{
+    g_autoptr(GPtrArray) buses = g_ptr_array_new();
+    const GPtrArray *all = m->def->controllers;
+    for (unsigned i = 0; i < xml_count(all); i++) {
+        if (((struct domain_controller *)all->pdata[i])->type == CONTROLLER_PCI) {
+            g_ptr_array_add(buses, all->pdata[i]);
+        }
+    }
+    g_ptr_array_sort(buses, by_index);
+    for (unsigned i = 0; i < buses->len; i++) {
+        if (!add_device(out, l, m, &controller_table, buses->pdata[i], error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(all); i++) {
+        if (((struct domain_controller *)all->pdata[i])->type != CONTROLLER_PCI &&
+            !add_device(out, l, m, &controller_table, all->pdata[i], error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool add_devices(GPtrArray *out, const struct launch *l, struct machine *m, GError **error)
 {
-    /* Controllers before what hangs on them. */
-    for (unsigned round = 0; round < 2; round++) {
-        for (unsigned i = 0; i < device_list_count; i++) {
-            const struct device_list *list = &device_lists[i];
-            void **at = (void **)domain_device_array(m->def, list);
-            if ((list->table == &controller_table) != (round == 0) || !*at) {
-                continue;
-            }
+    if (!add_controllers(out, l, m, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < device_list_count; i++) {
+        const struct device_list *list = &device_lists[i];
+        void **at = (void **)domain_device_array(m->def, list);
+        if (list->table != &controller_table && *at) {
             GPtrArray *items = list->single ? NULL : *at;
             for (unsigned k = 0; k < (items ? items->len : 1); k++) {
                 if (!add_device(out, l, m, list->table, items ? items->pdata[k] : *at, error)) {
