@@ -78,7 +78,8 @@ static bool on_machine(struct vm_options *o, const char *arg, GError **error)
 static bool on_accel(struct vm_options *o, const char *arg, GError **error)
 {
     if (is_help(arg)) {
-        GString *text = g_string_new("Accelerators (CPU engines); they can be joined, as in kvm:bt:\n");
+        GString *text =
+            g_string_new("Accelerators (CPU engines); they can be joined, as in kvm:bt:\n");
         for (unsigned i = 0; i < n_cpu_engines; i++) {
             g_string_append_printf(text, "%-8s %s\n", cpu_engines[i]->name, cpu_engines[i]->about);
         }
@@ -139,11 +140,12 @@ static bool on_m(struct vm_options *o, const char *arg, GError **error)
               keyval_size(kv, "maxmem", 1 << 20, &most, error) &&
               keyval_u64(kv, "slots", 256, &slots, error) && keyval_done(kv, error);
     if (ok && (slots || most > size)) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "memory hot-plug (slots=, maxmem=) is not supported");
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "memory hot-plug (slots=, maxmem=) is not supported");
         ok = false;
     } else if (ok && (size == 0 || (most && most < size))) {
-        g_set_error(error, LODGE_ERROR, EINVAL, size ? "maxmem is less than the size"
-                                                     : "a machine needs memory");
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    size ? "maxmem is less than the size" : "a machine needs memory");
         ok = false;
     }
     if (!ok) {
@@ -170,7 +172,6 @@ static bool boot_letters(const char *letters, GError **error)
 static bool on_boot(struct vm_options *o, const char *arg, GError **error)
 {
     struct machine_config *m = &o->machine;
-    bool strict = false;
     g_autoptr(KeyVal) kv = keyval_parse(arg, "order", error);
     if (!kv) {
         return false;
@@ -178,7 +179,7 @@ static bool on_boot(struct vm_options *o, const char *arg, GError **error)
     const char *order = keyval_get(kv, "order"), *once = keyval_get(kv, "once");
     if ((order && !boot_letters(order, error)) || (once && !boot_letters(once, error)) ||
         !keyval_bool(kv, "menu", &m->boot_menu, error) ||
-        !keyval_bool(kv, "strict", &strict, error) ||
+        !keyval_bool(kv, "strict", &m->boot_strict, error) ||
         !keyval_unsigned(kv, "splash-time", 65535, &m->boot_splash_ms, error) ||
         !keyval_done(kv, error)) {
         g_prefix_error(error, "-boot %s: ", arg);
@@ -473,8 +474,8 @@ static bool on_help(struct vm_options *o, const char *arg, GError **error)
 static bool on_version(struct vm_options *o, const char *arg, GError **error)
 {
     (void)arg, (void)error;
-    o->answer = g_strdup_printf("lodge-vm version %s (command line and QMP of QEMU 7.2)\n",
-                                vm_version);
+    o->answer =
+        g_strdup_printf("lodge-vm version %s (command line and QMP of QEMU 7.2)\n", vm_version);
     return true;
 }
 
@@ -491,20 +492,23 @@ enum option_kind {
 
 struct option_row {
     const char *name;
-    const char *arg;  /* what follows, for -help; NULL: nothing does */
+    const char *arg; /* what follows, for -help; NULL: nothing does */
     enum option_kind kind;
     bool (*call)(struct vm_options *o, const char *arg, GError **error);
     uint32_t slot;
     const char *help; /* NULL: another name of the row above */
 };
 
-#define CALL(fn) OPT_CALL, fn, 0
+#define CALL(fn)    OPT_CALL, fn, 0
 #define FLAG(field) OPT_FLAG, NULL, offsetof(struct vm_options, field)
 #define TEXT(field) OPT_TEXT, NULL, offsetof(struct vm_options, field)
 #define LIST(field) OPT_LIST, NULL, offsetof(struct vm_options, field)
-#define USE OPT_USE, NULL, 0
-#define NO OPT_NO, NULL, 0
-#define SECTION(title) {NULL, NULL, OPT_NO, NULL, 0, title}
+#define USE         OPT_USE, NULL, 0
+#define NO          OPT_NO, NULL, 0
+#define SECTION(title)                                                                             \
+    {                                                                                              \
+        NULL, NULL, OPT_NO, NULL, 0, title                                                         \
+    }
 
 static const struct option_row rows[] = {
 #include "vmm/options.def"

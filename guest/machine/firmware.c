@@ -224,6 +224,9 @@ static bool add_boot_order(struct machine *m, struct device *fw, GError **error)
             g_string_append_printf(text, "%s\n", path->str);
         }
     }
+    if (text->len && m->config.boot_strict) {
+        g_string_append(text, "HALT");
+    }
     return !text->len || fw_cfg_add_file(fw, "bootorder", text->str, text->len + 1, error);
 }
 

@@ -23,7 +23,7 @@ struct machine_config {
     struct image *pflash[2];  /* -pflash / if=pflash */
     const char *kernel, *initrd, *append, *dtb;
     const char *boot_order, *boot_once; /* letters: a c d n */
-    bool boot_menu;
+    bool boot_menu, boot_strict; /* strict: from nothing but what has a boot index */
     unsigned boot_splash_ms;
     bool graphic;             /* somebody may look at the screen */
     const char *rtc_base;

@@ -204,6 +204,11 @@ def boot_order():
         m.see("Select boot device", "1. ", "2. ")
         m.press("2")
         m.see("Memtest86+ v6.10")
+    # Nothing but what has a boot index, and that disk is no system.
+    with Screen(["-m", "64", "-boot", "strict=on", "-cdrom", "/usr/lib/memtest86+/memtest86+x64.iso",
+                 "-drive", "if=none,id=d,format=raw,read-only=on,file=" + __file__,
+                 "-device", "virtio-blk-pci,drive=d,bootindex=1"]) as m:
+        m.see("No bootable device")
 
 
 # ---- Debian's kernel and the devices it knows ----
