@@ -174,6 +174,7 @@ static bool flush(struct client *c)
                 return errno == EAGAIN || errno == EINTR;
             }
             p->sent += (size_t)n;
+            c->stalled = 0;
         }
         while (p->fds_sent < p->nfds) {
             if (!send_fd(c->watch.fd, p->fds[p->fds_sent])) {
@@ -524,10 +525,10 @@ static const char *keep_alive(struct client *c)
     return NULL;
 }
 
-/* Somebody who stops half-way holds memory and a place. */
+/* Somebody who stops half-way, sending or fetching, holds memory and a place. */
 static const char *stalled(struct client *c)
 {
-    bool half_way = !c->authenticated || (c->in->len && may_go_on(c));
+    bool half_way = !c->authenticated || c->out || (c->in->len && may_go_on(c));
     c->stalled = half_way ? c->stalled + 1 : 0;
     return c->stalled > setting_number("keepalive", "stall") ? "it stopped half-way" : NULL;
 }

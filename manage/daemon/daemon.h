@@ -19,6 +19,9 @@ bool daemon_lock_held(void); /* by this thread; for assertions */
  * g_get_monotonic_time(): then false.  Who waits looks again at what it waits for. */
 bool daemon_wait(gint64 end);
 void daemon_wake(void);
+/* How long a wait for somebody else takes that should take @seconds: less with LODGED_PATIENCE in
+ * the environment, so that tests of time-outs need not last. */
+unsigned daemon_patience(unsigned seconds);
 
 /*
  * DAEMON_RUN is gone after a restart of the host, DAEMON_ETC holds definitions, DAEMON_VAR what

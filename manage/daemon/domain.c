@@ -162,7 +162,7 @@ bool domain_check_active(const Domain *d, GError **error)
 
 bool domain_job_begin(Domain *d, GError **error)
 {
-    int64_t until = g_get_monotonic_time() + JOB_SECONDS * G_USEC_PER_SEC;
+    int64_t until = g_get_monotonic_time() + daemon_patience(JOB_SECONDS) * G_USEC_PER_SEC;
     while (d->job) {
         if (!daemon_wait(until)) {
             libvirt_error(error, ERR_OPERATION_TIMEOUT,

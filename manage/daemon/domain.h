@@ -82,6 +82,7 @@ struct domain {
     bool gone;          /* no longer in the lists */
     bool job;           /* somebody changes it */
     bool writing;       /* its file is being replaced */
+    bool returning;     /* files that its machine had become ours again */
     uint16_t vcpus;     /* of the definition, for those that are off */
     int64_t memory, max_memory;
     int64_t booted;          /* wall clock, s */

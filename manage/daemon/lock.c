@@ -2,6 +2,7 @@
 #include "manage/daemon/daemon.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 
 /* The daemon lock, and the threads that verbs wait on. */
 
@@ -40,6 +41,12 @@ bool daemon_wait(gint64 end)
 void daemon_wake(void)
 {
     pthread_cond_broadcast(&changed);
+}
+
+unsigned daemon_patience(unsigned seconds)
+{
+    const char *text = g_getenv("LODGED_PATIENCE");
+    return text ? MIN(seconds, (unsigned)MAX(1, atoi(text))) : seconds;
 }
 
 /* As many calls may wait for sick machines before others wait for a thread. */

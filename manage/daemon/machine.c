@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/tune.h"
 
 #include <fcntl.h>
@@ -189,16 +190,39 @@ static const struct {
     [SHUTOFF_FROM_SNAPSHOT] = {SHUTOFF_FROM_SNAPSHOT, 6},
 };
 
-/* Files that came while it ran were given to its user; see lend(). */
-static void take_back(const struct machine *m)
+/* Files that came while it ran were given to its user; see lend().  Their server may be dead: on a
+ * thread that nobody waits for but the next start. */
+static gpointer take_back(gpointer machine)
 {
+    struct machine *m = machine;
     struct stat st;
-    for (unsigned i = 0; m->uid != getuid() && i < xml_count(m->def->disks); i++) {
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
         const char *path = disk_path(m->def->disks->pdata[i]);
         if (path && stat(path, &st) == 0 && st.st_uid == m->uid && chown(path, 0, 0) != 0) {
             daemon_log("%s: %s", path, g_strerror(errno));
         }
     }
+    daemon_lock();
+    m->domain->returning = false;
+    machine_unref(m);
+    daemon_wake();
+    daemon_unlock();
+    return NULL;
+}
+
+static void begin_take_back(struct machine *m)
+{
+    if (m->uid == getuid() || !xml_count(m->def->disks)) {
+        return;
+    }
+    GThread *thread = g_thread_try_new("files", take_back, machine_ref(m), NULL);
+    if (!thread) {
+        daemon_log("%s: no thread to take its files back", m->domain->name);
+        machine_unref(m);
+        return;
+    }
+    m->domain->returning = true;
+    g_thread_unref(thread);
 }
 
 /* Its process is gone; lock held. */
@@ -220,7 +244,7 @@ static void ended(struct machine *m)
     }
     qmp_close(g_steal_pointer(&m->qmp));
     machine_net_close(m->def);
-    take_back(m);
+    begin_take_back(m);
     remove_folder(m->folder);
     cgroup_remove(g_steal_pointer(&m->group));
     d->machine = NULL;
@@ -568,6 +592,39 @@ static void started(struct machine *m, const struct machine_start *how)
     }
 }
 
+/* The files that @def names, of which a server may be dead; the list ends with NULL. */
+static GPtrArray *files_of(const DomainDef *def)
+{
+    GPtrArray *files = g_ptr_array_new();
+    const char *own[] = {def->loader, def->nvram, def->nvram_template, def->kernel, def->initrd};
+    for (unsigned i = 0; i < G_N_ELEMENTS(own); i++) {
+        if (own[i]) {
+            g_ptr_array_add(files, (char *)own[i]);
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const char *path = disk_path(def->disks->pdata[i]);
+        if (path) {
+            g_ptr_array_add(files, (char *)path);
+        }
+    }
+    g_ptr_array_add(files, NULL);
+    return files;
+}
+
+static bool files_ready(Domain *d, const DomainDef *def, GError **error)
+{
+    int64_t until = g_get_monotonic_time() + daemon_patience(FILES_SECONDS) * G_USEC_PER_SEC;
+    while (d->returning) {
+        if (!daemon_wait(until)) {
+            libvirt_error(error, ERR_OPERATION_TIMEOUT, "disks of '%s' do not answer", d->name);
+            return false;
+        }
+    }
+    g_autoptr(GPtrArray) files = files_of(def);
+    return files_answer((const char *const *)files->pdata, NULL, FILES_SECONDS, error);
+}
+
 bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *how, GError **error)
 {
     goffset log_at = 0;
@@ -576,7 +633,11 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         libvirt_error(error, ERR_OPERATION_INVALID, "domain is already running");
         return false;
     }
-    g_autoptr(Machine) m = machine_new(d, def, error);
+    if (!files_ready(d, def, error)) {
+        domain_settle(d);
+        return false;
+    }
+    g_autoptr(Machine) m = d->gone ? NULL : machine_new(d, def, error);
     if (!m) {
         return false;
     }

@@ -183,7 +183,9 @@ json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms
         libvirt_error(error, ERR_OPERATION_FAILED, "domain is no longer running");
         return NULL;
     }
-    int64_t id = ++q->last_id, until = g_get_monotonic_time() + timeout_ms * INT64_C(1000);
+    int64_t id = ++q->last_id,
+            wait_ms = MIN(timeout_ms, daemon_patience(INT_MAX / 1000) * INT64_C(1000));
+    int64_t until = g_get_monotonic_time() + wait_ms * 1000;
     g_autoptr(json_t) message = json_pack("{s:s, s:I}", "execute", command, "id", (json_int_t)id);
     if (args) {
         json_object_set(message, "arguments", args);

@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/util.h"
+#include "manage/daemon/files.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -50,7 +51,11 @@ static bool write_head(int fd, const char *xml, bool running)
 int saved_open(const char *path, char **xml, bool *running, GError **error)
 {
     uint8_t head[HEAD];
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+    if (!file_answers(path, &st, error)) {
+        return -1;
+    }
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be a pipe */
     if (fd < 0) {
         libvirt_error(error, ERR_OPERATION_FAILED, "failed to open '%s': %s", path,
                       g_strerror(errno));
@@ -168,7 +173,11 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
     bool ran = d->state == STATE_RUNNING;
     g_autofree char *own = domain_def_format(m->def, XML_MODE_SECRET);
     g_autofree char *temporary = g_strdup_printf("%s.new", path);
-    autofd int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (!file_answers(temporary, NULL, error) || m->ended) {
+        return false;
+    }
+    autofd int fd =
+        open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
     if (fd < 0) {
         libvirt_error(error, ERR_OPERATION_FAILED, "failed to create '%s': %s", path,
                       g_strerror(errno));

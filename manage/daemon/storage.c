@@ -3,13 +3,13 @@
 /* storage: the list of pools, what lasts of them, and who may change them. */
 #include "manage/daemon/storage.h"
 
+#include "manage/daemon/files.h"
 #include "manage/daemon/verb.h"
 
 #include <string.h>
 #include <unistd.h>
 
 GPtrArray *pools;
-static gint64 patience = STORAGE_PATIENCE;
 
 /* ---- kinds ---- */
 
@@ -447,7 +447,7 @@ static void job_run(void *data)
 static bool job_wait(struct job **job, GError **error)
 {
     struct job *j = *job;
-    gint64 end = g_get_monotonic_time() + patience * G_USEC_PER_SEC;
+    gint64 end = g_get_monotonic_time() + daemon_patience(FILES_SECONDS) * G_USEC_PER_SEC;
     daemon_worker(job_run, j);
     while (!j->done && daemon_wait(end)) {
     }
@@ -708,9 +708,6 @@ static bool start(GError **error)
     enum { START_WAIT = 3 * G_USEC_PER_SEC };
     (void)error;
     pools = g_ptr_array_new();
-    if (g_getenv("LODGE_STORAGE_PATIENCE")) {
-        patience = MAX(1, g_ascii_strtoll(g_getenv("LODGE_STORAGE_PATIENCE"), NULL, 10));
-    }
     each_file(DAEMON_ETC, load_defined);
     each_file(DAEMON_RUN, load_running);
     for (unsigned i = 0; i < pools->len; i++) {

@@ -30,9 +30,8 @@ struct pool {
 };
 
 enum { POOL_DEFINED, POOL_UNDEFINED, POOL_STARTED, POOL_STOPPED, POOL_CREATED, POOL_DELETED };
-/* Seconds until a second change gives up; until a look at a pool that does not answer does, which
- * LODGE_STORAGE_PATIENCE in the environment replaces. */
-enum { STORAGE_WAIT = 30, STORAGE_PATIENCE = 30 };
+/* Seconds until a second change gives up.  A look at a pool does after FILES_SECONDS. */
+enum { STORAGE_WAIT = 30 };
 
 extern GPtrArray *pools; /* struct pool, by name */
 extern const struct daemon_room room_storage;

@@ -298,7 +298,7 @@ class Pools(manage.Case):
         # A file system of which nobody answers for anything.
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
         libc = ctypes.CDLL(None, use_errno=True)
-        daemon = manage.Daemon(env={"LODGE_STORAGE_PATIENCE": "2"})
+        daemon = manage.Daemon(env={"LODGED_PATIENCE": "2"})
         self.addCleanup(daemon.close)
         daemon.virsh("pool-create-as", "dead", "dir", "--target", target)
         options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines: what they are called, what they are, their lives. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
 #include <string.h>
@@ -418,7 +419,11 @@ static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
                       "cannot delete inactive domain with %u snapshots", d->snapshots);
         return false;
     }
-    bool nvram = def->nvram && g_file_test(def->nvram, G_FILE_TEST_EXISTS);
+    struct stat st = {0};
+    if (def->nvram && !file_answers(def->nvram, &st, error)) {
+        return false;
+    }
+    bool nvram = st.st_mode;
     if (nvram && !domain_active(d) && !(flags & (UNDEFINE_NVRAM | UNDEFINE_KEEP_NVRAM))) {
         libvirt_error(error, ERR_OPERATION_INVALID, "cannot undefine domain with nvram");
         return false;

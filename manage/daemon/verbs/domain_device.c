@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Devices that come, change and go, in the definition and in the running machine. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
 #include <string.h>
@@ -145,6 +146,9 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
     }
     if (!disk_has_medium(disk)) {
         return true;
+    }
+    if (disk_path(disk) && !file_answers(disk_path(disk), NULL, error)) {
+        return false;
     }
     disk->source->index = ++m->next_node;
     lend(m, disk);
@@ -397,6 +401,9 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
     if (disk->device == DISK_DEVICE_DISK) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "disk device '%s' does not have removable media", disk->target);
+        return false;
+    }
+    if (to && !file_answers(to, NULL, error)) {
         return false;
     }
     if (to) {

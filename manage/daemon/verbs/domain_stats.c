@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Figures of machines: disks, interfaces, memory, processors, all of them at once. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
 
@@ -193,10 +194,10 @@ bool verb_domain_get_block_info(struct call *call, const rpc_domain_text_flags *
     struct domain_disk *disk = def ? need_disk(def, args->text, error) : NULL;
     const char *path = disk ? disk_path(disk) : NULL;
     struct stat st;
-    if (!disk) {
+    if (!disk || (path && !file_answers(path, &st, error))) {
         return false;
     }
-    if (!path || stat(path, &st) != 0) {
+    if (!path || !st.st_mode) {
         libvirt_error(error, ERR_OPERATION_FAILED, "disk '%s' does not currently have a source",
                       args->text);
         return false;
@@ -232,7 +233,7 @@ enum {
     STATS_BLOCK = 32,
 };
 enum { STATS_NOWAIT = 1 << 29 };
-enum { STATS_TIMEOUT_MS = 2000 }; /* a machine that hangs gives what is known without it */
+enum { STATS_SECONDS = 2 }; /* a machine that hangs gives what is known without it */
 
 static void put_interfaces(Params *p, const struct machine *m)
 {
@@ -257,7 +258,29 @@ static void put_interfaces(Params *p, const struct machine *m)
     }
 }
 
-static void put_blocks(Params *p, const DomainDef *def, const json_t *all)
+/* What is known of the files of disks, by path; none if one does not answer.  Gives up the lock. */
+static GHashTable *look_at_files(const DomainDef *def)
+{
+    GHashTable *files = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, g_free);
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const char *path = disk_path(def->disks->pdata[i]);
+        if (path) {
+            g_ptr_array_add(paths, g_strdup(path));
+        }
+    }
+    g_ptr_array_add(paths, NULL);
+    g_autofree struct stat *found = g_new(struct stat, paths->len);
+    if (files_answer((const char *const *)paths->pdata, found, STATS_SECONDS, NULL)) {
+        for (unsigned i = 0; i + 1 < paths->len; i++) {
+            g_hash_table_insert(files, g_strdup(paths->pdata[i]),
+                                g_memdup2(&found[i], sizeof(found[i])));
+        }
+    }
+    return files;
+}
+
+static void put_blocks(Params *p, const DomainDef *def, const json_t *all, GHashTable *files)
 {
     static const struct {
         const char *name, *qmp;
@@ -270,7 +293,6 @@ static void put_blocks(Params *p, const DomainDef *def, const json_t *all)
     for (unsigned i = 0; i < xml_count(def->disks); i++) {
         const struct domain_disk *disk = def->disks->pdata[i];
         const json_t *s = all && disk->alias ? entry_of(all, disk) : NULL;
-        struct stat st;
         g_snprintf(name, sizeof(name), "block.%u.name", i);
         params_text(p, name, disk->target);
         if (disk_path(disk)) {
@@ -281,16 +303,18 @@ static void put_blocks(Params *p, const DomainDef *def, const json_t *all)
             g_snprintf(name, sizeof(name), "block.%u.%s", i, fields[k].name);
             params_ullong(p, name, (uint64_t)number(s, fields[k].qmp));
         }
-        if (disk_path(disk) && stat(disk_path(disk), &st) == 0) {
+        const struct stat *st =
+            files && disk_path(disk) ? g_hash_table_lookup(files, disk_path(disk)) : NULL;
+        if (st && st->st_mode) {
             g_snprintf(name, sizeof(name), "block.%u.allocation", i);
-            params_ullong(p, name, (uint64_t)st.st_blocks * 512);
+            params_ullong(p, name, (uint64_t)st->st_blocks * 512);
             g_snprintf(name, sizeof(name), "block.%u.physical", i);
-            params_ullong(p, name, (uint64_t)st.st_size);
+            params_ullong(p, name, (uint64_t)st->st_size);
         }
     }
 }
 
-static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks)
+static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks, GHashTable *files)
 {
     const struct machine *m = domain_active(d) ? d->machine : NULL;
     if (what & STATS_STATE) {
@@ -318,7 +342,7 @@ static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks)
         put_interfaces(p, m);
     }
     if ((what & STATS_BLOCK) && m) {
-        put_blocks(p, m->def, blocks);
+        put_blocks(p, m->def, blocks, files);
     }
 }
 
@@ -357,13 +381,15 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
     for (unsigned i = 0; i < domains->len; i++) {
         Domain *d = domains->pdata[i];
         g_autoptr(json_t) blocks = NULL;
+        g_autoptr(GHashTable) files = NULL;
         if ((what & STATS_BLOCK) && domain_active(d) && d->machine->def->disks &&
             !(d->job && (args->flags & STATS_NOWAIT))) {
             g_autoptr(Machine) m = machine_ref(d->machine);
-            blocks = qmp_run(m->qmp, "query-blockstats", NULL, STATS_TIMEOUT_MS, NULL);
+            blocks = qmp_run(m->qmp, "query-blockstats", NULL, STATS_SECONDS * 1000, NULL);
+            files = look_at_files(m->def);
         }
         Params *p = params_new();
-        put_all(p, d, what, blocks);
+        put_all(p, d, what, blocks, files);
         rpc_domain_stats one = {.dom = domain_rpc(d), .params.params_len = p->len};
         one.params.params_val = (rpc_param *)(void *)g_array_free(p, FALSE);
         g_array_append_val(out, one);

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <sys/stat.h>
+
+/*
+ * Files that clients and definitions name may lie on a server that is dead: whoever touches one
+ * then sleeps, with all that he holds.
+ */
+
+/*
+ * Whether all of @paths (NULL last) answer, be they there or not; daemon lock held, given up
+ * meanwhile.  Each is looked at on another thread, for @seconds at most; one that did not answer is
+ * not asked again until it has.  What is known of each goes to @found (NULL: nowhere), all zero for
+ * what is not there.  False with ERR_OPERATION_TIMEOUT.
+ */
+bool files_answer(const char *const *paths, struct stat *found, unsigned seconds, GError **error);
+/* The same for one. */
+enum { FILES_SECONDS = 30 };
+bool file_answers(const char *path, struct stat *found, GError **error);

@@ -1,0 +1,202 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What hangs delays nobody but who asked for it, and that one until a time-out: a stopped machine,
+files of a dead server, a client that stops in the middle."""
+import contextlib
+import ctypes
+import os
+import pathlib
+import signal
+import struct
+import threading
+import unittest
+
+import libvirt
+
+import manage
+
+TIMED_OUT = libvirt.VIR_ERR_OPERATION_TIMEOUT
+AT_LEAST = 10  # answers to others while one waits some seconds: even a very busy host gives more
+MACHINE = """<domain type='qemu'><name>{0}</name><memory unit='MiB'>32</memory>
+<os><type machine='pc'>hvm</type></os><devices>{1}</devices></domain>"""
+
+
+def disk(path):
+    return f"<disk type='file'><source file='{path}'/><target dev='vda' bus='virtio'/></disk>"
+
+
+class Call(threading.Thread):
+    """One call on a thread of its own; .code is libvirt's error number, 0 if it went well."""
+
+    def __init__(self, call, *args):
+        super().__init__()
+        self.what, self.args, self.code, self.error = call, args, None, None
+        self.start()
+
+    def run(self):
+        try:
+            self.what(*self.args)
+            self.code = 0
+        except libvirt.libvirtError as e:
+            self.code, self.error = e.get_error_code(), str(e)
+
+
+class Sick(unittest.TestCase):
+    def begin(self, *options, **env):
+        self.daemon = manage.Daemon(*options, env=env)
+        self.addCleanup(self.daemon.close)
+
+    def connect(self):
+        conn = self.daemon.connect()
+        self.addCleanup(conn.close)
+        return conn
+
+    def others_meanwhile(self, call, *names):
+        """How many calls of another client are answered before @call comes back."""
+        conn, answers = self.connect(), 0
+        while call.is_alive():
+            conn.getHostname()
+            for dom in conn.listAllDomains():
+                dom.state()
+                dom.info()
+                answers += 3
+            conn.defineXML(MACHINE.format("other", "")).undefine()
+            conn.listAllStoragePools()
+            answers += 4
+        call.join()
+        return answers
+
+    def times_out(self, call, *args):
+        waiting = Call(call, *args)
+        answers = self.others_meanwhile(waiting)
+        self.assertEqual(waiting.code, TIMED_OUT, waiting.error)
+        self.assertGreater(answers, AT_LEAST)
+
+
+class Machines(Sick):
+    def test_stopped(self):
+        self.begin()
+        conn = self.connect()
+        conn.createXML(MACHINE.format("hangs", "")).name()
+        pid, = self.daemon.machines()
+        os.kill(pid, signal.SIGSTOP)
+        # Another lodged finds it and starts all the same.
+        self.daemon.stop()
+        self.daemon.env = {"LODGED_PATIENCE": "2"}
+        self.daemon.start()
+        conn = self.connect()
+        hangs = conn.lookupByName("hangs")
+        self.times_out(hangs.suspend)
+        self.times_out(hangs.screenshot, conn.newStream(), 0)
+        self.assertEqual(hangs.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        self.assertEqual(hangs.info()[1], 32 << 10)
+        conn.getAllDomainStats()  # what is known without it
+        hangs.destroy()
+        self.assertEqual(self.daemon.machines(), [])
+
+
+class Files(Sick):
+    def setUp(self):
+        self.begin(LODGED_PATIENCE="2")
+        self.folder = f"{self.daemon.root}/dead"
+        os.mkdir(self.folder)
+        # A file system of which nobody answers for anything.
+        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+        libc = ctypes.CDLL(None, use_errno=True)
+        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+        if libc.mount(b"dead", self.folder.encode(), b"fuse", 0, options.encode()) != 0:
+            os.close(fuse)
+            self.skipTest(f"no fuse: {os.strerror(ctypes.get_errno())}")
+        self.server = contextlib.ExitStack()  # its end wakes whoever sleeps there
+        self.server.callback(libc.umount2, self.folder.encode(), 2)
+        self.server.callback(os.close, fuse)
+        self.addCleanup(self.server.close)
+
+    def code(self, call, *args):
+        with self.assertRaises(libvirt.libvirtError) as caught:
+            call(*args)
+        return caught.exception.get_error_code()
+
+    def test_disk_on_a_dead_server(self):
+        conn = self.connect()
+        dom = conn.defineXML(MACHINE.format("sick", disk(f"{self.folder}/disk")))
+        self.times_out(dom.create)
+        self.assertEqual(self.code(dom.create), TIMED_OUT)  # at once: it is known to be dead
+        self.assertEqual(self.code(dom.blockInfo, "vda"), TIMED_OUT)
+        self.assertIn("/dead/disk", dom.XMLDesc())
+        self.server.close()
+        manage.until(lambda: self.code(dom.create) == libvirt.VIR_ERR_SYSTEM_ERROR,
+                     "it answers, and has no such file")
+        dom.undefine()
+
+    def test_states_and_devices_on_a_dead_server(self):
+        conn = self.connect()
+        self.times_out(conn.restore, f"{self.folder}/state")
+        dom = conn.createXML(MACHINE.format("well", ""))
+        self.times_out(dom.save, f"{self.folder}/state")
+        self.times_out(dom.attachDevice, disk(f"{self.folder}/disk"))
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        dom.destroy()
+
+    def test_a_pipe_is_no_state(self):
+        pipe = f"{self.daemon.root}/pipe"
+        os.mkfifo(pipe)
+        self.assertEqual(self.code(self.connect().restore, pipe), libvirt.VIR_ERR_OPERATION_FAILED)
+
+
+class Clients(Sick):
+    def setUp(self):
+        self.begin("-o", "keepalive.stall=1", "-o", "keepalive.interval=0")
+
+    def dropped(self, count=1):
+        manage.until(lambda: self.daemon.log().count("half-way") >= count, "it is dropped")
+
+    def test_who_does_not_fetch_a_stream(self):
+        conn, folder = self.connect(), f"{self.daemon.root}/pool"
+        os.mkdir(folder)
+        pool = conn.storagePoolCreateXML(
+            f"<pool type='dir'><name>p</name><target><path>{folder}</path></target></pool>")
+        pathlib.Path(folder, "big").write_bytes(bytes(16 << 20))
+        pool.refresh()
+        lazy = self.daemon.connect()
+        stream = lazy.newStream()
+        lazy.storagePoolLookupByName("p").storageVolLookupByName("big").download(stream, 0, 0)
+        waiting = Call(self.dropped)
+        self.others_meanwhile(waiting)
+        self.assertEqual(waiting.code, 0)
+        # The volume is free again.
+        manage.until(lambda: self.daemon.run_virsh("vol-delete", "big", "p").returncode == 0, "it is free")
+
+    def test_who_vanishes_in_a_stream(self):
+        conn, folder = self.connect(), f"{self.daemon.root}/pool2"
+        os.mkdir(folder)
+        pool = conn.storagePoolCreateXML(
+            f"<pool type='dir'><name>p2</name><target><path>{folder}</path></target></pool>")
+        vol = pool.createXML("<volume><name>v</name><capacity unit='MiB'>8</capacity></volume>")
+        child = os.fork()
+        if child == 0:
+            own = self.daemon.connect()
+            stream = own.newStream()
+            own.storagePoolLookupByName("p2").storageVolLookupByName("v").upload(stream, 0, 0)
+            stream.send(bytes(1 << 20))
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.waitpid(child, 0)
+        self.assertEqual(conn.getHostname(), os.uname().nodename)
+        manage.until(lambda: self.daemon.run_virsh("vol-delete", "v", "p2").returncode == 0, "it is free")
+        self.assertTrue(vol)
+
+    def test_who_says_too_much(self):
+        for length in (27, (32 << 20) + 1, 0xffffffff):
+            wire = manage.Wire(self.daemon.socket)
+            wire.socket.sendall(struct.pack(">I", length))
+            wire.socket.sendall(struct.pack(">IIIIII", manage.Wire.REMOTE, 1, 1, 0, 0, 0))
+            try:
+                self.assertIsNone(wire.receive())
+            except ConnectionResetError:
+                pass
+            wire.close()
+        self.assertEqual(self.connect().getHostname(), os.uname().nodename)
+
+
+if __name__ == "__main__":
+    unittest.main()
