@@ -221,6 +221,19 @@ bool image_push(Image *img, struct node *over, GError **error)
     return true;
 }
 
+struct node *image_pop(Image *img)
+{
+    struct node *over = img->top, *below = over->backing;
+    g_autoptr(GError) error = NULL;
+    image_drain(img);
+    over->backing = NULL;
+    if (below->format != &format_overlay && !node_reopen(below, false, &error)) {
+        g_warning("%s stays read-only: %s", node_name(below), error->message);
+    }
+    image_set_top(img, below);
+    return over;
+}
+
 struct node *image_take(Image *img)
 {
     image_drain(img);

@@ -100,6 +100,8 @@ struct node *image_find_node(const char *name, Image **img);
  * on.  What was the top is read-only then.
  */
 bool image_push(Image *img, struct node *over, GError **error);
+/* The other way, for one that has just been put there: the overlay, alone. */
+struct node *image_pop(Image *img);
 /* Takes the whole chain out, which the caller has to close; nothing may be under way. */
 struct node *image_take(Image *img);
 /* Its size as the medium has it now, for the device that hears of it through .changed. */

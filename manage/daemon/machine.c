@@ -6,7 +6,7 @@
  * DAEMON_RUN/qemu/UUID/ holds the sockets of one run and two files: "status" (process, ids,
  * why things are as they are) and "domain.xml", the live definition.
  */
-#include "manage/daemon/machine.h"
+#include "manage/daemon/disks.h"
 
 #include "base/error.h"
 #include "base/util.h"
@@ -122,6 +122,7 @@ void machine_unref(Machine *m)
         close(m->watch.fd);
     }
     qmp_close(m->qmp);
+    g_clear_pointer(&m->block_jobs, g_ptr_array_unref);
     domain_def_free(m->def);
     g_free(m->folder);
     g_free(m->group_name);
@@ -190,18 +191,12 @@ static const struct {
     [SHUTOFF_FROM_SNAPSHOT] = {SHUTOFF_FROM_SNAPSHOT, 6},
 };
 
-/* Files that came while it ran were given to its user; see lend().  Their server may be dead: on a
+/* Files that came while it ran were given to its user; see disk_lend().  Their server may be dead: on a
  * thread that nobody waits for but the next start. */
 static gpointer take_back(gpointer machine)
 {
     struct machine *m = machine;
-    struct stat st;
-    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
-        const char *path = disk_path(m->def->disks->pdata[i]);
-        if (path && stat(path, &st) == 0 && st.st_uid == m->uid && chown(path, 0, 0) != 0) {
-            daemon_log("%s: %s", path, g_strerror(errno));
-        }
-    }
+    disks_return(m);
     daemon_lock();
     m->domain->returning = false;
     machine_unref(m);
@@ -515,7 +510,8 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     m->qmp = m->ended ? NULL : qmp_open(path, &machine_qmp_ops, m, error);
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
-    if (!hello || !learn(m, error) || !set_passwords(m, error) || !tune_vcpus(m, error)) {
+    if (!hello || !learn(m, error) || !disks_learn(m, error) || !set_passwords(m, error) ||
+        !tune_vcpus(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
@@ -787,6 +783,9 @@ static void reconnect(void *data)
     if (!word) {
         daemon_log("%s: its monitor does not answer: %s", d->name,
                    error ? error->message : "it has just ended");
+    }
+    if (word && d->machine == m) {
+        block_jobs_recover(m);
     }
     domain_job_end(d);
     machine_unref(m);

@@ -26,6 +26,7 @@ struct machine {
     int shutoff;      /* enum shutoff_reason; 0: by how it ends */
     int pause_reason; /* why the next STOP comes */
     unsigned next_node;
+    GPtrArray *block_jobs; /* struct block_job; disks.h */
     unsigned uid;
     char *group_name; /* of its control groups */
     struct cgroup *group;
@@ -118,9 +119,13 @@ extern const struct qmp_ops machine_qmp_ops;
 /* verbs/domain_device.c: the guest has let go of a device. */
 void machine_device_gone(struct machine *m, const char *alias);
 
-/* verbs/domain_block.c: block job @id has come to libvirt's @status; tells the clients. */
-enum { BLOCK_JOB_COMPLETED, BLOCK_JOB_FAILED, BLOCK_JOB_CANCELED };
-void machine_block_job(struct machine *m, const char *id, int status);
+/* libvirt's numbers. */
+enum block_job_status {
+    BLOCK_JOB_COMPLETED,
+    BLOCK_JOB_FAILED,
+    BLOCK_JOB_CANCELED,
+    BLOCK_JOB_READY,
+};
 
 /* agent.c */
 enum { AGENT_SECONDS = 10 };
@@ -135,6 +140,9 @@ bool agent_send(struct machine *m, const char *command, json_t *args, GError **e
 enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4 };
 /* Saves @d, whose job the caller has, and ends it.  @running: as it is now if negative. */
 bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error);
+/* The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own. */
+bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
+                         GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
 bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
                          GError **error);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a machine says of its own accord: QMP events become states and libvirt's events. */
-#include "manage/daemon/machine.h"
+#include "manage/daemon/disks.h"
 
 #include <string.h>
 
@@ -232,13 +232,18 @@ static void on_deleted(struct machine *m, const json_t *body)
 
 static void on_job_completed(struct machine *m, const json_t *body)
 {
-    machine_block_job(m, text(body, "device"),
-                      *text(body, "error") ? BLOCK_JOB_FAILED : BLOCK_JOB_COMPLETED);
+    block_job_event(m, text(body, "device"),
+                    *text(body, "error") ? BLOCK_JOB_FAILED : BLOCK_JOB_COMPLETED);
 }
 
 static void on_job_cancelled(struct machine *m, const json_t *body)
 {
-    machine_block_job(m, text(body, "device"), BLOCK_JOB_CANCELED);
+    block_job_event(m, text(body, "device"), BLOCK_JOB_CANCELED);
+}
+
+static void on_job_ready(struct machine *m, const json_t *body)
+{
+    block_job_event(m, text(body, "device"), BLOCK_JOB_READY);
 }
 
 static const struct {
@@ -259,6 +264,7 @@ static const struct {
     {"DEVICE_DELETED", on_deleted},
     {"BLOCK_JOB_COMPLETED", on_job_completed},
     {"BLOCK_JOB_CANCELLED", on_job_cancelled},
+    {"BLOCK_JOB_READY", on_job_ready},
 };
 
 static void handle(void *data, const char *name, const json_t *body)

@@ -164,13 +164,9 @@ static bool pump(struct machine *m, int to, GError **error)
     return migrated(m, error);
 }
 
-bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error)
+bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
+                         GError **error)
 {
-    g_autoptr(Machine) m = machine_of(d, error);
-    if (!m) {
-        return false;
-    }
-    bool ran = d->state == STATE_RUNNING;
     g_autofree char *own = domain_def_format(m->def, XML_MODE_SECRET);
     g_autofree char *temporary = g_strdup_printf("%s.new", path);
     if (!file_answers(temporary, NULL, error) || m->ended) {
@@ -186,16 +182,31 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
     m->job.operation = 5; /* save */
     m->job.type = 2;
     m->job.since = g_get_monotonic_time();
-    bool ok = (!ran || machine_pause(d, PAUSED_SAVE, error)) &&
-              write_head(fd, xml ? xml : own, running < 0 ? ran : running) && pump(m, fd, error) &&
+    g_autoptr(GError) why = NULL;
+    bool ok = write_head(fd, xml ? xml : own, running) && pump(m, fd, &why) &&
               rename(temporary, path) == 0;
     m->job.type = 0;
     if (!ok) {
-        if (error && !*error) {
+        if (why) {
+            g_propagate_error(error, g_steal_pointer(&why));
+        } else {
             libvirt_error(error, ERR_OPERATION_FAILED, "'%s' cannot be written: %s", path,
                           g_strerror(errno));
         }
         unlink(temporary);
+    }
+    return ok;
+}
+
+bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    bool ran = d->state == STATE_RUNNING;
+    if ((ran && !machine_pause(d, PAUSED_SAVE, error)) ||
+        !machine_save_memory(m, path, xml, running < 0 ? ran : running, error)) {
         if (ran && d->machine == m && d->state == STATE_PAUSED) {
             machine_resume(d, RUNNING_SAVE_CANCELED, NULL);
         }

@@ -40,7 +40,7 @@ WORDS(iotune_words, "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "tot
       "size_iops_sec");
 
 static WORDS(address_words, "pci", "drive", "virtio-serial", "usb", "isa", "dimm", "unassigned");
-static WORDS(disk_type_words, "file", "block", "network", "volume");
+WORDS(disk_type_words, "file", "block", "network", "volume");
 static WORDS(transport_words, "tcp", "unix", "tls");
 static WORDS(tray_words, "open", "closed");
 static WORDS(job_words, "copy", "active-commit");
@@ -203,7 +203,7 @@ static const struct xml_row source_rows[] = {
 const struct xml_table disk_source_table = XML_TABLE("source", struct disk_source, source_rows);
 
 #define B struct disk_backing
-static const struct xml_table backing_table;
+
 static const struct xml_row backing_rows[] = {
     XML_ENUM(B, type, "@type", disk_type_words, 0),
     XML_INT(B, index, "@index", XML_LIVE),
@@ -211,19 +211,20 @@ static const struct xml_row backing_rows[] = {
     XML_STRUCT(B, source, "source", &disk_source_table, 0),
     XML_STRUCT(B, backing, "backingStore", &backing_table, 0),
 };
-static const struct xml_table backing_table = XML_TABLE("backingStore", B, backing_rows);
+const struct xml_table backing_table = XML_TABLE("backingStore", B, backing_rows);
 #undef B
 
 #define M struct disk_mirror
 static const struct xml_row mirror_rows[] = {
     XML_ENUM(M, type, "@type", disk_type_words, 0),
     XML_TEXT(M, file, "@file", 0),
+    XML_TEXT(M, file_format, "@format", 0),
     XML_ENUM(M, job, "@job", job_words, 0),
     XML_ENUM(M, ready, "@ready", ready_words, 0),
     XML_TEXT(M, format, "format/@type", 0),
     XML_STRUCT(M, source, "source", &disk_source_table, 0),
 };
-static const struct xml_table mirror_table = XML_TABLE("mirror", M, mirror_rows);
+const struct xml_table mirror_table = XML_TABLE("mirror", M, mirror_rows);
 #undef M
 
 #define T(i, word) XML_INT(struct iotune, v[i], word, 0)

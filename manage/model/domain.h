@@ -71,7 +71,7 @@ struct disk_backing {
 };
 struct disk_mirror {
     int type, job, ready;
-    char *format, *file;
+    char *format, *file, *file_format;
     struct disk_source *source;
 };
 struct domain_disk {
@@ -384,7 +384,7 @@ extern const struct xml_table disk_table, controller_table, interface_table, inp
     graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
     serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,
     panic_table, address_table, graphics_listen_table,
-    char_source_table, disk_source_table;
+    char_source_table, disk_source_table, backing_table, mirror_table;
 
 /* The lists of devices, in the order of the XML, for whoever walks all of them. */
 struct device_list {
@@ -396,7 +396,8 @@ struct device_list {
 extern const struct device_list device_lists[];
 extern const unsigned device_list_count;
 
-extern const char *const disk_bus_words[],
+extern const char *const disk_type_words[],
+    *const disk_bus_words[],
     *const disk_device_words[],
         *const disk_cache_words[],
             *const disk_io_words[],

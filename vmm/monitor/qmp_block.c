@@ -7,6 +7,7 @@
 #include "host/image/options.h"
 #include "host/image/protocol.h"
 #include "vmm/blockdev.h"
+#include "vmm/monitor/qmp_transaction.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -369,36 +370,41 @@ static struct node *make_overlay(Image *img, const char *file, const char *forma
     return over;
 }
 
-static bool snapshot_sync(json_t *args, GError **error)
+void *snapshot_sync_run(json_t *args, GError **error)
 {
     const char *file = qmp_str(args, "snapshot-file"), *format = qmp_str(args, "format");
     const char *mode = qmp_str(args, "mode"), *name = qmp_str(args, "snapshot-node-name");
     Image *img = drive_in(args, error), *other;
     if (!img || !image_top(img)) {
-        return img ? (g_set_error(error, LODGE_ERROR, ENOMEDIUM, "Device '%s' has no medium",
-                                  image_id(img)), false)
-                   : false;
+        if (img) {
+            g_set_error(error, LODGE_ERROR, ENOMEDIUM, "Device '%s' has no medium", image_id(img));
+        }
+        return NULL;
+    }
+    if (!file) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'snapshot-file' is missing");
+        return NULL;
     }
     if (name && image_find_node(name, &other)) {
         g_set_error(error, LODGE_ERROR, EEXIST, "New overlay node-name already in use");
-        return false;
+        return NULL;
     }
     struct node *over = make_overlay(img, file, format ? format : "qcow2", name,
                                      mode && g_str_equal(mode, "existing"), error);
     if (over && !image_push(img, over, error)) {
         chain_close(over);
-        return false;
+        return NULL;
     }
-    return over;
+    return over ? img : NULL;
 }
 
 HANDLER(blockdev_snapshot_sync)
 {
-    snapshot_sync(args, error);
+    snapshot_sync_run(args, error);
     return NULL;
 }
 
-HANDLER(blockdev_snapshot)
+void *snapshot_run(json_t *args, GError **error)
 {
     Image *img = NULL, *over = NULL;
     const char *node = qmp_str(args, "node"), *overlay = qmp_str(args, "overlay");
@@ -411,10 +417,21 @@ HANDLER(blockdev_snapshot)
         return NULL;
     }
     struct node *top = image_take(over);
-    if (image_push(img, top, error)) {
-        image_close(over);
-    } else {
+    bool pushed = image_push(img, top, error);
+    image_close(over);
+    if (!pushed) {
         chain_close(top);
     }
+    return pushed ? img : NULL;
+}
+
+void snapshot_undo(void *drive)
+{
+    chain_close(image_pop(drive));
+}
+
+HANDLER(blockdev_snapshot)
+{
+    snapshot_run(args, error);
     return NULL;
 }

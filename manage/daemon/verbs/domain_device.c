@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Devices that come, change and go, in the definition and in the running machine. */
+#include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
-#include "manage/daemon/machine.h"
 
 #include <string.h>
 
@@ -107,15 +107,6 @@ static void device_event(Domain *d, const char *alias, bool added)
     g_free(message.dom.name);
 }
 
-/* lodge-vm is another user: a file that comes later must be its own for the time. */
-static void lend(const struct machine *m, const struct domain_disk *disk)
-{
-    const char *path = disk_path(disk);
-    if (path && m->uid != getuid() && chown(path, m->uid, m->uid) != 0) {
-        daemon_log("%s: cannot be given to the machine: %s", path, g_strerror(errno));
-    }
-}
-
 static bool give_secret(void *owner, const char *id, GBytes *value, GError **error)
 {
     const struct machine *m = owner;
@@ -151,7 +142,7 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         return false;
     }
     disk->source->index = ++m->next_node;
-    lend(m, disk);
+    disk_lend(m, disk_path(disk));
     if (!disk_secrets(disk, give_secret, m, error)) {
         take_secrets(m, disk);
         return false;
@@ -407,7 +398,7 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
         return false;
     }
     if (to) {
-        lend(m, wanted);
+        disk_lend(m, disk_path(wanted));
     }
     bool ok = to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:b}", "id",
                           disk->alias, "filename", to, "format",

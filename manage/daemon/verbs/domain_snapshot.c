@@ -1,37 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Snapshots inside qcow2 images: of a machine that is off its disks, of a running one its memory
- * too.  What is known of each is a file DAEMON_VAR/qemu/snapshot/MACHINE/NAME.xml.
+ * Snapshots: those inside qcow2 images, of a machine that is off its disks, of a running one its
+ * memory too; and those of new images over the old (snapshot_external.c).  What is known of each
+ * is a file DAEMON_VAR/qemu/snapshot/MACHINE/NAME.xml.
  *
  * Spec: libvirt, "Snapshot XML format".
  */
 #include "manage/daemon/machine.h"
 #include "manage/daemon/run.h"
+#include "manage/daemon/snapshot.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
 
 enum { JOB_MINUTES = 30, IMAGE_SECONDS = 600 };
 
-struct snapshot_disk {
-    char *name;
-    int snapshot;
-};
-struct snapshot {
-    char *name, *description, *parent, *domain;
-    int state, memory;
-    int64_t created, current;
-    GPtrArray *disks;
-};
 static const char *const state_words[] = {NULL,      "running",       "paused",
                                           "shutoff", "disk-snapshot", NULL};
-enum { SNAP_RUNNING = 1, SNAP_PAUSED, SNAP_SHUTOFF };
 static const struct xml_row disk_rows[] = {
     XML_TEXT(struct snapshot_disk, name, "@name", XML_REQUIRED),
     XML_ENUM(struct snapshot_disk, snapshot, "@snapshot", snapshot_words, 0),
+    XML_ENUM(struct snapshot_disk, type, "@type", disk_type_words, 0),
+    XML_TEXT(struct snapshot_disk, format, "driver/@type", 0),
+    XML_STRUCT(struct snapshot_disk, source, "source", &disk_source_table, 0),
 };
-static const struct xml_table snapshot_disk_table =
-    XML_TABLE("disk", struct snapshot_disk, disk_rows);
+const struct xml_table snapshot_disk_table = XML_TABLE("disk", struct snapshot_disk, disk_rows);
 static const struct xml_row rows[] = {
     XML_TEXT(struct snapshot, name, "name", 0),
     XML_TEXT(struct snapshot, description, "description", 0),
@@ -39,6 +32,7 @@ static const struct xml_row rows[] = {
     XML_TEXT(struct snapshot, parent, "parent/name", 0),
     XML_INT(struct snapshot, created, "creationTime", 0),
     XML_ENUM(struct snapshot, memory, "memory/@snapshot", snapshot_words, 0),
+    XML_TEXT(struct snapshot, memory_file, "memory/@file", 0),
     XML_LIST(struct snapshot, disks, "disks/disk", &snapshot_disk_table, 0),
     XML_RAW(struct snapshot, domain, "domain", 0),
     XML_INT(struct snapshot, current, "active", 0),
@@ -163,12 +157,15 @@ static bool make_current(Domain *d, GPtrArray *all, const char *name, GError **e
 /* --- images --- */
 
 /* The disks that a snapshot is of; NULL with an error if one of them cannot hold it. */
-static GPtrArray *disks_of(const DomainDef *def, GError **error)
+static GPtrArray *disks_of(const DomainDef *def, const Snapshot *s, GError **error)
 {
     g_autoptr(GPtrArray) disks = g_ptr_array_new();
     for (unsigned i = 0; i < xml_count(def->disks); i++) {
         struct domain_disk *disk = def->disks->pdata[i];
-        if (disk->readonly || disk->device != DISK_DEVICE_DISK || disk->snapshot == 1) {
+        const struct snapshot_disk *row = snapshot_disk_of(s, disk->target);
+        if (row && row->snapshot
+                ? row->snapshot != LOCATION_INTERNAL
+                : disk->readonly || disk->device != DISK_DEVICE_DISK || disk->snapshot == 1) {
             continue;
         }
         if (strcmp(disk->format, "qcow2") != 0) {
@@ -183,13 +180,14 @@ static GPtrArray *disks_of(const DomainDef *def, GError **error)
 }
 
 /* `lodge-img snapshot OPTION NAME` on every disk of a machine that is off; gives up the lock. */
-static bool on_images(const DomainDef *def, const char *option, const char *name, GError **error)
+static bool on_images(const DomainDef *def, const char *option, const Snapshot *s, GError **error)
 {
-    g_autoptr(GPtrArray) disks = disks_of(def, error);
+    g_autoptr(GPtrArray) disks = disks_of(def, s, error);
     g_autofree char *program = daemon_program("lodge-img");
     bool ok = disks != NULL;
     for (unsigned i = 0; ok && i < disks->len; i++) {
-        const char *argv[] = {program, "snapshot", option, name, disk_path(disks->pdata[i]), NULL};
+        const char *argv[] = {program, "snapshot", option, s->name, disk_path(disks->pdata[i]),
+                              NULL};
         daemon_unlock();
         ok = run_program(argv, NULL, IMAGE_SECONDS, NULL, NULL, error);
         daemon_lock();
@@ -232,9 +230,9 @@ static bool job_over(struct machine *m, const char *id, GError **error)
 }
 
 /* snapshot-save, -load or -delete of a running machine. */
-static bool on_machine(struct machine *m, const char *command, const char *name, GError **error)
+static bool on_machine(struct machine *m, const char *command, const Snapshot *s, GError **error)
 {
-    g_autoptr(GPtrArray) disks = disks_of(m->def, error);
+    g_autoptr(GPtrArray) disks = disks_of(m->def, s, error);
     if (!disks) {
         return false;
     }
@@ -250,7 +248,7 @@ static bool on_machine(struct machine *m, const char *command, const char *name,
     }
     first = json_incref(json_array_get(nodes, 0));
     json_t *args =
-        json_pack("{s:s, s:s, s:o}", "job-id", "snapshot", "tag", name, "devices", nodes);
+        json_pack("{s:s, s:s, s:o}", "job-id", "snapshot", "tag", s->name, "devices", nodes);
     if (strcmp(command, "snapshot-delete") != 0) {
         json_object_set(args, "vmstate", first);
     }
@@ -261,37 +259,18 @@ static bool on_machine(struct machine *m, const char *command, const char *name,
 
 /* --- making --- */
 
-enum {
-    CREATE_REDEFINE = 1,
-    CREATE_CURRENT = 2,
-    CREATE_NO_METADATA = 4,
-    CREATE_HALT = 8,
-    CREATE_DISK_ONLY = 16,
-    CREATE_ATOMIC = 128,
-    CREATE_VALIDATE = 512,
-};
-enum {
-    CREATE_KNOWN = CREATE_HALT | CREATE_ATOMIC | CREATE_VALIDATE | CREATE_REDEFINE | CREATE_CURRENT
-};
-
-static bool check_new(const Snapshot *s, const GPtrArray *all, unsigned flags, GError **error)
+static bool check_new(const Domain *d, const Snapshot *s, const GPtrArray *all, unsigned flags,
+                      GError **error)
 {
-    bool external = s->memory == 3 || (flags & CREATE_DISK_ONLY);
-    for (unsigned i = 0; i < xml_count(s->disks); i++) {
-        external |= ((struct snapshot_disk *)s->disks->pdata[i])->snapshot == 3;
-    }
-    if (external || (flags & ~CREATE_KNOWN)) {
-        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
-                      external ? "external snapshots are not supported"
-                               : "flags 0x%x are not supported",
-                      flags & ~CREATE_KNOWN);
+    if (!d->persistent && (flags & SNAPSHOT_HALT)) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "cannot halt after transient domain snapshot");
         return false;
     }
     if (!*s->name || strchr(s->name, '/') || s->name[0] == '.' || strlen(s->name) > 200) {
         libvirt_error(error, ERR_XML, "invalid snapshot name '%.210s'", s->name);
         return false;
     }
-    if (find(all, s->name) && !(flags & CREATE_REDEFINE)) {
+    if (find(all, s->name) && !(flags & SNAPSHOT_REDEFINE)) {
         libvirt_error(error, ERR_OPERATION_FAILED, "domain snapshot %s already exists", s->name);
         return false;
     }
@@ -309,26 +288,52 @@ static char *inside_domain(const DomainDef *def)
 static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_of(d, true, error);
-    if (!def || (flags & CREATE_REDEFINE)) {
+    bool up = domain_active(d);
+    if (!def || (flags & SNAPSHOT_REDEFINE)) {
         return def != NULL;
     }
-    bool up = domain_active(d);
+    if (!snapshot_align(s, def, up, flags, error)) {
+        return false;
+    }
     s->created = g_get_real_time() / G_USEC_PER_SEC;
-    s->state = !up ? SNAP_SHUTOFF : d->state == STATE_RUNNING ? SNAP_RUNNING : SNAP_PAUSED;
-    s->memory = up ? 2 : 1; /* internal, no */
+    s->state = !up                          ? SNAP_SHUTOFF
+               : flags & SNAPSHOT_DISK_ONLY ? SNAP_DISK
+               : d->state == STATE_RUNNING  ? SNAP_RUNNING
+                                            : SNAP_PAUSED;
     s->domain = inside_domain(def);
+    if (snapshot_is_external(s)) {
+        return snapshot_external(d, s, flags, error);
+    }
     if (!up) {
-        return on_images(def, "-c", s->name, error);
+        return on_images(def, "-c", s, error);
     }
     g_autoptr(Machine) m = machine_of(d, error);
-    return m && on_machine(m, "snapshot-save", s->name, error) &&
-           (!(flags & CREATE_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
+    return m && on_machine(m, "snapshot-save", s, error) &&
+           (!(flags & SNAPSHOT_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
 }
 
 static void give(rpc_snapshot *out, const Domain *d, const char *name)
 {
     out->name = g_strdup(name);
     out->dom = domain_rpc(d);
+}
+
+/* Writes what is known of a new one, below the current one. */
+static bool keep(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, GError **error)
+{
+    const Snapshot *above = find_current(all);
+    bool again = flags & SNAPSHOT_REDEFINE;
+    if (above && !again) {
+        s->parent = g_strdup(above->name);
+    }
+    s->current =
+        !again || (flags & SNAPSHOT_CURRENT) || (above && strcmp(above->name, s->name) == 0);
+    if (s->current && !make_current(d, all, NULL, error)) {
+        return false;
+    }
+    bool ok = store(d, s, error);
+    domain_count_snapshots(d);
+    return ok;
 }
 
 bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_flags *args,
@@ -341,29 +346,15 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
     if (!s) {
         return false;
     }
-    if (!d->persistent) {
-        libvirt_error(error, ERR_OPERATION_INVALID, "cannot halt or snapshot a transient domain");
-        return false;
-    }
     g_autoptr(GPtrArray) all = load_all(d);
     if (!s->name) {
         s->name = g_strdup_printf("%ld", (long)(g_get_real_time() / G_USEC_PER_SEC));
     }
-    if (!check_new(s, all, args->flags, error) || !make(d, s, args->flags, error)) {
+    if (!check_new(d, s, all, args->flags, error) || !make(d, s, args->flags, error)) {
         return false;
     }
-    const Snapshot *above = find_current(all);
-    if (above && !(args->flags & CREATE_REDEFINE)) {
-        s->parent = g_strdup(above->name);
-    }
-    if (!make_current(d, all, NULL, error)) {
-        return false;
-    }
-    s->current = 1;
-    bool ok = store(d, s, error);
-    domain_count_snapshots(d);
     give(&ret->snap, d, s->name);
-    return ok;
+    return (args->flags & SNAPSHOT_NO_METADATA) || keep(d, s, all, args->flags, error);
 }
 
 /* --- going back --- */
@@ -374,6 +365,11 @@ static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **err
     bool run = flags & REVERT_RUNNING  ? true
                : flags & REVERT_PAUSED ? false
                                        : s->state == SNAP_RUNNING;
+    if (snapshot_is_external(s)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "revert to external snapshot not supported yet");
+        return false;
+    }
     g_autoptr(DomainDef) def = domain_config(d, error);
     if (!def) {
         return false;
@@ -386,7 +382,7 @@ static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **err
                                           .incoming_fd = -1,
                                           .event_detail = 3,
                                           .running_reason = RUNNING_FROM_SNAPSHOT};
-        return on_images(def, "-a", s->name, error) &&
+        return on_images(def, "-a", s, error) &&
                (!(flags & 3) || machine_start(d, def, &how, error));
     }
     if (!domain_active(d)) {
@@ -401,7 +397,7 @@ static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **err
         return false;
     }
     g_autoptr(Machine) m = machine_of(d, error);
-    return m && on_machine(m, "snapshot-load", s->name, error) &&
+    return m && on_machine(m, "snapshot-load", s, error) &&
            (!run || machine_resume(d, RUNNING_FROM_SNAPSHOT, error));
 }
 
@@ -424,11 +420,15 @@ enum { DELETE_CHILDREN = 1, DELETE_METADATA = 2, DELETE_CHILDREN_ONLY = 4 };
 
 static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned flags, GError **error)
 {
-    if (!(flags & DELETE_METADATA)) {
+    if (!(flags & DELETE_METADATA) && snapshot_is_external(s)) {
+        if (!snapshot_delete_external(d, s, error)) {
+            return false;
+        }
+    } else if (!(flags & DELETE_METADATA)) {
         g_autoptr(DomainDef) def = domain_def_of(d, true, error);
         g_autoptr(Machine) m = def && domain_active(d) ? machine_of(d, error) : NULL;
-        if (!def || !(m ? on_machine(m, "snapshot-delete", s->name, error)
-                        : on_images(def, "-d", s->name, error))) {
+        if (!def ||
+            !(m ? on_machine(m, "snapshot-delete", s, error) : on_images(def, "-d", s, error))) {
             return false;
         }
     }
@@ -488,7 +488,53 @@ bool verb_domain_snapshot_delete(struct call *call, const rpc_snapshot_flags *ar
 
 /* --- questions --- */
 
-enum { LIST_ROOTS_OR_DESCENDANTS = 1, LIST_METADATA = 2 };
+enum {
+    LIST_ROOTS_OR_DESCENDANTS = 1,
+    LIST_METADATA = 2,
+    LIST_LEAVES = 4,
+    LIST_NO_LEAVES = 8,
+    LIST_NO_METADATA = 16,
+    LIST_INACTIVE = 32,
+    LIST_ACTIVE = 64,
+    LIST_DISK_ONLY = 128,
+    LIST_INTERNAL = 256,
+    LIST_EXTERNAL = 512,
+    LIST_TOPOLOGICAL = 1024,
+};
+
+/* Of each pair or triple of flags those that are given choose; none chooses all. */
+static bool chosen(const GPtrArray *all, const Snapshot *s, unsigned flags)
+{
+    bool leaf = true;
+    for (unsigned i = 0; i < all->len; i++) {
+        leaf &= g_strcmp0(((const Snapshot *)all->pdata[i])->parent, s->name) != 0;
+    }
+    const struct {
+        unsigned group, is;
+    } groups[] = {
+        {LIST_LEAVES | LIST_NO_LEAVES, leaf ? LIST_LEAVES : LIST_NO_LEAVES},
+        {LIST_METADATA | LIST_NO_METADATA, LIST_METADATA},
+        {LIST_INACTIVE | LIST_ACTIVE | LIST_DISK_ONLY, s->state == SNAP_SHUTOFF ? LIST_INACTIVE
+                                                       : s->state == SNAP_DISK  ? LIST_DISK_ONLY
+                                                                                : LIST_ACTIVE},
+        {LIST_INTERNAL | LIST_EXTERNAL, snapshot_is_external(s) ? LIST_EXTERNAL : LIST_INTERNAL},
+    };
+    for (unsigned i = 0; i < G_N_ELEMENTS(groups); i++) {
+        if ((flags & groups[i].group) && !(flags & groups[i].is)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static unsigned depth_of(const GPtrArray *all, const Snapshot *s)
+{
+    unsigned depth = 0;
+    while ((s = find(all, s->parent)) && depth < all->len) {
+        depth++;
+    }
+    return depth;
+}
 
 /* Whether @s is below @top: directly, or however deep with @deep; @top NULL: has no parent. */
 static bool is_below(const GPtrArray *all, const Snapshot *s, const char *top, bool deep)
@@ -511,10 +557,14 @@ static GPtrArray *names_of(const Domain *d, const char *top, unsigned flags)
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(GPtrArray) all = load_all(d);
     bool first = flags & LIST_ROOTS_OR_DESCENDANTS;
-    for (unsigned i = 0; i < all->len; i++) {
-        const Snapshot *s = all->pdata[i];
-        if (top ? is_below(all, s, top, first) : !first || !s->parent) {
-            g_ptr_array_add(names, g_strdup(s->name));
+    unsigned steps = flags & LIST_TOPOLOGICAL ? all->len : 1;
+    for (unsigned k = 0; k < steps; k++) {
+        for (unsigned i = 0; i < all->len; i++) {
+            const Snapshot *s = all->pdata[i];
+            if ((top ? is_below(all, s, top, first) : !first || !s->parent) &&
+                chosen(all, s, flags) && (steps == 1 || depth_of(all, s) == k)) {
+                g_ptr_array_add(names, g_strdup(s->name));
+            }
         }
     }
     return names;

@@ -1,0 +1,394 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Work on the disks of machines through lodged: snapshots in new images, commit, copy and pull while the
+guest writes, and what is left of them when lodged dies in the middle."""
+import json
+import os
+import re
+import socket
+import subprocess
+import threading
+import unittest
+from xml.etree import ElementTree
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, UP, machine
+
+IMG = os.environ["LODGE_IMG"]
+DISK = """<disk type='file'><driver name='qemu' type='{format}'/><source file='{file}'/>
+    <target dev='{target}' bus='virtio'/></disk>"""
+
+
+def img(*args):
+    return subprocess.run([IMG, *args], capture_output=True, text=True, check=True).stdout
+
+
+# One loop for all connections: it also answers the daemon's keepalive.
+libvirt.virEventRegisterDefaultImpl()
+libvirt.virEventAddTimeout(50, lambda *_: None, None)
+
+
+def _loop():
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+threading.Thread(target=_loop, daemon=True).start()
+
+
+class Events:
+    """What the daemon says of block jobs, as (disk, type, status)."""
+
+    def __init__(self, conn):
+        self.seen = []
+        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2,
+                                    lambda _c, _d, disk, kind, status, _o:
+                                    self.seen.append((disk, kind, status)), None)
+
+    def expect(self, *wanted):
+        manage.until(lambda: wanted in self.seen, f"event {wanted}, seen {self.seen}")
+
+
+class Monitor:
+    """A machine's own monitor, for what happens while there is no lodged."""
+
+    def __init__(self, path):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(manage.PATIENCE)
+        self.socket.connect(path)
+        self.file = self.socket.makefile("rb")
+        self.ask("qmp_capabilities")
+
+    def ask(self, command, **args):
+        self.socket.sendall(json.dumps({"execute": command, "arguments": args}).encode() + b"\n")
+        while True:
+            answer = json.loads(self.file.readline())
+            if "error" in answer:
+                raise AssertionError(f"{command}: {answer}")
+            if "return" in answer:
+                return answer["return"]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.file.close()
+        self.socket.close()
+
+
+class Work(manage.Case):
+    """A new machine for each test; its disk a.qcow2 belongs to nobody else."""
+
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1][5:]
+        self.folder = os.path.join(self.daemon.root, self.name)
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        img("create", "-q", "-f", "qcow2", self.path("a.qcow2"), "16M")
+        os.chmod(self.path("a.qcow2"), 0o600)
+        self.conn = self.connect()
+        self.dom = self.conn.defineXML(machine(self.name, devices="<console type='pty'/>" + self.disks()))
+        self.addCleanup(self.forget)
+
+    def disks(self):
+        return DISK.format(format="qcow2", file=self.path("a.qcow2"), target="vda")
+
+    def forget(self):
+        dom = self.daemon.connect().lookupByName(self.name)
+        if dom.isActive():
+            dom.destroy()
+        dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
+                          libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def boot(self):
+        self.dom.create()
+        self.talk()
+        self.console.expect(UP)
+        self.console.expect(b"# ")
+
+    def talk(self):
+        self.console = Console(self.conn, self.dom)
+        self.turn = 0
+
+    def say(self, line):
+        """Runs @line in the guest; what it printed."""
+        self.turn += 1
+        self.console.seen = b""
+        self.console.type(line.encode() + b"; echo d''one-%d\n" % self.turn)
+        self.console.expect(b"done-%d\r\n" % self.turn)
+        return self.console.seen.decode()
+
+    def write(self, sector, word, disk="vda"):
+        self.say(f"echo {word} | dd of=/dev/{disk} bs=512 seek={sector} conv=notrunc; sync")
+
+    def words(self, *sectors):
+        out = self.say("for s in " + " ".join(map(str, sectors)) + "; do dd if=/dev/vda bs=512 skip=$s count=1 "
+                       "iflag=direct 2>/dev/null | head -c 8 | tr -d '\\0'; done")
+        return re.findall(r"(?m)^(w\w+)\r", out)
+
+    def v(self, verb, *args, **more):
+        return self.virsh(verb, self.name, *args, **more)
+
+    def source(self, *more):
+        return re.findall(r"vda\s+(\S+)", self.v("domblklist", *more))
+
+    def xpath(self, path):
+        return self.virsh("dumpxml", self.name, "--xpath", path)
+
+    def files(self, path="//disk/source/@file | //disk//backingStore/source/@file"):
+        return re.findall(self.folder + r"/([\w.]+)", self.xpath(path))
+
+    def restart(self):
+        self.daemon.kill()
+        self.daemon.start()
+        self.conn = self.connect()
+        self.dom = self.conn.lookupByName(self.name)
+        self.talk()
+
+    def job(self, *more):
+        p = self.daemon.run_virsh("blockjob", self.name, "vda", *more)
+        self.assertEqual(p.returncode, 0, p.stderr)
+        return p.stdout + p.stderr
+
+
+class Jobs(Work):
+    def test_snapshots_of_a_running_machine(self):
+        self.boot()
+        self.write(1, "wone")
+        self.v("snapshot-create-as", "s1", "--disk-only", "--atomic")
+        self.assertEqual(self.files(), ["a.s1", "a.qcow2"])
+        self.assertEqual(self.source("--inactive"), [self.path("a.s1")])
+        self.write(2000, "wtwo")
+        self.v("snapshot-create-as", "s2", "--disk-only", "--diskspec", f"vda,file={self.path('x')}")
+        self.write(4000, "wthree")
+        self.assertEqual(self.words(1, 2000, 4000), ["wone", "wtwo", "wthree"])
+        self.assertEqual(self.files(), ["x", "a.s1", "a.qcow2"])
+        self.assertIn("+- s2", self.v("snapshot-list", "--tree"))
+        self.assertEqual(self.v("snapshot-list", "--name", "--disk-only", "--external", "--leaves"), "s2")
+        self.assertEqual(self.v("snapshot-list", "--name", "--internal"), "")
+        self.assertEqual(self.v("snapshot-parent", "s2"), "s1")
+        self.assertRegex(self.v("snapshot-info", "s2"), r"State: +disk-snapshot\nLocation: +external")
+        xml = self.v("snapshot-dumpxml", "s2")
+        self.assertIn("<memory snapshot='no'/>", xml)
+        self.assertIn(f"<source file='{self.path('x')}'/>", xml)
+        file = self.path("s.xml")
+        for text, kind in ((xml, "domainsnapshot"), (self.dom.XMLDesc(), "domain")):
+            with open(file, "w") as f:
+                f.write(text)
+            p = subprocess.run(["virt-xml-validate", file, kind], capture_output=True, text=True)
+            self.assertEqual(p.returncode, 0, p.stderr + text)
+        # What cannot be.
+        for words, args in (
+                ("already exists and is not a block device", ["s3", "--disk-only", "--diskspec",
+                                                              f"vda,file={self.path('x')}"]),
+                ("missing existing file for disk vda", ["s3", "--disk-only", "--reuse-external",
+                                                        "--diskspec", f"vda,file={self.path('y')}"]),
+                ("guest agent is not configured", ["s3", "--disk-only", "--quiesce"]),
+                ("no disk named 'vdz'", ["s3", "--disk-only", "--diskspec", "vdz"]),
+                ("requests internal|requested internal", ["s3", "--disk-only", "--diskspec",
+                                                          "vda,snapshot=internal"]),
+                ("must use snapshot mode 'internal'", ["s3", "--diskspec", "vda,snapshot=external"]),
+                ("must be absolute", ["s3", "--memspec", "file=mem"])):
+            self.assertRegex(self.v("snapshot-create-as", *args, fails=True), words)
+        self.assertEqual(self.files(), ["x", "a.s1", "a.qcow2"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.qcow2", "a.s1", "s.xml", "x"])
+        self.assertIn("external snapshot not supported", self.v("snapshot-revert", "s1", fails=True))
+        # Into an image that is there, and forgotten at once.
+        img("create", "-q", "-f", "qcow2", "-u", "-b", self.path("x"), "-F", "qcow2", self.path("mine"), "16M")
+        self.v("snapshot-create-as", "--disk-only", "--reuse-external", "--no-metadata", "--diskspec",
+               f"vda,file={self.path('mine')}")
+        self.assertEqual(self.files(), ["mine", "x", "a.s1", "a.qcow2"])
+        self.assertEqual(self.v("snapshot-list", "--name").split(), ["s1", "s2"])
+        # Deleting brings what was written since into what is below: in the middle, then at the top.
+        self.v("snapshot-delete", "s1")
+        self.assertEqual(self.files(), ["mine", "x", "a.qcow2"])
+        self.v("blockcommit", "vda", "--shallow", "--active", "--pivot", "--delete")
+        self.v("snapshot-delete", "s2")
+        self.assertEqual(self.files(), ["a.qcow2"])
+        self.assertEqual(self.source("--inactive"), [self.path("a.qcow2")])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.qcow2", "s.xml"])
+        self.assertEqual(self.words(1, 2000, 4000), ["wone", "wtwo", "wthree"])
+        self.dom.destroy()
+        self.assertEqual(os.stat(self.path("a.qcow2")).st_uid, os.getuid())
+        img("check", "-q", self.path("a.qcow2"))
+
+    def test_memory_in_a_file(self):
+        self.boot()
+        self.say("word=kept")
+        self.write(1, "wone")
+        self.v("snapshot-create-as", "m", "--memspec", f"file={self.path('mem')},snapshot=external")
+        self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        self.assertIn("<state>running</state>", self.v("snapshot-dumpxml", "m"))
+        self.write(1, "wtwo")
+        self.assertIn("it-is-kept", self.say("echo it-is-$word"))
+        self.dom.destroy()
+        # The file is a saved machine over the image as it was.
+        self.dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+        self.virsh("restore", self.path("mem"))
+        self.dom = self.conn.lookupByName(self.name)
+        self.assertEqual(self.source(), [self.path("a.qcow2")])
+        self.talk()
+        self.assertIn("it-is-kept", self.say("echo it-is-$word"))
+        self.assertEqual(self.words(1), ["wone"])
+        self.conn.defineXML(self.dom.XMLDesc())
+
+    def test_snapshots_of_a_machine_that_is_off(self):
+        self.v("snapshot-create-as", "s1", "--disk-only")
+        self.v("snapshot-create-as", "s2", "--disk-only")
+        self.assertEqual(self.source(), [self.path("a.s2")])
+        info = img("info", "--backing-chain", self.path("a.s2"))
+        self.assertEqual(re.findall(r"(?m)^image: .*/(\S+)$", info), ["a.s2", "a.s1", "a.qcow2"])
+        self.assertIn("offline or disk-only", self.v("snapshot-create-as", "s3", "--memspec",
+                                                     self.path("mem"), fails=True))
+        self.v("snapshot-delete", "s1")
+        self.assertEqual(sorted(os.listdir(self.folder)), ["a.qcow2", "a.s2"])
+        self.assertEqual(self.v("snapshot-list", "--name", "--roots"), "s2")
+        self.v("snapshot-delete", "s2", "--metadata")
+        self.assertEqual(self.v("snapshot-list", "--name"), "")
+        self.assertEqual(self.source(), [self.path("a.s2")])
+
+    def chain(self):
+        """a.qcow2 <- b <- c <- d, a word in each."""
+        self.boot()
+        for i, name in enumerate("bcd"):
+            self.write(i * 1000 + 1, f"w{name}")
+            self.v("snapshot-create-as", "--disk-only", "--no-metadata", "--diskspec",
+                   f"vda,file={self.path(name)}")
+        self.write(9000, "wtop")
+
+    def test_commit(self):
+        self.chain()
+        events = Events(self.conn)
+        for words, args in (
+                ("active layer requires active flag", []),
+                ("is not active", ["--active", "--top", self.path("c")]),
+                ("has no backing file", ["--top", self.path("a.qcow2")]),
+                ("could not find image", ["--top", self.path("zz")]),
+                ("could not find base", ["--top", self.path("b"), "--base", self.path("c")]),
+                ("is not immediately below", ["--top", self.path("c"), "--base",
+                                              self.path("a.qcow2"), "--shallow"])):
+            self.assertIn(words, self.v("blockcommit", "vda", *args, fails=True))
+        self.assertIn("No device found", self.v("blockcommit", "vdz", "--active", fails=True))
+        # In the middle, named by their numbers in the XML.
+        number = {b.find("source").get("file"): b.get("index") for b in
+                  ElementTree.fromstring(self.dom.XMLDesc()).iter("backingStore") if len(b)}
+        top, base = number[self.path("c")], number[self.path("b")]
+        out = self.v("blockcommit", "vda", "--top", f"vda[{top}]", "--base", f"vda[{base}]", "--wait",
+                     "--verbose")
+        self.assertIn("Commit complete", out)
+        self.assertEqual(self.files(), ["d", "b", "a.qcow2"])
+        events.expect("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
+        # The top: ready first, and lodged is killed before somebody decides.
+        self.v("blockcommit", "vda", "--active", "--wait")
+        events.expect("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT, libvirt.VIR_DOMAIN_BLOCK_JOB_READY)
+        self.assertIn('ready="yes"', self.xpath("//disk/mirror"))
+        self.assertIn("already in active block job", self.v("blockpull", "vda", fails=True))
+        self.assertIn("already in active block job", self.v("snapshot-create-as", "--disk-only", fails=True))
+        self.restart()
+        self.assertIn("Active Block Commit: [100 %]", self.job("--info"))
+        self.assertIn('job="active-commit" ready="yes"', self.xpath("//disk/mirror"))
+        self.assertEqual(self.files("//disk/mirror/source/@file"), ["a.qcow2"])
+        self.write(11000, "wlate")
+        self.v("blockjob", "vda", "--pivot")
+        self.assertEqual(self.files(), ["a.qcow2"])
+        self.assertNotIn("<mirror", self.dom.XMLDesc())
+        self.assertIn("No current block job", self.job())
+        self.assertEqual(self.words(1, 1001, 2001, 9000, 11000), ["wb", "wc", "wd", "wtop", "wlate"])
+        self.assertEqual(self.source("--inactive"), [self.path("a.qcow2")])
+
+    def test_commit_is_over_while_nobody_looks(self):
+        self.boot()
+        self.write(1, "wone")
+        self.v("snapshot-create-as", "--disk-only", "--no-metadata", "--diskspec", f"vda,file={self.path('b')}")
+        self.write(2000, "wtwo")
+        self.v("blockcommit", "vda", "--active", "--wait")
+        self.daemon.kill()
+        with Monitor(f"{self.daemon.root}/run/qemu/{self.dom.UUIDString()}/qmp") as monitor:
+            monitor.ask("block-job-complete", device="job-virtio-disk0")
+            manage.until(lambda: monitor.ask("query-block-jobs") == [], "the job is over")
+        self.daemon.start()
+        self.conn = self.connect()
+        self.dom = self.conn.lookupByName(self.name)
+        self.talk()
+        manage.until(lambda: self.files() == ["a.qcow2"], "lodged has found the machine")
+        self.assertEqual(self.source("--inactive"), [self.path("a.qcow2")])
+        self.assertEqual(self.words(1, 2000), ["wone", "wtwo"])
+
+    def test_copy(self):
+        self.boot()
+        events = Events(self.conn)
+        kind = libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY
+        self.write(1, "wone")
+        self.v("snapshot-create-as", "--disk-only", "--no-metadata", "--diskspec", f"vda,file={self.path('b')}")
+        self.write(2000, "wtwo")
+        self.assertIn("domain is not transient", self.v("blockcopy", "vda", self.path("c"), fails=True))
+        self.assertIn("already exists", self.v("blockcopy", "vda", self.path("b"), "--transient-job",
+                                               fails=True))
+        # A whole copy, slowly, given up.
+        self.v("blockcopy", "vda", self.path("slow.raw"), "--format", "raw", "--transient-job", "--bandwidth", "1")
+        self.assertRegex(self.job("--raw"), r"(?s)type=Block Copy.*bandwidth=1\b")
+        self.v("blockjob", "vda", "--bandwidth", "2")
+        self.assertIn("bandwidth=2097152", self.job("--raw", "--bytes"))
+        self.assertIn("not ready for pivot", self.v("blockjob", "vda", "--pivot", fails=True))
+        self.v("blockjob", "vda", "--abort")
+        events.expect("vda", kind, libvirt.VIR_DOMAIN_BLOCK_JOB_CANCELED)
+        self.assertEqual(self.files(), ["b", "a.qcow2"])
+        # A copy of now that the machine does not move to.
+        self.v("blockcopy", "vda", self.path("then.raw"), "--format", "raw", "--transient-job", "--wait", "--finish")
+        with open(self.path("then.raw"), "rb") as f:
+            data = f.read()
+        self.assertEqual((data[512:517], data[1024000:1024005]), (b"wone\n", b"wtwo\n"))
+        # Only its own top, which the machine then uses; lodged is killed on the way.
+        self.v("blockcopy", "vda", self.path("c"), "--shallow", "--transient-job", "--wait")
+        events.expect("vda", kind, libvirt.VIR_DOMAIN_BLOCK_JOB_READY)
+        self.write(4000, "wthree")
+        self.restart()
+        self.assertIn('job="copy"', self.xpath("//disk/mirror"))
+        self.v("blockjob", "vda", "--pivot")
+        self.assertEqual(self.files(), ["c", "a.qcow2"])
+        self.assertEqual(self.source("--inactive"), [self.path("c")])
+        # Into an image that is there, by XML.
+        img("create", "-q", "-f", "qcow2", self.path("e"), "16M")
+        with open(self.path("e.xml"), "w") as f:
+            f.write(f"<disk type='file'><source file='{self.path('e')}'/><driver type='qcow2'/></disk>")
+        self.v("blockcopy", "vda", "--xml", self.path("e.xml"), "--reuse-external", "--transient-job", "--wait",
+               "--pivot")
+        self.assertEqual(self.files(), ["e"])
+        self.assertEqual(self.words(1, 2000, 4000), ["wone", "wtwo", "wthree"])
+        self.v("blockresize", "vda", "20M")
+        self.assertIn("20971520", self.v("domblkinfo", "vda"))
+        manage.until(lambda: "40960" in self.say("cat /sys/block/vda/size"), "the guest sees the new size")
+
+    def test_pull(self):
+        self.chain()
+        self.v("blockpull", "vda", "--base", self.path("b"), "--wait")
+        self.assertEqual(self.files(), ["d", "b", "a.qcow2"])
+        self.v("blockpull", "vda", "--wait")
+        self.assertEqual(self.files(), ["d"])
+        self.assertEqual(self.words(1, 1001, 2001, 9000), ["wb", "wc", "wd", "wtop"])
+
+
+class TwoDisks(Work):
+    def disks(self):
+        img("create", "-q", "-f", "raw", self.path("b.raw"), "8M")
+        return super().disks() + DISK.format(format="raw", file=self.path("b.raw"), target="vdb")
+
+    def test_all_or_none(self):
+        self.boot()
+        self.write(1, "wone", "vdb")
+        self.v("snapshot-create-as", "s", "--disk-only", "--atomic")
+        self.assertEqual(self.files(), ["a.s", "a.qcow2", "b.s", "b.raw"])
+        self.assertIn("already exists", self.v("snapshot-create-as", "t", "--disk-only", "--diskspec",
+                                               f"vdb,file={self.path('a.s')}", fails=True))
+        self.assertEqual(self.files(), ["a.s", "a.qcow2", "b.s", "b.raw"])
+        self.v("snapshot-create-as", "t", "--disk-only", "--diskspec", "vda,snapshot=no")
+        self.assertEqual(self.files(), ["a.s", "a.qcow2", "b.t", "b.s", "b.raw"])
+
+
+if __name__ == "__main__":
+    unittest.main()
