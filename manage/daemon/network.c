@@ -28,28 +28,26 @@ static void network_unref(struct network *net)
     }
 }
 
-struct network *network_find(const char *name)
+static struct traits traits(const void *thing)
 {
-    for (unsigned i = 0; i < networks->len; i++) {
-        struct network *net = networks->pdata[i];
-        if (!strcmp(net->def->name, name)) {
-            return net;
-        }
-    }
-    return NULL;
+    const struct network *net = thing;
+    return (struct traits){.name = net->def->name,
+                           .uuid = net->def->uuid,
+                           .active = net->active,
+                           .persistent = net->persistent,
+                           .autostart = net->autostart};
 }
 
-struct network *network_find_uuid(const uint8_t uuid[16])
+const struct managed_kind network_kind = {.noun = "network",
+                                          .word = "network",
+                                          .missing = ERR_NO_NETWORK,
+                                          .folder = "qemu/networks",
+                                          .all = &networks,
+                                          .traits = traits};
+
+struct network *network_find(const char *name)
 {
-    uint8_t own[16];
-    for (unsigned i = 0; i < networks->len; i++) {
-        struct network *net = networks->pdata[i];
-        uuid_bytes(net->def->uuid, own);
-        if (!memcmp(own, uuid, sizeof(own))) {
-            return net;
-        }
-    }
-    return NULL;
+    return managed_find(&network_kind, name);
 }
 
 /* Another network that has the bridge. */
@@ -90,21 +88,8 @@ static bool choose_bridge(struct network_def *def, const struct network *own, GE
 
 static bool may_add(struct network_def *def, bool transient, GError **error)
 {
-    uint8_t uuid[16];
-    uuid_bytes(def->uuid, uuid);
-    struct network *named = network_find(def->name), *same = network_find_uuid(uuid);
-    if (same && strcmp(same->def->name, def->name)) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "network '%s' is already defined with uuid %s",
-                      same->def->name, def->uuid);
-        return false;
-    }
-    if (named && named != same) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "network '%s' already exists with uuid %s",
-                      def->name, named->def->uuid);
-        return false;
-    }
-    if (named && transient && named->active) {
-        libvirt_error(error, ERR_OPERATION_INVALID, "network is already active as '%s'", def->name);
+    const struct network *named = network_find(def->name);
+    if (!managed_may_add(&network_kind, def->name, def->uuid, transient, error)) {
         return false;
     }
     if (!choose_bridge(def, named, error)) {
@@ -117,19 +102,12 @@ static bool may_add(struct network_def *def, bool transient, GError **error)
     return true;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    const struct network *const *x = a, *const *y = b;
-    return strcmp((*x)->def->name, (*y)->def->name);
-}
-
 static struct network *network_new(struct network_def *def)
 {
     struct network *net = g_new0(struct network, 1);
     net->def = def;
     net->refs = 1;
-    g_ptr_array_add(networks, net);
-    g_ptr_array_sort(networks, by_name);
+    managed_add(&network_kind, net);
     return net;
 }
 
@@ -160,14 +138,6 @@ void network_remove(struct network *net)
 
 /* ---- what lasts ---- */
 
-static char *file_of(enum daemon_place place, const char *folder, const char *name)
-{
-    g_autofree char *file = g_strconcat(name, ".xml", NULL);
-    return place == DAEMON_RUN ? daemon_path(place, "network", file, NULL)
-           : folder            ? daemon_path(place, "qemu", "networks", folder, file, NULL)
-                               : daemon_path(place, "qemu", "networks", file, NULL);
-}
-
 const struct network_def *network_lasting(const struct network *net)
 {
     return net->next ? net->next : net->def;
@@ -176,26 +146,13 @@ const struct network_def *network_lasting(const struct network *net)
 bool network_save(const struct network *net, GError **error)
 {
     const struct network_def *def = network_lasting(net);
-    g_autofree char *file = g_strconcat(def->name, ".xml", NULL);
-    g_autofree char *path =
-        daemon_path_make(DAEMON_ETC, 0700, error, "qemu", "networks", file, NULL);
     g_autofree char *text = network_format(def);
-    return path && daemon_write_file(path, text, -1, 0600, error);
+    return managed_write(&network_kind, def->name, text, error);
 }
 
 bool network_set_autostart(struct network *net, bool on, GError **error)
 {
-    g_autofree char *file = g_strconcat(net->def->name, ".xml", NULL);
-    g_autofree char *link =
-        daemon_path_make(DAEMON_ETC, 0700, error, "qemu", "networks", "autostart", file, NULL);
-    g_autofree char *target = g_strconcat("../", file, NULL);
-    if (!link) {
-        return false;
-    }
-    int result = on ? symlink(target, link) : unlink(link);
-    if (result < 0 && errno != (on ? EEXIST : ENOENT)) {
-        libvirt_error(error, ERR_SYSTEM, "Failed to %s '%s': %s",
-                      on ? "create symlink" : "delete symlink", link, g_strerror(errno));
+    if (!managed_set_autostart(&network_kind, net->def->name, on, error)) {
         return false;
     }
     net->autostart = on;
@@ -204,13 +161,8 @@ bool network_set_autostart(struct network *net, bool on, GError **error)
 
 bool network_forget_files(struct network *net, GError **error)
 {
-    g_autofree char *path = file_of(DAEMON_ETC, NULL, net->def->name);
-    if (net->autostart && !network_set_autostart(net, false, error)) {
-        return false;
-    }
-    if (unlink(path) < 0 && errno != ENOENT) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove config file '%s': %s", path,
-                      g_strerror(errno));
+    if ((net->autostart && !network_set_autostart(net, false, error)) ||
+        !managed_unlink(&network_kind, net->def->name, error)) {
         return false;
     }
     net->persistent = false;
@@ -569,9 +521,8 @@ static void load_text(const char *text, const char *name, bool running)
         daemon_log("network %s: %s", name, error->message);
         return;
     }
-    g_autofree char *link = file_of(DAEMON_ETC, "autostart", net->def->name);
     net->persistent |= !running;
-    net->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
+    net->autostart = managed_starts(&network_kind, net->def->name);
 }
 
 static void load_folder(const char *folder, bool running)

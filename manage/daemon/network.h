@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "manage/daemon/daemon.h"
+#include "manage/daemon/managed.h"
 #include "manage/model/network.h"
 
 #include <net/if.h>
@@ -26,8 +26,8 @@ enum { NETWORK_DEFINED, NETWORK_UNDEFINED, NETWORK_STARTED, NETWORK_STOPPED };
 extern GPtrArray *networks; /* struct network, by name */
 extern const struct daemon_room room_network;
 
+extern const struct managed_kind network_kind;
 struct network *network_find(const char *name);
-struct network *network_find_uuid(const uint8_t uuid[16]);
 /* A new network or the one of that name with its definition changed; takes @def over.  With
  * @transient: one that is to be started now and to be forgotten when it is stopped. */
 struct network *network_add(struct network_def *def, bool transient, GError **error);

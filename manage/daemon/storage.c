@@ -54,28 +54,28 @@ void pool_unref(struct pool *pool)
     }
 }
 
-struct pool *pool_find(const char *name)
+static struct traits traits(const void *thing)
 {
-    for (unsigned i = 0; i < pools->len; i++) {
-        struct pool *pool = pools->pdata[i];
-        if (!strcmp(pool->def->name, name)) {
-            return pool;
-        }
-    }
-    return NULL;
+    enum { TYPE = 5 }; /* the flag of a type is 1 << (TYPE + type) */
+    const struct pool *pool = thing;
+    return (struct traits){.name = pool->def->name,
+                           .uuid = pool->def->uuid,
+                           .active = pool->active,
+                           .persistent = pool->persistent,
+                           .autostart = pool->autostart,
+                           .type = 1u << (TYPE + pool->def->type)};
 }
 
-struct pool *pool_find_uuid(const uint8_t uuid[16])
+const struct managed_kind pool_kind = {.noun = "storage pool",
+                                       .word = "pool",
+                                       .missing = ERR_NO_STORAGE_POOL,
+                                       .folder = "storage",
+                                       .all = &pools,
+                                       .traits = traits};
+
+struct pool *pool_find(const char *name)
 {
-    uint8_t own[16];
-    for (unsigned i = 0; i < pools->len; i++) {
-        struct pool *pool = pools->pdata[i];
-        uuid_bytes(pool->def->uuid, own);
-        if (!memcmp(own, uuid, sizeof(own))) {
-            return pool;
-        }
-    }
-    return NULL;
+    return managed_find(&pool_kind, name);
 }
 
 static bool same_device(const struct pool_def *a, const struct pool_def *b)
@@ -117,21 +117,8 @@ static bool conflict(const struct pool_def *a, const struct pool_def *b)
 /* Whether @def may be what the pool of its name is from now on. */
 static bool may_add(const struct pool_def *def, bool transient, GError **error)
 {
-    uint8_t uuid[16];
-    uuid_bytes(def->uuid, uuid);
-    struct pool *named = pool_find(def->name), *same = pool_find_uuid(uuid);
-    if (same && strcmp(same->def->name, def->name)) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "pool '%s' is already defined with uuid %s",
-                      same->def->name, def->uuid);
-        return false;
-    }
-    if (named && named != same) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "pool '%s' already exists with uuid %s",
-                      def->name, named->def->uuid);
-        return false;
-    }
-    if (named && transient && named->active) {
-        libvirt_error(error, ERR_OPERATION_INVALID, "pool is already active as '%s'", def->name);
+    const struct pool *named = pool_find(def->name);
+    if (!managed_may_add(&pool_kind, def->name, def->uuid, transient, error)) {
         return false;
     }
     for (unsigned i = 0; i < pools->len; i++) {
@@ -145,12 +132,6 @@ static bool may_add(const struct pool_def *def, bool transient, GError **error)
     return true;
 }
 
-static int by_name(const void *a, const void *b)
-{
-    const struct pool *const *x = a, *const *y = b;
-    return strcmp((*x)->def->name, (*y)->def->name);
-}
-
 static struct pool *pool_new(struct pool_def *def)
 {
     struct pool *pool = g_new0(struct pool, 1);
@@ -158,8 +139,7 @@ static struct pool *pool_new(struct pool_def *def)
     pool->kind = storage_kind_find(def->type);
     pool->refs = 1;
     pool->volumes = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, volume_free);
-    g_ptr_array_add(pools, pool);
-    g_ptr_array_sort(pools, by_name);
+    managed_add(&pool_kind, pool);
     return pool;
 }
 
@@ -195,21 +175,6 @@ void pool_remove(struct pool *pool)
 
 /* ---- what lasts ---- */
 
-static char *file_of(enum daemon_place place, const char *folder, const char *name)
-{
-    g_autofree char *file = g_strconcat(name, ".xml", NULL);
-    return folder ? daemon_path(place, "storage", folder, file, NULL)
-                  : daemon_path(place, "storage", file, NULL);
-}
-
-static bool write_def(enum daemon_place place, const struct pool_def *def, GError **error)
-{
-    g_autofree char *file = g_strconcat(def->name, ".xml", NULL);
-    g_autofree char *path = daemon_path_make(place, 0700, error, "storage", file, NULL);
-    g_autofree char *text = pool_format(def);
-    return path && daemon_write_file(path, text, -1, 0600, error);
-}
-
 const struct pool_def *pool_lasting(const struct pool *pool)
 {
     return pool->next ? pool->next : pool->def;
@@ -217,22 +182,14 @@ const struct pool_def *pool_lasting(const struct pool *pool)
 
 bool pool_save(const struct pool *pool, GError **error)
 {
-    return write_def(DAEMON_ETC, pool_lasting(pool), error);
+    const struct pool_def *def = pool_lasting(pool);
+    g_autofree char *text = pool_format(def);
+    return managed_write(&pool_kind, def->name, text, error);
 }
 
 bool pool_set_autostart(struct pool *pool, bool on, GError **error)
 {
-    g_autofree char *file = g_strconcat(pool->def->name, ".xml", NULL);
-    g_autofree char *link =
-        daemon_path_make(DAEMON_ETC, 0700, error, "storage", "autostart", file, NULL);
-    g_autofree char *target = g_strconcat("../", file, NULL);
-    if (!link) {
-        return false;
-    }
-    int result = on ? symlink(target, link) : unlink(link);
-    if (result < 0 && errno != (on ? EEXIST : ENOENT)) {
-        libvirt_error(error, ERR_SYSTEM, "Failed to %s '%s': %s",
-                      on ? "create symlink" : "delete symlink", link, g_strerror(errno));
+    if (!managed_set_autostart(&pool_kind, pool->def->name, on, error)) {
         return false;
     }
     pool->autostart = on;
@@ -241,13 +198,8 @@ bool pool_set_autostart(struct pool *pool, bool on, GError **error)
 
 bool pool_forget_files(struct pool *pool, GError **error)
 {
-    g_autofree char *path = file_of(DAEMON_ETC, NULL, pool->def->name);
-    if ((pool->autostart && !pool_set_autostart(pool, false, error))) {
-        return false;
-    }
-    if (unlink(path) < 0 && errno != ENOENT) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove config for pool '%s': %s", pool->def->name,
-                      g_strerror(errno));
+    if ((pool->autostart && !pool_set_autostart(pool, false, error)) ||
+        !managed_unlink(&pool_kind, pool->def->name, error)) {
         return false;
     }
     pool->persistent = false;
@@ -258,10 +210,12 @@ bool pool_forget_files(struct pool *pool, GError **error)
 static void note_running(const struct pool *pool)
 {
     g_autoptr(GError) error = NULL;
-    g_autofree char *path = file_of(DAEMON_RUN, NULL, pool->def->name);
-    if (!pool->active) {
+    g_autofree char *file = g_strconcat(pool->def->name, ".xml", NULL);
+    g_autofree char *path = daemon_path_make(DAEMON_RUN, 0700, &error, "storage", file, NULL);
+    g_autofree char *text = pool_format(pool->def);
+    if (path && !pool->active) {
         unlink(path);
-    } else if (!write_def(DAEMON_RUN, pool->def, &error)) {
+    } else if (!path || !daemon_write_file(path, text, -1, 0600, &error)) {
         daemon_log("pool %s: %s", pool->def->name, error->message);
     }
 }
@@ -607,12 +561,8 @@ struct volume *volume_find_path(const char *path, struct pool **pool)
 
 const struct volume_def *storage_volume(const char *pool, const char *volume, GError **error)
 {
-    struct pool *p = pool_find(pool);
-    if (!p) {
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'", pool);
-        return NULL;
-    }
-    struct volume *v = volume_find(p, volume, error);
+    struct pool *p = managed_by_name(&pool_kind, pool, error);
+    struct volume *v = p ? volume_find(p, volume, error) : NULL;
     return v ? v->def : NULL;
 }
 
@@ -654,9 +604,8 @@ static void load_defined(struct pool_def *def)
         daemon_log("pool: %s", error->message);
         return;
     }
-    g_autofree char *link = file_of(DAEMON_ETC, "autostart", pool->def->name);
     pool->persistent = true;
-    pool->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
+    pool->autostart = managed_starts(&pool_kind, pool->def->name);
 }
 
 /* It ran when the last daemon ended. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "manage/daemon/daemon.h"
+#include "manage/daemon/managed.h"
 #include "manage/daemon/storage_kind.h"
 
 /*
@@ -36,8 +36,8 @@ enum { STORAGE_WAIT = 30 };
 extern GPtrArray *pools; /* struct pool, by name */
 extern const struct daemon_room room_storage;
 
+extern const struct managed_kind pool_kind;
 struct pool *pool_find(const char *name);
-struct pool *pool_find_uuid(const uint8_t uuid[16]);
 struct pool *pool_ref(struct pool *pool);
 void pool_unref(struct pool *pool);
 /* A new pool or the one of that name with its definition changed; takes @def over.  With

@@ -9,12 +9,6 @@
 #include <string.h>
 
 enum {
-    LIST_INACTIVE = 1,
-    LIST_ACTIVE = 2,
-    LIST_PERSISTENT = 4,
-    LIST_TRANSIENT = 8,
-    LIST_AUTOSTART = 16,
-    LIST_NO_AUTOSTART = 32,
     XML_INACTIVE = 1,
     DEFINE_VALIDATE = 1, /* what is unknown is always refused */
     UPDATE_LIVE = 1,
@@ -23,148 +17,12 @@ enum {
     ADDRESS_IPV6 = 1,
 };
 
-static bool flags_check(unsigned flags, unsigned known, GError **error)
-{
-    if (flags & ~known) {
-        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
-    }
-    return !(flags & ~known);
-}
-
 static struct network *get(const rpc_network *id, GError **error)
 {
-    struct network *net = network_find_uuid((const uint8_t *)id->uuid);
-    if (!net) {
-        g_autofree char *uuid = uuid_text((const uint8_t *)id->uuid);
-        libvirt_error(error, ERR_NO_NETWORK, "no network with matching uuid '%s' (%s)", uuid,
-                      id->name);
-    }
-    return net;
+    return managed_by_uuid(&network_kind, id->uuid, id->name, error);
 }
 
-static void put(rpc_network *out, const struct network *net)
-{
-    out->name = g_strdup(net->def->name);
-    uuid_bytes(net->def->uuid, (uint8_t *)out->uuid);
-}
-
-/* ---- finding ---- */
-
-bool verb_network_lookup_by_name(struct call *call, const rpc_text *args, rpc_network_ret *ret,
-                                 GError **error)
-{
-    (void)call;
-    const struct network *net = network_find(args->text);
-    if (!net) {
-        libvirt_error(error, ERR_NO_NETWORK, "no network with matching name '%s'", args->text);
-        return false;
-    }
-    put(&ret->net, net);
-    return true;
-}
-
-bool verb_network_lookup_by_uuid(struct call *call, const rpc_uuid_args *args, rpc_network_ret *ret,
-                                 GError **error)
-{
-    (void)call;
-    const struct network *net = network_find_uuid((const uint8_t *)args->uuid);
-    if (!net) {
-        g_autofree char *uuid = uuid_text((const uint8_t *)args->uuid);
-        libvirt_error(error, ERR_NO_NETWORK, "no network with matching uuid '%s'", uuid);
-        return false;
-    }
-    put(&ret->net, net);
-    return true;
-}
-
-static bool wanted(const struct network *net, unsigned flags)
-{
-    unsigned state = net->active ? LIST_ACTIVE : LIST_INACTIVE;
-    unsigned lasting = net->persistent ? LIST_PERSISTENT : LIST_TRANSIENT;
-    unsigned begins = net->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART;
-    return (!(flags & (LIST_ACTIVE | LIST_INACTIVE)) || (flags & state)) &&
-           (!(flags & (LIST_PERSISTENT | LIST_TRANSIENT)) || (flags & lasting)) &&
-           (!(flags & (LIST_AUTOSTART | LIST_NO_AUTOSTART)) || (flags & begins));
-}
-
-bool verb_connect_list_all_networks(struct call *call, const rpc_list_args *args, rpc_networks *ret,
-                                    GError **error)
-{
-    (void)call;
-    (void)error;
-    unsigned n = 0;
-    rpc_network *items = args->need_results ? g_new0(rpc_network, networks->len) : NULL;
-    for (unsigned i = 0; i < networks->len; i++) {
-        if (wanted(networks->pdata[i], args->flags)) {
-            if (items) {
-                put(&items[n], networks->pdata[i]);
-            }
-            n++;
-        }
-    }
-    ret->items.items_val = items;
-    ret->items.items_len = items ? n : 0;
-    ret->count = n;
-    return true;
-}
-
-static int count(unsigned flags)
-{
-    int n = 0;
-    for (unsigned i = 0; i < networks->len; i++) {
-        n += wanted(networks->pdata[i], flags);
-    }
-    return n;
-}
-
-static void names(unsigned flags, int max, rpc_names *ret)
-{
-    ret->names.names_val = g_new0(rpc_string, networks->len);
-    for (unsigned i = 0; i < networks->len; i++) {
-        const struct network *net = networks->pdata[i];
-        if (wanted(net, flags) && (int)ret->names.names_len < max) {
-            ret->names.names_val[ret->names.names_len++] = g_strdup(net->def->name);
-        }
-    }
-}
-
-bool verb_connect_num_of_networks(struct call *call, const rpc_none *args, rpc_int *ret,
-                                  GError **error)
-{
-    (void)call;
-    (void)args;
-    (void)error;
-    ret->value = count(LIST_ACTIVE);
-    return true;
-}
-
-bool verb_connect_num_of_defined_networks(struct call *call, const rpc_none *args, rpc_int *ret,
-                                          GError **error)
-{
-    (void)call;
-    (void)args;
-    (void)error;
-    ret->value = count(LIST_INACTIVE);
-    return true;
-}
-
-bool verb_connect_list_networks(struct call *call, const rpc_int *args, rpc_names *ret,
-                                GError **error)
-{
-    (void)call;
-    (void)error;
-    names(LIST_ACTIVE, args->value, ret);
-    return true;
-}
-
-bool verb_connect_list_defined_networks(struct call *call, const rpc_int *args, rpc_names *ret,
-                                        GError **error)
-{
-    (void)call;
-    (void)error;
-    names(LIST_INACTIVE, args->value, ret);
-    return true;
-}
+MANAGED_VERBS(&network_kind, network, networks, rpc_network, net)
 
 /* ---- looking ---- */
 
@@ -191,33 +49,6 @@ bool verb_network_get_bridge_name(struct call *call, const rpc_network_args *arg
         return false;
     }
     ret->text = net ? g_strdup(net->def->bridge) : NULL;
-    return net;
-}
-
-bool verb_network_is_active(struct call *call, const rpc_network_args *args, rpc_int *ret,
-                            GError **error)
-{
-    (void)call;
-    const struct network *net = get(&args->net, error);
-    ret->value = net && net->active;
-    return net;
-}
-
-bool verb_network_is_persistent(struct call *call, const rpc_network_args *args, rpc_int *ret,
-                                GError **error)
-{
-    (void)call;
-    const struct network *net = get(&args->net, error);
-    ret->value = net && net->persistent;
-    return net;
-}
-
-bool verb_network_get_autostart(struct call *call, const rpc_network_args *args, rpc_int *ret,
-                                GError **error)
-{
-    (void)call;
-    const struct network *net = get(&args->net, error);
-    ret->value = net && net->autostart;
     return net;
 }
 
@@ -296,7 +127,7 @@ static bool define(const char *xml, rpc_network_ret *ret, GError **error)
     }
     net->persistent = true;
     network_event(net, NETWORK_DEFINED);
-    put(&ret->net, net);
+    managed_put(&network_kind, &ret->net, net);
     return true;
 }
 
@@ -330,7 +161,7 @@ static bool create_xml(const char *xml, rpc_network_ret *ret, GError **error)
     }
     if (ok) {
         network_event(net, NETWORK_STARTED);
-        put(&ret->net, net);
+        managed_put(&network_kind, &ret->net, net);
     } else if (!net->persistent && !net->active) {
         network_remove(net);
     }

@@ -7,13 +7,6 @@
 #include <string.h>
 
 enum {
-    LIST_INACTIVE = 1,
-    LIST_ACTIVE = 2,
-    LIST_PERSISTENT = 4,
-    LIST_TRANSIENT = 8,
-    LIST_AUTOSTART = 16,
-    LIST_NO_AUTOSTART = 32,
-    LIST_TYPE = 5, /* the flag of a type is 1 << (LIST_TYPE + type) */
     XML_INACTIVE = 1,
     STATE_INACTIVE = 0,
     STATE_BUILDING = 1,
@@ -25,73 +18,27 @@ enum {
     DEFINE_VALIDATE = 1, /* what is unknown is always refused */
 };
 
-static bool flags_check(unsigned flags, unsigned known, GError **error)
-{
-    if (flags & ~known) {
-        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
-    }
-    return !(flags & ~known);
-}
-
 static struct pool *get(const rpc_pool *id, GError **error)
 {
-    struct pool *pool = pool_find_uuid((const uint8_t *)id->uuid);
-    if (!pool) {
-        g_autofree char *uuid = uuid_text((const uint8_t *)id->uuid);
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s' (%s)",
-                      uuid, id->name);
-    }
-    return pool;
+    return managed_by_uuid(&pool_kind, id->uuid, id->name, error);
 }
 
 static void put(rpc_pool *out, const struct pool *pool)
 {
-    out->name = g_strdup(pool->def->name);
-    uuid_bytes(pool->def->uuid, (uint8_t *)out->uuid);
+    managed_put(&pool_kind, (managed_name *)out, pool);
 }
 
-/* ---- finding ---- */
-
-bool verb_storage_pool_lookup_by_name(struct call *call, const rpc_text *args, rpc_pool_ret *ret,
-                                      GError **error)
-{
-    (void)call;
-    const struct pool *pool = pool_find(args->text);
-    if (!pool) {
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
-                      args->text);
-        return false;
-    }
-    put(&ret->pool, pool);
-    return true;
-}
-
-bool verb_storage_pool_lookup_by_uuid(struct call *call, const rpc_uuid_args *args,
-                                      rpc_pool_ret *ret, GError **error)
-{
-    (void)call;
-    const struct pool *pool = pool_find_uuid((const uint8_t *)args->uuid);
-    if (!pool) {
-        g_autofree char *uuid = uuid_text((const uint8_t *)args->uuid);
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s'", uuid);
-        return false;
-    }
-    put(&ret->pool, pool);
-    return true;
-}
+MANAGED_VERBS(&pool_kind, storage_pool, storage_pools, rpc_pool, pool)
 
 bool verb_storage_pool_lookup_by_volume(struct call *call, const rpc_volume_args *args,
                                         rpc_pool_ret *ret, GError **error)
 {
     (void)call;
-    const struct pool *pool = pool_find(args->vol.pool);
-    if (!pool) {
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
-                      args->vol.pool);
-        return false;
+    const struct pool *pool = managed_by_name(&pool_kind, args->vol.pool, error);
+    if (pool) {
+        put(&ret->pool, pool);
     }
-    put(&ret->pool, pool);
-    return true;
+    return pool;
 }
 
 bool verb_storage_pool_lookup_by_target_path(struct call *call, const rpc_text *args,
@@ -108,97 +55,6 @@ bool verb_storage_pool_lookup_by_target_path(struct call *call, const rpc_text *
     libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching target path '%s'",
                   args->text);
     return false;
-}
-
-static bool wanted(const struct pool *pool, unsigned flags)
-{
-    unsigned types = flags >> (LIST_TYPE + 1);
-    unsigned state = pool->active ? LIST_ACTIVE : LIST_INACTIVE;
-    unsigned lasting = pool->persistent ? LIST_PERSISTENT : LIST_TRANSIENT;
-    unsigned begins = pool->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART;
-    return (!(flags & (LIST_ACTIVE | LIST_INACTIVE)) || (flags & state)) &&
-           (!(flags & (LIST_PERSISTENT | LIST_TRANSIENT)) || (flags & lasting)) &&
-           (!(flags & (LIST_AUTOSTART | LIST_NO_AUTOSTART)) || (flags & begins)) &&
-           (!types || (flags & 1u << (LIST_TYPE + pool->def->type)));
-}
-
-bool verb_connect_list_all_storage_pools(struct call *call, const rpc_list_args *args,
-                                         rpc_pools *ret, GError **error)
-{
-    (void)call;
-    (void)error;
-    unsigned n = 0;
-    rpc_pool *items = args->need_results ? g_new0(rpc_pool, pools->len) : NULL;
-    for (unsigned i = 0; i < pools->len; i++) {
-        if (wanted(pools->pdata[i], args->flags)) {
-            if (items) {
-                put(&items[n], pools->pdata[i]);
-            }
-            n++;
-        }
-    }
-    ret->items.items_val = items;
-    ret->items.items_len = items ? n : 0;
-    ret->count = n;
-    return true;
-}
-
-static int count(unsigned flags)
-{
-    int n = 0;
-    for (unsigned i = 0; i < pools->len; i++) {
-        n += wanted(pools->pdata[i], flags);
-    }
-    return n;
-}
-
-static void names(unsigned flags, int max, rpc_names *ret)
-{
-    ret->names.names_val = g_new0(rpc_string, pools->len);
-    for (unsigned i = 0; i < pools->len; i++) {
-        const struct pool *pool = pools->pdata[i];
-        if (wanted(pool, flags) && (int)ret->names.names_len < max) {
-            ret->names.names_val[ret->names.names_len++] = g_strdup(pool->def->name);
-        }
-    }
-}
-
-bool verb_connect_num_of_storage_pools(struct call *call, const rpc_none *args, rpc_int *ret,
-                                       GError **error)
-{
-    (void)call;
-    (void)args;
-    (void)error;
-    ret->value = count(LIST_ACTIVE);
-    return true;
-}
-
-bool verb_connect_num_of_defined_storage_pools(struct call *call, const rpc_none *args,
-                                               rpc_int *ret, GError **error)
-{
-    (void)call;
-    (void)args;
-    (void)error;
-    ret->value = count(LIST_INACTIVE);
-    return true;
-}
-
-bool verb_connect_list_storage_pools(struct call *call, const rpc_int *args, rpc_names *ret,
-                                     GError **error)
-{
-    (void)call;
-    (void)error;
-    names(LIST_ACTIVE, args->value, ret);
-    return true;
-}
-
-bool verb_connect_list_defined_storage_pools(struct call *call, const rpc_int *args, rpc_names *ret,
-                                             GError **error)
-{
-    (void)call;
-    (void)error;
-    names(LIST_INACTIVE, args->value, ret);
-    return true;
 }
 
 /* ---- looking ---- */
@@ -228,33 +84,6 @@ bool verb_storage_pool_get_xml_desc(struct call *call, const rpc_pool_flags *arg
     }
     ret->text = pool_format(args->flags & XML_INACTIVE ? pool_lasting(pool) : pool->def);
     return true;
-}
-
-bool verb_storage_pool_is_active(struct call *call, const rpc_pool_args *args, rpc_int *ret,
-                                 GError **error)
-{
-    (void)call;
-    const struct pool *pool = get(&args->pool, error);
-    ret->value = pool && pool->active;
-    return pool;
-}
-
-bool verb_storage_pool_is_persistent(struct call *call, const rpc_pool_args *args, rpc_int *ret,
-                                     GError **error)
-{
-    (void)call;
-    const struct pool *pool = get(&args->pool, error);
-    ret->value = pool && pool->persistent;
-    return pool;
-}
-
-bool verb_storage_pool_get_autostart(struct call *call, const rpc_pool_args *args, rpc_int *ret,
-                                     GError **error)
-{
-    (void)call;
-    const struct pool *pool = get(&args->pool, error);
-    ret->value = pool && pool->autostart;
-    return pool;
 }
 
 bool verb_storage_pool_set_autostart(struct call *call, const rpc_pool_int *args, rpc_none *ret,

@@ -22,34 +22,16 @@ enum {
     STREAM_SPARSE = 1,
 };
 
-static bool flags_check(unsigned flags, unsigned known, GError **error)
-{
-    if (flags & ~known) {
-        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
-    }
-    return !(flags & ~known);
-}
-
 static struct pool *get_pool(const rpc_pool *id, GError **error)
 {
-    struct pool *pool = pool_find_uuid((const uint8_t *)id->uuid);
-    if (!pool) {
-        g_autofree char *uuid = uuid_text((const uint8_t *)id->uuid);
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching uuid '%s' (%s)",
-                      uuid, id->name);
-    }
+    struct pool *pool = managed_by_uuid(&pool_kind, id->uuid, id->name, error);
     return pool && pool_active_check(pool, true, error) ? pool : NULL;
 }
 
 static struct volume *get(const rpc_volume *id, struct pool **pool, GError **error)
 {
-    *pool = pool_find(id->pool);
-    if (!*pool) {
-        libvirt_error(error, ERR_NO_STORAGE_POOL, "no storage pool with matching name '%s'",
-                      id->pool);
-        return NULL;
-    }
-    return volume_find(*pool, id->name, error);
+    *pool = managed_by_name(&pool_kind, id->pool, error);
+    return *pool ? volume_find(*pool, id->name, error) : NULL;
 }
 
 static void put(rpc_volume *out, const struct pool *pool, const struct volume_def *vol)
