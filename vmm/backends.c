@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/json.h"
 #include "base/rng.h"
+#include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/image/secret.h"
 #include "host/net/net.h"
@@ -11,14 +12,15 @@
 #include <stdio.h>
 #include <string.h>
 
-/* backends - what stands behind the machine's devices: objects, memory, networks, ports, monitors */
+/* backends - what stands behind the machine's devices: objects, memory, networks, ports, monitors
+ */
 
 /* ---- -object ---- */
 
 struct object {
     char *id, *kind;
-    uint64_t size;             /* memory backends */
-    bool used;                 /* the machine's memory */
+    uint64_t size; /* memory backends */
+    bool used;     /* the machine's memory */
     struct ram_source source;
 };
 
@@ -58,9 +60,10 @@ static bool make_memory(struct object *ob, KeyVal *kv, GError **error)
         return false;
     }
     if (ob->size == 0 || is_file != (path != NULL)) {
-        g_set_error(error, LODGE_ERROR, EINVAL, ob->size == 0 ? "it needs size="
-                                                : is_file ? "it needs mem-path="
-                                                          : "mem-path= is for memory-backend-file");
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    ob->size == 0 ? "it needs size="
+                    : is_file     ? "it needs mem-path="
+                                  : "mem-path= is for memory-backend-file");
         return false;
     }
     ob->source.mem_path = g_strdup(path);
@@ -84,8 +87,10 @@ static const struct {
     {"rng-random", "random bytes of a file (filename=)", make_rng},
     {"secret", "passphrase or key (data=, file=, format=, keyid=, iv=)", make_secret},
     {"memory-backend-ram", "guest memory (size=, prealloc=)", make_memory},
-    {"memory-backend-file", "guest memory in a file (size=, mem-path=, share=, prealloc=)", make_memory},
-    {"memory-backend-memfd", "guest memory other processes can map (size=, prealloc=)", make_memory},
+    {"memory-backend-file", "guest memory in a file (size=, mem-path=, share=, prealloc=)",
+     make_memory},
+    {"memory-backend-memfd", "guest memory other processes can map (size=, prealloc=)",
+     make_memory},
 };
 
 void vm_list_objects(GString *out)
@@ -107,8 +112,8 @@ bool vm_object_add(KeyVal *kv, GError **error)
 {
     const char *kind = keyval_get(kv, "qom-type"), *id = keyval_get(kv, "id");
     if (!id || !*id || object_find(id)) {
-        g_set_error(error, LODGE_ERROR, EINVAL, id && *id ? "object id \"%s\" is taken"
-                                                          : "an object needs an id%s",
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    id && *id ? "object id \"%s\" is taken" : "an object needs an id%s",
                     id && *id ? id : "");
         return false;
     }
@@ -246,7 +251,8 @@ static unsigned nics;
 /* QEMU's names of cards to those of our devices. */
 static bool add_nic(const char *model, const char *mac, const char *netdev, GError **error)
 {
-    static const char *const aliases[][2] = {{"virtio", "virtio-net-pci"}, {"e1000-82540em", "e1000"}};
+    static const char *const aliases[][2] = {{"virtio", "virtio-net-pci"},
+                                             {"e1000-82540em", "e1000"}};
     model = model ? model : "e1000";
     for (unsigned i = 0; i < G_N_ELEMENTS(aliases); i++) {
         model = g_str_equal(model, aliases[i][0]) ? aliases[i][1] : model;
@@ -273,7 +279,8 @@ static bool netdev_of_rest(KeyVal *kv, const char *kind, const char *id, GError 
     keyval_get(kv, "kind");
     keyval_get(kv, "id");
     g_autofree char *rest = keyval_rest(kv);
-    g_autofree char *text = g_strdup_printf("%s,id=%s%s%s", kind, id, rest ? "," : "", rest ? rest : "");
+    g_autofree char *text =
+        g_strdup_printf("%s,id=%s%s%s", kind, id, rest ? "," : "", rest ? rest : "");
     return netdev_new(text, error) != NULL;
 }
 
@@ -288,7 +295,8 @@ static bool on_nic(const struct option_use *use, void *owner, GError **error)
     g_autofree char *made = g_strdup_printf("__org.qemu.nic%u", nics);
     id = id ? id : made;
     bool ok = kv && kind;
-    const char *model = ok ? keyval_get(kv, "model") : NULL, *mac = ok ? keyval_get(kv, "mac") : NULL;
+    const char *model = ok ? keyval_get(kv, "model") : NULL,
+               *mac = ok ? keyval_get(kv, "mac") : NULL;
     ok = ok && netdev_of_rest(kv, kind, id, error) && add_nic(model, mac, id, error);
     if (!ok) {
         g_prefix_error(error, "-nic %s: ", use->text);
@@ -353,12 +361,14 @@ static bool on_netdev(const struct option_use *use, void *owner, GError **error)
 bool build_nets(struct vm_options *o, GError **error)
 {
     struct old_net net = {0};
-    bool any = vm_options_used(o, "net") || vm_options_used(o, "nic") || vm_options_used(o, "netdev");
+    bool any =
+        vm_options_used(o, "net") || vm_options_used(o, "nic") || vm_options_used(o, "netdev");
     bool ok = vm_options_each(o, (const char *const[]){"netdev", NULL}, on_netdev, NULL, error) &&
               vm_options_each(o, (const char *const[]){"nic", NULL}, on_nic, NULL, error) &&
               vm_options_each(o, (const char *const[]){"net", NULL}, on_net, &net, error);
     if (ok && !any && !o->machine.nodefaults) {
-        ok = netdev_new("user,id=__org.qemu.nic0", error) && add_nic(NULL, NULL, "__org.qemu.nic0", error);
+        ok = netdev_new("user,id=__org.qemu.nic0", error) &&
+             add_nic(NULL, NULL, "__org.qemu.nic0", error);
     } else if (ok && (net.card || net.backend) && !net.none) {
         ok = !net.card || add_nic(net.model, net.mac, net.backend, error);
     }
@@ -468,13 +478,78 @@ bool build_serials(struct vm_options *o, GError **error)
     return true;
 }
 
+/* ---- sound ---- */
+
+static void tell_broken(const struct audio *a, int err)
+{
+    vm_report("audiodev %s takes no more: %s", a->id, g_strerror(err));
+}
+
+static bool on_audiodev(const struct option_use *use, void *owner, GError **error)
+{
+    (void)owner;
+    g_autoptr(KeyVal) kv = vm_keyval(use->text, "driver", error);
+    if (!kv || !audio_new(kv, error)) {
+        g_prefix_error(error, "-audiodev %s: ", use->text);
+        return false;
+    }
+    return true;
+}
+
+/* The devices of a -audio model=; their sound goes to @id. */
+static bool add_card(struct vm_options *o, const char *model, const char *id, GError **error)
+{
+    if (g_str_equal(model, "hda")) {
+        vm_options_add(o, "sound-device", "intel-hda");
+        g_autofree char *codec = g_strdup_printf("hda-duplex,audiodev=%s", id);
+        vm_options_add(o, "sound-device", codec);
+    } else if (g_str_equal(model, "ac97")) {
+        g_autofree char *card = g_strdup_printf("AC97,audiodev=%s", id);
+        vm_options_add(o, "sound-device", card);
+    } else if (g_str_equal(model, "pcspk")) {
+        g_hash_table_replace(o->machine.props, g_strdup("pcspk-audiodev"), g_strdup(id));
+    } else {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "model=%s is not supported: hda, ac97 and pcspk are", model);
+        return false;
+    }
+    return true;
+}
+
+static bool on_audio(const struct option_use *use, void *owner, GError **error)
+{
+    struct vm_options *o = owner;
+    static unsigned n;
+    g_autofree char *made = g_strdup_printf("audiodev%u", n++);
+    g_autoptr(KeyVal) kv = keyval_parse(use->text, "driver", error);
+    const char *model = kv ? keyval_get(kv, "model") : NULL, *id = kv ? keyval_get(kv, "id") : NULL;
+    if (kv && !id) {
+        keyval_set(kv, "id", made);
+    }
+    if (!kv || !audio_new(kv, error) || (model && !add_card(o, model, id ? id : made, error))) {
+        g_prefix_error(error, "-audio %s: ", use->text);
+        return false;
+    }
+    return true;
+}
+
+bool build_audio(struct vm_options *o, GError **error)
+{
+    audio_broken = tell_broken;
+    return vm_options_each(o, (const char *const[]){"audiodev", NULL}, on_audiodev, NULL, error) &&
+           vm_options_each(o, (const char *const[]){"audio", NULL}, on_audio, o, error);
+}
+
+/* ---- monitors ---- */
+
 static bool on_monitor(const struct option_use *use, void *owner, GError **error)
 {
     static unsigned n;
     static const struct {
         const char *option;
         enum monitor_kind kind;
-    } kinds[] = {{"monitor", MONITOR_HMP}, {"qmp", MONITOR_QMP}, {"qmp-pretty", MONITOR_QMP_PRETTY}};
+    } kinds[] = {
+        {"monitor", MONITOR_HMP}, {"qmp", MONITOR_QMP}, {"qmp-pretty", MONITOR_QMP_PRETTY}};
     enum monitor_kind kind = MONITOR_HMP;
     (void)owner;
     if (g_str_equal(use->text, "none")) {
@@ -506,11 +581,15 @@ static bool on_mon(const struct option_use *use, void *owner, GError **error)
         return false;
     }
     if (!chr || (mode && !control && !g_str_equal(mode, "readline"))) {
-        g_set_error(error, LODGE_ERROR, EINVAL, chr ? "-mon %s: mode is readline or control"
-                                                    : "-mon %s: no such chardev", use->text);
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    chr ? "-mon %s: mode is readline or control" : "-mon %s: no such chardev",
+                    use->text);
         return false;
     }
-    return monitor_new(chr, !control ? MONITOR_HMP : pretty ? MONITOR_QMP_PRETTY : MONITOR_QMP,
+    return monitor_new(chr,
+                       !control ? MONITOR_HMP
+                       : pretty ? MONITOR_QMP_PRETTY
+                                : MONITOR_QMP,
                        error);
 }
 
@@ -524,8 +603,8 @@ static bool on_default_monitor(const struct option_use *use, void *owner, GError
 
 bool build_monitors(struct vm_options *o, GError **error)
 {
-    return vm_options_each(o, (const char *const[]){"monitor", "qmp", "qmp-pretty", NULL}, on_monitor,
-                           NULL, error) &&
+    return vm_options_each(o, (const char *const[]){"monitor", "qmp", "qmp-pretty", NULL},
+                           on_monitor, NULL, error) &&
            vm_options_each(o, (const char *const[]){"mon", NULL}, on_mon, NULL, error) &&
            vm_options_each(o, (const char *const[]){"default-monitor", NULL}, on_default_monitor,
                            NULL, error);

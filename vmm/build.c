@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
+#include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
@@ -156,8 +157,8 @@ static bool on_device(const struct option_use *use, void *owner, GError **error)
 
 static bool build_devices(struct vm_options *o, GError **error)
 {
-    static const char *const order[] = {"nic-device", "usb-controller", "usb-device", "device",
-                                        "drive-device"};
+    static const char *const order[] = {"nic-device", "usb-controller", "usb-device", "sound-device",
+                                        "device", "drive-device"};
     if (o->usb) {
         vm_options_add(o, "usb-controller", "qemu-xhci");
     }
@@ -233,7 +234,7 @@ static bool build_board(struct vm_options *o, GError **error)
                     m->machine, model->max_cpus);
         return false;
     }
-    m->backends = (struct backends){vm_drive, netdev_find, build_chardev, rng_find};
+    m->backends = (struct backends){vm_drive, netdev_find, build_chardev, rng_find, audio_find};
     m->display = display_new();
     struct board *board = machine_new(m, error);
     vm_set_board(board);
@@ -291,7 +292,7 @@ bool vm_build(struct vm_options *o, GError **error)
     vm_options_each(o, (const char *const[]){"process-name", NULL}, on_process_name, NULL, NULL);
     if ((o->log_file && !log_to_file(o->log_file, error)) || !build_globals(o, error) ||
         !build_objects(o, error) || !build_ram_source(o, error) || !build_numa(o, error) || !set_clock(o, error) ||
-        !build_serials(o, error) || !build_drives(o, error) ||
+        !build_audio(o, error) || !build_serials(o, error) || !build_drives(o, error) ||
         !one_firmware(&o->machine, error) || !build_nets(o, error)) {
         return false;
     }

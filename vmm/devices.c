@@ -9,7 +9,7 @@
 
 static const char *const bus_names[] = {
     [BUS_BOARD] = NULL, [BUS_ISA] = "ISA", [BUS_PCI] = "PCI", [BUS_VIRTIO] = "virtio-bus",
-    [BUS_IDE] = "IDE",  [BUS_SCSI] = "SCSI", [BUS_USB] = "usb-bus", [BUS_OTHER] = "other",
+    [BUS_IDE] = "IDE",  [BUS_SCSI] = "SCSI", [BUS_USB] = "usb-bus", [BUS_HDA] = "HDA", [BUS_OTHER] = "other",
 };
 
 void vm_list_devices(GString *out)
@@ -45,7 +45,7 @@ bool vm_list_device_properties(const char *name, GString *out, GError **error)
         [PROP_BOOL] = "bool",     [PROP_U8] = "uint8",      [PROP_U16] = "uint16",
         [PROP_U32] = "uint32",    [PROP_U64] = "uint64",    [PROP_STRING] = "str",
         [PROP_MAC] = "str",       [PROP_DRIVE] = "str",     [PROP_NETDEV] = "str",
-        [PROP_CHARDEV] = "str",   [PROP_RNG] = "link",
+        [PROP_CHARDEV] = "str",   [PROP_RNG] = "link",       [PROP_AUDIO] = "str",
     };
     const struct device_model *m = model_for_user(name, error);
     if (!m) {

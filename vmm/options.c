@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/translate/bt.h"
+#include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/net/net.h"
 #include "vmm/vm.h"
@@ -437,6 +438,18 @@ static bool on_netdev(struct vm_options *o, const char *arg, GError **error)
         return answer(o, text);
     }
     vm_options_add(o, "netdev", arg);
+    return true;
+}
+
+static bool on_audiodev(struct vm_options *o, const char *arg, GError **error)
+{
+    (void)error;
+    if (is_help(arg)) {
+        GString *text = g_string_new("Available audiodev drivers:\n");
+        audio_kinds(text);
+        return answer(o, text);
+    }
+    vm_options_add(o, "audiodev", arg);
     return true;
 }
 

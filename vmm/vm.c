@@ -4,6 +4,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "guest/cpu/engine.h"
+#include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
@@ -552,6 +553,7 @@ static void finish(void)
     monitors_close();
     vnc_stop();
     netdevs_close();
+    audios_close();
     chardevs_close();
     if (vm.options && vm.options->pidfile) {
         unlink(vm.options->pidfile);

@@ -7,6 +7,7 @@
  * board - what devices share: the address spaces, interrupt inputs, buses, and the way to
  * ask the owner of the machine for something.  Made by guest/machine; one a process.
  */
+struct audio;
 struct chardev;
 struct image;
 struct machine;
@@ -20,6 +21,7 @@ struct backends {
     struct netdev *(*netdev)(const char *id);
     struct chardev *(*chardev)(const char *id);
     struct rng_source *(*rng)(const char *id);
+    struct audio *(*audio)(const char *id);
 };
 
 enum board_event {

@@ -50,7 +50,7 @@ static unsigned prop_bytes(enum prop_kind kind)
 
 static bool prop_is_backend(enum prop_kind kind)
 {
-    return kind == PROP_DRIVE || kind == PROP_NETDEV || kind == PROP_CHARDEV || kind == PROP_RNG;
+    return kind >= PROP_DRIVE;
 }
 
 static const struct prop *prop_find(const struct device_model *m, const char *name)
@@ -205,6 +205,8 @@ static void *backend_find(const struct backends *b, enum prop_kind kind, const c
         return b->netdev ? b->netdev(id) : NULL;
     case PROP_CHARDEV:
         return b->chardev ? b->chardev(id) : NULL;
+    case PROP_AUDIO:
+        return b->audio ? b->audio(id) : NULL;
     default:
         return b->rng ? b->rng(id) : NULL;
     }

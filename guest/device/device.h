@@ -98,10 +98,12 @@ enum prop_kind {
     PROP_U8, PROP_U16, PROP_U32, PROP_U64, /* decimal, 0x hex; U64 takes k, M, G, T */
     PROP_STRING,  /* const char *: NULL if absent */
     PROP_MAC,     /* uint8_t[6] */
+    /* Backends, from here on. */
     PROP_DRIVE,   /* struct image *: id of a -drive/-blockdev */
     PROP_NETDEV,  /* struct netdev * */
     PROP_CHARDEV, /* struct chardev * */
     PROP_RNG,     /* struct rng_source *: an -object rng-* */
+    PROP_AUDIO,   /* struct audio *: an -audiodev */
 };
 struct prop {
     const char *name;
@@ -120,6 +122,7 @@ enum bus_kind {
     BUS_IDE,    /* ide-hd, ide-cd: a drive on an IDE or AHCI channel */
     BUS_SCSI,   /* a drive on a controller's struct scsi_bus */
     BUS_USB,    /* on a port of a USB controller */
+    BUS_HDA,    /* a codec on the link of a sound controller: guest/device/hda.h */
     BUS_OTHER,
 };
 

@@ -22,8 +22,8 @@ enum { PORT61_GATE = 1, PORT61_SPEAKER = 2, PORT61_REFRESH = 0x10, PORT61_OUT = 
 enum { STATUS_OUT = 0x80, STATUS_NULL = 0x40 };
 
 struct channel {
-    uint32_t count;  /* as programmed: 1 to 65536 */
-    int64_t loaded;  /* guest clock when counting began */
+    uint32_t count; /* as programmed: 1 to 65536 */
+    int64_t loaded; /* guest clock when counting began */
     uint16_t latch;
     uint8_t mode, bcd, access, gate;
     uint8_t write_low, write_high_next, read_high_next;
@@ -40,6 +40,8 @@ struct i8254 {
     int64_t edge; /* when channel 0's output rises next; TIMER_OFF: never */
     struct timer timer;
     struct device_window window[2];
+    void (*ear)(void *owner); /* of the speaker */
+    void *listener;
 };
 
 static struct i8254 *self(struct device *dev)
@@ -199,9 +201,9 @@ static void latch_count(struct channel *c)
 static void latch_status(struct channel *c)
 {
     if (!c->status_latched) {
-        c->status = (uint8_t)((output(c, clock_now()) ? STATUS_OUT : 0) |
-                              (c->never_loaded ? STATUS_NULL : 0) | c->access << 4 |
-                              c->mode << 1 | c->bcd);
+        c->status =
+            (uint8_t)((output(c, clock_now()) ? STATUS_OUT : 0) |
+                      (c->never_loaded ? STATUS_NULL : 0) | c->access << 4 | c->mode << 1 | c->bcd);
         c->status_latched = 1;
     }
 }
@@ -318,6 +320,27 @@ static void port61_write(struct device *dev, uint64_t old, uint64_t now)
         c->loaded = clock_now(); /* a rising gate starts modes 1, 2, 3 and 5 anew */
     }
     c->gate = gate;
+    if (self(dev)->ear) {
+        self(dev)->ear(self(dev)->listener);
+    }
+}
+
+bool i8254_speaker_on(struct device *pit)
+{
+    unsigned both = PORT61_GATE | PORT61_SPEAKER;
+    return (self(pit)->port61 & both) == both;
+}
+
+bool i8254_speaker(struct device *pit, int64_t at)
+{
+    const struct channel *c = &self(pit)->ch[2];
+    return output(c, MAX(at, c->loaded));
+}
+
+void i8254_listen(struct device *pit, void (*ear)(void *owner), void *owner)
+{
+    self(pit)->ear = ear;
+    self(pit)->listener = owner;
 }
 
 void i8254_mute(struct device *pit, bool mute)
@@ -332,8 +355,11 @@ static void reset(struct device *dev)
     int64_t now = clock_now();
     for (unsigned i = 0; i < 3; i++) {
         struct channel *c = &s->ch[i];
-        *c = (struct channel){.count = 0x10000, .loaded = now, .mode = 3,
-                              .access = ACCESS_BOTH, .gate = i == 2 ? 0 : 1};
+        *c = (struct channel){.count = 0x10000,
+                              .loaded = now,
+                              .mode = 3,
+                              .access = ACCESS_BOTH,
+                              .gate = i == 2 ? 0 : 1};
     }
     s->out0 = 1;
     plan(s, now);

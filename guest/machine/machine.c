@@ -147,6 +147,7 @@ static const struct {
     {"kernel_irqchip", "on,split"},
     {"usb", "off"},
     {"vmport", NULL},
+    {"pcspk-audiodev", NULL},
     {"graphics", "on,off"},
     {"i8042", "on"},
     {"pit", "on"},

@@ -261,6 +261,21 @@ static bool debug_port(struct machine *m, GError **error)
            device_start(dev, m->board, "debugcon", error);
 }
 
+/* The speaker is heard only where somebody listens; the kernel's own timer tells nobody. */
+static bool speaker(struct machine *m, GError **error)
+{
+    const char *audio = machine_prop(m, "pcspk-audiodev", NULL);
+    if (!audio) {
+        return true;
+    }
+    if (!board_part(m->board, "pit")) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "-M pcspk-audiodev=%s: not with the kernel's timer: add kernel-irqchip=split", audio);
+        return false;
+    }
+    return pc_device(m, "pcspk", "pcspk", error, "audiodev", audio, NULL);
+}
+
 bool pc_isa_devices(struct machine *m, GError **error)
 {
     bool hpet, vmport;
@@ -268,7 +283,7 @@ bool pc_isa_devices(struct machine *m, GError **error)
         !machine_prop_bool(m, "vmport", true, &vmport, error)) {
         return false;
     }
-    return clock_and_timers(m, error) && serial_ports(m, error) &&
+    return clock_and_timers(m, error) && speaker(m, error) && serial_ports(m, error) &&
            parallel_port(m, error) && debug_port(m, error) &&
            keyboard(m, error) && (!vmport || pc_device(m, "vmport", "vmport", error, NULL)) &&
            pc_device(m, "fw_cfg", "fw_cfg", error, NULL) &&

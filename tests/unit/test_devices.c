@@ -30,7 +30,7 @@ struct subject {
 /* What is on these buses hangs on such a device. */
 static const char *const fronts[] = {
     [BUS_VIRTIO] = "virtio-serial-pci", [BUS_IDE] = "piix3-ide", [BUS_SCSI] = "virtio-scsi-pci",
-    [BUS_USB] = "qemu-xhci",
+    [BUS_USB] = "qemu-xhci",  [BUS_HDA] = "intel-hda",
 };
 
 static const char *front_of(const struct device_model *m)

@@ -7,6 +7,7 @@
 #include "guest/device/pci.h"
 #include "guest/device/virtio_balloon.h"
 #include "guest/machine/machine.h"
+#include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
 #include "host/image/image.h"
@@ -385,6 +386,7 @@ static const char *prop_type(enum prop_kind kind)
         [PROP_BOOL] = "bool",   [PROP_U8] = "uint8",   [PROP_U16] = "uint16", [PROP_U32] = "uint32",
         [PROP_U64] = "uint64",  [PROP_STRING] = "str", [PROP_MAC] = "str",    [PROP_DRIVE] = "str",
         [PROP_NETDEV] = "str",  [PROP_CHARDEV] = "str", [PROP_RNG] = "link<rng>",
+        [PROP_AUDIO] = "str",
     };
     return names[kind];
 }
@@ -480,6 +482,8 @@ static json_t *prop_value(const struct device *dev, const struct prop *p)
         return json_string(*(struct netdev *const *)at ? (*(struct netdev *const *)at)->id : "");
     case PROP_CHARDEV:
         return json_string(*(struct chardev *const *)at ? (*(struct chardev *const *)at)->id : "");
+    case PROP_AUDIO:
+        return json_string(*(struct audio *const *)at ? (*(struct audio *const *)at)->id : "");
     case PROP_RNG:
         break;
     }
