@@ -14,8 +14,14 @@
 
 #include <string.h>
 
-enum { OP_UNMAP = 0x42, OP_WRITE_SAME_10 = 0x41, OP_WRITE_SAME_16 = 0x93, OP_REPORT_LUNS = 0xa0,
-       OP_INQUIRY = 0x12, OP_REQUEST_SENSE = 0x03 };
+enum {
+    OP_UNMAP = 0x42,
+    OP_WRITE_SAME_10 = 0x41,
+    OP_WRITE_SAME_16 = 0x93,
+    OP_REPORT_LUNS = 0xa0,
+    OP_INQUIRY = 0x12,
+    OP_REQUEST_SENSE = 0x03
+};
 enum { UNMAP_LIST = 8, UNMAP_DESCRIPTOR = 16, BLOCK_MAX = 4096, FUA = 8, SAME_UNMAP = 8 };
 
 static struct scsi_bus *buses;
@@ -104,9 +110,11 @@ bool scsi_unit_open(struct scsi_unit *u, bool cd, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "a disk needs a drive with a medium");
         return false;
     }
-    if (!block_size_fits(u->logical_block, BLOCK_MAX) || !block_size_fits(u->physical_block, 1u << 21)) {
-        g_set_error(error, LODGE_ERROR, EINVAL,
-                    "logical_block_size is a power of two from 512 to 4096, physical_block_size from that");
+    if (!block_size_fits(u->logical_block, BLOCK_MAX) ||
+        !block_size_fits(u->physical_block, 1u << 21)) {
+        g_set_error(
+            error, LODGE_ERROR, EINVAL,
+            "logical_block_size is a power of two from 512 to 4096, physical_block_size from that");
         return false;
     }
     if (!u->prop_drive) {
@@ -132,11 +140,13 @@ void scsi_unit_close(struct scsi_unit *u)
 static struct scsi_bus *find_bus(const struct scsi_unit *u, GError **error)
 {
     for (struct scsi_bus *b = buses; b; b = b->next) {
-        if (b->owner->board == u->dev.board && (!u->prop_bus || g_str_equal(b->name, u->prop_bus))) {
+        if (b->owner->board == u->dev.board &&
+            (!u->prop_bus || g_str_equal(b->name, u->prop_bus))) {
             return b;
         }
     }
-    g_set_error(error, LODGE_ERROR, ENODEV, u->prop_bus ? "there is no SCSI bus \"%s\"" : "there is no SCSI bus%s",
+    g_set_error(error, LODGE_ERROR, ENODEV,
+                u->prop_bus ? "there is no SCSI bus \"%s\"" : "there is no SCSI bus%s",
                 u->prop_bus ? u->prop_bus : "");
     return NULL;
 }
@@ -176,10 +186,17 @@ static void unit_changed(struct scsi_unit *u)
     }
 }
 
-bool scsi_unit_start(struct scsi_unit *u, bool cd, GError **error)
+static struct scsi_unit *unit_of(struct device *dev)
 {
+    return container_of(dev, struct scsi_unit, dev);
+}
+
+bool scsi_device_start(struct device *dev, GError **error)
+{
+    const struct scsi_variant *kind = dev->model->bus_data;
+    struct scsi_unit *u = unit_of(dev);
     struct scsi_bus *bus = u->bus = find_bus(u, error);
-    if (!bus || !take_place(u, error) || !scsi_unit_open(u, cd, error)) {
+    if (!bus || !take_place(u, error) || !scsi_unit_open(u, kind->cd, error)) {
         return false;
     }
     u->changed = unit_changed;
@@ -194,9 +211,9 @@ bool scsi_unit_start(struct scsi_unit *u, bool cd, GError **error)
     return true;
 }
 
-void scsi_unit_stop(struct device *dev)
+void scsi_device_stop(struct device *dev)
 {
-    struct scsi_unit *u = container_of(dev, struct scsi_unit, dev);
+    struct scsi_unit *u = unit_of(dev);
     scsi_unit_close(u);
     if (!u->bus) {
         return;
@@ -227,6 +244,16 @@ bool scsi_unit_sane(const struct scsi_unit *u, GError **error)
         return false;
     }
     return true;
+}
+
+void scsi_device_reset(struct device *dev)
+{
+    scsi_unit_reset(unit_of(dev));
+}
+
+bool scsi_device_loaded(struct device *dev, GError **error)
+{
+    return scsi_unit_sane(unit_of(dev), error);
 }
 
 /* ---- requests ---- */
@@ -367,7 +394,8 @@ static void unmap_next(struct scsi_request *r)
     uint32_t bytes = (uint32_t)r->at, list = bytes >= UNMAP_LIST ? be16_at(r->data + 2) : 0;
     uint64_t at = UNMAP_LIST + (uint64_t)r->step * UNMAP_DESCRIPTOR;
     while (at + UNMAP_DESCRIPTOR <= bytes && (r->step + 1) * UNMAP_DESCRIPTOR <= list) {
-        struct scsi_answer a = scsi_transfer(d, SCSI_WRITE, be64_at(r->data + at), be32_at(r->data + at + 8));
+        struct scsi_answer a =
+            scsi_transfer(d, SCSI_WRITE, be64_at(r->data + at), be32_at(r->data + at + 8));
         if (a.kind == SCSI_FAIL) {
             fail(r, (enum scsi_key)a.sense.key, (enum scsi_asc)a.sense.asc);
             break;
@@ -442,6 +470,7 @@ bool scsi_request_sane(const struct scsi_request *r)
     bool medium = r->kind == SCSI_READ || r->kind == SCSI_WRITE;
     uint64_t end = data ? SCSI_DATA_MAX : medium ? r->unit->d.blocks * r->unit->d.block : 0;
     bool writes = r->kind == SCSI_WRITE || r->kind == SCSI_TAKE;
-    return r->kind < SCSI_KINDS && (!(data || medium) || (r->at <= end && r->left <= end - r->at)) &&
+    return r->kind < SCSI_KINDS &&
+           (!(data || medium) || (r->at <= end && r->left <= end - r->at)) &&
            (data || medium || !r->left) && !(writes && image_read_only(r->unit->d.image));
 }

@@ -170,8 +170,22 @@ void scsi_bus_drain(struct scsi_bus *bus, unsigned target, unsigned lun); /* UIN
 bool scsi_unit_open(struct scsi_unit *u, bool cd, GError **error);
 void scsi_unit_close(struct scsi_unit *u);
 /* For scsi-hd and scsi-cd. */
-bool scsi_unit_start(struct scsi_unit *u, bool cd, GError **error);
-void scsi_unit_stop(struct device *dev);
+/* Of the models on this bus, which differ in their words and in what this says. */
+struct scsi_variant {
+    bool cd;
+};
+struct scsi_device {
+    struct scsi_unit unit; /* first */
+};
+bool scsi_device_start(struct device *dev, GError **error);
+void scsi_device_stop(struct device *dev);
+void scsi_device_reset(struct device *dev);
+bool scsi_device_loaded(struct device *dev, GError **error);
+#define SCSI_DEVICE_MODEL                                                                          \
+    .size = sizeof(struct scsi_device), .version = 1, .bus = BUS_SCSI, .regs = regs,                 \
+    .nregs = G_N_ELEMENTS(regs), .props = props, .nprops = G_N_ELEMENTS(props),                    \
+    .bus_data = &kind, .start = scsi_device_start, .stop = scsi_device_stop,                       \
+    .reset = scsi_device_reset, .loaded = scsi_device_loaded
 void scsi_unit_reset(struct scsi_unit *u);
 bool scsi_unit_sane(const struct scsi_unit *u, GError **error);
 
