@@ -3,7 +3,7 @@
 
 #include "base/util.h"
 #include "manage/cli/args.h"
-#include "manage/cli/connect.h"
+#include "manage/rpc/connect.h"
 #include "manage/cli/help.h"
 #include "manage/cli/out.h"
 

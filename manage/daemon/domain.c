@@ -8,6 +8,7 @@
 #include "manage/daemon/domain.h"
 
 #include "base/error.h"
+#include "manage/daemon/client.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/tune.h"
 
@@ -63,6 +64,7 @@ Domain *domain_ref(Domain *d)
 void domain_unref(Domain *d)
 {
     if (--d->refs == 0) {
+        g_free(d->last_job);
         g_free(d->name);
         g_free(d);
     }
@@ -160,10 +162,10 @@ bool domain_check_active(const Domain *d, GError **error)
 
 /* --- jobs --- */
 
-bool domain_job_begin(Domain *d, GError **error)
+static bool job_begin(Domain *d, bool beside, GError **error)
 {
     int64_t until = g_get_monotonic_time() + daemon_patience(JOB_SECONDS) * G_USEC_PER_SEC;
-    while (d->job) {
+    while (d->job || (d->moving && !beside)) {
         if (!daemon_wait(until)) {
             libvirt_error(error, ERR_OPERATION_TIMEOUT,
                           "cannot acquire state change lock (held by another call)");
@@ -174,16 +176,26 @@ bool domain_job_begin(Domain *d, GError **error)
     return true;
 }
 
+bool domain_job_begin(Domain *d, GError **error)
+{
+    return job_begin(d, false, error);
+}
+
+bool domain_job_begin_beside(Domain *d, GError **error)
+{
+    return job_begin(d, true, error);
+}
+
 void domain_job_end(Domain *d)
 {
     d->job = false;
     daemon_wake();
 }
 
-DomainJob *domain_take(const rpc_domain *named, GError **error)
+static DomainJob *take(const rpc_domain *named, bool beside, GError **error)
 {
     g_autoptr(Domain) d = domain_get(named, error);
-    if (!d || !domain_job_begin(d, error)) {
+    if (!d || !job_begin(d, beside, error)) {
         return NULL;
     }
     if (d->gone) { /* while we waited */
@@ -192,6 +204,72 @@ DomainJob *domain_take(const rpc_domain *named, GError **error)
         return NULL;
     }
     return g_steal_pointer(&d);
+}
+
+DomainJob *domain_take(const rpc_domain *named, GError **error)
+{
+    return take(named, false, error);
+}
+
+DomainJob *domain_take_beside(const rpc_domain *named, GError **error)
+{
+    return take(named, true, error);
+}
+
+/* --- what depends on a connection --- */
+
+struct bond {
+    Domain *domain;
+    struct client *client;
+    domain_lost_fn *lost;
+    struct bond *next;
+};
+static struct bond *bonds;
+
+void domain_bind(Domain *d, struct client *c, domain_lost_fn *lost)
+{
+    struct bond *b = g_new(struct bond, 1);
+    *b = (struct bond){domain_ref(d), c, lost, bonds};
+    bonds = b;
+}
+
+static void bond_free(struct bond *b)
+{
+    domain_unref(b->domain);
+    g_free(b);
+}
+
+void domain_unbind(Domain *d, domain_lost_fn *lost)
+{
+    for (struct bond **at = &bonds, *b; (b = *at);) {
+        if (b->domain == d && b->lost == lost) {
+            *at = b->next;
+            bond_free(b);
+        } else {
+            at = &b->next;
+        }
+    }
+}
+
+static void bond_broken(void *data)
+{
+    struct bond *b = data;
+    daemon_lock();
+    b->lost(b->domain);
+    bond_free(b);
+    daemon_unlock();
+}
+
+void domains_client_gone(const struct client *c)
+{
+    for (struct bond **at = &bonds, *b; (b = *at);) {
+        if (b->client == c) {
+            *at = b->next;
+            daemon_worker(bond_broken, b);
+        } else {
+            at = &b->next;
+        }
+    }
 }
 
 /* --- events and states --- */

@@ -70,6 +70,17 @@ enum lifecycle_event {
     EVENT_CRASHED,
 };
 
+/* What is known of a job that may take long; see virDomainGetJobStats. */
+struct job_figures {
+    int type, operation;                                     /* libvirt's numbers; JOB_NONE */
+    int64_t since;                                           /* monotonic, us */
+    uint64_t elapsed_ms, total, processed, remaining, speed; /* bytes, bytes/s */
+    uint64_t passes, downtime_ms;
+    bool has_memory, has_downtime;
+};
+enum { JOB_NONE, JOB_BOUNDED, JOB_UNBOUNDED, JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED };
+enum { OPERATION_SAVE = 2, OPERATION_MIGRATION_IN = 4, OPERATION_MIGRATION_OUT = 5 };
+
 typedef struct domain Domain;
 struct domain {
     int refs;
@@ -83,10 +94,12 @@ struct domain {
     bool job;           /* somebody changes it */
     bool writing;       /* its file is being replaced */
     bool returning;     /* files that its machine had become ours again */
+    bool moving;        /* it is on its way to another host, or from there */
     uint16_t vcpus;     /* of the definition, for those that are off */
     int64_t memory, max_memory;
-    int64_t booted;          /* wall clock, s */
-    struct machine *machine; /* running, or about to */
+    int64_t booted;               /* wall clock, s */
+    struct job_figures *last_job; /* that has ended; NULL: none, or it was told */
+    struct machine *machine;      /* running, or about to */
 };
 
 Domain *domain_ref(Domain *d);
@@ -115,6 +128,8 @@ bool domain_check_active(const Domain *d, GError **error);
  * ERR_OPERATION_TIMEOUT.  Queries need none.
  */
 bool domain_job_begin(Domain *d, GError **error);
+/* For what may go on while it is on its way to another host. */
+bool domain_job_begin_beside(Domain *d, GError **error);
 void domain_job_end(Domain *d);
 /* Ends at the end of the scope. */
 typedef Domain DomainJob;
@@ -126,6 +141,14 @@ static inline void domain_job_release(DomainJob *d)
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainJob, domain_job_release)
 /* domain_get() and domain_job_begin() in one. */
 DomainJob *domain_take(const rpc_domain *named, GError **error);
+DomainJob *domain_take_beside(const rpc_domain *named, GError **error);
+/*
+ * Calls @lost, on a worker with the lock, if @c goes away before domain_unbind() with the same
+ * function.
+ */
+typedef void domain_lost_fn(Domain *d);
+void domain_bind(Domain *d, struct client *c, domain_lost_fn *lost);
+void domain_unbind(Domain *d, domain_lost_fn *lost);
 
 /* The definition on disk; NULL with an error, also for a machine that has none. */
 DomainDef *domain_config(const Domain *d, GError **error);
@@ -152,6 +175,8 @@ void domain_count_snapshots(Domain *d);
 void domain_forget_snapshots(Domain *d);
 
 void domain_event(Domain *d, enum lifecycle_event event, int detail);
+/* verbs/domain_job.c: keeps @j as the last job of @d and tells the clients. */
+void domain_job_over(Domain *d, const struct job_figures *j, int type);
 void domain_set_state(Domain *d, enum domain_state state, int reason);
 
 /* Which of the two states a change or a query is for. */

@@ -244,6 +244,7 @@ static void ended(struct machine *m)
     cgroup_remove(g_steal_pointer(&m->group));
     d->machine = NULL;
     d->id = -1;
+    d->moving = false;
     domain_set_state(d, STATE_SHUTOFF, ends[reason].shutoff);
     if (was_up) {
         rpc_event_domain_int2 message = {
@@ -676,6 +677,14 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     return true;
 }
 
+int machine_pause_detail(int reason)
+{
+    return reason == PAUSED_MIGRATION  ? 1
+           : reason == PAUSED_IOERROR  ? 2
+           : reason == PAUSED_WATCHDOG ? 3
+                                       : 0;
+}
+
 bool machine_pause(Domain *d, int reason, GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
@@ -689,7 +698,7 @@ bool machine_pause(Domain *d, int reason, GError **error)
     if (d->machine == m && d->state == STATE_RUNNING) {
         domain_set_state(d, STATE_PAUSED, reason);
         machine_save(m);
-        domain_event(d, EVENT_SUSPENDED, reason == PAUSED_IOERROR ? 2 : 0);
+        domain_event(d, EVENT_SUSPENDED, machine_pause_detail(reason));
     }
     return true;
 }
@@ -697,13 +706,19 @@ bool machine_pause(Domain *d, int reason, GError **error)
 bool machine_resume(Domain *d, int reason, GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || !qmp_do(m->qmp, error, "cont", NULL)) {
+    if (!m) {
+        return false;
+    }
+    m->resume_reason = reason;
+    bool ok = qmp_do(m->qmp, error, "cont", NULL);
+    m->resume_reason = RUNNING_UNKNOWN;
+    if (!ok) {
         return false;
     }
     if (d->machine == m && d->state != STATE_RUNNING) {
         domain_set_state(d, STATE_RUNNING, reason);
         machine_save(m);
-        domain_event(d, EVENT_RESUMED, 0);
+        domain_event(d, EVENT_RESUMED, reason == RUNNING_MIGRATED ? 1 : 0);
     }
     return true;
 }
@@ -783,6 +798,12 @@ static void reconnect(void *data)
     if (!word) {
         daemon_log("%s: its monitor does not answer: %s", d->name,
                    error ? error->message : "it has just ended");
+    }
+    /* Nobody is left who could end a move to or from another host. */
+    if (d->machine == m && g_strcmp0(word, "inmigrate") == 0) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    } else if (d->machine == m && word) {
+        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
     }
     if (word && d->machine == m) {
         block_jobs_recover(m);

@@ -25,15 +25,18 @@ struct machine {
     bool shut_down;   /* the guest or we have powered it off */
     int shutoff;      /* enum shutoff_reason; 0: by how it ends */
     int pause_reason; /* why the next STOP comes */
+    int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
     GPtrArray *block_jobs; /* struct block_job; disks.h */
     unsigned uid;
     char *group_name; /* of its control groups */
     struct cgroup *group;
-    struct machine_job {
-        int type, operation;
-        int64_t since;
-    } job;
+    struct job_figures job; /* under way; .type is JOB_NONE if there is none */
+    struct machine_move {
+        uint64_t speed;      /* MiB/s; 0: no bound */
+        bool sending, given_up; /* its state is on its way; whoever wanted it has gone */
+        bool ran;            /* and so it shall again if nothing comes of it */
+    } move;
 };
 
 enum { START_PAUSED = 1, START_AUTODESTROY = 2 };
@@ -63,6 +66,8 @@ Machine *machine_of(const Domain *d, GError **error);
 /* Writes what a restarted lodged needs; after every change of the live XML. */
 void machine_save(struct machine *m);
 bool machine_pause(Domain *d, int reason, GError **error);
+/* What EVENT_SUSPENDED says of a pause. */
+int machine_pause_detail(int reason);
 bool machine_resume(Domain *d, int reason, GError **error);
 /* CPU time of the process in ns; 0 if it is gone. */
 uint64_t machine_cpu_time(const struct machine *m);

@@ -18,13 +18,11 @@ static void on_stop(struct machine *m, const json_t *body)
         return;
     }
     int reason = m->pause_reason;
+    reason = reason == PAUSED_UNKNOWN && m->move.sending ? PAUSED_MIGRATION : reason;
     m->pause_reason = PAUSED_UNKNOWN;
     domain_set_state(d, STATE_PAUSED, reason);
     machine_save(m);
-    domain_event(d, EVENT_SUSPENDED,
-                 reason == PAUSED_IOERROR    ? 2
-                 : reason == PAUSED_WATCHDOG ? 3
-                                             : 0);
+    domain_event(d, EVENT_SUSPENDED, machine_pause_detail(reason));
 }
 
 static void on_resume(struct machine *m, const json_t *body)
@@ -34,9 +32,22 @@ static void on_resume(struct machine *m, const json_t *body)
     if (d->id < 0 || (d->state != STATE_PAUSED && d->state != STATE_PMSUSPENDED)) {
         return;
     }
-    domain_set_state(d, STATE_RUNNING, RUNNING_UNPAUSED);
+    int reason = m->resume_reason  ? m->resume_reason
+                 : m->move.sending ? RUNNING_MIGRATION_CANCELED
+                                   : RUNNING_UNPAUSED;
+    domain_set_state(d, STATE_RUNNING, reason);
     machine_save(m);
-    domain_event(d, EVENT_RESUMED, 0);
+    domain_event(d, EVENT_RESUMED, reason == RUNNING_MIGRATED ? 1 : 0);
+}
+
+static void on_pass(struct machine *m, const json_t *body)
+{
+    rpc_event_domain_int message = {
+        .dom = domain_rpc(m->domain),
+        .value = (int)json_integer_value(json_object_get(body, "pass")),
+    };
+    event_domain_migration_iteration(&message);
+    g_free(message.dom.name);
 }
 
 static void restart(void *data)
@@ -262,6 +273,7 @@ static const struct {
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
     {"DEVICE_DELETED", on_deleted},
+    {"MIGRATION_PASS", on_pass},
     {"BLOCK_JOB_COMPLETED", on_job_completed},
     {"BLOCK_JOB_CANCELLED", on_job_cancelled},
     {"BLOCK_JOB_READY", on_job_ready},

@@ -146,13 +146,33 @@ void qmp_close(struct qmp *q)
     }
 }
 
-static bool send_all(struct qmp *q, const char *text, size_t n, GError **error)
+/* @fd (-1: none) goes along with the first byte. */
+static ssize_t send_some(const struct qmp *q, const char *text, size_t n, int fd)
+{
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec iov = {(char *)text, n};
+    struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1};
+    if (fd >= 0) {
+        m.msg_control = control.room;
+        m.msg_controllen = sizeof(control.room);
+        control.head = (struct cmsghdr){
+            .cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+        memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
+    }
+    return sendmsg(q->watch.fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static bool send_all(struct qmp *q, const char *text, size_t n, int fd, GError **error)
 {
     while (n) {
-        ssize_t sent = send(q->watch.fd, text, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t sent = send_some(q, text, n, fd);
         if (sent > 0) {
             text += sent;
             n -= (size_t)sent;
+            fd = -1;
         } else if (errno == EAGAIN) { /* some hundred commands that nobody has read */
             libvirt_error(error, ERR_OPERATION_TIMEOUT, "the machine's monitor does not read");
             return false;
@@ -176,7 +196,8 @@ static json_t *result(const char *command, json_t *reply, GError **error)
     return json_incref(json_object_get(reply, "return"));
 }
 
-json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)
+static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int timeout_ms,
+                   GError **error)
 {
     g_autoptr(json_t) given = args;
     if (!q || q->dead || q->closed) {
@@ -192,7 +213,7 @@ json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms
     }
     g_autofree char *text = json_dumps(message, JSON_COMPACT);
     g_autofree char *line = g_strconcat(text, "\n", NULL);
-    if (!send_all(q, line, strlen(line), error)) {
+    if (!send_all(q, line, strlen(line), fd, error)) {
         return NULL;
     }
     struct pending p = {0};
@@ -216,6 +237,18 @@ json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms
     }
     unref(q);
     return got;
+}
+
+json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)
+{
+    return run(q, command, args, -1, timeout_ms, error);
+}
+
+bool qmp_give_fd(struct qmp *q, int fd, const char *name, GError **error)
+{
+    json_t *args = json_pack("{s:s}", "fdname", name);
+    g_autoptr(json_t) got = run(q, "getfd", args, fd, QMP_TIMEOUT_MS, error);
+    return got != NULL;
 }
 
 bool qmp_do(struct qmp *q, GError **error, const char *command, const char *fmt, ...)

@@ -29,5 +29,7 @@ void qmp_close(struct qmp *q);
  * must be held and is given up meanwhile.
  */
 json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error);
+/* Hands over a copy of @fd, which the machine knows by @name from then on. */
+bool qmp_give_fd(struct qmp *q, int fd, const char *name, GError **error);
 /* The same with json_pack()'s format and without a result. */
 bool qmp_do(struct qmp *q, GError **error, const char *command, const char *fmt, ...);

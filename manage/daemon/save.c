@@ -179,13 +179,12 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
                       g_strerror(errno));
         return false;
     }
-    m->job.operation = 5; /* save */
-    m->job.type = 2;
-    m->job.since = g_get_monotonic_time();
+    m->job = (struct job_figures){
+        .type = JOB_UNBOUNDED, .operation = OPERATION_SAVE, .since = g_get_monotonic_time()};
     g_autoptr(GError) why = NULL;
     bool ok = write_head(fd, xml ? xml : own, running) && pump(m, fd, &why) &&
               rename(temporary, path) == 0;
-    m->job.type = 0;
+    m->job.type = JOB_NONE;
     if (!ok) {
         if (why) {
             g_propagate_error(error, g_steal_pointer(&why));

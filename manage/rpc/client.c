@@ -15,6 +15,7 @@
  */
 struct rpc {
     int fd;
+    int patience_ms; /* -1: for ever */
     uint32_t serial;
     GByteArray *in;
     int fds[PACKET_FDS_MAX];
@@ -30,6 +31,7 @@ Rpc *rpc_new(int fd)
 {
     Rpc *rpc = g_new0(Rpc, 1);
     rpc->fd = fd;
+    rpc->patience_ms = -1;
     rpc->in = g_byte_array_new();
     rpc->stream_tail = &rpc->stream;
     return rpc;
@@ -81,6 +83,11 @@ void rpc_free(Rpc *rpc)
         close(rpc->fd);
         g_free(rpc);
     }
+}
+
+void rpc_patience(Rpc *rpc, unsigned seconds)
+{
+    rpc->patience_ms = (int)seconds * 1000;
 }
 
 int rpc_fd(const Rpc *rpc)
@@ -210,6 +217,11 @@ static bool read_some(Rpc *rpc, GError **error)
 {
     enum { ROOM = 64 << 10 };
     guint old = rpc->in->len;
+    struct pollfd p = {.fd = rpc->fd, .events = POLLIN};
+    if (rpc->patience_ms >= 0 && poll(&p, 1, rpc->patience_ms) == 0) {
+        errno = ETIMEDOUT;
+        return lost(error);
+    }
     union {
         struct cmsghdr head;
         char room[CMSG_SPACE(PACKET_FDS_MAX * sizeof(int))];

@@ -25,6 +25,8 @@ Rpc *rpc_connect(const char *path, GError **error);
 /* Over @fd (what ssh's other end is), which is taken over. */
 Rpc *rpc_new(int fd);
 void rpc_free(Rpc *rpc);
+/* From now on a daemon that says nothing for so long while somebody waits counts as lost. */
+void rpc_patience(Rpc *rpc, unsigned seconds);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Rpc, rpc_free)
 
 /* Asks how to authenticate (only "not at all" is spoken here) and opens @uri. */

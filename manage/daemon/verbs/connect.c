@@ -16,12 +16,14 @@ enum { OPEN_READ_ONLY = 1 };
 
 /* Numbers of features that a client may ask for. */
 static const int features[] = {
+    4,  /* migration led by the source */
     6,  /* migration protocol 3 */
     7,  /* protection against changes during a migration */
     8,  /* FD passing */
     9,  /* strings as typed parameters */
     10, /* keepalive */
     11, /* XML for migration */
+    12, /* migration of machines that are off */
     13, /* migration with parameters */
     14, /* events by callback id */
     15, /* close callback */

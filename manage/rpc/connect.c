@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "manage/cli/connect.h"
+#include "manage/rpc/connect.h"
 
 #include "base/util.h"
 

@@ -1,0 +1,802 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/migrate.h"
+
+#include "base/util.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/vfs.h>
+
+/* Facts: libvirt 9.0, "Guest migration" (flow of the steps, ports from 49152 on). */
+enum { FIRST_PORT = 49152, PORTS = 64, CONNECT_SECONDS = 30, LOOK_US = 20000 };
+enum { CACHE_NONE = 2, CACHE_DIRECTSYNC = 5 }; /* places in disk_cache_words */
+static const char cookie_line[] = "lodge-migration 1\n";
+
+/* --- what can be asked for --- */
+
+static const struct {
+    unsigned flag;
+    const char *what;
+} refused[] = {
+    {MOVE_NON_SHARED_DISK, "copying of storage"},
+    {MOVE_NON_SHARED_INC, "copying of storage"},
+    {1 << 11, "compression"},
+    {1 << 13, "auto-convergence"},
+    {1 << 14, "RDMA"},
+    {1 << 15, "post-copy"},
+    {1 << 16, "TLS of the migration's own connection"},
+    {1 << 17, "migration over several connections"},
+    {1 << 18, "copying of storage"},
+    {1 << 19, "recovery of a post-copy migration"},
+    {1 << 20, "zero-copy"},
+};
+
+bool move_check(const struct move *w, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(refused); i++) {
+        if (w->flags & refused[i].flag) {
+            libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "%s is not supported", refused[i].what);
+            return false;
+        }
+    }
+    if (w->flags >> 21) {
+        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", w->flags >> 21 << 21);
+        return false;
+    }
+    if ((w->flags & MOVE_TUNNELLED) && !(w->flags & MOVE_PEER2PEER)) {
+        libvirt_error(error, ERR_INVALID_ARG, "tunnelled migration requires peer2peer migration");
+        return false;
+    }
+    return true;
+}
+
+/* libvirt's list of file systems that several hosts have. */
+static bool is_shared(const char *path)
+{
+    static const unsigned kinds[] = {
+        0x6969 /* nfs */,      0x01161970 /* gfs2 */, 0x7461636f /* ocfs2 */,
+        0x5346414f /* afs */,  0x517b /* smb */,      0xff534d42 /* cifs */,
+        0xfe534d42 /* smb2 */, 0x00c36400 /* ceph */, 0x47504653 /* gpfs */};
+    struct statfs st;
+    if (statfs(path, &st) != 0) {
+        return false;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        if ((unsigned)st.f_type == kinds[i]) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Whether the destination is sure to find the same bytes in the disks. */
+static bool is_safe(const DomainDef *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const struct domain_disk *disk = def->disks->pdata[i];
+        const char *path = disk_path(disk);
+        if (!path || disk->readonly || disk->shareable) {
+            continue;
+        }
+        if (!is_shared(path)) {
+            libvirt_error(error, ERR_MIGRATE_UNSAFE, "Migration without shared storage is unsafe");
+            return false;
+        }
+        if (disk->cache != CACHE_NONE && disk->cache != CACHE_DIRECTSYNC) {
+            libvirt_error(error, ERR_MIGRATE_UNSAFE,
+                          "Migration may lead to data corruption if disks use cache other than "
+                          "none or directsync");
+            return false;
+        }
+    }
+    return true;
+}
+
+/* --- the definition that travels --- */
+
+static void forget_below(char **path, const char *folder)
+{
+    if (*path && g_str_has_prefix(*path, folder)) {
+        g_clear_pointer(path, g_free);
+    }
+}
+
+static void forget_chars(const GPtrArray *list, const char *folder)
+{
+    for (unsigned i = 0; i < xml_count(list); i++) {
+        struct domain_char *c = list->pdata[i];
+        struct char_source *s = c->sources ? c->sources->pdata[0] : NULL;
+        g_clear_pointer(&c->tty, g_free);
+        if (s && c->type == CHAR_PTY) {
+            g_clear_pointer(&s->path, g_free);
+        } else if (s && c->type == CHAR_UNIX) {
+            forget_below(&s->path, folder);
+        }
+    }
+}
+
+/* A copy of a running machine's definition without what is this host's choice. */
+static DomainDef *portable(const struct machine *m)
+{
+    static const char *const made_here[] = {"vnet", "macvtap"};
+    DomainDef *def = domain_def_copy(m->def);
+    GPtrArray *lists[] = {def->serials, def->parallels, def->consoles, def->channels};
+    g_autofree char *emulator = vm_program();
+    if (g_strcmp0(def->emulator, emulator) == 0) {
+        g_clear_pointer(&def->emulator, g_free);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++) {
+        forget_chars(lists[i], m->folder);
+    }
+    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
+        struct domain_graphics *g = def->graphics->pdata[i];
+        forget_below(&g->socket, m->folder);
+        if (g->autoport == TRI_YES) {
+            g->port = -1;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        struct domain_interface *nic = def->interfaces->pdata[i];
+        for (unsigned k = 0; nic->target && k < G_N_ELEMENTS(made_here); k++) {
+            if (g_str_has_prefix(nic->target, made_here[k])) {
+                g_clear_pointer(&nic->target, g_free);
+            }
+        }
+        if (nic->type == IFACE_NETWORK) {
+            g_clear_pointer(&nic->bridge, g_free);
+        }
+    }
+    return def;
+}
+
+static char *cookie_of(const char *lasting)
+{
+    return g_strconcat(cookie_line, lasting, NULL);
+}
+
+/* The definition in @in, or ""; NULL if no lodged has made it. */
+static char *cookie_read(struct move_cookie in, GError **error)
+{
+    size_t front = sizeof(cookie_line) - 1;
+    if (in.n < front || memcmp(in.data, cookie_line, front) != 0) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "the source is no lodged that speaks \"%.*s\"", (int)front - 1, cookie_line);
+        return NULL;
+    }
+    return g_strndup(in.data + front, in.n - front);
+}
+
+/* What the guest sees must be the same; the rest is found out by the state itself. */
+static bool fits(const DomainDef *def, const DomainDef *given, const struct move *w, GError **error)
+{
+    const char *name = w->name ? w->name : def->name;
+    if (strcmp(given->uuid, def->uuid) != 0 || strcmp(given->name, name) != 0) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "target domain %s with uuid %s does not match source %s with uuid %s",
+                      given->name, given->uuid, name, def->uuid);
+        return false;
+    }
+    if (given->memory != def->memory || given->vcpus != def->vcpus) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "Target domain has %ld KiB and %ld vCPUs, which does not match source's %ld "
+                      "and %ld",
+                      (long)given->memory, (long)given->vcpus, (long)def->memory, (long)def->vcpus);
+        return false;
+    }
+    return true;
+}
+
+/* What begin answers: the definition that prepare gets. */
+static char *travelling_xml(const DomainDef *def, const struct move *w, GError **error)
+{
+    g_autoptr(DomainDef) given = w->xml ? domain_def_parse(w->xml, 0, error) : NULL;
+    if (w->xml && (!given || !fits(def, given, w, error))) {
+        return NULL;
+    }
+    return domain_def_format(given ? given : def, XML_MODE_SECRET);
+}
+
+/* --- the source --- */
+
+static void source_lost(Domain *d)
+{
+    g_autoptr(Machine) m = d->machine ? machine_ref(d->machine) : NULL;
+    if (m && m->move.sending) {
+        m->move.given_up = true;
+        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        return; /* perform sees to the rest */
+    }
+    if (m && d->moving && d->state == STATE_PAUSED) {
+        daemon_log("%s: nobody has confirmed where it runs now: it stays paused here", d->name);
+    }
+    d->moving = false;
+    daemon_wake();
+}
+
+static void move_over(Domain *d)
+{
+    domain_unbind(d, source_lost);
+    d->moving = false;
+    daemon_wake();
+}
+
+static char *begin_offline(Domain *d, const struct move *w, GError **error)
+{
+    if (!(w->flags & MOVE_PERSIST_DEST)) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "offline migration must be specified with the persistent flag set");
+        return NULL;
+    }
+    g_autoptr(DomainDef) def = domain_config(d, error);
+    return def ? travelling_xml(def, w, error) : NULL;
+}
+
+static char *begin_running(Domain *d, const struct move *w, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return NULL;
+    }
+    if (d->moving) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "another migration job is already running for the domain");
+        return NULL;
+    }
+    g_autoptr(DomainDef) def = portable(m);
+    if (!(w->flags & MOVE_UNSAFE) && !is_safe(def, error)) {
+        return NULL;
+    }
+    return travelling_xml(def, w, error);
+}
+
+/* What the destination is to keep: as the client says, the definition here, or what runs. */
+static char *lasting_xml(Domain *d, const struct move *w, GError **error)
+{
+    if (!(w->flags & MOVE_PERSIST_DEST)) {
+        return g_strdup("");
+    }
+    if (w->lasting) {
+        return g_strdup(w->lasting);
+    }
+    g_autoptr(DomainDef) def =
+        d->persistent ? domain_config(d, error) : domain_def_copy(d->machine->def);
+    return def ? domain_def_format(def, XML_MODE_SECRET) : NULL;
+}
+
+bool move_begin(const rpc_domain *named, const struct move *w, struct client *c, char **xml,
+                char **cookie, GError **error)
+{
+    if (!move_check(w, error)) {
+        return false;
+    }
+    g_autoptr(DomainJob) d = domain_take_beside(named, error);
+    if (!d) {
+        return false;
+    }
+    bool offline = w->flags & MOVE_OFFLINE;
+    *xml = offline ? begin_offline(d, w, error) : begin_running(d, w, error);
+    g_autofree char *lasting = *xml ? lasting_xml(d, w, error) : NULL;
+    if (!lasting) {
+        g_clear_pointer(xml, g_free);
+        return false;
+    }
+    *cookie = cookie_of(lasting);
+    if ((w->flags & MOVE_CHANGE_PROTECTION) && !offline) {
+        d->moving = true;
+        if (c) {
+            domain_bind(d, c, source_lost);
+        }
+    }
+    return true;
+}
+
+typedef struct place {
+    char *host, *port, *path; /* .path: a UNIX socket; else .port may be NULL */
+} Place;
+
+static void place_clear(Place *p)
+{
+    g_free(p->host);
+    g_free(p->port);
+    g_free(p->path);
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Place, place_clear)
+
+static bool place_read(const char *uri, Place *out, GError **error)
+{
+    if (g_str_has_prefix(uri, "unix:")) {
+        const char *path = uri + strlen("unix:");
+        path += g_str_has_prefix(path, "//") ? 2 : 0;
+        out->path = *path == '/' ? g_strdup(path) : NULL;
+        if (out->path) {
+            return true;
+        }
+    } else if (g_str_has_prefix(uri, "tcp:")) {
+        const char *at = uri + strlen("tcp:");
+        at += g_str_has_prefix(at, "//") ? 2 : 0;
+        size_t n = *at == '[' ? strcspn(at, "]") + 1 : strcspn(at, ":/");
+        out->host = *at == '[' ? g_strndup(at + 1, n - 2) : g_strndup(at, n);
+        out->port = at[n] == ':' ? g_strndup(at + n + 1, strcspn(at + n + 1, "/")) : NULL;
+        if (*out->host) {
+            return true;
+        }
+    }
+    libvirt_error(error, ERR_INVALID_ARG,
+                  "unsupported migration URI '%s': tcp://HOST[:PORT] or "
+                  "unix:///PATH",
+                  uri);
+    return false;
+}
+
+static int connect_one(int family, const struct sockaddr *to, socklen_t n)
+{
+    autofd int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int code = 0;
+    socklen_t len = sizeof(code);
+    if (fd < 0 || (connect(fd, to, n) != 0 && errno != EINPROGRESS)) {
+        return -1;
+    }
+    if (poll(&p, 1, CONNECT_SECONDS * 1000) <= 0) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0 || code) {
+        errno = code;
+        return -1;
+    }
+    fcntl(fd, F_SETFL, 0);
+    return g_steal_fd(&fd);
+}
+
+/* Without the lock. */
+static int connect_to_place(const Place *at)
+{
+    if (at->path) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        g_strlcpy(address.sun_path, at->path, sizeof(address.sun_path));
+        return connect_one(AF_UNIX, (struct sockaddr *)&address, sizeof(address));
+    }
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+    struct addrinfo *list = NULL;
+    int fd = -1;
+    if (!at->port || getaddrinfo(at->host, at->port, &hints, &list) != 0) {
+        errno = EHOSTUNREACH;
+        return -1;
+    }
+    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+        fd = connect_one(a->ai_family, a->ai_addr, a->ai_addrlen);
+    }
+    int code = errno;
+    freeaddrinfo(list);
+    errno = code;
+    return fd;
+}
+
+static int way_to(const char *uri, GError **error)
+{
+    g_auto(Place) at = {0};
+    if (!uri || !place_read(uri, &at, error)) {
+        if (!uri) {
+            libvirt_error(error, ERR_INTERNAL, "no migration URI was given");
+        }
+        return -1;
+    }
+    daemon_unlock();
+    int fd = connect_to_place(&at), code = errno;
+    daemon_lock();
+    if (fd < 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "unable to connect to '%s': %s", uri,
+                      g_strerror(code));
+    }
+    return fd;
+}
+
+static void learn_figures(struct job_figures *j, const json_t *info)
+{
+    const json_t *ram = json_object_get(info, "ram");
+    const json_t *down = json_object_get(info, "downtime");
+    j->has_memory = true;
+    j->total = (uint64_t)json_integer_value(json_object_get(ram, "total"));
+    j->processed = (uint64_t)json_integer_value(json_object_get(ram, "transferred"));
+    j->remaining = (uint64_t)json_integer_value(json_object_get(ram, "remaining"));
+    j->passes = (uint64_t)json_integer_value(json_object_get(ram, "dirty-sync-count"));
+    j->speed = (uint64_t)(json_number_value(json_object_get(ram, "mbps")) * 1e6 / 8);
+    if (down) {
+        j->has_downtime = true;
+        j->downtime_ms = (uint64_t)json_integer_value(down);
+    }
+}
+
+/* Waits for the end of what "migrate" has begun. */
+static bool sent(struct machine *m, const struct move *w, GError **error)
+{
+    for (;;) {
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
+        const char *status = json_string_value(json_object_get(info, "status"));
+        if (!status) {
+            return false;
+        }
+        learn_figures(&m->job, info);
+        if (strcmp(status, "completed") == 0) {
+            return true;
+        }
+        if (strcmp(status, "cancelled") == 0) {
+            libvirt_error(error, ERR_OPERATION_ABORTED, "migration out job: canceled by client");
+            return false;
+        }
+        if (strcmp(status, "failed") == 0) {
+            const char *why = json_string_value(json_object_get(info, "error-desc"));
+            libvirt_error(error, ERR_OPERATION_FAILED, "migration out job: %s",
+                          why ? why : "unexpectedly failed");
+            return false;
+        }
+        const Domain *d = m->domain;
+        if ((w->flags & MOVE_ABORT_ON_ERROR) && d->state == STATE_PAUSED &&
+            d->reason == PAUSED_IOERROR && !m->move.given_up) {
+            m->move.given_up = true;
+            qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        }
+        daemon_wait(g_get_monotonic_time() + LOOK_US);
+    }
+}
+
+static bool send_state(struct machine *m, const struct move *w, int fd, GError **error)
+{
+    uint64_t speed = w->bandwidth ? w->bandwidth : m->move.speed;
+    speed = speed > INT64_MAX >> 20 ? 0 : speed << 20;
+    if (!qmp_do(m->qmp, error, "migrate-set-parameters", "{s:I}", "max-bandwidth",
+                (json_int_t)speed) ||
+        !qmp_give_fd(m->qmp, fd, "migrate", error)) {
+        return false;
+    }
+    m->move.sending = true;
+    bool ok = qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", "fd:migrate") && sent(m, w, error);
+    m->move.sending = false;
+    return ok;
+}
+
+/* The guest goes on here; the disks' locks stand against going on in two places. */
+static void run_again(Domain *d, struct machine *m)
+{
+    g_autoptr(GError) error = NULL;
+    bool by_us = d->state == STATE_PAUSED && d->reason == PAUSED_MIGRATION;
+    if (d->machine == m && m->move.ran && by_us &&
+        !machine_resume(d, RUNNING_MIGRATION_CANCELED, &error)) {
+        daemon_log("%s stays paused: %s", d->name, error->message);
+    }
+}
+
+static bool perform(Domain *d, struct machine *m, const struct move *w, int tunnel, GError **error)
+{
+    m->job = (struct job_figures){.type = JOB_UNBOUNDED,
+                                  .operation = OPERATION_MIGRATION_OUT,
+                                  .since = g_get_monotonic_time()};
+    m->move.ran = d->state == STATE_RUNNING;
+    m->move.given_up = false;
+    bool ok = (w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error);
+    autofd int way = ok && tunnel < 0 ? way_to(w->uri, error) : -1;
+    ok = ok && (tunnel >= 0 || way >= 0) && send_state(m, w, tunnel >= 0 ? tunnel : way, error);
+    if (ok && d->state == STATE_RUNNING) { /* its STOP is still on the way */
+        domain_set_state(d, STATE_PAUSED, PAUSED_MIGRATION);
+        domain_event(d, EVENT_SUSPENDED, machine_pause_detail(PAUSED_MIGRATION));
+    }
+    if (!ok) {
+        bool aborted = error && *error && (*error)->code == ERR_OPERATION_ABORTED;
+        domain_job_over(d, &m->job, aborted ? JOB_CANCELLED : JOB_FAILED);
+        run_again(d, m);
+    }
+    m->job.elapsed_ms = (uint64_t)(g_get_monotonic_time() - m->job.since) / 1000;
+    if (d->machine == m) {
+        machine_save(m);
+    }
+    return ok;
+}
+
+bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, char **cookie,
+                  GError **error)
+{
+    if (!move_check(w, error)) {
+        return false;
+    }
+    g_autoptr(DomainJob) job = domain_take_beside(named, error);
+    g_autoptr(Machine) m = job ? machine_of(job, error) : NULL;
+    g_autofree char *lasting = m ? lasting_xml(job, w, error) : NULL;
+    if (!lasting) {
+        return false;
+    }
+    if (m->job.type != JOB_NONE || (job->moving && !(w->flags & MOVE_CHANGE_PROTECTION))) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "another job is running for the domain");
+        return false;
+    }
+    /* What may go on beside it (suspend) takes the job meanwhile; .moving keeps off the rest. */
+    g_autoptr(Domain) d = domain_ref(job);
+    d->moving = true;
+    domain_job_end(d);
+    bool ok = perform(d, m, w, tunnel, error);
+    g_autoptr(GError) held = NULL;
+    while (!domain_job_begin_beside(d, &held)) {
+        g_clear_error(&held); /* g_autoptr(job) gives it back */
+    }
+    if (!ok || m->move.given_up) {
+        m->job.type = JOB_NONE;
+    }
+    if (m->move.given_up || !(w->flags & MOVE_CHANGE_PROTECTION)) {
+        move_over(d);
+    }
+    *cookie = ok ? cookie_of(lasting) : NULL;
+    return ok;
+}
+
+static bool confirm_gone(Domain *d, struct machine *m, const struct move *w, GError **error)
+{
+    struct job_figures j = m->job;
+    j.operation = OPERATION_MIGRATION_OUT;
+    domain_job_over(d, &j, JOB_COMPLETED);
+    if (!machine_stop(d, SHUTOFF_MIGRATED, false, error)) {
+        return false;
+    }
+    return !(w->flags & MOVE_UNDEFINE_SOURCE) || !d->persistent || domain_undefine(d, error);
+}
+
+bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled, GError **error)
+{
+    g_autoptr(DomainJob) d = domain_take_beside(named, error);
+    if (!d) {
+        return false;
+    }
+    if (w->flags & MOVE_OFFLINE) {
+        return cancelled || !(w->flags & MOVE_UNDEFINE_SOURCE) || domain_undefine(d, error);
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    bool ok = true;
+    if (cancelled) {
+        run_again(d, m);
+    } else {
+        ok = confirm_gone(d, m, w, error);
+    }
+    m->job.type = JOB_NONE;
+    move_over(d);
+    return ok;
+}
+
+/* --- the destination --- */
+
+static int listen_on(const struct addrinfo *a)
+{
+    int on = 1;
+    autofd int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+        bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0) {
+        return -1;
+    }
+    return g_steal_fd(&fd);
+}
+
+static int listen_tcp(const char *host, unsigned port)
+{
+    g_autofree char *text = g_strdup_printf("%u", port);
+    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
+    struct addrinfo *list = NULL;
+    int fd = -1;
+    if (getaddrinfo(host, text, &hints, &list) != 0) {
+        errno = EADDRNOTAVAIL;
+        return -1;
+    }
+    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
+        fd = listen_on(a);
+    }
+    int code = errno;
+    freeaddrinfo(list);
+    errno = code;
+    return fd;
+}
+
+static int listen_unix(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
+    const struct addrinfo a = {.ai_family = AF_UNIX,
+                               .ai_addr = (struct sockaddr *)&address,
+                               .ai_addrlen = sizeof(address)};
+    return listen_on(&a);
+}
+
+/* A socket that waits for the state, and what the source is told; -1 with an error. */
+static int open_door(const struct move *w, char **uri, GError **error)
+{
+    static unsigned next;
+    g_auto(Place) at = {0};
+    if (w->uri && !place_read(w->uri, &at, error)) {
+        return -1;
+    }
+    autofd int fd = at.path ? listen_unix(at.path) : -1;
+    unsigned port = 0;
+    if (at.port) {
+        port = (unsigned)g_ascii_strtoull(at.port, NULL, 10);
+        fd = port && port < 65536 ? listen_tcp(w->listen, port) : -1;
+    }
+    for (unsigned i = 0; !at.path && !at.port && fd < 0 && i < PORTS; i++) {
+        port = FIRST_PORT + next++ % PORTS;
+        fd = listen_tcp(w->listen, port);
+    }
+    if (fd < 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot listen for the migration at %s: %s",
+                      w->uri ? w->uri : "a port from 49152 on", g_strerror(errno));
+        return -1;
+    }
+    const char *host = at.host ? at.host : g_get_host_name();
+    bool six = strchr(host, ':') != NULL;
+    *uri = at.path ? g_strdup(w->uri)
+                   : g_strdup_printf("tcp:%s%s%s:%u", six ? "[" : "", host, six ? "]" : "", port);
+    return g_steal_fd(&fd);
+}
+
+static void destination_lost(Domain *d)
+{
+    if (d->machine && d->moving) {
+        daemon_log("%s: the client that brought it has gone before the end", d->name);
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    }
+}
+
+static bool begin_incoming(Domain *d, const DomainDef *def, int fd, struct client *c,
+                           GError **error)
+{
+    const struct machine_start how = {.flags = START_PAUSED,
+                                      .incoming = "fd",
+                                      .incoming_fd = fd,
+                                      .event_detail = 1,
+                                      .running_reason = RUNNING_MIGRATED};
+    if (!machine_start(d, def, &how, error)) {
+        return false;
+    }
+    d->moving = true;
+    d->machine->shutoff = SHUTOFF_FAILED; /* if it ends before it is here */
+    d->machine->job = (struct job_figures){.type = JOB_UNBOUNDED,
+                                           .operation = OPERATION_MIGRATION_IN,
+                                           .since = g_get_monotonic_time()};
+    domain_bind(d, c, destination_lost);
+    return true;
+}
+
+bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
+                  char **uri, GError **error)
+{
+    g_autofree char *lasting = move_check(w, error) ? cookie_read(in, error) : NULL;
+    if (!lasting) {
+        return false;
+    }
+    g_autoptr(DomainDef) def = domain_def_parse(w->xml ? w->xml : "", 0, error);
+    if (!def) {
+        return false;
+    }
+    if (w->name) {
+        g_free(def->name);
+        def->name = g_strdup(w->name);
+    }
+    if (!domain_def_check(def, error)) {
+        return false;
+    }
+    if (w->flags & MOVE_OFFLINE) {
+        *uri = g_strdup("");
+        return true; /* finish defines it */
+    }
+    autofd int door = tunnel < 0 ? open_door(w, uri, error) : -1;
+    Domain *added = tunnel >= 0 || door >= 0 ? domain_add_transient(def, error) : NULL;
+    if (!added) {
+        return false;
+    }
+    g_autoptr(DomainJob) d = domain_ref(added);
+    if (!domain_job_begin(d, error)) {
+        domain_unref(g_steal_pointer(&d));
+        return false;
+    }
+    bool ok = begin_incoming(d, def, tunnel >= 0 ? tunnel : door, c, error);
+    domain_settle(d);
+    return ok;
+}
+
+static bool keep(const char *lasting, const char *name, GError **error)
+{
+    g_autoptr(DomainDef) def = domain_def_parse(lasting, 0, error);
+    if (!def) {
+        return false;
+    }
+    g_free(def->name);
+    def->name = g_strdup(name);
+    return domain_define(def, error);
+}
+
+static bool finish_offline(const struct move *w, const char *lasting, bool cancelled,
+                           rpc_domain *out, GError **error)
+{
+    if (cancelled) {
+        libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);
+        return false;
+    }
+    if (!keep(lasting, w->name, error)) {
+        return false;
+    }
+    *out = domain_rpc(domain_by_name(w->name));
+    return true;
+}
+
+/* The state is here: from now on this is where it runs. */
+static bool arrive(Domain *d, struct machine *m, const struct move *w, const char *lasting,
+                   GError **error)
+{
+    if (!machine_arrived(m, error)) {
+        return false;
+    }
+    if ((w->flags & MOVE_PERSIST_DEST) && !keep(lasting, d->name, error)) {
+        return false;
+    }
+    m->shutoff = 0;
+    m->job.operation = OPERATION_MIGRATION_IN;
+    if (w->flags & MOVE_PAUSED) {
+        domain_set_state(d, STATE_PAUSED, PAUSED_USER);
+        domain_event(d, EVENT_SUSPENDED, 0);
+        machine_save(m);
+        return true;
+    }
+    return machine_resume(d, RUNNING_MIGRATED, error);
+}
+
+bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,
+                 GError **error)
+{
+    /* Of a source that failed there may be no cookie. */
+    g_autofree char *lasting = cancelled && !in.n ? g_strdup("") : cookie_read(in, error);
+    if (!lasting || !w->name) {
+        if (lasting) {
+            libvirt_error(error, ERR_INVALID_ARG, "the domain's name is missing");
+        }
+        return false;
+    }
+    if (w->flags & MOVE_OFFLINE) {
+        return finish_offline(w, lasting, cancelled, out, error);
+    }
+    g_autoptr(Domain) found = domain_by_name(w->name) ? domain_ref(domain_by_name(w->name)) : NULL;
+    g_autoptr(Machine) m = found && found->machine ? machine_ref(found->machine) : NULL;
+    if (!m || !found->moving || !domain_job_begin_beside(found, error)) {
+        if (!m && cancelled) {
+            libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);
+        } else if (!m || !found->moving) {
+            libvirt_error(error, ERR_OPERATION_FAILED,
+                          "domain '%s' is not processing incoming migration", w->name);
+        }
+        return false;
+    }
+    g_autoptr(DomainJob) d = domain_ref(found);
+    domain_unbind(d, destination_lost);
+    if (cancelled) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);
+        return false;
+    }
+    bool ok = arrive(d, m, w, lasting, error);
+    if (!ok) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        return false;
+    }
+    domain_job_over(d, &m->job, JOB_COMPLETED);
+    m->job.type = JOB_NONE;
+    d->moving = false;
+    *out = domain_rpc(d);
+    return true;
+}

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "manage/daemon/machine.h"
+
+/*
+ * A machine goes to another host, in libvirt's five steps (protocol 3): begin at the source,
+ * prepare at the destination, perform at the source, finish at the destination, confirm at the
+ * source.  A client leads, or (peer to peer) the source does all as a client of the destination.
+ * Whatever fails, the machine runs on at the source unless the destination has it whole.
+ *
+ * Cookies go from each step to the next at the other side; ours are a line that names them and
+ * then the definition that the destination is to keep, if any.
+ */
+enum move_flags {
+    MOVE_LIVE = 1 << 0,
+    MOVE_PEER2PEER = 1 << 1,
+    MOVE_TUNNELLED = 1 << 2,
+    MOVE_PERSIST_DEST = 1 << 3,
+    MOVE_UNDEFINE_SOURCE = 1 << 4,
+    MOVE_PAUSED = 1 << 5,
+    MOVE_NON_SHARED_DISK = 1 << 6,
+    MOVE_NON_SHARED_INC = 1 << 7,
+    MOVE_CHANGE_PROTECTION = 1 << 8,
+    MOVE_UNSAFE = 1 << 9,
+    MOVE_OFFLINE = 1 << 10,
+    MOVE_ABORT_ON_ERROR = 1 << 12,
+};
+
+/* What a client wants; the texts are the caller's, NULL if it does not say. */
+struct move {
+    unsigned flags;
+    const char *xml;     /* for the destination; of begin, or as begin gave it */
+    const char *lasting; /* what the destination is to keep */
+    const char *name;    /* at the destination */
+    const char *uri;     /* tcp:HOST:PORT, tcp://HOST[:PORT], unix:///PATH */
+    const char *listen;  /* address at the destination */
+    uint64_t bandwidth;  /* MiB/s; 0: as set for the machine */
+};
+struct move_cookie {
+    const char *data;
+    size_t n;
+};
+
+/* What of .flags cannot be had is refused by name. */
+bool move_check(const struct move *w, GError **error);
+
+/* All of these with the daemon lock held; they give it up while they wait. */
+bool move_begin(const rpc_domain *named, const struct move *w, struct client *c, char **xml,
+                char **cookie, GError **error);
+/* @uri: where the state is to be sent.  @tunnel >= 0: it comes by this socket instead. */
+bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
+                  char **uri, GError **error);
+/* To .uri, or into @tunnel. */
+bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, char **cookie,
+                  GError **error);
+bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,
+                 GError **error);
+bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled, GError **error);
+
+/* migrate_peer.c: all five, as a client of the lodged at @peer. */
+bool move_to_peer(const rpc_domain *named, const char *peer, const struct move *w, GError **error);

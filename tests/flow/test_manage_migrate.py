@@ -1,0 +1,108 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Live migration between two lodged on one machine, with virsh and python3-libvirt: led by the client
+and by the source, of guests that run, are paused or off; what fails half-way leaves the guest where it was."""
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import threading
+import unittest
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, UP, machine
+
+IMG = os.environ["LODGE_IMG"]
+
+
+class Moves(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.a, cls.b = manage.Daemon(), manage.Daemon()
+        cls.addClassCleanup(cls.a.close)
+        cls.addClassCleanup(cls.b.close)
+        cls.peer = f"qemu+unix://elsewhere/system?socket={cls.b.socket}"
+        cls.shared = os.path.join(cls.a.root, "shared")
+        os.mkdir(cls.shared, 0o755)
+
+    def setUp(self):
+        self.at_a, self.at_b = self.a.connect(), self.b.connect()
+        self.addCleanup(self.at_a.close)
+        self.addCleanup(self.at_b.close)
+
+    def define(self, name, more="", **rest):
+        dom = self.at_a.defineXML(machine(name, devices=f"<console type='pty'/>{more}", **rest))
+        for daemon in (self.a, self.b):
+            self.addCleanup(daemon.run_virsh, "undefine", name)
+            self.addCleanup(daemon.run_virsh, "destroy", name)
+        return dom
+
+    def running(self, name, **more):
+        dom = self.define(name, **more)
+        dom.create()
+        console = Console(self.at_a, dom)
+        console.expect(UP)
+        console.expect(b"# ")
+        return dom, console
+
+    def reason(self, daemon, name):
+        return daemon.virsh("domstate", name, "--reason")
+
+    def answers(self, name):
+        """The shell at the destination is the one that was at the source."""
+        console = Console(self.at_b, self.at_b.lookupByName(name))
+        console.type(b"\necho it-is-$word\n")
+        console.expect(b"it-is-kept")
+
+    def test_a_counting_guest(self):
+        """Every number is written once, by the source or by the destination, to a disk and aloud."""
+        said, disk = os.path.join(self.shared, "said"), os.path.join(self.shared, "disk")
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", disk, "16M"], check=True)
+        dom, console = self.running("counts", more=f"""
+            <serial type='pty'><target port='0'/></serial>
+            <serial type='file'><source path='{said}' append='on'/><target port='1'/></serial>
+            <disk type='file'><driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda'/></disk>
+            <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+            <interface type='user'><model type='virtio'/></interface><graphics type='vnc'/>""")
+        console.type(b"word=kept; i=0; while :; do i=$((i+1)); echo $i; echo $i | dd of=/dev/vda conv=notrunc "
+                     b"2>/dev/null; done >/dev/ttyS1 &\n")
+
+        def last():
+            return int(pathlib.Path(said).read_text().split()[-1])
+        manage.until(lambda: os.path.getsize(said) > 20 and last() > 5, "it counts")
+        self.assertIn("Unsafe migration: Migration without shared storage is unsafe",
+                      self.a.virsh("migrate", "--live", "counts", self.b.uri, fails=True))
+        self.assertEqual(self.reason(self.a, "counts"), "running (booted)")
+        before = last()
+        self.a.virsh("migrate", "--live", "--unsafe", "--persistent", "--verbose", "counts", self.b.uri)
+        self.assertEqual(self.reason(self.a, "counts"), "shut off (migrated)")
+        self.assertEqual(self.reason(self.b, "counts"), "running (migrated)")
+        self.assertTrue(self.at_b.lookupByName("counts").isPersistent())
+        manage.until(lambda: last() > before + 5, "it goes on counting")
+        self.answers("counts")
+        for daemon, operation in ((self.a, "Outgoing migration"), (self.b, "Incoming migration")):
+            info = daemon.virsh("domjobinfo", "counts", "--completed")
+            self.assertRegex(info, r"Job type: +Completed")
+            self.assertRegex(info, f"Operation: +{operation}")
+        self.assertIn("Job type:         None", self.b.virsh("domjobinfo", "counts"))
+        self.a.virsh("undefine", "counts")
+        self.b.virsh("migrate", "--live", "--unsafe", "--persistent", "--undefinesource", "counts",
+                     self.a.uri, "--migrateuri", "tcp://127.0.0.1")
+        self.assertIn("failed to get domain", self.b.virsh("domstate", "counts", fails=True))
+        self.assertEqual(self.reason(self.a, "counts"), "running (migrated)")
+        self.a.virsh("destroy", "counts")
+        numbers = pathlib.Path(said).read_text().split("\n")[:-1]
+        self.assertEqual([int(n) for n in numbers], list(range(1, len(numbers) + 1)))
+        check = subprocess.run([IMG, "check", disk], capture_output=True, text=True)
+        self.assertEqual(check.returncode, 0, check.stdout)
+        first = subprocess.run([IMG, "dd", "-O", "raw", f"if={disk}", f"of={disk}.raw", "bs=512", "count=1"])
+        self.assertEqual(first.returncode, 0)
+        written = int(pathlib.Path(disk + ".raw").read_bytes().split()[0])
+        self.assertIn(written, range(len(numbers) - 3, len(numbers) + 3))
+
+
+if __name__ == "__main__":
+    unittest.main()
