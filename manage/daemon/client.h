@@ -16,6 +16,7 @@ enum {
     OUT_MAX = 64 << 20,    /* a client that does not fetch its events is dropped */
     STREAM_HIGH = 1 << 20, /* bytes from the client waiting for a slow stream */
     CALLS_MAX = 5,         /* calls of one client on worker threads at a time */
+    STREAMS_MAX = 256,     /* of one client: each may hold a descriptor */
 };
 
 /* How it came. */
@@ -81,6 +82,7 @@ struct client {
     size_t out_bytes;
     size_t stream_bytes; /* waiting for streams */
     struct stream *streams;
+    unsigned streams_count;
     GArray *callbacks; /* struct callback; NULL until the first */
     int last_callback;
     struct client *next, **link; /* all living clients */

@@ -199,7 +199,10 @@ static void call_run(struct call *call)
     union shape ret = {0};
     g_autoptr(GError) error = NULL;
     struct packet *p = NULL;
-    if (v->run(call, &call->args, &ret, &error)) {
+    bool done = v->run(call, &call->args, &ret, &error);
+    if (done && call->stream && call->client->streams_count >= STREAMS_MAX) {
+        libvirt_error(&error, ERR_RPC, "more than %d streams on one connection", STREAMS_MAX);
+    } else if (done) {
         p = reply_of(call, &ret, &error);
     } else if (!error) {
         libvirt_error(&error, ERR_INTERNAL, "%s failed without a reason", v->name);

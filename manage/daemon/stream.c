@@ -86,6 +86,7 @@ void stream_attach(struct client *c, struct stream *s, const struct packet_heade
     s->h.type = PACKET_STREAM;
     s->next = c->streams;
     c->streams = s;
+    c->streams_count++;
     client_kick(c);
 }
 
@@ -94,6 +95,7 @@ static void unlink_stream(struct stream *s)
     for (struct stream **at = &s->client->streams; *at; at = &(*at)->next) {
         if (*at == s) {
             *at = s->next;
+            s->client->streams_count--;
             break;
         }
     }

@@ -185,6 +185,23 @@ class Clients(Sick):
         manage.until(lambda: self.daemon.run_virsh("vol-delete", "v", "p2").returncode == 0, "it is free")
         self.assertTrue(vol)
 
+    def test_who_opens_too_many_streams(self):
+        conn, many = self.connect(), self.daemon.connect()
+        dom = conn.createXML(MACHINE.format("talks", "<console type='pty'/>"))
+        self.addCleanup(dom.destroy)
+        streams, error = [], ""
+        while not error and len(streams) < 1000:
+            streams.append(many.newStream(libvirt.VIR_STREAM_NONBLOCK))
+            try:
+                many.lookupByName("talks").openConsole(None, streams[-1])
+            except libvirt.libvirtError as e:
+                error = str(e)
+        self.assertIn("streams on one connection", error)
+        streams.clear()
+        many.close()
+        fds = f"/proc/{self.daemon.process.pid}/fd"
+        manage.until(lambda: len(os.listdir(fds)) < 50, "all are closed again")
+
     def test_who_says_too_much(self):
         for length in (27, (32 << 20) + 1, 0xffffffff):
             wire = manage.Wire(self.daemon.socket)

@@ -3,6 +3,7 @@
 /* Verbs of storage volumes. */
 #include "base/util.h"
 #include "host/image/chain.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/secrets.h"
 #include "manage/daemon/storage.h"
 #include "manage/daemon/verb.h"
@@ -165,6 +166,11 @@ bool verb_storage_pool_list_all_volumes(struct call *call, const rpc_pool_list_a
 
 /* ---- work on a volume ---- */
 
+static bool pool_answers(const struct pool *pool, GError **error)
+{
+    return !pool->def->path || file_answers(pool->def->path, NULL, error);
+}
+
 /*
  * A volume that is worked on: nobody else changes or deletes it, and its pool stays as it is.
  * .def is a copy that belongs to the worker.
@@ -174,6 +180,24 @@ struct work {
     struct volume *volume;
     struct volume_def *def;
 };
+
+/* @keep: what the worker knows of the volume now is true. */
+static void work_end(struct work *w, bool keep)
+{
+    w->volume->busy = false;
+    if (keep) {
+        int64_t before = MAX(w->volume->def->allocation, 0);
+        pool_account(w->pool, MAX(w->def->allocation, 0) - before);
+        struct volume_def *old = w->volume->def;
+        g_hash_table_steal(w->pool->volumes, old->name);
+        w->volume->def = w->def;
+        g_hash_table_insert(w->pool->volumes, w->def->name, w->volume);
+        volume_def_free(old);
+    } else {
+        volume_def_free(w->def);
+    }
+    pool_used(w->pool);
+}
 
 static bool work_begin(struct work *w, const rpc_volume *id, GError **error)
 {
@@ -196,25 +220,11 @@ static bool work_begin(struct work *w, const rpc_volume *id, GError **error)
     }
     v->busy = true;
     *w = (struct work){pool, v, volume_def_copy(v->def)};
-    return true;
-}
-
-/* @keep: what the worker knows of the volume now is true. */
-static void work_end(struct work *w, bool keep)
-{
-    w->volume->busy = false;
-    if (keep) {
-        int64_t before = MAX(w->volume->def->allocation, 0);
-        pool_account(w->pool, MAX(w->def->allocation, 0) - before);
-        struct volume_def *old = w->volume->def;
-        g_hash_table_steal(w->pool->volumes, old->name);
-        w->volume->def = w->def;
-        g_hash_table_insert(w->pool->volumes, w->def->name, w->volume);
-        volume_def_free(old);
-    } else {
-        volume_def_free(w->def);
+    if (!file_answers(w->def->path, NULL, error)) {
+        work_end(w, false);
+        return false;
     }
-    pool_used(w->pool);
+    return true;
 }
 
 static void work_gone(struct work *w)
@@ -356,7 +366,7 @@ bool verb_storage_vol_create_xml(struct call *call, const rpc_pool_text_flags *a
         volume_def_free(def);
         return false;
     }
-    bool ok = pool_active_check(pool, true, error);
+    bool ok = pool_active_check(pool, true, error) && pool_answers(pool, error);
     if (ok) {
         ok = create(pool, def, NULL, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
     } else {
@@ -391,7 +401,8 @@ bool verb_storage_vol_create_xml_from(struct call *call, const rpc_volume_from_a
         volume_def_free(def);
         return false;
     }
-    bool ok = pool_active_check(pool, true, error) && work_begin(&from, &args->from, error);
+    bool ok = pool_active_check(pool, true, error) && pool_answers(pool, error) &&
+              work_begin(&from, &args->from, error);
     if (ok) {
         inherit(def, from.def);
         ok = create(pool, def, from.def, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
