@@ -674,6 +674,17 @@ static bool begin_incoming(Domain *d, const DomainDef *def, int fd, struct clien
     return true;
 }
 
+static bool keep(const char *lasting, const char *name, GError **error)
+{
+    g_autoptr(DomainDef) def = domain_def_parse(lasting, 0, error);
+    if (!def) {
+        return false;
+    }
+    g_free(def->name);
+    def->name = g_strdup(name);
+    return domain_define(def, error);
+}
+
 bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
                   char **uri, GError **error)
 {
@@ -694,7 +705,7 @@ bool move_prepare(const struct move *w, struct move_cookie in, struct client *c,
     }
     if (w->flags & MOVE_OFFLINE) {
         *uri = g_strdup("");
-        return true; /* finish defines it */
+        return keep(lasting, def->name, error); /* clients give finish() no cookie then */
     }
     autofd int door = tunnel < 0 ? open_door(w, uri, error) : -1;
     Domain *added = tunnel >= 0 || door >= 0 ? domain_add_transient(def, error) : NULL;
@@ -711,28 +722,14 @@ bool move_prepare(const struct move *w, struct move_cookie in, struct client *c,
     return ok;
 }
 
-static bool keep(const char *lasting, const char *name, GError **error)
+static bool finish_offline(const struct move *w, bool cancelled, rpc_domain *out, GError **error)
 {
-    g_autoptr(DomainDef) def = domain_def_parse(lasting, 0, error);
-    if (!def) {
+    Domain *d = domain_by_name(w->name);
+    if (cancelled || !d) {
+        libvirt_error(error, cancelled ? ERR_MIGRATE_FINISH_OK : ERR_NO_DOMAIN, "%s", w->name);
         return false;
     }
-    g_free(def->name);
-    def->name = g_strdup(name);
-    return domain_define(def, error);
-}
-
-static bool finish_offline(const struct move *w, const char *lasting, bool cancelled,
-                           rpc_domain *out, GError **error)
-{
-    if (cancelled) {
-        libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);
-        return false;
-    }
-    if (!keep(lasting, w->name, error)) {
-        return false;
-    }
-    *out = domain_rpc(domain_by_name(w->name));
+    *out = domain_rpc(d);
     return true;
 }
 
@@ -760,16 +757,16 @@ static bool arrive(Domain *d, struct machine *m, const struct move *w, const cha
 bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,
                  GError **error)
 {
-    /* Of a source that failed there may be no cookie. */
-    g_autofree char *lasting = cancelled && !in.n ? g_strdup("") : cookie_read(in, error);
-    if (!lasting || !w->name) {
-        if (lasting) {
-            libvirt_error(error, ERR_INVALID_ARG, "the domain's name is missing");
-        }
+    if (!w->name) {
+        libvirt_error(error, ERR_INVALID_ARG, "the domain's name is missing");
         return false;
     }
     if (w->flags & MOVE_OFFLINE) {
-        return finish_offline(w, lasting, cancelled, out, error);
+        return finish_offline(w, cancelled, out, error);
+    }
+    g_autofree char *lasting = cancelled ? g_strdup("") : cookie_read(in, error);
+    if (!lasting) {
+        return false;
     }
     g_autoptr(Domain) found = domain_by_name(w->name) ? domain_ref(domain_by_name(w->name)) : NULL;
     g_autoptr(Machine) m = found && found->machine ? machine_ref(found->machine) : NULL;

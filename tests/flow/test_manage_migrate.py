@@ -103,6 +103,110 @@ class Moves(unittest.TestCase):
         written = int(pathlib.Path(disk + ".raw").read_bytes().split()[0])
         self.assertIn(written, range(len(numbers) - 3, len(numbers) + 3))
 
+    def test_led_by_the_source(self):
+        """Peer to peer, also through the managers' own connection; other names, other XML; paused guests."""
+        _, console = self.running("leads")
+        console.type(b"word=kept; echo re''ady\n")
+        console.expect(b"\nready")
+        here = f"qemu+unix://elsewhere/system?socket={self.a.socket}"
+        self.a.virsh("migrate", "--live", "--p2p", "--dname", "led", "leads", self.peer)
+        self.assertEqual(self.reason(self.a, "leads"), "shut off (migrated)")
+        self.assertEqual(self.reason(self.b, "led"), "running (migrated)")
+        self.answers("led")
+        self.b.virsh("suspend", "led")
+        self.b.virsh("migrate", "--live", "--p2p", "--tunnelled", "--dname", "leads", "led", here)
+        self.assertIn("failed to get domain", self.b.virsh("domstate", "led", fails=True))
+        self.assertEqual(self.a.virsh("domstate", "leads"), "paused")
+        self.a.virsh("resume", "leads")
+        xml = os.path.join(self.shared, "leads.xml")
+        text = self.a.virsh("dumpxml", "--migratable", "leads")
+        pathlib.Path(xml).write_text(text.replace("<os>", "<title>moved</title><os>"))
+        self.a.virsh("migrate", "leads", self.b.uri, "--xml", xml)  # not live: it stands still meanwhile
+        self.assertEqual(self.b.virsh("desc", "--title", "leads"), "moved")
+        self.answers("leads")
+
+    def test_plain_parameters(self):
+        """What virDomainMigrate() and migrate2() send."""
+        dom, console = self.running("plain")
+        console.type(b"word=kept; echo re''ady\n")
+        console.expect(b"\nready")
+        self.assertEqual(dom.migrate(self.at_b, libvirt.VIR_MIGRATE_LIVE, None, None, 0).state()[0],
+                         libvirt.VIR_DOMAIN_RUNNING)
+        self.answers("plain")
+
+    def test_off(self):
+        self.define("off")
+        self.assertIn("persistent flag", self.a.virsh("migrate", "--offline", "off", self.b.uri, fails=True))
+        self.a.virsh("migrate", "--offline", "--persistent", "--undefinesource", "off", self.b.uri)
+        self.assertEqual(self.b.virsh("domstate", "off"), "shut off")
+        self.assertIn("failed to get domain", self.a.virsh("domstate", "off", fails=True))
+        self.assertIn("not running", self.b.virsh("migrate", "--live", "off", self.a.uri, fails=True))
+
+    def test_what_goes_wrong(self):
+        """Whatever it is: the guest runs on where it was, and nothing is left at the other side."""
+        dom, console = self.running("stays")
+
+        def still_here(*state):
+            self.assertIn(dom.state()[0], state or (libvirt.VIR_DOMAIN_RUNNING,))
+            manage.until(lambda: "stays" not in self.b.virsh("list", "--all"), "nothing is left")
+            self.assertIn("Job type:         None", self.a.virsh("domjobinfo", "stays"))
+
+        for options, words in ((("--listen-address", "192.0.2.7"), "cannot listen for the migration"),
+                               (("--migrateuri", "tcp://[::1]:49150", "--listen-address", "127.0.0.1"),
+                                "unable to connect to"),
+                               (("--migrateuri", "rdma://x"), "unsupported migration URI"),
+                               (("--copy-storage-all",), "copying of storage is not supported"),
+                               (("--auto-converge",), "auto-convergence is not supported"),
+                               (("--postcopy",), "post-copy is not supported"),
+                               (("--compressed",), "compression is not supported"),
+                               (("--tunnelled",), "peer2peer")):
+            with self.subTest(options=options):
+                text = self.a.virsh("migrate", "--live", "stays", self.b.uri, *options, fails=True)
+                self.assertRegex(text, words)
+                still_here()
+        self.assertIn("cannot connect",
+                      self.a.virsh("migrate", "--live", "--p2p", "stays",
+                                   "qemu+unix://elsewhere/system?socket=/nowhere", fails=True))
+        still_here()
+        # Slow enough for things to happen on the way.
+        self.a.virsh("migrate-setspeed", "stays", "1")
+        self.assertEqual(self.a.virsh("migrate-getspeed", "stays"), "1")
+        self.a.virsh("migrate-setmaxdowntime", "stays", "100")
+        self.assertEqual(self.a.virsh("migrate-getmaxdowntime", "stays"), "100")
+
+        def moving():
+            return "Unbounded" in self.a.virsh("domjobinfo", "stays")
+
+        def in_thread(*options):
+            result = []
+            thread = threading.Thread(target=lambda: result.append(self.a.run_virsh(
+                "migrate", "--live", "stays", self.b.uri, *options)))
+            thread.start()
+            manage.until(moving, "it is on its way")
+            return thread, result
+
+        thread, result = in_thread()
+        self.assertRegex(self.a.virsh("domjobinfo", "stays"), r"Memory total: +1\d\d")
+        self.assertEqual(self.b.virsh("domstate", "--reason", "stays"), "paused (migrating)")
+        self.a.virsh("domjobabort", "stays")
+        thread.join()
+        self.assertIn("canceled by client", result[0].stderr)
+        still_here()
+        thread, result = in_thread()  # the destination's machine dies
+        self.b.virsh("destroy", "stays")
+        thread.join()
+        self.assertIn("migration out job", result[0].stderr)
+        still_here()
+        thread, result = in_thread()  # its user suspends it, which may not undo itself
+        self.a.virsh("suspend", "stays")
+        self.a.virsh("domjobabort", "stays")
+        thread.join()
+        still_here(libvirt.VIR_DOMAIN_PAUSED)
+        self.assertEqual(self.reason(self.a, "stays"), "paused (user)")
+        self.a.virsh("resume", "stays")
+        console.type(b"echo still-$((6*7))\n")
+        console.expect(b"still-42")
+
 
 if __name__ == "__main__":
     unittest.main()

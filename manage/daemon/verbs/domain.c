@@ -595,7 +595,7 @@ bool verb_domain_suspend(struct call *call, const rpc_domain_args *args, rpc_non
                          GError **error)
 {
     (void)call, (void)ret;
-    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    g_autoptr(DomainJob) d = domain_take_beside(&args->dom, error);
     if (!d || !domain_check_active(d, error)) {
         return false;
     }

@@ -174,7 +174,6 @@ bool verb_domain_migrate_prepare_tunnel3_params(struct call *call, const rpc_pre
         .write = tunnel_write, .finish = tunnel_finish, .free = tunnel_free};
     struct move w;
     int pair[2];
-    (void)ret;
     if (!read_params(&w, PARAMS(args), args->flags, error)) {
         return false;
     }
@@ -182,10 +181,11 @@ bool verb_domain_migrate_prepare_tunnel3_params(struct call *call, const rpc_pre
         libvirt_error(error, ERR_SYSTEM, "socketpair: %s", g_strerror(errno));
         return false;
     }
-    char *none = NULL;
-    bool ok = move_prepare(&w, COOKIE(args), call_client(call), pair[1], &none, error);
+    char *uri = NULL;
+    (void)ret;
+    bool ok = move_prepare(&w, COOKIE(args), call_client(call), pair[1], &uri, error);
     close(pair[1]);
-    g_free(none);
+    g_free(uri);
     if (!ok) {
         close(pair[0]);
         return false;
