@@ -8,11 +8,11 @@
 #include "manage/daemon/machine.h"
 
 #include "base/util.h"
+#include "manage/daemon/files.h"
 
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 enum { ANSWER_MAX = 16 << 20 };
 
@@ -26,17 +26,6 @@ static const char *agent_path(const struct machine *m)
         }
     }
     return NULL;
-}
-
-static int connect_to(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        return -1;
-    }
-    return g_steal_fd(&fd);
 }
 
 /* The next line of the agent, before which it may say anything; NULL if time is over. */
@@ -60,6 +49,23 @@ static char *read_line(int fd, int64_t until)
     return NULL;
 }
 
+/* All of @text, while time is left. */
+static bool say(int fd, const char *text, int64_t until)
+{
+    size_t n = strlen(text);
+    while (n) {
+        ssize_t k = send(fd, text, n, MSG_NOSIGNAL);
+        int64_t left = (until - g_get_monotonic_time()) / 1000;
+        struct pollfd p = {.fd = fd, .events = POLLOUT};
+        if (k < 0 && (errno != EAGAIN || left <= 0 || poll(&p, 1, (int)left) <= 0)) {
+            return false;
+        }
+        text += MAX(k, 0);
+        n -= (size_t)MAX(k, 0);
+    }
+    return true;
+}
+
 /* Blocks without the lock. */
 static char *exchange(int fd, const char *command, int64_t until)
 {
@@ -67,7 +73,7 @@ static char *exchange(int fd, const char *command, int64_t until)
     g_autofree char *sync = g_strdup_printf(
         "\xff{\"execute\":\"guest-sync-delimited\",\"arguments\":{\"id\":%u}}\n", id);
     g_autofree char *line = g_strconcat(command, "\n", NULL);
-    if (send(fd, sync, strlen(sync), MSG_NOSIGNAL) < 0) {
+    if (!say(fd, sync, until)) {
         return NULL;
     }
     for (;;) {
@@ -80,7 +86,7 @@ static char *exchange(int fd, const char *command, int64_t until)
             break;
         }
     }
-    return send(fd, line, strlen(line), MSG_NOSIGNAL) < 0 ? NULL : read_line(fd, until);
+    return say(fd, line, until) ? read_line(fd, until) : NULL;
 }
 
 char *agent_command(struct machine *m, const char *command, int seconds, GError **error)
@@ -93,7 +99,7 @@ char *agent_command(struct machine *m, const char *command, int seconds, GError 
     g_autofree char *at = g_strdup(path);
     int64_t until = g_get_monotonic_time() + seconds * (int64_t)G_USEC_PER_SEC;
     daemon_unlock();
-    autofd int fd = connect_to(at);
+    autofd int fd = socket_connect(at);
     char *answer = fd >= 0 ? exchange(fd, command, until) : NULL;
     daemon_lock();
     if (!answer) {
@@ -140,6 +146,11 @@ bool agent_send(struct machine *m, const char *command, json_t *args, GError **e
     g_autoptr(json_t) message = json_pack("{s:s, s:O}", "execute", command, "arguments", args);
     g_autofree char *text = json_dumps(message, JSON_COMPACT);
     g_autofree char *line = g_strconcat(text, "\n", NULL);
-    autofd int fd = connect_to(path);
-    return fd >= 0 && send(fd, line, strlen(line), MSG_NOSIGNAL | MSG_DONTWAIT) > 0;
+    path = agent_path(m); /* the lock was given up */
+    autofd int fd = path ? socket_connect(path) : -1;
+    if (fd < 0 || send(fd, line, strlen(line), MSG_NOSIGNAL) != (ssize_t)strlen(line)) {
+        libvirt_error(error, ERR_AGENT_UNRESPONSIVE, "QEMU guest agent is not connected");
+        return false;
+    }
+    return true;
 }

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/files.h"
 
+#include "base/util.h"
 #include "manage/daemon/daemon.h"
 #include "manage/error.h"
 
 #include <stdatomic.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 
 enum { STUCK_MAX = 256 };
 
@@ -112,4 +115,18 @@ bool files_answer(const char *const *paths, struct stat *found, unsigned seconds
 bool file_answers(const char *path, struct stat *found, GError **error)
 {
     return files_answer((const char *const[]){path, NULL}, found, FILES_SECONDS, error);
+}
+
+int socket_connect(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (g_strlcpy(address.sun_path, path, sizeof(address.sun_path)) >= sizeof(address.sun_path)) {
+        errno = ENAMETOOLONG;
+        return -1;
+    }
+    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+        return -1;
+    }
+    return g_steal_fd(&fd);
 }

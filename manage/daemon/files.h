@@ -7,7 +7,7 @@
 
 /*
  * Files that clients and definitions name may lie on a server that is dead: whoever touches one
- * then sleeps, with all that he holds.
+ * then sleeps, with all that he holds.  So does who connects to a process that has stopped.
  */
 
 /*
@@ -20,3 +20,6 @@ bool files_answer(const char *const *paths, struct stat *found, unsigned seconds
 /* The same for one. */
 enum { FILES_SECONDS = 30 };
 bool file_answers(const char *path, struct stat *found, GError **error);
+/* A non-blocking connection to the UNIX socket @path, or -1 with errno: EAGAIN if too many wait
+ * there already. */
+int socket_connect(const char *path);

@@ -31,6 +31,7 @@
  */
 enum { FIRST_UID = 1879048192, UIDS = 1 << 16, NOBODY = 65534 };
 enum { START_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
+enum { BACKLOG = 64 }; /* daemons that a stopped machine has not heard of */
 
 static int next_id = 1;
 
@@ -333,7 +334,7 @@ static int listen_at(const char *path, GError **error)
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     g_unlink(path);
     if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof(address)) != 0 ||
-        chmod(path, 0600) != 0 || listen(fd, 4) != 0) {
+        chmod(path, 0600) != 0 || listen(fd, BACKLOG) != 0) {
         libvirt_error(error, ERR_SYSTEM, "%s: %s", path, g_strerror(errno));
         if (fd >= 0) {
             close(fd);

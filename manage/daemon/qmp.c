@@ -3,12 +3,12 @@
 
 #include "base/error.h"
 #include "manage/daemon/daemon.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/poller.h"
 #include "manage/error.h"
 
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 struct qmp {
     struct watch watch; /* first */
@@ -110,19 +110,10 @@ static gboolean attach(void *data)
 
 struct qmp *qmp_open(const char *path, const struct qmp_ops *ops, void *data, GError **error)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        libvirt_error(error, ERR_INTERNAL, "UNIX socket path '%s' is too long", path);
-        return NULL;
-    }
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
+    int fd = socket_connect(path);
+    if (fd < 0) {
         libvirt_error(error, ERR_SYSTEM, "Failed to connect to monitor socket %s: %s", path,
                       g_strerror(errno));
-        if (fd >= 0) {
-            close(fd);
-        }
         return NULL;
     }
     struct qmp *q = g_new0(struct qmp, 1);

@@ -12,6 +12,7 @@ import threading
 import unittest
 
 import libvirt
+import libvirt_qemu
 
 import manage
 
@@ -19,6 +20,8 @@ TIMED_OUT = libvirt.VIR_ERR_OPERATION_TIMEOUT
 AT_LEAST = 10  # answers to others while one waits some seconds: even a very busy host gives more
 MACHINE = """<domain type='qemu'><name>{0}</name><memory unit='MiB'>32</memory>
 <os><type machine='pc'>hvm</type></os><devices>{1}</devices></domain>"""
+
+AGENT = """<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"""
 
 
 def disk(path):
@@ -77,7 +80,7 @@ class Machines(Sick):
     def test_stopped(self):
         self.begin()
         conn = self.connect()
-        conn.createXML(MACHINE.format("hangs", "")).name()
+        conn.createXML(MACHINE.format("hangs", AGENT)).name()
         pid, = self.daemon.machines()
         os.kill(pid, signal.SIGSTOP)
         # Another lodged finds it and starts all the same.
@@ -91,6 +94,9 @@ class Machines(Sick):
         self.assertEqual(hangs.state()[0], libvirt.VIR_DOMAIN_RUNNING)
         self.assertEqual(hangs.info()[1], 32 << 10)
         conn.getAllDomainStats()  # what is known without it
+        for _ in range(6):  # more than its socket has room for
+            with self.assertRaises(libvirt.libvirtError):
+                libvirt_qemu.qemuAgentCommand(hangs, '{"execute": "guest-ping"}', 1, 0)
         hangs.destroy()
         self.assertEqual(self.daemon.machines(), [])
 

@@ -3,13 +3,13 @@
 #include "manage/daemon/machine.h"
 
 #include "base/util.h"
+#include "manage/daemon/files.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 
 /* --- consoles and channels --- */
 
@@ -24,17 +24,6 @@ static struct domain_char *find_char(const GPtrArray *list, const char *name)
     return NULL;
 }
 
-static int connect_unix(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    autofd int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0) {
-        return -1;
-    }
-    return g_steal_fd(&fd);
-}
-
 static bool open_char(struct call *call, const struct domain_char *c, GError **error)
 {
     const struct char_source *s = c->sources ? c->sources->pdata[0] : NULL;
@@ -43,13 +32,12 @@ static bool open_char(struct call *call, const struct domain_char *c, GError **e
                       c->alias);
         return false;
     }
-    int fd =
-        c->type == CHAR_PTY ? open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC) : connect_unix(s->path);
+    int fd = c->type == CHAR_PTY ? open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)
+                                 : socket_connect(s->path);
     if (fd < 0) {
         libvirt_error(error, ERR_SYSTEM, "Unable to open '%s': %s", s->path, g_strerror(errno));
         return false;
     }
-    fcntl(fd, F_SETFL, O_NONBLOCK);
     call_stream_fd(call, fd);
     return true;
 }
@@ -98,7 +86,7 @@ bool verb_domain_open_channel(struct call *call, const rpc_domain_maybe_flags *a
 static int connect_vnc(const struct domain_graphics *g)
 {
     if (g->socket) {
-        return connect_unix(g->socket);
+        return socket_connect(g->socket);
     }
     g_autofree char *port = g_strdup_printf("%ld", (long)g->port);
     const char *host = !g->listen || strcmp(g->listen, "0.0.0.0") == 0 ? "127.0.0.1" : g->listen;
@@ -107,8 +95,8 @@ static int connect_vnc(const struct domain_graphics *g)
     if (getaddrinfo(host, port, &hints, &to) != 0) {
         return -1;
     }
-    autofd int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = fd >= 0 && connect(fd, to->ai_addr, to->ai_addrlen) == 0;
+    autofd int fd = socket(to->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    bool ok = fd >= 0 && (connect(fd, to->ai_addr, to->ai_addrlen) == 0 || errno == EINPROGRESS);
     freeaddrinfo(to);
     return ok ? g_steal_fd(&fd) : -1;
 }
@@ -131,6 +119,7 @@ bool verb_domain_open_graphics_fd(struct call *call, const rpc_domain_uint_flags
         libvirt_error(error, ERR_SYSTEM, "the machine's VNC server: %s", g_strerror(errno));
         return false;
     }
+    fcntl(fd, F_SETFL, 0); /* as its new owner expects it */
     call_give_fd(call, fd);
     return true;
 }
