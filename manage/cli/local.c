@@ -85,6 +85,9 @@ static void os_xml(GString *xml, const struct args *a)
     element(xml, "<initrd>%s</initrd>", initrd);
     element(xml, "<cmdline>%s</cmdline>", args_text(a, "append"));
     g_string_append(xml, "</os><features><acpi/><apic/></features>");
+    if (args_flag(a, "no-reboot")) {
+        g_string_append(xml, "<on_reboot>destroy</on_reboot>");
+    }
 }
 
 static bool run_xml(const struct args *a, const char *type, const char *name, GString *xml,
@@ -146,6 +149,7 @@ static void wait_for_end(Rpc *rpc, const rpc_domain *dom)
 
 static bool run_run(struct shell *sh, const struct args *a, GError **error)
 {
+    enum { AUTODESTROY = 2 };
     rpc_none none = {0};
     g_auto(rpc_text) caps = {0};
     g_auto(rpc_domain_ret) ret = {0};
@@ -166,7 +170,7 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
         out_text(sh, "xml", "%s\n", xml->str);
         return true;
     }
-    rpc_text_flags args = {xml->str, 0};
+    rpc_text_flags args = {xml->str, args_flag(a, "autodestroy") ? AUTODESTROY : 0};
     if (!ask_domain_create_xml(rpc, &args, &ret, error)) {
         shell_failing(sh, "Failed to run '%s'", name);
         return false;
@@ -175,7 +179,11 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
     if (!console_on_terminal(rpc, &ret.dom, NULL, 0, &left, error)) {
         return false;
     }
-    if (!left) {
+    if (left && args_flag(a, "autodestroy")) {
+        rpc_domain_args dom = {ret.dom};
+        ask_domain_destroy(rpc, &dom, &none, NULL);
+    }
+    if (!left || args_flag(a, "autodestroy")) {
         wait_for_end(rpc, &ret.dom);
     }
     return true;
@@ -387,6 +395,8 @@ const struct verb_group verb_group_local = {
              {"kernel", OPT_TEXT, OPT_NAMED, "Linux kernel to boot", COMPLETE_FILE},
              {"initrd", OPT_TEXT, OPT_NAMED, "its initial RAM disk", COMPLETE_FILE},
              {"append", OPT_TEXT, OPT_NAMED, "its command line"},
+             {"no-reboot", OPT_BOOL, 0, "end when the guest restarts"},
+             {"autodestroy", OPT_BOOL, 0, "end when this shell does"},
              {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"},
              {NULL}},
          "runs an image and connects to its console", run_run},

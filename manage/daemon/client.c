@@ -87,6 +87,31 @@ void client_new(int fd, const struct listener *from)
     }
 }
 
+struct client_end {
+    void (*act)(void *);
+    void *data;
+};
+
+void client_at_end(struct client *c, void (*act)(void *), void *data)
+{
+    if (c->dead) {
+        act(data);
+        return;
+    }
+    c->at_end = c->at_end ? c->at_end : g_array_new(FALSE, FALSE, sizeof(struct client_end));
+    const struct client_end end = {act, data};
+    g_array_append_val(c->at_end, end);
+}
+
+static void act_at_end(struct client *c)
+{
+    for (unsigned i = 0; c->at_end && i < c->at_end->len; i++) {
+        const struct client_end *end = &g_array_index(c->at_end, struct client_end, i);
+        end->act(end->data);
+    }
+    g_clear_pointer(&c->at_end, g_array_unref);
+}
+
 void client_drop(struct client *c, const char *why)
 {
     daemon_lock();
@@ -110,6 +135,7 @@ void client_drop(struct client *c, const char *why)
     if (c->callbacks) {
         g_array_set_size(c->callbacks, 0);
     }
+    act_at_end(c);
     daemon_unlock();
     if (why) {
         daemon_log("client of process %d dropped: %s", c->peer.pid, why);

@@ -85,6 +85,7 @@ struct client {
     unsigned streams_count;
     GArray *callbacks; /* struct callback; NULL until the first */
     int last_callback;
+    GArray *at_end; /* struct client_end; NULL until the first */
     struct client *next, **link; /* all living clients */
 };
 
@@ -102,6 +103,11 @@ void client_drop_all(void);
 void domains_client_gone(const struct client *c);
 /* Every second while there are clients: pings, and an end to those that stopped half-way. */
 void clients_tick(void);
+/*
+ * Daemon lock held: @act with @data when the connection ends, at once if it has; it is called with
+ * the lock held and must not wait.
+ */
+void client_at_end(struct client *c, void (*act)(void *), void *data);
 /* Connections that have not authenticated. */
 unsigned clients_anonymous(void);
 /* Daemon lock held.  Takes over @p; NULL (no memory) ends the connection. */

@@ -192,8 +192,8 @@ static const struct {
     [SHUTOFF_FROM_SNAPSHOT] = {SHUTOFF_FROM_SNAPSHOT, 6},
 };
 
-/* Files that came while it ran were given to its user; see disk_lend().  Their server may be dead: on a
- * thread that nobody waits for but the next start. */
+/* Files that came while it ran were given to its user; see disk_lend().  Their server may be dead:
+ * on a thread that nobody waits for but the next start. */
 static gpointer take_back(gpointer machine)
 {
     struct machine *m = machine;
@@ -319,6 +319,28 @@ bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error)
         return false;
     }
     return true;
+}
+
+static void stop_abandoned(void *data)
+{
+    g_autoptr(Machine) m = data;
+    daemon_lock();
+    if (!m->ended) {
+        machine_stop(m->domain, SHUTOFF_DESTROYED, false, NULL);
+    }
+    machine_unref(g_steal_pointer(&m));
+    daemon_unlock();
+}
+
+void machine_abandon(Machine *m)
+{
+    if (m->ended || m->dying) {
+        return;
+    }
+    m->shutoff = SHUTOFF_DESTROYED;
+    m->dying = true;
+    syscall(SYS_pidfd_send_signal, m->watch.fd, SIGTERM, NULL, 0);
+    daemon_worker(stop_abandoned, machine_ref(m));
 }
 
 /* --- the start --- */

@@ -55,6 +55,8 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
                    GError **error);
 /* Kills it and waits until it is gone. */
 bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error);
+/* Tells it to end and does not wait for that; nothing if it has ended. */
+void machine_abandon(Machine *m);
 Machine *machine_ref(Machine *m);
 void machine_unref(Machine *m);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_unref)

@@ -48,8 +48,8 @@ class Console:
         dom.openConsole(None, self.stream)
         self.seen = b""
 
-    def expect(self, text):
-        while text not in self.seen:
+    def expect(self, text, after=0):
+        while text not in self.seen[after:]:
             got = self.stream.recv(4096)
             if not got:
                 raise AssertionError(f"the console ended before {text}: {self.seen[-2000:]}")
@@ -196,6 +196,18 @@ class Domains(manage.Case):
         self.fails(55, dom.setAutostart, 1)
         dom.destroy()
         self.fails(42, self.conn.lookupByName, "brief")
+
+    def test_ends_with_its_client(self):
+        defined = self.define("tied")
+        other = self.daemon.connect()
+        brief = other.createXML(machine("tied-too"), libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        self.assertTrue(brief.isActive())
+        other.lookupByName("tied").createWithFlags(libvirt.VIR_DOMAIN_START_AUTODESTROY)
+        self.assertTrue(defined.isActive())
+        brief = None
+        other.close()
+        self.state(defined, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_DESTROYED)
+        manage.until(lambda: "tied-too" not in self.virsh("list", "--all", "--name"), "it is gone")
 
     def test_lodged_is_killed(self):
         dom = self.define("survivor")

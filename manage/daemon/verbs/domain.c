@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines: what they are called, what they are, their lives. */
+#include "manage/daemon/client.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
@@ -501,7 +502,22 @@ static bool boot(Domain *d, const DomainDef *def, unsigned flags, GError **error
     return machine_start(d, def, &how, error);
 }
 
-static bool create(const rpc_domain *named, unsigned flags, rpc_domain_ret *ret, GError **error)
+static void leave(void *data)
+{
+    machine_abandon(data);
+    machine_unref(data);
+}
+
+/* The machine that this call has started is to end with its connection, if the flags say so. */
+static void tie_to_client(struct call *call, const Domain *d, unsigned flags)
+{
+    if ((flags & START_AUTODESTROY) && d->machine) {
+        client_at_end(call_client(call), leave, machine_ref(d->machine));
+    }
+}
+
+static bool create(struct call *call, const rpc_domain *named, unsigned flags, rpc_domain_ret *ret,
+                   GError **error)
 {
     g_autoptr(DomainJob) d = domain_take(named, error);
     if (!d) {
@@ -523,6 +539,9 @@ static bool create(const rpc_domain *named, unsigned flags, rpc_domain_ret *ret,
         unlink(saved);
         d->managed_save = false;
     }
+    if (ok) {
+        tie_to_client(call, d, flags);
+    }
     if (ok && ret) {
         ret->dom = domain_rpc(d);
     }
@@ -532,21 +551,19 @@ static bool create(const rpc_domain *named, unsigned flags, rpc_domain_ret *ret,
 bool verb_domain_create(struct call *call, const rpc_domain_args *args, rpc_none *ret,
                         GError **error)
 {
-    (void)call, (void)ret;
-    return create(&args->dom, 0, NULL, error);
+    (void)ret;
+    return create(call, &args->dom, 0, NULL, error);
 }
 
 bool verb_domain_create_with_flags(struct call *call, const rpc_domain_flags *args,
                                    rpc_domain_ret *ret, GError **error)
 {
-    (void)call;
-    return create(&args->dom, args->flags, ret, error);
+    return create(call, &args->dom, args->flags, ret, error);
 }
 
 bool verb_domain_create_xml(struct call *call, const rpc_text_flags *args, rpc_domain_ret *ret,
                             GError **error)
 {
-    (void)call;
     g_autoptr(DomainDef) def = domain_def_parse(args->text, 0, error);
     Domain *added = def ? domain_add_transient(def, error) : NULL;
     if (!added) {
@@ -559,6 +576,7 @@ bool verb_domain_create_xml(struct call *call, const rpc_text_flags *args, rpc_d
     }
     bool ok = boot(d, def, args->flags, error);
     if (ok) {
+        tie_to_client(call, d, args->flags);
         ret->dom = domain_rpc(d);
     }
     domain_settle(d);
