@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "manage/daemon/files.h"
+#include "manage/daemon/port_guard.h"
 #include "manage/daemon/tune.h"
 
 #include <fcntl.h>
@@ -528,6 +529,18 @@ static bool set_passwords(struct machine *m, GError **error)
     return true;
 }
 
+/* Before the guest sends its first frame. */
+static bool guard_ports(struct machine *m, GError **error)
+{
+    g_autoptr(DomainDef) def = domain_def_copy(m->def); /* cards may go while the lock is away */
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        if (!machine_net_guard(def->interfaces->pdata[i], error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool talk(struct machine *m, const struct machine_start *how, GError **error)
 {
     g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
@@ -535,7 +548,7 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
     if (!hello || !learn(m, error) || !disks_learn(m, error) || !set_passwords(m, error) ||
-        !tune_vcpus(m, error)) {
+        !tune_vcpus(m, error) || !guard_ports(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
@@ -818,6 +831,9 @@ static void reconnect(void *data)
             domain_set_state(d, status_words[i].state, status_words[i].reason);
         }
     }
+    if (word && d->machine == m && !guard_ports(m, &error)) {
+        daemon_log("%s: %s", d->name, error->message);
+    }
     if (!word) {
         daemon_log("%s: its monitor does not answer: %s", d->name,
                    error ? error->message : "it has just ended");
@@ -867,6 +883,7 @@ static bool recover(const char *folder, GError **error)
         tune_forget(def);
         domain_set_state(d, STATE_SHUTOFF, SHUTOFF_UNKNOWN);
         domain_settle(d);
+        machine_net_close(def);
         remove_folder(folder);
         return true;
     }

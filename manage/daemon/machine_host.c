@@ -4,6 +4,7 @@
 
 #include "base/util.h"
 #include "manage/daemon/network.h"
+#include "manage/daemon/port_guard.h"
 
 #include <arpa/inet.h>
 #include <string.h>
@@ -88,10 +89,64 @@ bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, 
     return nic->link != LINK_DOWN || port_set_link(nic->target, false, error);
 }
 
+static bool guarded(const struct domain_interface *nic)
+{
+    return nic->inbound || nic->outbound || nic->filter;
+}
+
+/* What its network's port group says of bandwidth, where the interface says nothing itself. */
+static void limits_of(const struct domain_interface *nic, struct port_guard *guard)
+{
+    const struct network *net = nic->type == IFACE_NETWORK ? network_find(nic->network) : NULL;
+    const struct net_portgroup *group = net ? network_portgroup(net->def, nic->portgroup) : NULL;
+    bool own = nic->inbound || nic->outbound || !group;
+    guard->inbound = own ? nic->inbound : group->inbound;
+    guard->outbound = own ? nic->outbound : group->outbound;
+}
+
+bool machine_net_guard(const struct domain_interface *nic, GError **error)
+{
+    struct port_guard guard = {.device = nic->target};
+    limits_of(nic, &guard);
+    if (!guard.inbound && !guard.outbound && !nic->filter) {
+        return true;
+    }
+    if (nic->type == IFACE_USER || nic->type == IFACE_DIRECT || !nic->target) {
+        libvirt_error(
+            error, ERR_CONFIG_UNSUPPORTED, "<%s> of an interface of type '%s' is not supported",
+            nic->filter ? "filterref" : "bandwidth", interface_table.rows[0].words[nic->type]);
+        return false;
+    }
+    if (nic->filter && !(guard.filter = filter_rules(nic->target, nic, error))) {
+        return false;
+    }
+    struct bandwidth in, out; /* the definition may change while the lock is away */
+    g_autofree char *device = g_strdup(nic->target);
+    guard.device = device;
+    if (guard.inbound) {
+        in = *guard.inbound;
+        guard.inbound = &in;
+    }
+    if (guard.outbound) {
+        out = *guard.outbound;
+        guard.outbound = &out;
+    }
+    daemon_unlock();
+    bool ok = port_guard(&guard, error);
+    daemon_lock();
+    json_decref(guard.filter);
+    return ok;
+}
+
 void machine_net_close(const DomainDef *def)
 {
     for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
         const struct domain_interface *nic = def->interfaces->pdata[i];
+        struct port_guard limits = {0};
+        limits_of(nic, &limits);
+        if (nic->target && (guarded(nic) || limits.inbound || limits.outbound)) {
+            port_unguard(nic->target);
+        }
         if (nic->type != IFACE_USER && nic->target) {
             port_detach(nic->target);
         }

@@ -15,6 +15,7 @@
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
+#include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -247,6 +248,50 @@ bool bridge_create(const struct bridge *how, GError **error)
     mnl_attr_nest_end(r.head, data);
     mnl_attr_nest_end(r.head, info);
     return ask(&r, error, how->vlans ? "make, with VLAN tags, bridge" : "make bridge", how->name);
+}
+
+/*
+ * A token bucket as the device's queue, in the place of what was there.  Times are told in ticks
+ * of 64 ns; the kernel works out all else itself where the link layer is named.
+ */
+bool link_shape(const char *name, const struct link_rate *rate, GError **error)
+{
+    enum { TICK_NS = 64, LATENCY_MS = 500, PEAK_MTU = 65536 };
+    struct request r;
+    int index;
+    if (!find_index(name, &index, error)) {
+        return false;
+    }
+    begin(&r, rate->bytes ? RTM_NEWQDISC : RTM_DELQDISC,
+          rate->bytes ? NLM_F_CREATE | NLM_F_REPLACE : 0);
+    struct tcmsg *head = mnl_nlmsg_put_extra_header(r.head, sizeof(*head));
+    *head = (struct tcmsg){.tcm_family = AF_UNSPEC, .tcm_ifindex = index, .tcm_parent = TC_H_ROOT};
+    if (!rate->bytes) {
+        r.head->nlmsg_flags |= NLM_F_ACK;
+        int result = talk(&r, NULL, NULL); /* ENOENT, EINVAL: there was none */
+        return result == 0 || result == -ENOENT || result == -EINVAL ||
+               (error_set_errno(error, -result, "Unable to lift the limit of %s", name), false);
+    }
+    struct tc_tbf_qopt how = {
+        .rate = {.linklayer = TC_LINKLAYER_ETHERNET,
+                 .rate = (uint32_t)MIN(rate->bytes, UINT32_MAX)},
+        .peakrate = {.linklayer = TC_LINKLAYER_ETHERNET,
+                     .rate = (uint32_t)MIN(rate->peak, UINT32_MAX)},
+        .limit = (uint32_t)MIN(rate->bytes * LATENCY_MS / 1000 + rate->burst, INT32_MAX),
+        .buffer = (uint32_t)MIN(rate->burst * (1000000000 / TICK_NS) / rate->bytes, UINT32_MAX),
+        .mtu =
+            rate->peak ? (uint32_t)((uint64_t)PEAK_MTU * (1000000000 / TICK_NS) / rate->peak) : 0};
+    mnl_attr_put_strz(r.head, TCA_KIND, "tbf");
+    struct nlattr *options = mnl_attr_nest_start(r.head, TCA_OPTIONS);
+    mnl_attr_put(r.head, TCA_TBF_PARMS, sizeof(how), &how);
+    if (rate->bytes > UINT32_MAX) {
+        mnl_attr_put_u64(r.head, TCA_TBF_RATE64, rate->bytes);
+    }
+    if (rate->peak > UINT32_MAX) {
+        mnl_attr_put_u64(r.head, TCA_TBF_PRATE64, rate->peak);
+    }
+    mnl_attr_nest_end(r.head, options);
+    return ask(&r, error, "limit the speed of", name);
 }
 
 bool port_isolate(const char *name, GError **error)

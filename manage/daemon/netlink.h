@@ -31,6 +31,12 @@ struct bridge {
     bool vlans;     /* ports have VLAN tags */
 };
 bool bridge_create(const struct bridge *how, GError **error);
+/* How fast frames leave @name; .bytes a second 0: as they come.  .burst bytes may go at once, at
+ * .peak bytes a second (0: at any speed). */
+struct link_rate {
+    uint64_t bytes, burst, peak;
+};
+bool link_shape(const char *name, const struct link_rate *rate, GError **error);
 /* Of a bridge's port: it talks to ports that are not isolated only. */
 bool port_isolate(const char *name, GError **error);
 /* Of a port: frames of VLAN @id; @untagged: those that come without a tag belong to it. */

@@ -6,6 +6,7 @@
 #include "manage/daemon/netlink.h"
 #include "manage/daemon/network_parts.h"
 #include "manage/daemon/poller.h"
+#include "manage/daemon/port_guard.h"
 #include "manage/daemon/verb.h"
 #include "manage/model/pool.h"
 
@@ -323,6 +324,14 @@ static bool bridge_make(const struct network_def *def, GError **error)
            (def->mtu == XML_ABSENT || link_set_mtu(def->bridge, (unsigned)def->mtu, error));
 }
 
+/* Seen from the network: what goes in leaves the bridge's device, towards its ports. */
+static bool bridge_guard(const struct network_def *def, GError **error)
+{
+    struct port_guard guard = {
+        .device = def->bridge, .inbound = def->inbound, .outbound = def->outbound};
+    return (!def->inbound && !def->outbound) || port_guard(&guard, error);
+}
+
 static bool own_start(const struct network_def *def, GError **error)
 {
     if (link_index(def->bridge)) {
@@ -335,11 +344,12 @@ static bool own_start(const struct network_def *def, GError **error)
     }
     bool ruled = false;
     bool ok = bridge_addresses(def, error) && routing_on(def, error) &&
-              (ruled = rules_put(def, error)) &&
+              (ruled = rules_put(def, error)) && bridge_guard(def, error) &&
               (!dnsmasq_wanted(def) || dnsmasq_start(def, error));
     if (!ok) {
         if (ruled) {
             rules_drop(def, NULL);
+            port_unguard(def->bridge);
         }
         link_delete(def->bridge, NULL);
     }
@@ -369,6 +379,9 @@ static bool others_start(const struct network_def *def, GError **error)
 
 static void own_stop(const struct network_def *def)
 {
+    if (def->inbound || def->outbound) {
+        port_unguard(def->bridge);
+    }
     dnsmasq_stop(def);
     dnsmasq_forget(def);
     rules_drop(def, NULL);
@@ -450,6 +463,9 @@ static void mend(void *unused)
     g_autoptr(GError) error = NULL;
     g_autoptr(GPtrArray) there = rules_list(&error);
     (void)unused;
+    if (there) {
+        port_guard_mend(there);
+    }
     daemon_lock();
     for (unsigned i = 0; there && i < networks->len; i++) {
         struct network *net = networks->pdata[i];
@@ -559,7 +575,7 @@ static void wake(struct network *net)
             note_running(net);
             take_next(net);
         } else {
-            ok = rules_put(net->def, &error) &&
+            ok = rules_put(net->def, &error) && bridge_guard(net->def, &error) &&
                  (!dnsmasq_wanted(net->def) || dnsmasq_running(net->def) ||
                   dnsmasq_start(net->def, &error));
         }

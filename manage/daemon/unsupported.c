@@ -54,8 +54,6 @@ static const struct wish disk_wishes[] = {
 
 #define D(kind, member, element) {element, kind, offsetof(struct domain_interface, member)}
 static const struct wish interface_wishes[] = {
-    D(WISH_TEXT, inbound, "interface/bandwidth"),
-    D(WISH_TEXT, outbound, "interface/bandwidth"),
     D(WISH_NUMBER, queues, "interface/driver/@queues"),
 };
 #undef D

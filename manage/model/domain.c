@@ -308,17 +308,6 @@ const struct xml_table controller_table = XML_TABLE("controller", C, controller_
 
 /* --- interfaces --- */
 
-#define W(element, var)                                                                            \
-    static const struct xml_table var = XML_TABLE(element, struct bandwidth, bandwidth_rows)
-static const struct xml_row bandwidth_rows[] = {
-    XML_INT(struct bandwidth, average, "@average", 0),
-    XML_INT(struct bandwidth, peak, "@peak", 0),
-    XML_INT(struct bandwidth, floor, "@floor", 0),
-    XML_INT(struct bandwidth, burst, "@burst", 0),
-};
-W("inbound", inbound_table);
-W("outbound", outbound_table);
-#undef W
 static const struct xml_row parameter_rows[] = {
     XML_TEXT(struct filter_parameter, name, "@name", XML_REQUIRED),
     XML_TEXT(struct filter_parameter, value, "@value", XML_REQUIRED),

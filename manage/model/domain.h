@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include "manage/model/bandwidth.h"
 #include "manage/model/xml.h"
 
 /*
@@ -133,9 +134,6 @@ enum interface_type {
     IFACE_USER,
     IFACE_DIRECT,
     IFACE_ETHERNET,
-};
-struct bandwidth {
-    int64_t average, peak, burst, floor;
 };
 struct filter_parameter {
     char *name, *value;

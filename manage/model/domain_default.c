@@ -594,6 +594,9 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
                           : nic->type == IFACE_BRIDGE && !nic->bridge ? "bridge"
                           : nic->type == IFACE_DIRECT && !nic->dev    ? "dev"
                                                                       : NULL;
+    if (!bandwidth_check(nic->inbound, nic->outbound, error)) {
+        return false;
+    }
     if (!mac_valid(nic->mac)) {
         libvirt_error(error, ERR_XML, "expected unicast mac address, found '%s'", nic->mac);
     } else if (missing) {

@@ -126,6 +126,8 @@ static const struct xml_row portgroup_rows[] = {
     XML_TEXT(struct net_portgroup, name, "@name", XML_REQUIRED),
     XML_YESNO(struct net_portgroup, by_default, "@default", 0),
     XML_YESNO(struct net_portgroup, trust, "@trustGuestRxFilters", 0),
+    XML_STRUCT(struct net_portgroup, inbound, "bandwidth/inbound", &inbound_table, 0),
+    XML_STRUCT(struct net_portgroup, outbound, "bandwidth/outbound", &outbound_table, 0),
     XML_STRUCT(struct net_portgroup, vlan, "vlan", &vlan_table, 0),
     XML_YESNO(struct net_portgroup, isolated, "port/@isolated", 0),
 };
@@ -165,6 +167,8 @@ static const struct xml_row network_rows[] = {
     XML_LIST(N, txts, "dns/txt", &net_txt_table, 0),
     XML_LIST(N, srvs, "dns/srv", &net_srv_table, 0),
     XML_LIST(N, dns_hosts, "dns/host", &net_dns_host_table, 0),
+    XML_STRUCT(N, inbound, "bandwidth/inbound", &inbound_table, 0),
+    XML_STRUCT(N, outbound, "bandwidth/outbound", &outbound_table, 0),
     XML_STRUCT(N, vlan, "vlan", &vlan_table, 0),
     XML_YESNO(N, isolated, "port/@isolated", 0),
     XML_LIST(N, ips, "ip", &ip_table, 0),
@@ -644,7 +648,8 @@ static bool portgroups_check(const struct network_def *def, GError **error)
     for (unsigned i = 0; i < xml_count(def->portgroups); i++) {
         const struct net_portgroup *group = def->portgroups->pdata[i];
         defaults += group->by_default == TRI_YES;
-        if (!vlan_check(group->vlan, error)) {
+        if (!vlan_check(group->vlan, error) ||
+            !bandwidth_check(group->inbound, group->outbound, error)) {
             return false;
         }
         if (network_portgroup(def, group->name) != group) {
@@ -661,6 +666,7 @@ bool network_check(struct network_def *def, GError **error)
     return name_check(def->name, "network", error) && uuid_normalise(&def->uuid, error) &&
            forward_check(def, error) && bridge_check(def, error) && ips_check(def, error) &&
            routes_check(def, error) && dns_check(def, error) && vlan_check(def->vlan, error) &&
+           bandwidth_check(def->inbound, def->outbound, error) &&
            portgroups_check(def, error) && metadata_check(def, error);
 }
 

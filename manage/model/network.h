@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include "manage/model/bandwidth.h"
 #include "manage/model/xml.h"
 
 #include <netinet/in.h>
@@ -75,6 +76,7 @@ struct net_portgroup {
     char *name;
     enum tristate by_default, trust, isolated;
     struct net_vlan *vlan;
+    struct bandwidth *inbound, *outbound;
 };
 
 /* What has no place in libvirt's words: of <metadata>, in the name space NETWORK_NAMESPACE. */
@@ -115,6 +117,7 @@ struct network_def {
     enum tristate domain_local, domain_register;
     enum tristate dns_enable, dns_plain;
     GPtrArray *forwarders, *txts, *srvs, *dns_hosts;
+    struct bandwidth *inbound, *outbound;
     struct net_vlan *vlan;
     enum tristate isolated;
     GPtrArray *ips, *routes, *portgroups;

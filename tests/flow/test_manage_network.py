@@ -509,7 +509,9 @@ class Management(NetworkCase):
                            ("<network><name>x</name><frob/></network>", "<frob>"),
                            ("<network><name>a/b</name></network>", "cannot contain '/'"),
                            ("<network><name>x</name><forward mode='bridge'/></network>", "needs a <bridge>"),
-                           ("<network><name>x</name><bandwidth/></network>", "<bandwidth>")):
+                           ("<network><name>x</name><bandwidth><outbound average='1' floor='2'/></bandwidth></network>",
+                            "'floor' attribute is not allowed"),
+                           ("<network><name>x</name><virtualport type='openvswitch'/></network>", "<virtualport>")):
             self.assertIn(words, self.define(xml, fails=True))
 
     def test_events_and_errors(self):

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/port_guard.h"
 #include "manage/daemon/uuid.h"
 #include "manage/daemon/verb.h"
 #include "manage/model/xml.h"
@@ -8,7 +9,7 @@
 
 /*
  * Network filters: kept and shown as they were defined, in etc/nwfilter/NAME.xml, because
- * tools define them and interfaces name them.  No rule is enforced yet.
+ * tools define them and interfaces name them; daemon/filter.c makes rules of them.
  */
 struct filter {
     char *name, *xml;
@@ -97,12 +98,92 @@ static struct filter *filter_read(const char *text, GError **error)
     return NULL;
 }
 
+/* Filters that people's machines ask for by name, known to libvirt's users. */
+#define RULE(action, direction, priority, inside)                                                  \
+    "<rule action='" action "' direction='" direction "' priority='" priority "'>" inside "</"     \
+                                                                                          "rule>"
+#define USE(filter) "<filterref filter='" filter "'/>"
+static const struct {
+    const char *name, *chain, *priority, *inside;
+} shipped[] = {
+    {"no-mac-spoofing", "mac", "-800",
+     RULE("return", "out", "500", "<mac srcmacaddr='$MAC'/>") RULE("drop", "out", "500", "<mac/>")},
+    {"no-ip-spoofing", "ipv4-ip", "-710",
+     RULE("return", "out", "100", "<ip srcipaddr='0.0.0.0' protocol='udp'/>")
+         RULE("return", "out", "500", "<ip srcipaddr='$IP'/>") RULE("drop", "out", "1000", "")},
+    {"no-ipv6-spoofing", "ipv6-ip", "-610",
+     RULE("return", "out", "100", "<ipv6 srcipaddr='fe80::' srcipmask='10' protocol='udp'/>")
+         RULE("return", "out", "500", "<ipv6 srcipaddr='$IPV6'/>") RULE("drop", "out", "1000", "")},
+    {"no-arp-ip-spoofing", "arp-ip", "-510",
+     RULE("return", "out", "400", "<arp arpsrcipaddr='$IP'/>") RULE("drop", "out", "1000", "")},
+    {"no-arp-mac-spoofing", "arp-mac", "-520",
+     RULE("return", "out", "350", "<arp arpsrcmacaddr='$MAC'/>") RULE("drop", "out", "1000", "")},
+    {"no-arp-spoofing", "root", NULL, USE("no-arp-mac-spoofing") USE("no-arp-ip-spoofing")},
+    {"no-mac-broadcast", "ipv4", "-700",
+     RULE("drop", "out", "500", "<mac dstmacaddr='ff:ff:ff:ff:ff:ff'/>")},
+    {"no-ip-multicast", "ipv4", "-700",
+     RULE("drop", "out", "500", "<ip dstipaddr='224.0.0.0' dstipmask='4'/>")},
+    {"no-ipv6-multicast", "ipv6", "-600",
+     RULE("drop", "out", "500", "<ipv6 dstipaddr='ff00::' dstipmask='8'/>")},
+    {"allow-arp", "arp", "-500", RULE("accept", "inout", "500", "")},
+    {"allow-ipv4", "ipv4", "-700", RULE("accept", "inout", "500", "")},
+    {"allow-ipv6", "ipv6", "-600", RULE("accept", "inout", "500", "")},
+    {"allow-incoming-ipv4", "ipv4", "-700", RULE("accept", "in", "500", "")},
+    {"allow-incoming-ipv6", "ipv6", "-600", RULE("accept", "in", "500", "")},
+    {"allow-dhcp", "ipv4", "-700",
+     RULE("accept", "out", "100",
+          "<ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' "
+          "dstportstart='67'/>")
+         RULE("accept", "in", "100", "<ip protocol='udp' srcportstart='67' dstportstart='68'/>")},
+    {"allow-dhcp-server", "ipv4", "-700",
+     RULE("accept", "out", "100",
+          "<ip srcipaddr='0.0.0.0' dstipaddr='255.255.255.255' protocol='udp' srcportstart='68' "
+          "dstportstart='67'/>")
+         RULE("accept", "in", "100",
+              "<ip srcipaddr='$DHCPSERVER' protocol='udp' srcportstart='67' dstportstart='68'/>")},
+    {"no-other-l2-traffic", "root", NULL, RULE("drop", "inout", "1000", "")},
+    {"no-other-rarp-traffic", "rarp", "-400", RULE("drop", "inout", "1000", "")},
+    {"qemu-announce-self-rarp", "rarp", "-400",
+     RULE("accept", "out", "500",
+          "<rarp srcmacaddr='$MAC' dstmacaddr='ff:ff:ff:ff:ff:ff' opcode='Request_Reverse' "
+          "arpsrcmacaddr='$MAC' arpdstmacaddr='$MAC'/>")
+         RULE("accept", "in", "500",
+              "<rarp dstmacaddr='ff:ff:ff:ff:ff:ff' opcode='Request_Reverse' "
+              "arpsrcmacaddr='$MAC' arpdstmacaddr='$MAC'/>")},
+    {"qemu-announce-self", "root", NULL,
+     RULE("accept", "out", "500", "<mac protocolid='0x835'/>") USE("qemu-announce-self-rarp")
+         USE("no-other-rarp-traffic")},
+    {"clean-traffic", "root", NULL,
+     USE("no-mac-spoofing") USE("no-ip-spoofing")
+         RULE("accept", "out", "-650", "<mac protocolid='ipv4'/>") USE("allow-incoming-ipv4")
+             USE("no-arp-spoofing") RULE("accept", "inout", "-500", "<mac protocolid='arp'/>")
+                 USE("no-other-l2-traffic") USE("qemu-announce-self")},
+};
+
+static bool define(const char *text, rpc_nwfilter_ret *ret, GError **error);
+
+/* Once: who removes one does not get it back. */
+static bool ship(GError **error)
+{
+    bool ok = true;
+    for (unsigned i = 0; ok && i < G_N_ELEMENTS(shipped); i++) {
+        const char *priority = shipped[i].priority;
+        rpc_nwfilter_ret ret = {0};
+        g_autofree char *text =
+            g_strdup_printf("<filter name='%s' chain='%s'%s%s%s>%s</filter>", shipped[i].name,
+                            shipped[i].chain, priority ? " priority='" : "",
+                            priority ? priority : "", priority ? "'" : "", shipped[i].inside);
+        ok = define(text, &ret, error);
+        g_free(ret.filter.name);
+    }
+    return ok;
+}
+
 static bool filters_start(GError **error)
 {
     g_autofree char *folder = daemon_path(DAEMON_ETC, "nwfilter", NULL);
     g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
     const char *name;
-    (void)error;
     filters = g_hash_table_new_full(g_str_hash, g_str_equal, NULL, filter_free);
     while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *path = g_build_filename(folder, name, NULL), *text = NULL;
@@ -120,7 +201,13 @@ static bool filters_start(GError **error)
             daemon_log("%s is left out: %s", path, why->message);
         }
     }
-    return true;
+    return dir || daemon_is_session() || ship(error);
+}
+
+const char *nwfilter_xml(const char *name)
+{
+    const struct filter *f = g_hash_table_lookup(filters, name);
+    return f ? f->xml : NULL;
 }
 
 static void filters_stop(void)
