@@ -449,6 +449,39 @@ struct cpu_model *cpu_model_new(const char *spec, const char *engine,
     return g_steal_pointer(&m);
 }
 
+const char *cpu_model_name(unsigned i, const char **vendor)
+{
+    if (i >= G_N_ELEMENTS(rows)) {
+        return NULL;
+    }
+    *vendor = rows[i].features ? rows[i].vendor : NULL;
+    return rows[i].name;
+}
+
+void cpu_model_lacks(unsigned i, const char *engine, GString *out)
+{
+    uint32_t can[CPUID_WORDS], wants[CPUID_WORDS] = {0};
+    engine_words(engine, can);
+    add_names(wants, rows[i].features ? rows[i].features : "");
+    for (unsigned f = 1; f < FEAT_COUNT; f++) {
+        char name[32];
+        if (word_has(wants, f) && !word_has(can, f)) {
+            feature_name(f, name);
+            g_string_append_printf(out, "%s,", name);
+        }
+    }
+}
+
+void cpu_model_each_feature(const struct cpu_model *m,
+                            void (*each)(const char *name, bool on, void *data), void *data)
+{
+    for (unsigned f = 1; f < FEAT_COUNT; f++) {
+        char name[32];
+        feature_name(f, name);
+        each(name, m->offers[f], data);
+    }
+}
+
 void cpu_models_list(GString *out)
 {
     g_string_append(out, "Available CPUs:\n");

@@ -69,6 +69,13 @@ struct cpu_model *cpu_model_new(const char *spec, const char *engine,
                                 const struct cpu_topology *topo, GError **error);
 /* Family, model and stepping as in leaf 1's EAX. */
 uint32_t cpu_signature(const struct cpu_model *m);
+/* The name of model @i, NULL behind the last; its vendor, NULL if that is the host's. */
+const char *cpu_model_name(unsigned i, const char **vendor);
+/* What model @i wants and @engine cannot give, each name followed by a comma. */
+void cpu_model_lacks(unsigned i, const char *engine, GString *out);
+/* Every feature there is, by its first name. */
+void cpu_model_each_feature(const struct cpu_model *m,
+                            void (*each)(const char *name, bool on, void *data), void *data);
 /* Text of `-cpu help`. */
 void cpu_models_list(GString *out);
 /* What CPUID shows to @cpu for leaf and subleaf. */

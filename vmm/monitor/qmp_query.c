@@ -137,16 +137,73 @@ HANDLER(query_cpu_definitions)
 {
     UNUSED;
     json_t *list = json_array();
-    g_autoptr(GString) text = g_string_new(NULL);
-    cpu_models_list(text);
-    g_auto(GStrv) lines = g_strsplit(text->str, "\n", -1);
-    for (unsigned i = 1; lines[i] && *lines[i]; i++) { /* up to the empty line before the flags */
-        g_auto(GStrv) words = g_strsplit(g_strstrip(lines[i]), " ", 2);
-        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s}", "name", words[0],
-                                              "migration-safe", !g_str_equal(words[0], "host"),
-                                              "static", 0, "deprecated", 0, "typename", words[0]));
+    const char *name, *vendor;
+    for (unsigned i = 0; (name = cpu_model_name(i, &vendor)); i++) {
+        g_autoptr(GString) lacks = g_string_new(NULL);
+        cpu_model_lacks(i, config()->engine->name, lacks);
+        g_auto(GStrv) words = g_strsplit(lacks->str, ",", -1);
+        json_t *missing = json_array();
+        for (unsigned k = 0; words[k] && *words[k]; k++) {
+            json_array_append_new(missing, json_string(words[k]));
+        }
+        json_array_append_new(list, json_pack("{s:s, s:b, s:b, s:b, s:s, s:o}", "name", name,
+                                              "migration-safe", vendor != NULL, "static", 0,
+                                              "deprecated", 0, "typename", name,
+                                              "unavailable-features", missing));
     }
     return list;
+}
+
+static void put_feature(const char *name, bool on, void *data)
+{
+    json_object_set_new(data, name, json_boolean(on));
+}
+
+/* {"name": "x", "props": {"avx2": false}} as -cpu's argument. */
+static char *cpu_spec(json_t *model, GError **error)
+{
+    const char *name = qmp_str(model, "name"), *key;
+    json_t *value;
+    if (!name) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'model.name' is missing");
+        return NULL;
+    }
+    g_autoptr(GString) spec = g_string_new(name);
+    json_object_foreach(json_object_get(model, "props"), key, value)
+    {
+        if (!json_is_boolean(value) || strchr(key, ',')) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "Property '%s' is no boolean", key);
+            return NULL;
+        }
+        g_string_append_printf(spec, ",%s=%s", key, json_is_true(value) ? "on" : "off");
+    }
+    return g_string_free(g_steal_pointer(&spec), FALSE);
+}
+
+/* What -cpu gives with the engine that runs; the answer's name is that of the model, whatever
+ * the type of the expansion, since there is no model "base" here. */
+HANDLER(query_cpu_model_expansion)
+{
+    const char *type = qmp_str(args, "type");
+    if (strcmp(type, "static") != 0 && strcmp(type, "full") != 0) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'type' does not accept value '%s'",
+                    type);
+        return NULL;
+    }
+    g_autofree char *spec = cpu_spec(json_object_get(args, "model"), error);
+    g_autofree struct cpu_model *m =
+        spec ? cpu_model_new(spec, config()->engine->name, NULL, error) : NULL;
+    if (!m) {
+        return NULL;
+    }
+    json_t *props = json_object();
+    cpu_model_each_feature(m, put_feature, props);
+    json_object_set_new(props, "vendor", json_string(m->vendor));
+    json_object_set_new(props, "family", json_integer(m->family));
+    json_object_set_new(props, "model", json_integer(m->model));
+    json_object_set_new(props, "stepping", json_integer(m->stepping));
+    json_object_set_new(props, "model-id", json_string(m->brand));
+    return json_pack("{s:{s:s, s:o}}", "model", "name", m->name, "props", props);
 }
 
 static json_t *cpu_place(unsigned index)
