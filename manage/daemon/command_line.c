@@ -3,6 +3,7 @@
  * A definition as the command line of lodge-vm: each element becomes options, in the words that
  * QEMU and lodge-vm share.
  */
+#include "manage/daemon/cpu.h"
 #include "manage/daemon/machine.h"
 
 #include <string.h>
@@ -674,7 +675,7 @@ static void add_sleep(GPtrArray *out, const DomainDef *def)
     }
 }
 
-static void add_cpu(GPtrArray *out, const DomainDef *def)
+static bool add_cpu(GPtrArray *out, DomainDef *def, GError **error)
 {
     const struct domain_cpu *cpu = def->cpu;
     int64_t current = def->current_vcpus == XML_ABSENT ? def->vcpus : def->current_vcpus;
@@ -691,19 +692,11 @@ static void add_cpu(GPtrArray *out, const DomainDef *def)
         g_string_append_printf(smp, ",sockets=%ld,cores=1,threads=1", (long)def->vcpus);
     }
     word(out, "-smp", "%s", smp->str);
-    if (!cpu || (!cpu->mode && !cpu->model)) {
-        return;
+    g_autofree char *text = cpu_argument(def, error);
+    if (text && *text) {
+        word(out, "-cpu", "%s", text);
     }
-    g_autoptr(GString) text = g_string_new(cpu->mode == MODE_CUSTOM             ? cpu->model
-                                           : cpu->mode == MODE_HOST_PASSTHROUGH ? "host"
-                                                                                : "max");
-    for (unsigned i = 0; i < xml_count(cpu->features); i++) {
-        const struct cpu_feature *f = cpu->features->pdata[i];
-        bool on = f->policy == POLICY_FORCE || f->policy == POLICY_REQUIRE ||
-                  f->policy == POLICY_OPTIONAL;
-        g_string_append_printf(text, ",%c%s", on ? '+' : '-', f->name);
-    }
-    word(out, "-cpu", "%s", text->str);
+    return text != NULL;
 }
 
 static bool add_memory(GPtrArray *out, const DomainDef *def, GError **error)
@@ -1133,8 +1126,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     word(out, "-pidfile", "%s/pid", l->folder);
     add_machine(out, def);
     add_sleep(out, def);
-    add_cpu(out, def);
-    if (!add_memory(out, def, error) || !add_firmware(out, m, error)) {
+    if (!add_cpu(out, def, error) || !add_memory(out, def, error) || !add_firmware(out, m, error)) {
         return NULL;
     }
     add_clock(out, def);

@@ -4,6 +4,7 @@
  * named, so that tools do not choose what would be refused.
  */
 #include "manage/daemon/capabilities.h"
+#include "manage/daemon/cpu.h"
 #include "manage/daemon/machine.h"
 
 #include <string.h>
@@ -57,49 +58,46 @@ static const struct {
     {"channel", NULL, {{"type", {{"pty"}, {"unix"}}}}},
 };
 
-static const char *const models[] = {
-    "qemu64",
-    "qemu32",
-    "kvm64",
-    "kvm32",
-    "486",
-    "pentium",
-    "pentium2",
-    "pentium3",
-    "Conroe",
-    "Penryn",
-    "Nehalem",
-    "Westmere",
-    "SandyBridge",
-    "IvyBridge",
-    "Haswell",
-    "Broadwell",
-    "Skylake-Client",
-    "Skylake-Server",
-    "Cascadelake-Server",
-    "Icelake-Server",
-    "Opteron_G3",
-    "EPYC",
-    "EPYC-Rome",
-    "EPYC-Milan",
-};
-
-static void put_cpu(GString *xml, bool kvm)
+static bool put_cpu(GString *xml, bool kvm, GError **error)
 {
-    g_string_append_printf(xml,
-                           "  <cpu>\n"
-                           "    <mode name='host-passthrough' supported='%s'/>\n"
-                           "    <mode name='maximum' supported='yes'/>\n"
-                           "    <mode name='host-model' supported='yes'>\n"
-                           "      <model fallback='forbid'>qemu64</model>\n"
-                           "    </mode>\n"
-                           "    <mode name='custom' supported='yes'>\n",
-                           kvm ? "yes" : "no");
-    for (unsigned i = 0; i < G_N_ELEMENTS(models); i++) {
-        g_string_append_printf(xml, "      <model usable='unknown' vendor='unknown'>%s</model>\n",
-                               models[i]);
+    static const struct choice both[] = {{"on"}, {"off"}, {NULL}};
+    const struct cpu_choice *c = cpu_choice(kvm, error);
+    const struct cpu_kind *best = c ? cpu_best(c, c->vendor, c->host) : NULL;
+    if (!c) {
+        return false;
+    }
+    g_string_append(xml, "  <cpu>\n    <mode name='host-passthrough' supported='yes'>\n");
+    put_enum(xml, 3, "hostPassthroughMigratable", both);
+    g_string_append(xml, "    </mode>\n    <mode name='maximum' supported='yes'>\n");
+    put_enum(xml, 3, "maximumMigratable", both);
+    g_string_append_printf(xml, "    </mode>\n    <mode name='host-model' supported='%s'%s>\n",
+                           best ? "yes" : "no", best ? "" : "/");
+    if (best) {
+        g_autoptr(GPtrArray) extras = cpu_extras(best, c->host);
+        g_autoptr(GPtrArray) lacks = cpu_lacks(best, c->host);
+        g_string_append_printf(xml, "      <model fallback='forbid'>%s</model>\n", best->name);
+        if (c->vendor) {
+            g_string_append_printf(xml, "      <vendor>%s</vendor>\n", c->vendor);
+        }
+        for (unsigned i = 0; i < extras->len; i++) {
+            g_string_append_printf(xml, "      <feature policy='require' name='%s'/>\n",
+                                   (char *)extras->pdata[i]);
+        }
+        for (unsigned i = 0; i < lacks->len; i++) {
+            g_string_append_printf(xml, "      <feature policy='disable' name='%s'/>\n",
+                                   (char *)lacks->pdata[i]);
+        }
+        g_string_append(xml, "    </mode>\n");
+    }
+    g_string_append(xml, "    <mode name='custom' supported='yes'>\n");
+    for (unsigned i = 0; i < c->kinds->len; i++) {
+        const struct cpu_kind *kind = c->kinds->pdata[i];
+        g_string_append_printf(xml, "      <model usable='%s' vendor='%s'>%s</model>\n",
+                               kind->usable ? "yes" : "no", kind->vendor ? kind->vendor : "unknown",
+                               kind->name);
     }
     g_string_append(xml, "    </mode>\n  </cpu>\n");
+    return true;
 }
 
 static void put_os(GString *xml)
@@ -168,7 +166,9 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
                            "  <iothreads supported='no'/>\n",
                            arch);
     put_os(xml);
-    put_cpu(xml, strcmp(type, "kvm") == 0);
+    if (!put_cpu(xml, strcmp(type, "kvm") == 0, error)) {
+        return false;
+    }
     g_string_append(xml, "  <memoryBacking supported='yes'>\n");
     put_enum(xml, 2, "sourceType", sources);
     g_string_append(xml, "  </memoryBacking>\n");
