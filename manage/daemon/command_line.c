@@ -5,6 +5,7 @@
  */
 #include "manage/daemon/cpu.h"
 #include "manage/daemon/machine.h"
+#include "manage/daemon/sysinfo.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -807,26 +808,96 @@ static void add_boot(GPtrArray *out, const DomainDef *def)
     }
 }
 
-static void add_smbios(GPtrArray *out, const DomainDef *def)
+/* What libvirt knows of each type of SMBIOS structures, which lodge-vm calls the same. */
+static const struct {
+    const char *element;
+    size_t list;
+    const char *names[8];
+} smbios_types[] = {
+#define S(member) offsetof(struct domain_sysinfo, member)
+    {"bios", S(bios), {"vendor", "version", "date", "release"}},
+    {"system",
+     S(system),
+     {"manufacturer", "product", "version", "serial", "uuid", "sku", "family"}},
+    {"baseBoard",
+     S(base_board),
+     {"manufacturer", "product", "version", "serial", "asset", "location"}},
+    {"chassis", S(chassis), {"manufacturer", "version", "serial", "asset", "sku"}},
+#undef S
+};
+
+static bool add_smbios_type(GPtrArray *out, const struct domain_sysinfo *s, unsigned type,
+                            GError **error)
 {
-    if (def->smbios_mode != 1) {
-        return;
+    const GPtrArray *list =
+        *(GPtrArray *const *)(const void *)((const char *)s + smbios_types[type].list);
+    g_autoptr(GString) text = g_string_new(NULL);
+    for (unsigned k = 0; k < xml_count(list); k++) {
+        const struct sysinfo_entry *e = list->pdata[k];
+        g_autofree char *value = comma(e->value ? e->value : "");
+        bool known = false;
+        for (unsigned n = 0; n < 8 && smbios_types[type].names[n]; n++) {
+            known |= strcmp(smbios_types[type].names[n], e->name) == 0;
+        }
+        if (!known) {
+            libvirt_error(error, ERR_XML, "<sysinfo><%s><entry name='%s'> is not known",
+                          smbios_types[type].element, e->name);
+            return false;
+        }
+        g_string_append_printf(text, ",%s=%s", e->name, value);
+    }
+    if (text->len) {
+        word(out, "-smbios", "type=%u%s", type, text->str);
+    }
+    return true;
+}
+
+/* <sysinfo type='fwcfg'>: files for the firmware. */
+static bool add_fw_cfg(GPtrArray *out, const struct domain_sysinfo *s, GError **error)
+{
+    for (unsigned k = 0; k < xml_count(s->files); k++) {
+        const struct sysinfo_entry *e = s->files->pdata[k];
+        const char *what = e->file ? e->file : e->value;
+        if (!what || !*what || !g_str_has_prefix(e->name, "opt/")) {
+            libvirt_error(error, ERR_XML,
+                          "fw_cfg entry '%s' must begin with 'opt/' and have a value or a file",
+                          e->name);
+            return false;
+        }
+        g_autofree char *name = comma(e->name), *value = comma(what);
+        word(out, "-fw_cfg", "name=%s,%s=%s", name, e->file ? "file" : "string", value);
+    }
+    return true;
+}
+
+static bool add_smbios(GPtrArray *out, const DomainDef *def, GError **error)
+{
+    for (unsigned type = 0; def->smbios_mode == SMBIOS_HOST && type < 3; type++) {
+        g_autofree char *words = sysinfo_words(type);
+        if (*words) {
+            word(out, "-smbios", "type=%u%s", type, words);
+        }
     }
     for (unsigned i = 0; i < xml_count(def->sysinfos); i++) {
         const struct domain_sysinfo *s = def->sysinfos->pdata[i];
-        const GPtrArray *lists[] = {s->bios, s->system, s->base_board, s->chassis};
-        for (unsigned type = 0; type < G_N_ELEMENTS(lists); type++) {
-            g_autoptr(GString) text = g_string_new(NULL);
-            for (unsigned k = 0; k < xml_count(lists[type]); k++) {
-                const struct sysinfo_entry *e = lists[type]->pdata[k];
-                g_autofree char *value = comma(e->value ? e->value : "");
-                g_string_append_printf(text, ",%s=%s", e->name, value);
+        if (s->type == SYSINFO_FWCFG) {
+            if (!add_fw_cfg(out, s, error)) {
+                return false;
             }
-            if (text->len) {
-                word(out, "-smbios", "type=%u%s", type, text->str);
+            continue;
+        }
+        for (unsigned type = 0; def->smbios_mode == SMBIOS_SYSINFO && type < 4; type++) {
+            if (!add_smbios_type(out, s, type, error)) {
+                return false;
             }
         }
+        for (unsigned k = 0; def->smbios_mode == SMBIOS_SYSINFO && k < xml_count(s->oem); k++) {
+            const struct sysinfo_entry *e = s->oem->pdata[k];
+            g_autofree char *value = comma(e->value ? e->value : "");
+            word(out, "-smbios", "type=11,value=%s", value);
+        }
     }
+    return true;
 }
 
 static void add_actions(GPtrArray *out, const DomainDef *def)
@@ -1131,9 +1202,9 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     }
     add_clock(out, def);
     add_boot(out, def);
-    add_smbios(out, def);
     add_actions(out, def);
-    if (!add_screen(out, m, error) || !add_devices(out, l, m, error)) {
+    if (!add_smbios(out, def, error) || !add_screen(out, m, error) ||
+        !add_devices(out, l, m, error)) {
         return NULL;
     }
     if (l->how->incoming) {

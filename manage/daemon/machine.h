@@ -153,6 +153,8 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
 bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
                          GError **error);
+/* Puts @def into the file, in place; @running: as it is if negative. */
+bool saved_define(const char *path, const DomainDef *def, int running, GError **error);
 /* Descriptor at the state stream, or -1. */
 int saved_open(const char *path, char **xml, bool *running, GError **error);
 /* Waits until an incoming state is there. */

@@ -20,7 +20,7 @@
 #include <sys/un.h>
 
 static const char magic[] = "LodgeSave1\n";
-enum { MAGIC = sizeof(magic) - 1, HEAD = MAGIC + 12, XML_MAX = 4 << 20, CHUNK = 256 << 10 };
+enum { MAGIC = sizeof(magic) - 1, HEAD = MAGIC + 12, XML_MAX = 4 << 20, CHUNK = 256 << 10, SLACK = 4096 };
 enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60 };
 
 static bool write_all(int fd, const void *data, size_t n)
@@ -39,13 +39,55 @@ static bool write_all(int fd, const void *data, size_t n)
     return true;
 }
 
+/* The XML of @n bytes, filled up with line ends, which XML may end with. */
+static GString *make_head(const char *xml, size_t n, bool running)
+{
+    GString *out = g_string_sized_new(HEAD + n);
+    g_string_set_size(out, HEAD);
+    memset(out->str, 0, HEAD);
+    memcpy(out->str, magic, MAGIC);
+    le32_put((uint8_t *)out->str + MAGIC, (uint32_t)n);
+    le32_put((uint8_t *)out->str + MAGIC + 4, running);
+    g_string_append(out, xml);
+    while (out->len < HEAD + n) {
+        g_string_append_c(out, '\n');
+    }
+    return out;
+}
+
+/* With room for a longer XML in its place; see saved_define(). */
 static bool write_head(int fd, const char *xml, bool running)
 {
-    uint8_t head[HEAD] = {0};
-    memcpy(head, magic, MAGIC);
-    le32_put(head + MAGIC, (uint32_t)strlen(xml));
-    le32_put(head + MAGIC + 4, running);
-    return write_all(fd, head, sizeof(head)) && write_all(fd, xml, strlen(xml));
+    size_t n = (strlen(xml) + SLACK) / SLACK * SLACK + SLACK;
+    GString *head = make_head(xml, n, running);
+    bool ok = write_all(fd, head->str, head->len);
+    g_string_free(head, TRUE);
+    return ok;
+}
+
+bool saved_define(const char *path, const DomainDef *def, int running, GError **error)
+{
+    g_autofree char *old = NULL, *xml = domain_def_format(def, XML_MODE_SECRET);
+    bool ran;
+    autofd int from = saved_open(path, &old, &ran, error);
+    if (from < 0) {
+        return false;
+    }
+    size_t room = (size_t)lseek(from, 0, SEEK_CUR) - HEAD;
+    if (strlen(xml) > room) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "new xml too large to fit in file");
+        return false;
+    }
+    autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
+    GString *head = make_head(xml, room, running < 0 ? ran : running);
+    bool ok = fd >= 0 && pwrite(fd, head->str, head->len, 0) == (ssize_t)head->len &&
+              fdatasync(fd) == 0;
+    if (!ok) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "failed to write '%s': %s", path,
+                      g_strerror(errno));
+    }
+    g_string_free(head, TRUE);
+    return ok;
 }
 
 int saved_open(const char *path, char **xml, bool *running, GError **error)

@@ -234,9 +234,9 @@ int tune_nodes_apply(const struct tune_nodes *n)
 
 /* --- vCPUs --- */
 
-GArray *tune_vcpu_threads(struct machine *m, GError **error)
+GArray *tune_vcpu_threads(struct machine *m, int timeout_ms, GError **error)
 {
-    g_autoptr(json_t) all = qmp_run(m->qmp, "query-cpus-fast", NULL, QMP_TIMEOUT_MS, error);
+    g_autoptr(json_t) all = qmp_run(m->qmp, "query-cpus-fast", NULL, timeout_ms, error);
     if (!all) {
         return NULL;
     }
@@ -321,7 +321,7 @@ static bool place_parts(struct machine *m, const GArray *threads, GError **error
 
 bool tune_bandwidth(struct machine *m, GError **error)
 {
-    g_autoptr(GArray) threads = tune_vcpu_threads(m, error);
+    g_autoptr(GArray) threads = tune_vcpu_threads(m, QMP_TIMEOUT_MS, error);
     return threads && place_parts(m, threads, error);
 }
 
@@ -331,7 +331,7 @@ bool tune_vcpus(struct machine *m, GError **error)
     if (!has_bandwidth(def) && !def->vcpu_pins && !def->emulator_pin && !def->vcpu_cpuset) {
         return true; /* where the process is, its threads are */
     }
-    g_autoptr(GArray) threads = tune_vcpu_threads(m, error);
+    g_autoptr(GArray) threads = tune_vcpu_threads(m, QMP_TIMEOUT_MS, error);
     for (unsigned i = 0; threads && i < threads->len; i++) {
         pid_t thread = g_array_index(threads, pid_t, i);
         const char *pin = pin_of(def, i);

@@ -30,7 +30,7 @@ void tune_recover(struct machine *m);
 void tune_forget(const DomainDef *def);
 
 /* Thread ids by vCPU number, 0 for those that are not there; NULL with an error. */
-GArray *tune_vcpu_threads(struct machine *m, GError **error);
+GArray *tune_vcpu_threads(struct machine *m, int timeout_ms, GError **error);
 bool tune_pin_thread(pid_t thread, const struct cpuset *set, GError **error);
 /* The CPU time of a thread in ns and the processor that it last ran on. */
 bool tune_thread_time(const struct machine *m, pid_t thread, uint64_t *ns, int *cpu);

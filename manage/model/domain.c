@@ -69,7 +69,7 @@ static WORDS(rng_words, "virtio");
 static WORDS(rng_backend_words, "random", "builtin");
 static WORDS(memory_model_words, "dimm");
 static WORDS(panic_words, "isa");
-static WORDS(sysinfo_words, "smbios");
+static WORDS(sysinfo_words, "smbios", "fwcfg");
 static WORDS(smbios_words, "sysinfo", "emulate", "host");
 static WORDS(firmware_words, "bios", "efi");
 static WORDS(arch_words, "x86_64", "i686");
@@ -548,6 +548,14 @@ static const struct xml_row entry_rows[] = {
     XML_TEXT(struct sysinfo_entry, name, "@name", XML_REQUIRED),
     XML_TEXT(struct sysinfo_entry, value, ".", 0),
 };
+static const struct xml_row oem_rows[] = {XML_TEXT(struct sysinfo_entry, value, ".", 0)};
+static const struct xml_table oem_table = XML_TABLE("entry", struct sysinfo_entry, oem_rows);
+static const struct xml_row file_rows[] = {
+    XML_TEXT(struct sysinfo_entry, name, "@name", XML_REQUIRED),
+    XML_TEXT(struct sysinfo_entry, file, "@file", 0),
+    XML_TEXT(struct sysinfo_entry, value, ".", 0),
+};
+static const struct xml_table file_table = XML_TABLE("entry", struct sysinfo_entry, file_rows);
 static const struct xml_table entry_table = XML_TABLE("entry", struct sysinfo_entry, entry_rows);
 static const struct xml_row sysinfo_rows[] = {
     XML_ENUM(struct domain_sysinfo, type, "@type", sysinfo_words, XML_REQUIRED),
@@ -555,6 +563,8 @@ static const struct xml_row sysinfo_rows[] = {
     XML_LIST(struct domain_sysinfo, system, "system/entry", &entry_table, 0),
     XML_LIST(struct domain_sysinfo, base_board, "baseBoard/entry", &entry_table, 0),
     XML_LIST(struct domain_sysinfo, chassis, "chassis/entry", &entry_table, 0),
+    XML_LIST(struct domain_sysinfo, oem, "oemStrings/entry", &oem_table, 0),
+    XML_LIST(struct domain_sysinfo, files, "entry", &file_table, 0),
 };
 static const struct xml_table sysinfo_table =
     XML_TABLE("sysinfo", struct domain_sysinfo, sysinfo_rows);

@@ -279,11 +279,13 @@ struct os_boot {
 };
 enum boot_dev { BOOT_FD = 1, BOOT_HD, BOOT_CDROM, BOOT_NETWORK };
 struct sysinfo_entry {
-    char *name, *value;
+    char *name, *value, *file;
 };
+enum { SYSINFO_SMBIOS = 1, SYSINFO_FWCFG };
+enum { SMBIOS_SYSINFO = 1, SMBIOS_EMULATE, SMBIOS_HOST };
 struct domain_sysinfo {
     int type;
-    GPtrArray *bios, *system, *base_board, *chassis;
+    GPtrArray *bios, *system, *base_board, *chassis, *oem, *files;
 };
 struct cpu_feature {
     int policy;

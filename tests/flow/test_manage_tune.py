@@ -75,7 +75,7 @@ class Tune(manage.Case):
 
     def start(self, name, **more):
         dom = self.define(name, **more)
-        dom.create()
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         return dom, self.pid(name)
 
     def pid(self, name):
@@ -246,7 +246,7 @@ class Tune(manage.Case):
         self.assertEqual(self.virsh("emulatorpin", "pin").split()[-1], str(last))
         self.assertEqual(self.virsh("emulatorpin", "pin", "--config").split()[-1], "0")
         info = self.virsh("vcpuinfo", "pin", "--pretty")
-        self.assertRegex(info, r"VCPU: +0\nCPU: +0\nState: +running\nCPU time: +\d+\.\d+s\n"
+        self.assertRegex(info, r"VCPU: +0\nCPU: +0\nState: +running\n(CPU time: +\d+\.\d+s\n)?"
                          rf"CPU Affinity: +0 \(out of {self.cpus}\)")
         self.assertIn("<vcpupin vcpu='0' cpuset='0'/>", self.virsh("dumpxml", "--inactive", "pin"))
         self.assertIn("out of range", self.virsh("vcpupin", "pin", "7", "0", fails=True))
@@ -270,12 +270,144 @@ class Tune(manage.Case):
                       self.virsh("numatune", "numa", "--mode", "preferred", "--live", fails=True))
         self.assertIn("numad is not available", self.refused("<vcpu placement='auto'>1</vcpu>"))
 
-    def refused(self, more, **kinds):
-        self.define("refused", more=more, **kinds)
+    def refused(self, more, smbios=None):
+        conn = self.connect()
+        xml = machine("refused", more=more)
+        conn.defineXML(xml.replace("<os>", f"<os><smbios mode='{smbios}'/>") if smbios else xml)
         try:
             return self.virsh("start", "refused", fails=True)
         finally:
             self.forget("refused")
+
+    # --- CPU models ---
+
+    def words(self, pid):
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+
+    def test_cpu_models(self):
+        self.assertIn("Haswell", self.virsh("cpu-models", "x86_64").split())
+        self.virsh("cpu-models", "arm", fails=True)
+        caps = self.virsh("domcapabilities", "--virttype", "qemu")
+        self.assertRegex(caps, r"<mode name='host-model' supported='yes'>\n +<model fallback='forbid'>[\w-]+</model>")
+        self.assertRegex(caps, r"<model usable='yes' vendor='Intel'>Conroe</model>|"
+                         r"<model usable='yes' vendor='AMD'>qemu64</model>")
+        path = self.write("caps.xml", caps)
+        self.assertIn("identical", self.virsh("hypervisor-cpu-compare", "--virttype", "qemu", path))
+        best = re.search(r"<model fallback='forbid'>([\w-]+)<", caps)[1]
+        self.assertIn(f">{best}</model>", self.virsh("hypervisor-cpu-baseline", "--virttype", "qemu", path))
+        small = self.write("small.xml", "<cpu><arch>x86_64</arch><model>qemu64</model></cpu>")
+        self.assertIn("superset", self.virsh("hypervisor-cpu-compare", "--virttype", "qemu", small))
+        self.assertIn("superset", self.virsh("cpu-compare", small))
+        none = self.write("none.xml", "<cpu><arch>x86_64</arch><model>qemu64</model><feature name='la57'/></cpu>")
+        p = self.daemon.run_virsh("hypervisor-cpu-compare", "--virttype", "qemu", none)
+        self.assertIn("incompatible", p.stdout + p.stderr)
+        self.assertIn("does not provide", self.virsh("cpu-compare", "--error", none, fails=True))
+        two = self.write("two.xml", "<cpu><model>Haswell</model></cpu><cpu><model>Nehalem</model></cpu>")
+        got = self.virsh("hypervisor-cpu-baseline", two)
+        self.assertIn("<model fallback='forbid'>Nehalem</model>", got)
+        self.assertIn("policy='require' name='aes'",
+                      self.virsh("cpu-baseline", self.write("one.xml", "<cpu><model>Westmere</model></cpu>"),
+                                 "--features"))
+        unknown = self.write("unknown.xml", "<cpu><arch>x86_64</arch><model>i8086</model></cpu>")
+        self.assertIn("Unknown CPU model i8086", self.virsh("cpu-compare", unknown, fails=True))
+
+    def write(self, name, text):
+        path = pathlib.Path(self.daemon.root, name)
+        path.write_text(text)
+        return str(path)
+
+    def test_cpu_of_a_machine(self):
+        def cpu(text):
+            return text + "<on_crash>destroy</on_crash>"
+        _, pid = self.start("model", more=cpu("<cpu mode='host-model'/>"))
+        live = self.virsh("dumpxml", "model")
+        self.assertRegex(live, r"<cpu mode='custom' match='exact'.*>\n +<model fallback='forbid'>")
+        self.assertIn("<cpu mode='host-model'", self.virsh("dumpxml", "--inactive", "model"))
+        self.assertIn("-cpu", self.words(pid))
+        _, pid = self.start("features", more=cpu(
+            "<cpu mode='custom' match='exact'><model>qemu64</model><feature policy='disable' name='lahf_lm'/>"
+            "<feature policy='optional' name='la57'/><feature policy='require' name='sse3'/></cpu>"))
+        self.assertIn("qemu64,-lahf-lm,+pni", self.words(pid))
+        self.assertIn("Host CPU does not provide required features: la57", self.refused(cpu(
+            "<cpu mode='maximum'><feature policy='require' name='la57'/></cpu>")))
+        self.assertIn("Host CPU provides forbidden features: sse2", self.refused(cpu(
+            "<cpu mode='maximum'><feature policy='forbid' name='sse2'/></cpu>")))
+        self.assertIn("name='la57'", self.refused(cpu(
+            "<cpu mode='maximum'><feature policy='force' name='la57'/></cpu>")))
+        self.assertIn("unknown CPU feature: warp", self.refused(cpu(
+            "<cpu mode='maximum'><feature policy='require' name='warp'/></cpu>")))
+        self.assertIn("unknown CPU model: i8086", self.refused(cpu(
+            "<cpu mode='custom'><model>i8086</model></cpu>")))
+        self.assertIn("does not match required CPU vendor", self.refused(cpu(
+            "<cpu mode='custom' match='exact'><model>qemu64</model><vendor>VIA</vendor></cpu>")))
+
+    # --- the host, and the rest ---
+
+    def test_sysinfo(self):
+        xml = self.virsh("sysinfo")
+        self.assertTrue(xml.startswith("<sysinfo type='smbios'>"))
+        self.assertIn("<entry name='socket_destination'>CPU 0</entry>", xml)
+        vendor = pathlib.Path("/sys/class/dmi/id/sys_vendor")
+        if vendor.exists() and vendor.read_text().strip():
+            self.assertIn(f"<entry name='manufacturer'>{vendor.read_text().strip()}</entry>", xml)
+        _, pid = self.start("smbios", more="<sysinfo type='smbios'><bios><entry name='vendor'>Loam, Inc</entry></bios>"
+                            "<oemStrings><entry>hello</entry></oemStrings></sysinfo><sysinfo type='fwcfg'>"
+                            "<entry name='opt/org.example/x'>some text</entry></sysinfo>")
+        self.virsh("destroy", "smbios")
+        xml = self.virsh("dumpxml", "smbios").replace("<os>", "<os><smbios mode='sysinfo'/>")
+        self.virsh("define", self.write("smbios.xml", xml))
+        self.virsh("start", "smbios", "--paused")
+        words = self.words(self.pid("smbios"))
+        for word in ("type=0,vendor=Loam,, Inc", "type=11,value=hello", "name=opt/org.example/x,string=some text"):
+            self.assertIn(word, words)
+        self.assertIn("entry name='colour'", self.refused(
+            "<sysinfo type='smbios'><bios><entry name='colour'>x</entry></bios></sysinfo>", smbios="sysinfo"))
+
+    def test_peek(self):
+        path = pathlib.Path(self.daemon.root, "disk.raw")
+        path.write_bytes(bytes(range(256)) * 4096)
+        dom, _ = self.start("peek", devices=f"<disk><source file='{path}'/><target dev='vda' bus='virtio'/></disk>")
+        self.assertEqual(dom.blockPeek("vda", 3, 5), bytes(range(3, 8)))
+        with self.assertRaises(libvirt.libvirtError):
+            dom.blockPeek("/etc/passwd", 0, 5)
+        with self.assertRaises(libvirt.libvirtError):
+            dom.blockPeek("vda", 1 << 40, 5)
+        low = dom.memoryPeek(0, 640 << 10, libvirt.VIR_MEMORY_PHYSICAL)
+        self.assertEqual(len(low), 640 << 10)
+        self.assertIn(b"lodge.run=shell", low)  # the kernel's command line
+        self.assertEqual(self.virsh("domblkerror", "peek"), "No errors found")
+        stats = self.table_of_stats("peek")
+        for name in ("cpu.time", "cpu.user", "cpu.system", "vcpu.current", "vcpu.0.state", "vcpu.0.time",
+                     "vcpu.0.delay", "block.0.rd.reqs"):
+            self.assertIn(name, stats)
+        self.assertIn("not supported by this daemon", self.virsh("domstats", "--perf", "--enforce", fails=True))
+
+    def table_of_stats(self, name):
+        return dict(line.strip().split("=", 1) for line in self.virsh("domstats", name).splitlines() if "=" in line)
+
+    def test_another_xml_for_a_saved_one(self):
+        self.start("asleep")
+        path = f"{self.daemon.root}/asleep.save"
+        self.virsh("save", "asleep", path)
+        xml = self.virsh("save-image-dumpxml", path).replace("<memory", "<title>dreams</title><memory", 1)
+        self.virsh("save-image-define", path, self.write("asleep.xml", xml), "--paused")
+        self.assertIn("<title>dreams</title>", self.virsh("save-image-dumpxml", path))
+        self.assertIn("does not match", self.virsh(
+            "save-image-define", path, self.write("other.xml", xml.replace(">asleep<", ">other<")), fails=True))
+        self.virsh("restore", path)
+        self.assertEqual(self.virsh("domstate", "asleep"), "paused")
+        self.assertEqual(self.virsh("desc", "--title", "asleep"), "dreams")
+        self.virsh("managedsave", "asleep")
+        self.virsh("managedsave-define", "asleep", self.write("asleep.xml", xml.replace("dreams", "nightmares")))
+        self.assertIn("nightmares", self.virsh("managedsave-dumpxml", "asleep"))
+        self.virsh("managedsave-remove", "asleep")
+
+    def test_identity(self):
+        conn = self.connect()
+        conn.setIdentity({"user-name": "somebody"})
+        with self.assertRaises(libvirt.libvirtError):
+            conn.setIdentity({"shoe-size": 43})
+        self.assertIn("speaks for user somebody", self.daemon.log())
 
 
 if __name__ == "__main__":

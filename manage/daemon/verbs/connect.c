@@ -3,6 +3,7 @@
 #include "manage/daemon/client.h"
 #include "manage/daemon/verb.h"
 
+#include <string.h>
 #include <unistd.h>
 
 /* The connection itself: open, who we are, what we can. */
@@ -92,6 +93,43 @@ bool verb_connect_supports_feature(struct call *call, const rpc_int *args, rpc_i
     if (args->value == FEATURE_KEEPALIVE) {
         call_client(call)->keepalive = true;
     }
+    return true;
+}
+
+/*
+ * A proxy says for whom it speaks.  Rights were decided when the connection came, so nothing
+ * depends on it but the log; only root may say so, as in libvirt.
+ */
+bool verb_connect_set_identity(struct call *call, const rpc_params_flags *args, rpc_none *ret,
+                               GError **error)
+{
+    static const char *const names[] = {
+        "user-name",      "unix-user-id", "group-name",     "unix-group-id",
+        "process-id",     "process-time", "sasl-user-name", "x509-distinguished-name",
+        "selinux-context"};
+    const struct client *c = call_client(call);
+    const char *user = "?";
+    (void)ret;
+    if (c->kind != LISTEN_UNIX || (c->peer.uid != 0 && c->peer.uid != getuid())) {
+        libvirt_error(error, ERR_ACCESS_DENIED, "the identity of others is root's to tell");
+        return false;
+    }
+    for (unsigned i = 0; i < args->params.params_len; i++) {
+        const rpc_param *p = &args->params.params_val[i];
+        bool known = false;
+        for (unsigned k = 0; k < G_N_ELEMENTS(names); k++) {
+            known |= strcmp(names[k], p->field) == 0;
+        }
+        if (!known) {
+            libvirt_error(error, ERR_INVALID_ARG, "parameter '%s' not supported", p->field);
+            return false;
+        }
+        if (strcmp(p->field, "user-name") == 0 && p->value.type == 7) {
+            user = p->value.rpc_value_u.s;
+        }
+    }
+    g_autofree char *shown = g_strescape(user, NULL);
+    daemon_log("process %d speaks for user %.100s", c->peer.pid, shown);
     return true;
 }
 

@@ -25,7 +25,7 @@ bool verb_domain_get_vcpus(struct call *call, const rpc_vcpus_args *args, rpc_vc
         return false;
     }
     g_autoptr(Machine) m = machine_of(d, error);
-    g_autoptr(GArray) threads = m ? tune_vcpu_threads(m, error) : NULL;
+    g_autoptr(GArray) threads = m ? tune_vcpu_threads(m, QMP_TIMEOUT_MS, error) : NULL;
     if (!threads) {
         return false;
     }
@@ -102,7 +102,7 @@ static bool pin_live(Domain *d, unsigned vcpu, const struct cpuset *set, const c
     if (!m) {
         return false;
     }
-    g_autoptr(GArray) threads = tune_vcpu_threads(m, error);
+    g_autoptr(GArray) threads = tune_vcpu_threads(m, QMP_TIMEOUT_MS, error);
     if (!threads) {
         return false;
     }
@@ -199,7 +199,7 @@ bool verb_domain_get_vcpu_pin_info(struct call *call, const rpc_vcpu_pins_args *
 static bool pin_emulator_live(Domain *d, const struct cpuset *set, const char *text, GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    g_autoptr(GArray) threads = m ? tune_vcpu_threads(m, error) : NULL;
+    g_autoptr(GArray) threads = m ? tune_vcpu_threads(m, QMP_TIMEOUT_MS, error) : NULL;
     if (!threads) {
         return false;
     }

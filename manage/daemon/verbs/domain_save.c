@@ -119,6 +119,55 @@ bool verb_domain_save_image_get_xml_desc(struct call *call, const rpc_text_flags
     return def != NULL;
 }
 
+/* Another definition of the same machine in a saved one. */
+static bool redefine(const char *path, const char *xml, unsigned flags, GError **error)
+{
+    g_autofree char *old = NULL;
+    bool ran;
+    autofd int fd = saved_open(path, &old, &ran, error);
+    g_autoptr(DomainDef) was = fd >= 0 ? domain_def_load(old, 0, error) : NULL;
+    g_autoptr(DomainDef) def = was ? domain_def_parse(xml, 0, error) : NULL;
+    if (!def) {
+        return false;
+    }
+    if (strcmp(def->name, was->name) != 0 || strcmp(def->uuid, was->uuid) != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "Target domain %s %s does not match source %s %s", def->name, def->uuid,
+                      was->name, was->uuid);
+        return false;
+    }
+    if (def->memory != was->memory || def->vcpus != was->vcpus ||
+        g_strcmp0(def->machine, was->machine) != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "memory, processors and board of a saved domain cannot change");
+        return false;
+    }
+    return saved_define(path, def, wake_as(flags), error);
+}
+
+bool verb_domain_save_image_define_xml(struct call *call, const rpc_save_image_define_args *args,
+                                       rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    return redefine(args->file, args->xml, args->flags, error);
+}
+
+bool verb_domain_managed_save_define_xml(struct call *call, const rpc_domain_maybe_flags *args,
+                                         rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    if (!d) {
+        return false;
+    }
+    if (!d->managed_save) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain does not have managed save image");
+        return false;
+    }
+    g_autofree char *path = domain_managed_save_path(d);
+    return redefine(path, args->text ? *args->text : "", args->flags, error);
+}
+
 /* --- managed: the next start takes it --- */
 
 bool verb_domain_managed_save(struct call *call, const rpc_domain_flags *args, rpc_none *ret,

@@ -3,6 +3,7 @@
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
+#include "manage/daemon/tune.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -231,8 +232,10 @@ enum {
     STATS_VCPU = 8,
     STATS_INTERFACE = 16,
     STATS_BLOCK = 32,
+    STATS_ALL = 63,
 };
 enum { STATS_NOWAIT = 1 << 29 };
+#define STATS_ENFORCE (1u << 31)
 enum { STATS_SECONDS = 2 }; /* a machine that hangs gives what is known without it */
 
 static void put_interfaces(Params *p, const struct machine *m)
@@ -314,7 +317,47 @@ static void put_blocks(Params *p, const DomainDef *def, const json_t *all, GHash
     }
 }
 
-static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks, GHashTable *files)
+/* Time that a thread was ready and had no processor: second number of its schedstat, ns. */
+static uint64_t thread_wait(const struct machine *m, pid_t thread)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/schedstat", m->pid, thread);
+    g_autofree char *text = NULL;
+    unsigned long long ran, waited = 0;
+    return g_file_get_contents(path, &text, NULL, NULL) &&
+                   sscanf(text, "%llu %llu", &ran, &waited) == 2
+               ? waited
+               : 0;
+}
+
+static void put_vcpus(Params *p, const struct machine *m, const GArray *threads)
+{
+    char name[64];
+    for (unsigned i = 0; i < threads->len; i++) {
+        pid_t thread = g_array_index(threads, pid_t, i);
+        uint64_t ns;
+        int cpu;
+        if (!thread || !tune_thread_time(m, thread, &ns, &cpu)) {
+            continue;
+        }
+        g_snprintf(name, sizeof(name), "vcpu.%u.state", i);
+        params_int(p, name, 1); /* running */
+        g_snprintf(name, sizeof(name), "vcpu.%u.time", i);
+        params_ullong(p, name, ns);
+        g_snprintf(name, sizeof(name), "vcpu.%u.wait", i);
+        params_ullong(p, name, 0); /* for I/O: a vCPU does none */
+        g_snprintf(name, sizeof(name), "vcpu.%u.delay", i);
+        params_ullong(p, name, thread_wait(m, thread));
+    }
+}
+
+/* What the machine and the disks have said, where they did in time. */
+struct asked {
+    const json_t *blocks;
+    GHashTable *files;
+    const GArray *threads;
+};
+
+static void put_all(Params *p, Domain *d, unsigned what, const struct asked *asked)
 {
     const struct machine *m = domain_active(d) ? d->machine : NULL;
     if (what & STATS_STATE) {
@@ -322,7 +365,10 @@ static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks, G
         params_int(p, "state.reason", d->reason);
     }
     if ((what & STATS_CPU) && m) {
-        params_ullong(p, "cpu.time", machine_cpu_time(m));
+        uint64_t user = 0, kernel = 0;
+        params_ullong(p, "cpu.time", machine_cpu_times(m, &user, &kernel));
+        params_ullong(p, "cpu.user", user);
+        params_ullong(p, "cpu.system", kernel);
     }
     if (what & STATS_BALLOON) {
         params_ullong(p, "balloon.current", (uint64_t)(m ? m->def->current_memory : d->memory));
@@ -337,12 +383,15 @@ static void put_all(Params *p, Domain *d, unsigned what, const json_t *blocks, G
                                                              : (unsigned)m->def->current_vcpus;
         params_uint(p, "vcpu.current", now);
         params_uint(p, "vcpu.maximum", m ? (unsigned)m->def->vcpus : d->vcpus);
+        if (m && asked->threads) {
+            put_vcpus(p, m, asked->threads);
+        }
     }
     if ((what & STATS_INTERFACE) && m) {
         put_interfaces(p, m);
     }
     if ((what & STATS_BLOCK) && m) {
-        put_blocks(p, m->def, blocks, files);
+        put_blocks(p, m->def, asked->blocks, asked->files);
     }
 }
 
@@ -377,6 +426,12 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
         domain_each(gather_one, &g);
     }
     unsigned what = args->stats ? args->stats : UINT_MAX;
+    if ((args->stats & ~(unsigned)STATS_ALL) && (args->flags & STATS_ENFORCE)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      "Stats types bits 0x%x are not supported by this daemon",
+                      args->stats & ~(unsigned)STATS_ALL);
+        return false;
+    }
     GArray *out = g_array_new(FALSE, TRUE, sizeof(rpc_domain_stats));
     for (unsigned i = 0; i < domains->len; i++) {
         Domain *d = domains->pdata[i];
@@ -388,8 +443,16 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
             blocks = qmp_run(m->qmp, "query-blockstats", NULL, STATS_SECONDS * 1000, NULL);
             files = look_at_files(m->def);
         }
+        g_autoptr(GArray) threads = NULL;
+        bool sick = (what & STATS_BLOCK) && domain_active(d) && d->machine->def->disks && !blocks;
+        if ((what & STATS_VCPU) && domain_active(d) && !sick &&
+            !(d->job && (args->flags & STATS_NOWAIT))) {
+            g_autoptr(Machine) m = machine_ref(d->machine);
+            threads = tune_vcpu_threads(m, STATS_SECONDS * 1000, NULL);
+        }
         Params *p = params_new();
-        put_all(p, d, what, blocks, files);
+        const struct asked asked = {blocks, files, threads};
+        put_all(p, d, what, &asked);
         rpc_domain_stats one = {.dom = domain_rpc(d), .params.params_len = p->len};
         one.params.params_val = (rpc_param *)(void *)g_array_free(p, FALSE);
         g_array_append_val(out, one);

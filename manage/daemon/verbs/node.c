@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/capabilities.h"
+#include "manage/daemon/sysinfo.h"
 #include "manage/daemon/verb.h"
 
 #include <stdio.h>
@@ -20,6 +21,14 @@ bool verb_node_get_info(struct call *call, const rpc_none *args, rpc_node_info *
     ret->sockets = h->sockets;
     ret->cores = h->cores;
     ret->threads = h->threads;
+    return true;
+}
+
+bool verb_connect_get_sysinfo(struct call *call, const rpc_flags *args, rpc_text *ret,
+                              GError **error)
+{
+    (void)call, (void)args, (void)error;
+    ret->text = sysinfo_xml();
     return true;
 }
 
