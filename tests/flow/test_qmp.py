@@ -24,10 +24,17 @@ class Qmp(unittest.TestCase):
                 if name.startswith("query-"):
                     with self.subTest(name=name):
                         answer = vm.command(name)
-                        self.assertTrue("return" in answer or name in ("query-vnc", "query-balloon"), answer)
+                        self.assertTrue("return" in answer or name in ("query-vnc", "query-balloon",
+                                                                   "query-cpu-model-expansion"), answer)
             self.assertEqual(len(vm.ok("query-cpus-fast")), 2)
             self.assertEqual(len(vm.ok("query-hotpluggable-cpus")), 4)
             self.assertEqual(vm.ok("query-name"), {"name": "x"})
+            threads = {cpu["thread-id"] for cpu in vm.ok("query-cpus-fast")}
+            self.assertEqual(len(threads - {0}), 2)  # also before they have run
+            model = {"name": "qemu64", "props": {"sse2": False}}
+            got = vm.ok("query-cpu-model-expansion", type="full", model=model)["model"]
+            self.assertEqual((got["name"], got["props"]["sse2"], got["props"]["sse"]), ("qemu64", False, True))
+            self.assertIn("desc", vm.command("query-cpu-model-expansion", type="full", model={"name": "x"})["error"])
 
     def test_the_schema_knows_every_command(self):
         with Vm("-S") as vm:
