@@ -179,7 +179,7 @@ static bool has_device(const struct option_use *use, void *owner, GError **error
 
 static void choose_vga(struct vm_options *o)
 {
-    static const char *const screens[] = {"VGA", "virtio-vga", "virtio-gpu"};
+    static const char *const screens[] = {"VGA", "virtio-vga", "virtio-gpu", "bochs-display"};
     bool own = false;
     for (unsigned i = 0; i < G_N_ELEMENTS(screens); i++) {
         own |= !vm_options_each(o, (const char *const[]){"device", NULL}, has_device,

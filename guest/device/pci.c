@@ -62,6 +62,14 @@ void pci_bus_init_below(struct pci_bus *bus, struct pci_device *bridge, const ch
 
 void pci_bus_remove(struct pci_bus *bus)
 {
+    for (unsigned i = 0; i < G_N_ELEMENTS(bus->function); i++) {
+        if (bus->function[i]) {
+            device_free(&bus->function[i]->dev);
+        }
+    }
+    if (!bus->bridge) {
+        return; /* it failed to start */
+    }
     struct pci_bus **at = &bus->bridge->bus->child;
     while (*at && *at != bus) {
         at = &(*at)->sibling;
@@ -495,7 +503,7 @@ void pci_add_express(struct pci_device *pci, enum pci_express_type type)
 {
     unsigned at = pci_add_capability(pci, PCI_CAP_EXPRESS, EXPRESS_BYTES);
     uint8_t *c = pci->config + at, *w = pci->writable + at, *w1c = pci->w1c + at;
-    bool slot = type == PCIE_ROOT_PORT;
+    bool slot = type == PCIE_ROOT_PORT || type == PCIE_DOWNSTREAM;
     pci->express_cap = (uint8_t)at;
     le16_put(c + 2, (uint16_t)(2 | type << 4 | (slot ? 1 << 8 : 0))); /* version 2 */
     le32_put(c + 4, 1 << 15);             /* role-based error reporting */
@@ -696,7 +704,7 @@ static bool choose_slot(struct pci_device *pci, GError **error)
 {
     struct pci_bus *bus = pci->bus;
     const char *name = pci->dev.model->name;
-    unsigned slot = 0, function = 0, slots = bus->bridge && bus->express ? 1 : 32;
+    unsigned slot = 0, function = 0, slots = bus->one_slot ? 1 : 32;
     if (pci->prop_addr) {
         if (!parse_addr(pci, &slot, &function, error)) {
             return false;

@@ -37,7 +37,10 @@ enum {
 };
 enum { PCI_CAP_POWER = 1, PCI_CAP_MSI = 5, PCI_CAP_VENDOR = 9, PCI_CAP_EXPRESS = 0x10,
        PCI_CAP_MSIX = 0x11, PCI_CAP_SATA = 0x12 };
-enum pci_express_type { PCIE_ENDPOINT = 0, PCIE_ROOT_PORT = 4, PCIE_ROOT_ENDPOINT = 9 };
+enum pci_express_type {
+    PCIE_ENDPOINT = 0, PCIE_ROOT_PORT = 4, PCIE_UPSTREAM = 5, PCIE_DOWNSTREAM = 6,
+    PCIE_TO_PCI = 7, PCIE_ROOT_ENDPOINT = 9,
+};
 
 struct pci_device;
 
@@ -147,7 +150,7 @@ void pci_restore(struct pci_device *pci);
 struct pci_bus {
     const char *name;  /* "pci.0", "pcie.0" */
     uint8_t number;    /* as software numbered it; 0 for the root */
-    bool express;
+    bool express, one_slot;
     struct pci_device *bridge; /* the bridge above; NULL for the root */
     struct pci_device *function[256];
     struct space *memory, *ports; /* where BARs of its functions are placed */
@@ -166,7 +169,8 @@ struct pci_bus {
 void pci_bus_init(struct pci_bus *bus, struct board *board, const char *name, bool express);
 /* @bus is the secondary bus of @bridge: spaces and interrupts are those of the root. */
 void pci_bus_init_below(struct pci_bus *bus, struct pci_device *bridge, const char *name);
-void pci_bus_remove(struct pci_bus *bus); /* one that is below a bridge and empty */
+/* From the bridge's stop(): frees what is behind it, and forgets the bus. */
+void pci_bus_remove(struct pci_bus *bus);
 /* From a bridge's config_written(): its windows may have changed. */
 void pci_bridge_moved(struct pci_device *bridge);
 void pci_bus_each(struct pci_bus *bus, void (*each)(struct pci_device *pci, void *owner),

@@ -18,8 +18,14 @@ enum { ST01_BLANKED = 1, ST01_VERTICAL = 8, CRTC_LOCK = 0x80 };
 enum { DAC_READING = 3, DAC_WRITING = 0 };
 enum { VBE_ID0 = 0xb0c0, VBE_ID5 = 0xb0c5 };
 /* BAR 2. */
-enum { MMIO_BYTES = 4096, MMIO_PORTS = 0x400, MMIO_PORTS_FROM = 0x3c0, MMIO_VBE = 0x500,
-       MMIO_EXT = 0x600, EXT_BYTES = 8 };
+enum {
+    MMIO_BYTES = 4096,
+    MMIO_PORTS = 0x400,
+    MMIO_PORTS_FROM = 0x3c0,
+    MMIO_VBE = 0x500,
+    MMIO_EXT = 0x600,
+    EXT_BYTES = 8
+};
 #define EXT_LITTLE_ENDIAN 0x1e1e1e1eu
 
 static struct vga *self(struct device *dev)
@@ -380,8 +386,8 @@ static const struct region_ops mmio_ops = {.read = mmio_read, .write = mmio_writ
 
 #define R(field, offset, ...) REG(struct vga, field, .port = 0x3##offset - PORTS_AT, __VA_ARGS__)
 #define C(label, offset, ...) REG_COMPUTED(label, .port = 0x3##offset - PORTS_AT, __VA_ARGS__)
-#define S(field, ...) STATE(struct vga, field, __VA_ARGS__)
-#define A(field, ...) STATE_ARRAY(struct vga, field, __VA_ARGS__)
+#define S(field, ...)         STATE(struct vga, field, __VA_ARGS__)
+#define A(field, ...)         STATE_ARRAY(struct vga, field, __VA_ARGS__)
 static const struct reg regs[] = {
     PCI_STATE(struct vga, pci),
     R(crtc_index, d4, .bank = BANK_COLOUR, .dir = REG_RW, .writable = 0xff),
@@ -411,8 +417,20 @@ static const struct reg regs[] = {
     C("misc_read", cc, .dir = REG_R, .on_read = misc_read),
     R(gfx_index, ce, .dir = REG_RW, .writable = 0x0f),
     C("gfx_data", cf, .dir = REG_RW, .on_read = gfx_read, .on_write = gfx_write),
-    S(feature), S(st01), S(attr_data_next), S(dac_state), S(dac_sub), S(latch), S(vbe_index),
-    A(seq), A(gfx), A(crtc), A(attr), A(dac_cache), A(palette), A(vbe),
+    S(feature),
+    S(st01),
+    S(attr_data_next),
+    S(dac_state),
+    S(dac_sub),
+    S(latch),
+    S(vbe_index),
+    A(seq),
+    A(gfx),
+    A(crtc),
+    A(attr),
+    A(dac_cache),
+    A(palette),
+    A(vbe),
 };
 
 static const struct prop props[] = {
@@ -426,8 +444,13 @@ static const struct prop props[] = {
 };
 
 static const struct pci_ident ident = {
-    .vendor = 0x1234, .device = 0x1111, .subsystem_vendor = 0x1af4, .subsystem = 0x1100,
-    .revision = 2, .class = 0x030000, .romfile = "vgabios-stdvga.bin",
+    .vendor = 0x1234,
+    .device = 0x1111,
+    .subsystem_vendor = 0x1af4,
+    .subsystem = 0x1100,
+    .revision = 2,
+    .class = 0x030000,
+    .romfile = "vgabios-stdvga.bin",
 };
 
 static bool check_props(struct vga *s, GError **error)
@@ -445,24 +468,31 @@ static bool check_props(struct vga *s, GError **error)
     return true;
 }
 
-static void place(struct vga *s)
+static void place_legacy(struct vga *s)
 {
     struct board *b = s->pci.dev.board;
     device_window_init(&s->ports, &s->pci.dev, 0, "vga", PORTS_BYTES);
     device_place(&s->ports, b->ports, PORTS_AT, 0);
-    s->vbe_ports = (struct region){.name = "vga-vbe", .size = VBE_PORTS_BYTES,
-                                   .ops = &vbe_port_ops, .owner = s};
+    s->vbe_ports = (struct region){
+        .name = "vga-vbe", .size = VBE_PORTS_BYTES, .ops = &vbe_port_ops, .owner = s};
     s->vbe_placing = space_place(b->ports, &s->vbe_ports, VBE_PORTS_AT, 0);
-    s->window = (struct region){.name = "vga-window", .size = 0x20000, .ops = &vga_window_ops,
-                                .owner = s};
+    s->window =
+        (struct region){.name = "vga-window", .size = 0x20000, .ops = &vga_window_ops, .owner = s};
     s->window_placing = space_place(b->memory, &s->window, 0xa0000, 1);
+}
+
+static void place(struct vga *s)
+{
+    if (!s->bare) {
+        place_legacy(s);
+    }
     s->lfb = (struct region){.name = "vga.vram", .size = s->vram->size, .ram = s->vram};
     if (s->host) {
         pci_set_bar(s->host, 0, &s->lfb, false, false, true);
     }
     if (s->host && s->prop_mmio) {
-        s->mmio = (struct region){.name = "vga-mmio", .size = MMIO_BYTES, .ops = &mmio_ops,
-                                  .owner = s};
+        s->mmio =
+            (struct region){.name = "vga-mmio", .size = MMIO_BYTES, .ops = &mmio_ops, .owner = s};
         pci_set_bar(s->host, 2, &s->mmio, false, false, false);
     }
 }
@@ -510,7 +540,7 @@ static bool start(struct device *dev, GError **error)
 
 static bool start_part(struct device *dev, GError **error)
 {
-    return start_parts(self(dev), error);
+    return check_props(self(dev), error) && start_parts(self(dev), error);
 }
 
 static void stop_parts(struct vga *s)

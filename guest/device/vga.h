@@ -62,6 +62,7 @@ struct vga {
     uint16_t vbe_index, vbe[VBE_REGS];
 
     /* Made at start. */
+    bool bare;               /* set before it starts: shown by .host's BARs only, no VGA */
     struct pci_device *host; /* whose BARs show it: its own, or the adapter's that it is part of */
     struct ram *vram;
     struct device_window ports;

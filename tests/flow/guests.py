@@ -279,7 +279,10 @@ def keyboard_and_pointer(m, viewer):
           "2>/dev/null | hexdump -v -e '12/2 \"%04x \" \"\\n\"' >/tmp/${e##*/}) & done; sleep 1")
     viewer.type("Typed on a viewer 123\n")
     m.until(lambda: "Typed on a viewer 123" in m.run("cat /tmp/typed"), "what was typed did not arrive")
-    m.see("Typed on a viewer 123")
+    if "virtio_gpu" not in m.run("cat /proc/fb") or (viewer.width, viewer.height) != (1280, 800):
+        raise Failed(f"the screen is not virtio's: {viewer.width}x{viewer.height}")
+    if before == viewer.screen():
+        raise Failed("the viewer does not see what was typed")
     for step in range(8):
         viewer.pointer(10 + 9 * step, 10 + 5 * step, step & 1)
     m.until(lambda: " 0002 0000 00" in m.run("cat /tmp/event*"), "the pointer did not move")
@@ -313,6 +316,59 @@ def scsi_and_usb(m, folder, viewer):
     m.until(lambda: "USB Tablet" not in m.run("cat /proc/bus/input/devices"), "the tablet has not gone")
 
 
+def virtio_input(m, viewer):
+    """Keys, a wheel and absolute places through virtio, by their names in the guest."""
+    m.run("for e in /sys/class/input/event*; do case $(cat $e/device/name) in *Virtio*) "
+          "n=$(sed 's/.* //' $e/device/name); (dd if=/dev/input/${e##*/} bs=24 count=4 2>/dev/null | "
+          "hexdump -v -e '12/2 \"%04x \" \"\\n\"' >/tmp/v$n) & esac; done")
+    want = {"Keyboard": " 0001 001e 0001", "Tablet": " 0003 0000 7fff"}
+    m.until(lambda: m.qmp("query-mice")[0]["name"] == "QEMU Virtio Tablet", "the tablet does not have the pointer")
+
+    def seen():
+        viewer.type("ab")
+        for step in range(4):
+            viewer.pointer(viewer.width - 1 if step % 2 else 0, 7 * step, step & 1)
+        return all(text in m.run(f"cat /tmp/v{name}") for name, text in want.items())
+    m.until(seen, f"not all of {want}")
+
+
+def more_devices():
+    """The older board's: a bare frame buffer, virtio's keys and pointers, cards behind bridges."""
+    with tempfile.TemporaryDirectory() as folder:
+        pathlib.Path(folder, "behind").write_bytes(b"behind a bridge".ljust(1 << 20, b"."))
+        vnc = os.path.join(folder, "vnc")
+        with Screen(["-M", "q35", "-device", "bochs-display", "-vnc", f"unix:{vnc}", "-device", "virtio-keyboard-pci",
+                     "-device", "virtio-mouse-pci", "-device", "virtio-tablet-pci",
+                     "-device", "pcie-root-port,id=port", "-device", "x3130-upstream,id=up,bus=port",
+                     "-device", "xio3130-downstream,id=down,bus=up,addr=3,chassis=2", "-device", "pcie-root-port,id=port2",
+                     "-device", "pcie-pci-bridge,id=old,bus=port2", "-device", "pci-bridge,id=older,bus=old,chassis_nr=3,addr=2",
+                     "-drive", f"if=none,id=b,file={folder}/behind,format=raw,readonly=on",
+                     "-device", "virtio-blk-pci,drive=b,bus=older,addr=4", "-nic", "user,model=e1000",
+                     *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")], vga=False) as m:
+            m.expect("busybox")
+            expect_in(m, "cat /proc/fb", "bochs-drm")
+            viewer = Viewer(vnc)
+            if (viewer.width, viewer.height) != (1280, 800):
+                raise Failed(f"{viewer.width}x{viewer.height}")
+            virtio_input(m, viewer)
+            viewer.close()
+            expect_in(m, "head -c 15 /dev/vda", "behind a bridge")
+            m.qmp("device_add", driver="virtio-rng-pci", id="hot", bus="down")
+            m.until(lambda: "0x1044" in m.run("cat /sys/bus/pci/devices/*/device") or
+                    "0x1005" in m.run("cat /sys/bus/pci/devices/*/device"), "no card comes behind the switch")
+            m.qmp("device_del", id="hot")
+            m.until(lambda: m.qmp("query-status") and "DEVICE_DELETED" in {e["event"] for e in m.events},
+                    "the card behind the switch does not go")
+            try:
+                m.qmp("device_add", driver="virtio-rng-pci", id="never", bus="older")
+                raise Failed("a bridge without hot-plug took a card")
+            except Failed as e:
+                if "does not support hotplugging" not in str(e):
+                    raise
+            m.type("poweroff -f\n")
+            m.powered_off()
+
+
 def host_side(m):
     """What monitors show of a running Linux, and what it tells."""
     def hmp(line):
@@ -339,7 +395,7 @@ def devices():
         for name in ("scsi", "usb"):
             pathlib.Path(folder, name).write_bytes(f"the {name} disk".encode().ljust(8 << 20, b"."))
         vnc = os.path.join(folder, "vnc")
-        with Screen(["-M", "q35,vmport=off", "-smp", "2", "-no-reboot", "-nic", "user,model=e1000",
+        with Screen(["-M", "q35,vmport=off", "-vga", "virtio", "-smp", "2", "-no-reboot", "-nic", "user,model=e1000",
                      "-drive", f"file={folder}/disk,format=raw,if=ide,index=0",
                      "-drive", "if=ide,index=2,media=cdrom,id=cd", "-drive", "if=floppy,index=0,id=fd",
                      "-device", "isa-fdc,driveA=fd", "-device", "virtio-balloon-pci",
@@ -347,7 +403,7 @@ def devices():
                      "-device", "scsi-hd,bus=scsi0.0,drive=s", "-device", "qemu-xhci,id=usb",
                      "-drive", f"if=none,id=u,file={folder}/usb,format=raw", "-device", "usb-storage,drive=u",
                      "-vnc", f"unix:{vnc}",
-                     *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")]) as m:
+                     *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")], vga=False) as m:
             m.expect("busybox")
             network(m)
             disks(m, folder)
@@ -371,6 +427,7 @@ TESTS = {
     "xen": xen,
     "boot-order": boot_order,
     "devices": devices,
+    "more-devices": more_devices,
 }
 
 if __name__ == "__main__":

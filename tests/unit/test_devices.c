@@ -88,7 +88,7 @@ static struct subject subject_new(const struct device_model *m)
     s.dev = rig_device(s.rig, m->name);
     s.front = s.front ? s.front : s.dev;
     special_properties(s.dev);
-    s.rig->bus.express = g_str_equal(m->name, "pcie-root-port"); /* refuses any other bus */
+    s.rig->bus.express = strstr(m->name, "pcie") || strstr(m->name, "3130"); /* refuse any other bus */
     rig_start(s.rig, s.dev);
     if (s.front->model->bus == BUS_PCI) {
         map_bars(&s);
