@@ -252,10 +252,19 @@ void client_send(struct client *c, struct packet *p)
 
 /* ---- In. ---- */
 
-/* Replies that nobody fetches and streams that nobody drains hold up their own client. */
+/* Replies that nobody fetches and streams that nobody drains hold up their own client.  Daemon lock
+ * held. */
 static bool may_go_on(struct client *c)
 {
     return c->calls < CALLS_MAX && c->out_bytes < OUT_HIGH && c->stream_bytes < STREAM_HIGH;
+}
+
+static bool goes_on(struct client *c)
+{
+    daemon_lock();
+    bool on = !c->dead && may_go_on(c);
+    daemon_unlock();
+    return on;
 }
 
 static bool handle(struct client *c, const struct packet_header *h, const uint8_t *body, size_t n)
@@ -302,7 +311,7 @@ static int handle_with_fds(struct client *c, const struct packet_header *h, cons
 static ssize_t consume(struct client *c, const uint8_t *data, size_t n)
 {
     size_t at = 0;
-    while (n - at >= 4 && !c->dead && may_go_on(c)) {
+    while (n - at >= 4 && goes_on(c)) {
         uint32_t length = be32_at(data + at);
         if (length < PACKET_HEAD || length > (c->authenticated ? PACKET_MAX : PACKET_MAX_ANYONE)) {
             return -1;
@@ -409,7 +418,7 @@ static bool take(struct client *c, const uint8_t *data, size_t n)
 static const char *read_all(struct client *c)
 {
     static uint8_t bytes[READ_BYTES]; /* main loop only */
-    for (int round = 0; (round < READ_ROUNDS || c->tls) && !c->dead && may_go_on(c); round++) {
+    for (int round = 0; (round < READ_ROUNDS || c->tls) && goes_on(c); round++) {
         ssize_t n = receive(c, bytes, sizeof(bytes));
         if (n == 0) {
             return "";

@@ -46,6 +46,8 @@ char *daemon_program(const char *name);
  * flushes.
  */
 bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error);
+/* The same for what need not outlive the host (DAEMON_RUN): nothing is flushed. */
+bool daemon_note_file(const char *path, const char *text, GError **error);
 
 /* What a part of the daemon does at start and end, in the order of the table in daemon.c. */
 struct daemon_room {

@@ -359,8 +359,8 @@ static void summarize(Domain *d, const DomainDef *def)
     d->max_memory = def->memory;
 }
 
-/* Texts of one machine go to the disk one after the other. */
-static bool writing_begin(Domain *d, GError **error)
+/* Texts of one machine go to the disk one after the other: waits for the one before. */
+static bool written(Domain *d, GError **error)
 {
     int64_t until = g_get_monotonic_time() + JOB_SECONDS * G_USEC_PER_SEC;
     while (d->writing) {
@@ -370,8 +370,14 @@ static bool writing_begin(Domain *d, GError **error)
             return false;
         }
     }
-    d->writing = true;
     return true;
+}
+
+static bool writing_begin(Domain *d, GError **error)
+{
+    bool ok = written(d, error);
+    d->writing |= ok;
+    return ok;
 }
 
 static void writing_end(Domain *d)
@@ -432,8 +438,17 @@ static bool same_machine(const DomainDef *def, Domain **found, GError **error)
 Domain *domain_define(const DomainDef *def, GError **error)
 {
     Domain *d;
-    if (!same_machine(def, &d, error)) {
-        return NULL;
+    for (;;) {
+        if (!same_machine(def, &d, error)) {
+            return NULL;
+        }
+        if (!d || !d->writing) {
+            break;
+        }
+        g_autoptr(Domain) busy = domain_ref(d); /* it may be on its way out */
+        if (!written(busy, error)) {
+            return NULL;
+        }
     }
     g_autoptr(Domain) keep = domain_ref(d ? d : add(def));
     d = keep;
@@ -487,14 +502,18 @@ bool domain_undefine(Domain *d, GError **error)
         return false;
     }
     g_autofree char *path = xml_file(d->name), *at = autostart_link(d->name);
+    daemon_unlock(); /* it may wait for the disk's journal */
     bool ok = g_unlink(path) == 0 || errno == ENOENT;
     int code = errno;
+    if (ok) {
+        g_unlink(at);
+    }
+    daemon_lock();
     writing_end(d);
     if (!ok) {
         libvirt_error(error, ERR_SYSTEM, "cannot remove config %s: %s", path, g_strerror(code));
         return false;
     }
-    g_unlink(at);
     d->persistent = d->autostart = false;
     if (d->machine) {
         machine_save(d->machine);

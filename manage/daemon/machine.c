@@ -156,9 +156,8 @@ void machine_save(struct machine *m)
     g_autofree char *xml = g_build_filename(m->folder, "domain.xml", NULL);
     g_autofree char *text = domain_def_format(m->def, XML_MODE_LIVE | XML_MODE_SECRET);
     g_autoptr(GError) error = NULL;
-    /* These need not outlive the host, so nothing is flushed. */
-    if (!g_file_set_contents_full(xml, text, -1, G_FILE_SET_CONTENTS_CONSISTENT, 0600, &error) ||
-        !g_key_file_save_to_file(status, path, &error)) {
+    g_autofree char *words = g_key_file_to_data(status, NULL, NULL);
+    if (!daemon_note_file(xml, text, &error) || !daemon_note_file(path, words, &error)) {
         daemon_log("%s: its state cannot be written: %s", d->name, error->message);
     }
 }

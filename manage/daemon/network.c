@@ -179,7 +179,7 @@ static void note_running(const struct network *net)
     g_autofree char *text = network_format(net->def);
     if (path && !net->active) {
         unlink(path);
-    } else if (!path || !daemon_write_file(path, text, -1, 0600, &error)) {
+    } else if (!path || !daemon_note_file(path, text, &error)) {
         daemon_log("network %s: %s", net->def->name, error->message);
     }
 }

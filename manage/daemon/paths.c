@@ -127,7 +127,8 @@ static bool make_last(int fd, const char *temporary, const char *path)
            g_rename(temporary, path) == 0 && fsync(fd) == 0;
 }
 
-bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error)
+static bool replace(const char *path, const char *text, size_t n, int mode, bool lasting,
+                    GError **error)
 {
     g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
     autofd int fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
@@ -135,12 +136,22 @@ bool daemon_write_file(const char *path, const char *text, gssize n, int mode, G
         error_set_errno(error, errno, "%s", path);
         return false;
     }
-    if (!write_whole(fd, text, n < 0 ? strlen(text) : (size_t)n, mode) ||
-        !make_last(fd, temporary, path)) {
+    if (!write_whole(fd, text, n, mode) ||
+        !(lasting ? make_last(fd, temporary, path) : g_rename(temporary, path) == 0)) {
         int code = errno;
         unlink(temporary);
         error_set_errno(error, code, "%s", path);
         return false;
     }
     return true;
+}
+
+bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error)
+{
+    return replace(path, text, n < 0 ? strlen(text) : (size_t)n, mode, true, error);
+}
+
+bool daemon_note_file(const char *path, const char *text, GError **error)
+{
+    return replace(path, text, strlen(text), 0600, false, error);
 }

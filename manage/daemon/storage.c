@@ -215,7 +215,7 @@ static void note_running(const struct pool *pool)
     g_autofree char *text = pool_format(pool->def);
     if (path && !pool->active) {
         unlink(path);
-    } else if (!path || !daemon_write_file(path, text, -1, 0600, &error)) {
+    } else if (!path || !daemon_note_file(path, text, &error)) {
         daemon_log("pool %s: %s", pool->def->name, error->message);
     }
 }

@@ -138,7 +138,7 @@ static bool verify(struct tls *t, GError **error)
 static enum tls_step tls_handshake(struct tls *t, GError **error)
 {
     static const char confirmation = 1;
-    int code;
+    int code = GNUTLS_E_SUCCESS;
     if (!t->verified) {
         code = gnutls_handshake(t->session);
         if (code == GNUTLS_E_SUCCESS) {

@@ -208,6 +208,29 @@ class Clients(Sick):
         fds = f"/proc/{self.daemon.process.pid}/fd"
         manage.until(lambda: len(os.listdir(fds)) < 50, "all are closed again")
 
+    def test_one_definition_by_many_at_once(self):
+        """What the list says in the end is what the disk says."""
+        xml = MACHINE.format("torn</name><uuid>d2dbd4c5-1fbe-4a5f-9e0b-2f3f8d1d7a11</uuid><name>", "")
+        xml = xml.replace("<name></name>", "")
+
+        def both(conn, first):
+            for i in range(20):
+                with contextlib.suppress(libvirt.libvirtError):
+                    if (i + first) % 2:
+                        conn.defineXML(xml)
+                    else:
+                        conn.lookupByName("torn").undefine()
+        calls = [Call(both, self.connect(), i) for i in range(4)]
+        for call in calls:
+            call.join()
+        conn, path = self.connect(), pathlib.Path(self.daemon.root, "etc/qemu/torn.xml")
+        self.assertEqual([d.name() for d in conn.listAllDomains()], ["torn"] if path.exists() else [])
+        dom = conn.defineXML(xml)
+        self.assertEqual(dom.UUIDString(), "d2dbd4c5-1fbe-4a5f-9e0b-2f3f8d1d7a11")
+        dom.undefine()
+        self.assertFalse(path.exists())
+        self.assertEqual(list(path.parent.glob("torn*")), [])
+
     def test_who_says_too_much(self):
         for length in (27, (32 << 20) + 1, 0xffffffff):
             wire = manage.Wire(self.daemon.socket)
