@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <malloc.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <sys/resource.h>
@@ -36,6 +37,9 @@ static gboolean tick(gpointer unused)
         poller_set(&l->watch, EPOLLIN);
     }
     life.idle = clients ? 0 : life.idle + 1;
+    if (life.idle == 1) {
+        malloc_trim(0); /* what the last of them needed goes back to the host */
+    }
     if (life.timeout && life.idle >= life.timeout) {
         daemon_log("nobody was here for %u seconds", life.timeout);
         daemon_quit();
