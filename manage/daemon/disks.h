@@ -62,6 +62,9 @@ void disk_set_source(struct domain_disk *disk, const char *path, const char *for
 void disk_config_follows(Domain *d, const char *target, const char *old, const char *path,
                          const char *format);
 
+/* Tells the machine what <iotune> says of each disk; the start, and a disk that comes later. */
+bool disks_throttle(struct machine *m, GError **error);
+
 /* NULL: it has none. */
 struct block_job *block_job_find(const struct machine *m, const char *alias);
 /* Before the machine is told to begin; false with an error if the disk has one already. */

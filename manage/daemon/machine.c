@@ -546,8 +546,8 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     m->qmp = m->ended ? NULL : qmp_open(path, &machine_qmp_ops, m, error);
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
-    if (!hello || !learn(m, error) || !disks_learn(m, error) || !set_passwords(m, error) ||
-        !tune_vcpus(m, error) || !guard_ports(m, error)) {
+    if (!hello || !learn(m, error) || !disks_learn(m, error) || !disks_throttle(m, error) ||
+        !set_passwords(m, error) || !tune_vcpus(m, error) || !guard_ports(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);

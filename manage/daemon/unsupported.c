@@ -42,7 +42,6 @@ static const struct wish domain_wishes[] = {
 
 #define D(kind, member, element) {element, kind, offsetof(struct domain_disk, member)}
 static const struct wish disk_wishes[] = {
-    D(WISH_TEXT, iotune, "disk/iotune"),
     D(WISH_NUMBER, iothread, "disk/driver/@iothread"),
     D(WISH_WORD, error_policy, "disk/driver/@error_policy"),
     D(WISH_WORD, rerror_policy, "disk/driver/@rerror_policy"),

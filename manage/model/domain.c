@@ -37,7 +37,9 @@ WORDS(char_type_words, "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp
 WORDS(iotune_words, "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "total_iops_sec",
       "read_iops_sec", "write_iops_sec", "total_bytes_sec_max", "read_bytes_sec_max",
       "write_bytes_sec_max", "total_iops_sec_max", "read_iops_sec_max", "write_iops_sec_max",
-      "size_iops_sec");
+      "size_iops_sec", "total_bytes_sec_max_length", "read_bytes_sec_max_length",
+      "write_bytes_sec_max_length", "total_iops_sec_max_length", "read_iops_sec_max_length",
+      "write_iops_sec_max_length");
 
 static WORDS(address_words, "pci", "drive", "virtio-serial", "usb", "isa", "dimm", "unassigned");
 WORDS(disk_type_words, "file", "block", "network", "volume");
@@ -236,9 +238,12 @@ static const struct xml_row iotune_rows[] = {
     T(8, "write_bytes_sec_max"), T(9, "total_iops_sec_max"),
     T(10, "read_iops_sec_max"),  T(11, "write_iops_sec_max"),
     T(12, "size_iops_sec"),      XML_TEXT(struct iotune, group, "group_name", 0),
+    T(13, "total_bytes_sec_max_length"), T(14, "read_bytes_sec_max_length"),
+    T(15, "write_bytes_sec_max_length"), T(16, "total_iops_sec_max_length"),
+    T(17, "read_iops_sec_max_length"),   T(18, "write_iops_sec_max_length"),
 };
 #undef T
-static const struct xml_table iotune_table = XML_TABLE("iotune", struct iotune, iotune_rows);
+const struct xml_table iotune_table = XML_TABLE("iotune", struct iotune, iotune_rows);
 
 #define D struct domain_disk
 static const struct xml_row disk_rows[] = {

@@ -47,7 +47,7 @@ struct disk_host {
     int transport;
 };
 struct iotune {
-    int64_t v[13];
+    int64_t v[19]; /* iotune_words, one later */
     char *group;
 };
 struct volume_encryption; /* volume.h */
@@ -384,7 +384,7 @@ extern const struct xml_table disk_table, controller_table, interface_table, inp
     graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
     serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,
     panic_table, address_table, graphics_listen_table,
-    char_source_table, disk_source_table, backing_table, mirror_table;
+    char_source_table, disk_source_table, backing_table, mirror_table, iotune_table;
 
 /* The lists of devices, in the order of the XML, for whoever walks all of them. */
 struct device_list {

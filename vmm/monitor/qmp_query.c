@@ -256,12 +256,6 @@ HANDLER(query_nothing_list)
     return json_array();
 }
 
-HANDLER(query_dump_capability)
-{
-    UNUSED;
-    return json_pack("{s:[]}", "formats");
-}
-
 HANDLER(query_mice)
 {
     UNUSED;
