@@ -79,7 +79,13 @@ struct job_figures {
     bool has_memory, has_downtime;
 };
 enum { JOB_NONE, JOB_BOUNDED, JOB_UNBOUNDED, JOB_COMPLETED, JOB_FAILED, JOB_CANCELLED };
-enum { OPERATION_SAVE = 2, OPERATION_MIGRATION_IN = 4, OPERATION_MIGRATION_OUT = 5 };
+enum {
+    OPERATION_SAVE = 2,
+    OPERATION_MIGRATION_IN = 4,
+    OPERATION_MIGRATION_OUT = 5,
+    OPERATION_DUMP = 8,
+    OPERATION_BACKUP = 9,
+};
 
 typedef struct domain Domain;
 struct domain {

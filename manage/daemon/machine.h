@@ -150,6 +150,8 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
 /* The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own. */
 bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
                          GError **error);
+/* lodge-vm's state stream alone, to @to. */
+bool machine_stream_state(struct machine *m, int to, GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
 bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
                          GError **error);

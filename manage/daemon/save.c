@@ -176,7 +176,7 @@ static bool migrated(struct machine *m, GError **error)
     }
 }
 
-static bool pump(struct machine *m, int to, GError **error)
+bool machine_stream_state(struct machine *m, int to, GError **error)
 {
     g_autofree char *path = g_build_filename(m->folder, "save", NULL);
     g_autofree char *uri = g_strconcat("unix:", path, NULL);
@@ -224,7 +224,7 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_SAVE, .since = g_get_monotonic_time()};
     g_autoptr(GError) why = NULL;
-    bool ok = write_head(fd, xml ? xml : own, running) && pump(m, fd, &why) &&
+    bool ok = write_head(fd, xml ? xml : own, running) && machine_stream_state(m, fd, &why) &&
               rename(temporary, path) == 0;
     m->job.type = JOB_NONE;
     if (!ok) {

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import socket
+import struct
 import subprocess
 import threading
 import unittest
@@ -371,6 +372,77 @@ class Jobs(Work):
         self.v("blockpull", "vda", "--wait")
         self.assertEqual(self.files(), ["d"])
         self.assertEqual(self.words(1, 1001, 2001, 9000), ["wb", "wc", "wd", "wtop"])
+
+
+class Limits(Work):
+    def limits(self, *more):
+        out = self.v("blkdeviotune", "vda", *more)
+        return {k: int(v) for k, v in re.findall(r"(\w+)\s*: (\d+)", out) if int(v)}
+
+    def test_throttling(self):
+        self.v("blkdeviotune", "vda", "--total-iops-sec", "5000", "--config")
+        self.assertIn("<total_iops_sec>5000</total_iops_sec>", self.dom.XMLDesc())
+        self.boot()
+        self.assertEqual(self.limits(), {"total_iops_sec": 5000})
+        rows = json.loads(self.v("qemu-monitor-command", '{"execute":"query-block"}'))["return"]
+        self.assertEqual(rows[0]["inserted"]["iops"], 5000)
+        self.v("blkdeviotune", "vda", "--read-bytes-sec", "1M", "--read-bytes-sec-max", "2M",
+               "--read-bytes-sec-max-length", "3", "--live")
+        self.assertEqual(self.limits(), {"total_iops_sec": 5000, "read_bytes_sec": 1 << 20,
+                                         "read_bytes_sec_max": 2 << 20, "read_bytes_sec_max_length": 3})
+        self.assertEqual(self.limits("--config"), {"total_iops_sec": 5000})
+        file = self.path("d.xml")
+        with open(file, "w") as f:
+            f.write(self.dom.XMLDesc())
+        subprocess.run(["virt-xml-validate", file, "domain"], check=True, capture_output=True)
+        for words, args in (
+                ("cannot be set at the same time", ["--total-bytes-sec", "1M", "--write-bytes-sec", "1M"]),
+                ("must be set if", ["--write-iops-sec-max", "10"]),
+                ("cannot be smaller than", ["--write-iops-sec", "10", "--write-iops-sec-max", "5"]),
+                ("group_name is not supported", ["--group-name", "g"])):
+            self.assertIn(words, self.v("blkdeviotune", "vda", *args, "--live", fails=True))
+        self.restart()
+        self.assertEqual(self.limits()["read_bytes_sec"], 1 << 20)
+        # What was there goes on through a slow disk; no limit again.
+        self.v("blkdeviotune", "vda", "--read-bytes-sec", "0", "--total-iops-sec", "0",
+               "--read-bytes-sec-max", "0")
+        self.assertEqual(self.limits(), {})
+        self.assertNotIn("<iotune>", self.dom.XMLDesc())
+
+    def test_core_dump(self):
+        self.boot()
+        self.say("secret=in-memory-only")
+        core = self.path("core")
+        self.v("dump", core, "--memory-only")
+        self.assertEqual(self.dom.state(), [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED])
+        notes = subprocess.run(["readelf", "-hlnW", core], capture_output=True, text=True, check=True).stdout
+        self.assertIn("CORE (Core file)", notes)
+        self.assertRegex(notes, r"CORE\s+0x00000150\s+NT_PRSTATUS")
+        self.assertRegex(notes, r"QEMU\s+0x000001b8")
+        with open(core, "rb") as f:
+            data = f.read()
+        loads = [[int(x, 16) for x in row] for row in
+                 re.findall(r"LOAD\s+(0x\w+) (0x\w+) (0x\w+) (0x\w+)", notes)]
+        memory = sum(row[3] for row in loads if row[2] < 1 << 31)
+        self.assertTrue(127 << 20 <= memory <= 128 << 20, notes)
+        self.assertIn(b"in-memory-only", data)
+        # The registers are those of the moment: CR3's page table is in the dump, the CPU in the kernel.
+        at = data.index(b"QEMU\0\0\0\0") + 8
+        registers = struct.unpack_from("<18Q", data, at + 8)
+        control = struct.unpack_from("<6Q", data, at + 8 + 18 * 8 + 10 * 24)
+        self.assertTrue(control[0] & 1 << 31 and control[4] & 1 << 5, control)
+        self.assertTrue(any(row[2] <= control[3] & ~0xfff < row[2] + row[3] for row in loads), control)
+        self.assertNotEqual(registers[16], 0)
+        self.v("dump", core, "--memory-only", "--live", "--format", "elf")
+        self.assertIn("--say--", self.say("echo --say--"))
+        self.assertIn("unsupported dumpformat 'kdump-zlib'",
+                      self.v("dump", core, "--memory-only", "--format", "kdump-zlib", fails=True))
+        self.v("dump", self.path("whole"), "--reset")
+        self.console.expect(UP)
+        with open(self.path("whole"), "rb") as f:
+            self.assertNotEqual(f.read(4), b"\x7fELF")
+        self.v("dump", self.path("whole"), "--crash")
+        self.assertEqual(self.dom.state(), [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED])
 
 
 class TwoDisks(Work):

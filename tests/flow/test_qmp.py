@@ -45,6 +45,26 @@ class Qmp(unittest.TestCase):
                 self.assertIn(entry["arg-type"], schema)
                 self.assertIn(entry["ret-type"], schema)
 
+    def test_core_dump(self):
+        with tempfile.TemporaryDirectory(prefix="lodge-core-") as d, Vm("-S", "-m", "16", "-smp", "2") as vm:
+            core = os.path.join(d, "core")
+            for wrong in ({"paging": True, "protocol": f"file:{core}"}, {"protocol": "tcp:1"},
+                          {"protocol": f"file:{core}", "begin": 1}, {"protocol": "fd:none"},
+                          {"protocol": f"file:{core}", "format": "kdump-zlib"},
+                          {"protocol": f"file:{core}", "begin": 1 << 40, "length": 4096}):
+                self.assertIn("error", vm.command("dump-guest-memory", **{"paging": False, **wrong}), wrong)
+            self.assertEqual(vm.ok("query-dump")["status"], "none")
+            vm.ok("dump-guest-memory", paging=False, protocol=f"file:{core}", begin=0x100000, length=0x2000)
+            self.assertEqual(vm.ok("query-dump"), {"status": "completed", "completed": 0x2000, "total": 0x2000})
+            vm.ok("dump-guest-memory", paging=False, protocol=f"file:{core}", detach=True)
+            self.assertEqual(vm.wait_event("DUMP_COMPLETED")["data"]["result"]["status"], "completed")
+            with open(core, "rb") as f:
+                data = f.read(4096)
+            self.assertEqual((data[:4], data[16], data.count(b"CORE\0"), data.count(b"QEMU\0")),
+                             (b"\x7fELF", 4, 2, 2))
+            vm.ok("dump-guest-memory", paging=False, protocol="file:/dev/full", detach=True)
+            self.assertIn("No space left", vm.wait_event("DUMP_COMPLETED")["data"]["error"])
+
     def test_stop_and_cont_are_told(self):
         with Vm() as vm:
             vm.ok("stop")

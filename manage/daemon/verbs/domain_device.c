@@ -230,9 +230,12 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     g_autofree char *alias = list->placed ? g_strdup(((struct device_head *)device)->alias) : NULL;
     domain_def_free(m->def);
     m->def = g_steal_pointer(&copy);
-    machine_save(m);
-    device_event(d, alias, true);
-    return true;
+    bool ok = list->table != &disk_table || (disks_learn(m, error) && disks_throttle(m, error));
+    if (!m->ended) {
+        machine_save(m);
+        device_event(d, alias, true);
+    }
+    return ok;
 }
 
 static bool attach(const rpc_domain *named, const char *xml, unsigned flags, GError **error)
