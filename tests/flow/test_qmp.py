@@ -56,12 +56,14 @@ class Qmp(unittest.TestCase):
             self.assertEqual(vm.ok("query-dump")["status"], "none")
             vm.ok("dump-guest-memory", paging=False, protocol=f"file:{core}", begin=0x100000, length=0x2000)
             self.assertEqual(vm.ok("query-dump"), {"status": "completed", "completed": 0x2000, "total": 0x2000})
+            vm.events.clear()
             vm.ok("dump-guest-memory", paging=False, protocol=f"file:{core}", detach=True)
             self.assertEqual(vm.wait_event("DUMP_COMPLETED")["data"]["result"]["status"], "completed")
             with open(core, "rb") as f:
                 data = f.read(4096)
             self.assertEqual((data[:4], data[16], data.count(b"CORE\0"), data.count(b"QEMU\0")),
                              (b"\x7fELF", 4, 2, 2))
+            vm.events.clear()
             vm.ok("dump-guest-memory", paging=False, protocol="file:/dev/full", detach=True)
             self.assertIn("No space left", vm.wait_event("DUMP_COMPLETED")["data"]["error"])
 
