@@ -157,8 +157,6 @@ static const struct {
     {"pc", "pc-i440fx-7.2", 255},
     {"pc-q35-7.2", NULL, 255},
     {"q35", "pc-q35-7.2", 255},
-    {"isapc", NULL, 1},
-    {"microvm", NULL, 255},
     {"none", NULL, 1},
 };
 

@@ -457,6 +457,12 @@ bool domain_def_fill(DomainDef *def, GError **error)
         def->current_vcpus = XML_ABSENT;
     }
     fill_os(def);
+    if (!g_str_has_prefix(def->machine, "pc-i440fx-") &&
+        !g_str_has_prefix(def->machine, "pc-q35-") && strcmp(def->machine, "none") != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm does not support machine type '%s'",
+                      def->machine);
+        return false;
+    }
     if (def->emulator) {
         g_autofree char *base = g_path_get_basename(def->emulator);
         if (g_str_has_prefix(base, "qemu-") || strcmp(base, "kvm") == 0) {

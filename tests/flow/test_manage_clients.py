@@ -1,0 +1,261 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Programs that people use, unmodified: virt-install brings Debian to its login, virt-xml and virt-clone
+change machines, virt-xml-validate finds nothing, virt-manager and virt-viewer show a screen under Xvfb.
+All of it happens in a network name space of our own, so that the default network is ours alone."""
+import ctypes
+import os
+import pathlib
+import re
+import signal
+import struct
+import subprocess
+import sys
+import unittest
+import zlib
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, machine
+
+BUILD = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve()
+DISK = BUILD / "guests/debian/disk.raw"
+IMG = os.environ["LODGE_IMG"]
+BOOT = 600  # seconds that Debian may take on a busy host
+CLONE_NEWNET = 0x40000000
+
+
+def setUpModule():
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "no network name space of our own")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def image(path, size=None, backing=None):
+    subprocess.run([IMG, "create", "-q", "-f", "qcow2", *(["-b", backing, "-F", "raw"] if backing else []), path,
+                    *([size] if size else [])], check=True)
+    return path
+
+
+class Client(manage.Case):
+    """One lodged, and programs that are told its URI."""
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.home = os.path.join(cls.daemon.root, "home")
+        os.mkdir(cls.home, 0o700)
+        cls.env = {**os.environ, "HOME": cls.home, "XDG_RUNTIME_DIR": cls.home, "XDG_CACHE_HOME": cls.home,
+                   "LC_ALL": "C.UTF-8"}
+        cls.conn = cls.daemon.connect()
+        cls.addClassCleanup(cls.conn.close)
+
+    def run_client(self, program, *args):
+        p = subprocess.run([program, "--connect", self.daemon.uri, *args], capture_output=True, text=True,
+                           stdin=subprocess.DEVNULL, timeout=BOOT, env=self.env, check=False)
+        self.assertEqual(p.returncode, 0, f"{program} {args}: {p.stdout}{p.stderr}{self.daemon.log()}")
+        return p.stdout
+
+    def install(self, name, *args):
+        """virt-install as it is used, with the newest Debian that its database knows."""
+        known = subprocess.run(["osinfo-query", "--fields=short-id", "os"], capture_output=True, text=True,
+                               check=True).stdout
+        system = "debian12" if re.search(r"\bdebian12\b", known) else "debian11"
+        return self.run_client("virt-install", "--import", "--name", name, "--osinfo", system,
+                               "--noautoconsole", *args)
+
+    def validate(self, kind, text):
+        path = pathlib.Path(self.daemon.root, "validate.xml")
+        path.write_text(text)
+        p = subprocess.run(["virt-xml-validate", str(path), kind], capture_output=True, text=True, check=False)
+        self.assertEqual(p.returncode, 0, f"{kind}: {p.stdout}{p.stderr}{text}")
+
+
+class Debian(Client):
+    """What virt-install writes by default for a Debian guest runs whole, on both boards."""
+
+    # A command in the guest, and what it must print: a modern virtio device's id is 0x1040 and its kind.
+    PCI = "cat /sys/bus/pci/devices/*/modalias"
+    WHOLE = (("cat /sys/class/virtio-ports/*/name", (b"org.qemu.guest_agent.0",)),
+             (PCI, (b"v00001B36d0000000D", b"v00001AF4d00001050")),
+             ("cat /sys/bus/virtio/devices/*/device", (b"0x0001", b"0x0002", b"0x0003", b"0x0004", b"0x0005",
+                                                       b"0x0010")),
+             ("until ip -4 -o addr show | grep 192.168.122; do sleep 1; done", (b"inet 192.168.122.",)),
+             ("ping -c 1 -W 60 192.168.122.1", (b"1 received",)))
+
+    def test_virt_install_to_the_login(self):
+        self.virsh("net-start", "default")
+        for board in ("pc", "q35"):
+            disk = image(f"{self.daemon.root}/{board}.qcow2", backing=str(DISK))
+            self.install(board, "--machine", board, "--memory", "512", "--disk", disk)
+        for board in ("pc", "q35"):
+            with self.subTest(board=board):
+                self.watch(self.conn.lookupByName(board))
+        leases = self.virsh("net-dhcp-leases", "default")
+        self.assertEqual(leases.count("192.168.122."), 2, leases)
+
+    def watch(self, dom):
+        for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
+            self.validate("domain", dom.XMLDesc(flags))
+        console = Console(self.conn, dom)
+        console.expect(b"login: ")
+        console.type(b"root\n")
+        console.expect(b"~# ")
+        for command, answers in self.WHOLE:
+            with self.subTest(board=dom.name(), command=command):
+                at = len(console.seen)
+                console.type(f"{command}; echo do''ne\n".encode())
+                console.expect(b"done\r", at)
+                for answer in answers:
+                    self.assertIn(answer, console.seen[at:])
+        dom.shutdown()
+        manage.until(lambda: not dom.isActive(), f"{dom.name()} is off", BOOT)
+
+
+class Tools(Client):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.disk = image(f"{cls.daemon.root}/tool.qcow2", "8M")
+
+    def test_virt_xml_and_virt_clone(self):
+        self.install("tool", "--memory", "128", "--disk", self.disk, "--network", "user", "--noreboot")
+        dom = self.conn.lookupByName("tool")
+        second = image(f"{self.daemon.root}/second.qcow2", "8M")
+        for change, shown in (("--edit --memory 200", ">204800</memory>"),
+                              ("--edit --vcpus 3", ">3</vcpu>"),
+                              ("--edit --cpu host-model", "mode='host-model'"),
+                              ("--edit --metadata title=hello", "<title>hello</title>"),
+                              (f"--add-device --disk {second}", "second.qcow2"),
+                              ("--add-device --network user,model=virtio,mac=52:54:00:12:34:99", "34:99"),
+                              ("--add-device --watchdog default", "<watchdog "),
+                              ("--add-device --input keyboard,bus=virtio", "bus='virtio'"),
+                              ("--remove-device --disk 2", None)):
+            with self.subTest(change=change):
+                self.run_client("virt-xml", "tool", *change.split())
+                xml = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+                self.validate("domain", xml)
+                if shown:
+                    self.assertIn(shown, xml)
+        self.assertNotIn("second.qcow2", dom.XMLDesc())
+        self.run_client("virt-clone", "--original", "tool", "--name", "copy", "--file",
+                        f"{self.daemon.root}/copy.qcow2")
+        copy = self.conn.lookupByName("copy")
+        self.assertNotEqual(copy.UUIDString(), dom.UUIDString())
+        self.assertIn("copy.qcow2", copy.XMLDesc())
+        self.assertGreater(os.path.getsize(f"{self.daemon.root}/copy.qcow2"), 0)
+        self.run_client("virt-xml", "tool", "--remove-device", "--watchdog", "1")
+        self.run_client("virt-xml", "tool", "--remove-device", "--input", "bus=virtio")
+        dom.create()
+        self.run_client("virt-xml", "tool", "--add-device", "--disk", second, "--update")
+        self.assertIn("second.qcow2", dom.XMLDesc())
+        dom.destroy()
+
+    def test_virt_xml_validate(self):
+        folder = os.path.join(self.daemon.root, "pool")
+        os.mkdir(folder)
+        self.virsh("pool-define-as", "p", "dir", "--target", folder)
+        self.virsh("pool-start", "p")
+        image(f"{folder}/snap.qcow2", "8M")
+        self.virsh("pool-refresh", "p")
+        self.conn.defineXML(machine("v", devices=f"<disk type='file'><driver name='qemu' type='qcow2'/>"
+                                    f"<source file='{folder}/snap.qcow2'/><target dev='vda'/></disk>"))
+        self.virsh("snapshot-create-as", "v", "one", "--description", "words")
+        for kind, verb in (("domain", "dumpxml v"), ("network", "net-dumpxml default"),
+                           ("storagepool", "pool-dumpxml p"), ("storagevol", "vol-dumpxml snap.qcow2 p"),
+                           ("domaincaps", "domcapabilities"), ("domainsnapshot", "snapshot-dumpxml v one"),
+                           ("nodedev", "nodedev-dumpxml computer")):
+            with self.subTest(kind=kind):
+                self.validate(kind, self.virsh(*verb.split()))
+
+
+class Screen:
+    """An X server without a screen, and what is on it."""
+
+    def __init__(self, env):
+        read, write = os.pipe()
+        self.process = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24",
+                                         "-nolisten", "tcp"], pass_fds=[write],
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        os.close(write)
+        with os.fdopen(read) as f:
+            self.env = {**env, "DISPLAY": ":" + f.readline().strip(), "NO_AT_BRIDGE": "1",
+                        "GDK_BACKEND": "x11"}
+
+    def windows(self):
+        """Id and title of each window that is shown."""
+        text = subprocess.run(["xwininfo", "-root", "-tree"], env=self.env, capture_output=True, text=True,
+                              check=True).stdout
+        return re.findall(r'(0x[0-9a-f]+) "([^"]+)": .*?(?:\d\d\d)x\d', text)
+
+    def shot(self):
+        """Width, height and the pixels, four bytes each."""
+        data = subprocess.run(["xwd", "-root", "-silent"], env=self.env, capture_output=True, check=True).stdout
+        head = struct.unpack(">25I", data[:100])
+        width, height, line = head[4], head[5], head[12]
+        pixels = data[head[0] + head[19] * 12:]
+        return width, height, [pixels[y * line:y * line + width * 4] for y in range(height)]
+
+    def keep(self, name):
+        """The picture in build/, for people to look at."""
+        width, height, lines = self.shot()
+        rows = bytearray()
+        for line in lines:
+            rgb = bytearray(width * 3)
+            rgb[0::3], rgb[1::3], rgb[2::3] = line[2::4], line[1::4], line[0::4]
+            rows += b"\0" + rgb
+        with open(BUILD / name, "wb") as f:
+            f.write(b"\x89PNG\r\n\x1a\n")
+            for tag, body in ((b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
+                              (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")):
+                f.write(struct.pack(">I", len(body)) + tag + body + struct.pack(">I", zlib.crc32(tag + body)))
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Viewers(Client):
+    """The guest's screen has text of the firmware; a viewer that shows it shows those pixels."""
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.dom = cls.conn.createXML("""<domain type='qemu'><name>shown</name><memory unit='MiB'>64</memory>
+            <os><type machine='pc'>hvm</type></os><devices><graphics type='vnc' autoport='yes'/>
+            <video><model type='vga'/></video></devices></domain>""")
+
+    def start(self, *argv):
+        self.screen = Screen(self.env)
+        self.addCleanup(self.screen.close)
+        with open(f"{self.daemon.root}/viewer.log", "wb") as log:
+            p = subprocess.Popen(["dbus-run-session", "--", *argv], stdout=log, stderr=log, env=self.screen.env,
+                                 start_new_session=True)
+
+        def end():
+            os.killpg(p.pid, signal.SIGTERM)
+            p.wait()
+        self.addCleanup(end)
+
+    def sees(self, title):
+        """Waits for the window and for the guest's light-grey letters on black in it."""
+        manage.until(lambda: any(title in w[1] for w in self.screen.windows()), f"a window {title}", BOOT)
+
+        def letters():
+            lines = self.screen.shot()[2]
+            middle = lines[len(lines) // 8:]
+            return sum(line.count(b"\xaa\xaa\xaa") for line in middle) > 500
+        manage.until(letters, "the guest's screen", BOOT)
+
+    def test_virt_manager(self):
+        self.start("virt-manager", "--connect", self.daemon.uri, "--no-fork", "--show-domain-console", "shown")
+        self.sees("shown on QEMU")
+        self.screen.keep("virt-manager.png")
+
+    def test_virt_viewer(self):
+        self.start("virt-viewer", "--connect", self.daemon.uri, "--wait", "shown")
+        self.sees("shown (1)")
+        self.screen.keep("virt-viewer.png")
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())

@@ -1,0 +1,190 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every domain in ../shared/reference/xml, which virt-install, virt-manager and libvirtd have written: it is
+refused by the name of what lodged has not got, or defined and kept whole, and started if it is a Linux guest's."""
+import collections
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+import manage
+from test_manage_clients import BUILD, image, setUpModule  # noqa: F401: the name space, before all tests
+
+FOLDER = pathlib.Path(__file__).resolve().parents[3] / "shared/reference/xml"
+SPICE, HYPERV, OTHER = "'spicevmc'", "<hyperv>", "is not lodge-vm"
+
+# What refuses each file as it is; None: nothing does.
+WHOLE = {"imp-after-define-inactive": None, "imp-after-define-live": None, "libvirtd-domain-inactive": None,
+         "vi-nographics": None, "vi-vnc": None, "vi-rich": "<filesystem>", "vi-testdriver": "'test'",
+         "vi-qemu-scheme-minimal-caps": OTHER, "vi-unknown-scheme-minimal-caps": OTHER}
+SYSTEMS = {SPICE: "alpinelinux3.16 centos-stream9 debian11 debiantesting fedora36 freebsd13.1 generic linux2020 "
+                  "rhel9.0 ubuntu22.04", HYPERV: "win10 win11 win2k22"}
+WHOLE.update({f"vi-import-{s}-{f}": why for why, systems in SYSTEMS.items() for s in systems.split()
+              for f in ("bios", "uefi")})
+WHOLE.update(dict.fromkeys("vi-cdrom-all vi-cloudinit vi-i686-pc vi-kernel-all vi-microvm vi-pxe-all vi-spice "
+                           "vi-user virt-manager-wizard-debian11-install".split(), SPICE))
+
+# Then without what domcapabilities leaves out, as the same program writes it for us.
+LEFT_OUT = ("channel[@type='spicevmc']", "redirdev", "filesystem", "tpm", "vsock")
+# What even then refuses a file, and whose guests are not Linux.
+STILL = {"vi-testdriver": "'test'", "vi-microvm": "machine type 'microvm'"}
+NOT_LINUX = re.compile("win|freebsd")
+LIVE = {"imp-after-define-live"}  # tells of a run that is over, with its sockets
+# No device of lodge-vm yet; where one appears here that it has, starting must work.
+MISSING = re.compile("lodge-vm has no device '([^']*)'")
+# What is told in other words: units, the exact board, our own program.
+TOLD = {"memory", "currentMemory", "emulator", "type"}
+
+
+def documents():
+    for path in sorted(FOLDER.glob("*.xml")):
+        for text in re.findall(r"(?s)<domain .*?</domain>\n", path.read_text()):
+            yield path.stem, text
+
+
+def plain(text):
+    """The domain as a program writes it that has read our capabilities."""
+    root = ET.fromstring(text)
+    devices = root.find("devices")
+    for path in LEFT_OUT:
+        for e in devices.findall(path):
+            devices.remove(e)
+    for g in devices.findall("graphics[@type='spice']"):
+        g.attrib = {"type": "vnc", "port": "-1"}
+        for child in list(g):
+            g.remove(child)
+    for v in devices.findall("video/model[@type='qxl']"):
+        v.attrib = {"type": "vga"}
+    features = root.find("features")
+    for e in features.findall("hyperv"):
+        features.remove(e)
+    for e in root.findall("clock/timer[@name='hypervclock']"):
+        root.find("clock").remove(e)
+    emulator = devices.find("emulator")
+    if emulator is not None:
+        devices.remove(emulator)
+    return root
+
+
+def facts(e, path=""):
+    """Each element as its path, attributes and text."""
+    path += "/" + e.tag
+    yield path, dict(e.attrib), (e.text or "").strip()
+    for child in e:
+        yield from facts(child, path)
+
+
+def lost(before, after):
+    """What of @before is not in @after."""
+    have = collections.defaultdict(list)
+    for path, attributes, text in facts(after):
+        have[path].append((attributes, text))
+    for path, attributes, text in facts(before):
+        name = path.rpartition("/")[2]
+        if name in TOLD and path in have:
+            continue
+        attributes = {k: v for k, v in attributes.items() if (name, k, v) != ("graphics", "port", "-1")}
+        if not any(attributes.items() <= a.items() and text == t for a, t in have[path]):
+            yield path, attributes, text
+
+
+class Written(manage.Case):
+    @classmethod
+    def setUpClass(cls):
+        if not FOLDER.is_dir():
+            print(f"skipped: {FOLDER} is not there")
+            sys.exit(77)
+        super().setUpClass()
+        cls.devices = subprocess.run([f"{BUILD}/lodge-vm", "-device", "help"], capture_output=True, text=True,
+                                     check=True).stdout
+        cls.conn = cls.daemon.connect()
+        cls.addClassCleanup(cls.conn.close)
+
+    def define(self, text):
+        return self.conn.defineXML(text)
+
+    def forget(self, dom):
+        dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+    def kept(self, root, dom):
+        flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+        self.assertEqual(list(lost(root, ET.fromstring(dom.XMLDesc(flags)))), [])
+
+    def refused(self, text, why):
+        with self.assertRaises(libvirt.libvirtError) as caught:
+            self.define(text)
+        self.assertIn(why, str(caught.exception))
+
+    def test_as_it_is(self):
+        names = set()
+        for name, text in documents():
+            names.add(name)
+            with self.subTest(file=name):
+                if WHOLE[name]:
+                    self.refused(text, WHOLE[name])
+                    continue
+                dom = self.define(text)
+                if name not in LIVE:
+                    self.kept(ET.fromstring(text), dom)
+                self.forget(dom)
+        self.assertEqual(names, set(WHOLE), "files and table differ")
+
+    def test_without_what_is_left_out(self):
+        dumps = []
+        self.virsh("net-start", "default")
+        for name, text in documents():
+            root = plain(text)
+            with self.subTest(file=name):
+                whole = ET.tostring(root, encoding="unicode")
+                if name in STILL:
+                    self.refused(whole, STILL[name])
+                    continue
+                dom = self.define(whole)
+                if name not in LIVE:
+                    self.kept(root, dom)
+                dumps.append(dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+                self.forget(dom)
+                if not NOT_LINUX.search(name) and name not in LIVE:
+                    self.starts(root)
+        self.validate(dumps)
+
+    def starts(self, root):
+        """With disks of ours."""
+        root.set("type", "qemu")
+        for i, source in enumerate(root.findall("devices/disk/source")):
+            source.set("file", image(f"{self.daemon.root}/disk{i}", "1M"))
+        for disk in root.findall("devices/disk"):
+            if disk.find("source") is not None:
+                disk.find("driver").set("type", "qcow2")
+        for name in ("kernel", "initrd"):
+            for e in root.findall(f"os/{name}"):
+                e.text = f"{BUILD}/guests/tiny/{'vmlinuz' if name == 'kernel' else name}"
+        try:
+            dom = self.conn.createXML(ET.tostring(root, encoding="unicode"), libvirt.VIR_DOMAIN_START_PAUSED)
+        except libvirt.libvirtError as e:
+            missing = MISSING.search(str(e))
+            if not missing:
+                raise
+            self.assertNotIn(f'"{missing[1]}"', self.devices)
+            return
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
+        dom.destroy()
+
+    def validate(self, dumps):
+        """All with one process: starting the validator costs more than its work."""
+        paths = []
+        for i, text in enumerate(dumps):
+            paths.append(pathlib.Path(self.daemon.root, f"dump{i}.xml"))
+            paths[-1].write_text(text)
+        p = subprocess.run(["xmllint", "--noout", "--relaxng", "/usr/share/libvirt/schemas/domain.rng", *paths],
+                           capture_output=True, text=True, check=False)
+        self.assertEqual(p.returncode, 0, p.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(unittest.main())
