@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "vmm/blockdev.h"
 #include "base/json.h"
 #include "host/image/chain.h"
 #include "host/image/image.h"
 #include "host/image/options.h"
 #include "host/image/protocol.h"
-#include "vmm/blockdev.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -14,8 +14,8 @@
  * blockdev - the nodes of -blockdev and blockdev-add
  *
  * A node is what the user said of it, until it is used: by a device as it is, or as the file
- * or the backing file of another node, whose object then holds a copy of its own.  A format
- * node is opened as soon as it is named, so that what is wrong with it is said at once; when
+ * or the backing file of another node, whose object then holds a copy of its own.  All but
+ * local files are opened as soon as they are named, so that what is wrong is said at once; when
  * another one is put over it, it is opened again as a part of that.
  */
 struct blockdev {
@@ -95,11 +95,6 @@ static bool take_children(struct blockdev *b, json_t *options, GError **error)
     return true;
 }
 
-static bool is_protocol_node(const json_t *options)
-{
-    return protocol_exists(json_text(options, "driver"));
-}
-
 static bool open_node(struct blockdev *b, GError **error)
 {
     const char *zeroes = json_text(b->options, "detect-zeroes");
@@ -111,7 +106,7 @@ static bool open_node(struct blockdev *b, GError **error)
     return b->opened;
 }
 
-/* What can be said of a file without opening it: who uses it decides how it is opened. */
+/* What can be said of a local file without opening it: who uses it decides how it is opened. */
 static bool look_at_file(const json_t *options, GError **error)
 {
     const char *name = json_text(options, "filename"), *path = name ? name_local_path(name) : NULL;
@@ -150,7 +145,8 @@ bool vm_blockdev_add(const json_t *given, GError **error)
     b->options = json_deep_copy(given);
     nodes = nodes ? nodes : g_ptr_array_new();
     g_ptr_array_add(nodes, b);
-    bool fine = is_protocol_node(b->options)
+    const char *driver = json_text(b->options, "driver");
+    bool fine = protocol_exists(driver) && !protocol_is_remote(driver)
                     ? look_at_file(b->options, error)
                     : take_children(b, b->options, error) && open_node(b, error);
     if (!fine) {

@@ -73,18 +73,17 @@ static char *dup_option(const json_t *o, const char *key)
 
 static bool take_options(struct site *s, const json_t *o, GError **error)
 {
-    static const char *const known[] = {"driver",         "filename",  "url",
-                                        "readahead",      "sslverify", "timeout",
-                                        "username",       "password",  "proxy-username",
-                                        "proxy-password", "cookie",    "force-range",
-                                        "read-only",      NULL};
+    static const char *const known[] = {
+        "filename",       "url",      "readahead",   "sslverify",
+        "timeout",        "username", "password",    "proxy-username",
+        "proxy-password", "cookie",   "force-range", NULL};
     const char *name = json_text(o, "filename");
     bool force;
     s->readahead = READAHEAD;
     s->timeout = 5;
     s->sslverify = true;
     s->url = g_strdup(name ? name : json_text(o, "url"));
-    if (!remote_keys(o, known, error) || !json_u64(o, "timeout", &s->timeout, error) ||
+    if (!remote_options(o, known, error) || !json_u64(o, "timeout", &s->timeout, error) ||
         !json_bool(o, "sslverify", &s->sslverify, error) ||
         !json_bool(o, "force-range", &force, error) ||
         !json_u64(o, "readahead", &s->readahead, error)) {

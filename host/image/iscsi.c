@@ -64,13 +64,13 @@ static bool take_name(struct unit *u, const char *name, GError **error)
 
 static bool take_options(struct unit *u, const json_t *o, GError **error)
 {
-    static const char *const known[] = {
-        "driver", "filename",       "transport",     "portal",  "target",    "user", "password",
-        "lun",    "initiator-name", "header-digest", "timeout", "read-only", NULL};
+    static const char *const known[] = {"filename",      "transport", "portal", "target",
+                                        "user",          "password",  "lun",    "initiator-name",
+                                        "header-digest", "timeout",   NULL};
     static const char *const digests[] = {"crc32c", "none", "crc32c-none", "none-crc32c", NULL};
     const char *name = json_text(o, "filename"), *transport = json_text(o, "transport");
     u->timeout = TIMEOUT_SECONDS;
-    if (!remote_keys(o, known, error) || !json_u64(o, "lun", &u->lun_number, error) ||
+    if (!remote_options(o, known, error) || !json_u64(o, "lun", &u->lun_number, error) ||
         !json_u64(o, "timeout", &u->timeout, error)) {
         return false;
     }

@@ -155,12 +155,12 @@ static bool take_server(struct disk *d, const json_t *server, GError **error)
 static bool take_options(struct disk *d, const json_t *o, GError **error)
 {
     static const char *const known[] = {
-        "driver",          "filename",     "host",      "port",         "path",
-        "export",          "server",       "tls-creds", "tls-hostname", "read-only",
+        "filename",        "host",         "port",      "path",
+        "export",          "server",       "tls-creds", "tls-hostname",
         "reconnect-delay", "open-timeout", NULL};
     const char *name = json_text(o, "filename");
     const json_t *server = json_object_get(o, "server");
-    if (!remote_keys(o, known, error) ||
+    if (!remote_options(o, known, error) ||
         !json_u64(o, "reconnect-delay", &d->reconnect_delay, error) ||
         !json_u64(o, "open-timeout", &d->open_timeout, error)) {
         return false;

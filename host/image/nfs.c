@@ -110,11 +110,11 @@ static bool take_uri(struct share *s, const char *name, GError **error)
 static bool take_options(struct share *s, const json_t *o, GError **error)
 {
     static const char *const known[] = {
-        "driver",        "filename",       "server",          "path",  "user",      "group",
-        "tcp-syn-count", "readahead-size", "page-cache-size", "debug", "read-only", NULL};
+        "filename",       "server",          "path",  "user", "group", "tcp-syn-count",
+        "readahead-size", "page-cache-size", "debug", NULL};
     const char *name = json_text(o, "filename");
     const json_t *server = json_object_get(o, "server");
-    if (!remote_keys(o, known, error)) {
+    if (!remote_options(o, known, error)) {
         return false;
     }
     if (name) {

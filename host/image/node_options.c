@@ -209,9 +209,6 @@ bool options_flags(const json_t *o, unsigned *flags, GError **error)
 
 /* ---- keys that nobody knows ---- */
 
-static const char *const common_keys[] = {"driver",        "node-name",      "read-only",
-                                          "force-share",   "auto-read-only", "discard",
-                                          "detect-zeroes", "cache",          NULL};
 static const char *const format_keys[] = {"file", "filename",     "backing",
                                           "aio",  "copy-on-read", NULL};
 
@@ -222,7 +219,7 @@ static bool check_keys(const json_t *o, const char *kind, const char *name, cons
     json_t *value;
     json_object_foreach((json_t *)o, key, value)
     {
-        if (!g_strv_contains(common_keys, key) && !(more && g_strv_contains(more, key)) &&
+        if (!g_strv_contains(options_of_nodes, key) && !(more && g_strv_contains(more, key)) &&
             !(own && g_strv_contains(own, key))) {
             g_set_error(error, LODGE_ERROR, EINVAL,
                         "Block %s '%s' does not support the option '%s'", kind, name, key);

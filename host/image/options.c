@@ -45,7 +45,8 @@ static bool suits(const struct option_desc *d, const char *value, GError **error
     bool on;
     if (g_str_has_prefix(d->type, "bool")) {
         if (!text_bool(value, &on)) {
-            g_set_error(error, LODGE_ERROR, EINVAL, "Parameter '%s' expects 'on' or 'off'", d->name);
+            g_set_error(error, LODGE_ERROR, EINVAL, "Parameter '%s' expects 'on' or 'off'",
+                        d->name);
             return false;
         }
     } else if (!strcmp(d->type, "size")) {
@@ -212,6 +213,10 @@ json_t *options_of_text(const char *text, GError **error)
     g_autoptr(KeyVal) kv = keyval_parse(text, NULL, error);
     return kv ? options_nest(kv, error) : NULL;
 }
+
+const char *const options_of_nodes[] = {"driver",        "node-name",      "read-only",
+                                        "force-share",   "auto-read-only", "discard",
+                                        "detect-zeroes", "cache",          NULL};
 
 const char *json_text(const json_t *object, const char *key)
 {

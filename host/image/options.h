@@ -36,5 +36,7 @@ json_t *options_of_text(const char *text, GError **error);
 const char *json_text(const json_t *object, const char *key);
 bool json_bool(const json_t *object, const char *key, bool *out, GError **error);
 bool json_u64(const json_t *object, const char *key, uint64_t *out, GError **error);
+/* Keys that every node of -blockdev may have, format or protocol; ends with NULL. */
+extern const char *const options_of_nodes[];
 /* off, metadata, falloc, full. */
 bool preallocation_of(const char *text, enum preallocation *out, GError **error);

@@ -88,6 +88,12 @@ bool protocol_exists(const char *driver)
     return row_of_driver(driver);
 }
 
+bool protocol_is_remote(const char *driver)
+{
+    const struct row *row = row_of_driver(driver);
+    return row && row->module;
+}
+
 /* ---- modules ---- */
 
 /* Beside the program, or a test, in a build folder, else where `meson install` puts them. */
@@ -241,7 +247,8 @@ static bool resolve(json_t *all, const json_t *said, GError **error)
             if (!creds || creds->server) {
                 g_set_error(error, LODGE_ERROR, ENOENT,
                             creds ? "TLS credentials '%s' are a server's: endpoint=client is wanted"
-                                  : "No TLS credentials with id '%s'", id);
+                                  : "No TLS credentials with id '%s'",
+                            id);
                 return false;
             }
             json_object_set_new(all, key, tls_creds_describe(creds));
@@ -292,8 +299,8 @@ bool file_make(const char *name, const json_t *options, uint64_t size, GError **
     g_autoptr(json_t) all = resolved_options(name, options, error);
     const struct protocol *p = all ? protocol_find(json_text(all, "driver"), error) : NULL;
     if (p && !p->create) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "Protocol driver '%s' does not support image creation",
-                    p->name);
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "Protocol driver '%s' does not support image creation", p->name);
         return false;
     }
     return p && p->create(all, size, error);
@@ -435,7 +442,8 @@ int file_discard(struct file *f, uint64_t at, uint64_t n)
 int file_flush(struct file *f)
 {
     return f->protocol->flush && !f->read_only && !(f->flags & OPEN_NO_FLUSH)
-               ? f->protocol->flush(f) : 0;
+               ? f->protocol->flush(f)
+               : 0;
 }
 
 int file_resize(struct file *f, uint64_t size)

@@ -58,15 +58,15 @@ enum { SERVER_LIST_MAX = 16384 }; /* of .list: servers are not trusted */
 
 struct file {
     const struct protocol *protocol;
-    void *priv;      /* the protocol's */
-    char *name;      /* for messages and info */
-    uint64_t size;   /* bytes; file_size(), atomic: writers on several threads let it grow */
-    uint32_t align;  /* of offset, length and memory, for .fd; 1: none */
-    unsigned flags;  /* enum open_flags */
+    void *priv;     /* the protocol's */
+    char *name;     /* for messages and info */
+    uint64_t size;  /* bytes; file_size(), atomic: writers on several threads let it grow */
+    uint32_t align; /* of offset, length and memory, for .fd; 1: none */
+    unsigned flags; /* enum open_flags */
     bool read_only;
     /* Local files only: */
-    int fd;          /* -1: not local.  O_DIRECT if .direct */
-    int cached_fd;   /* through the page cache: start-up, and requests that are not aligned */
+    int fd;        /* -1: not local.  O_DIRECT if .direct */
+    int cached_fd; /* through the page cache: start-up, and requests that are not aligned */
     bool direct, block_device;
 };
 
@@ -95,9 +95,12 @@ const void *module_symbol(const char *name, const char *symbol, GError **error);
 const void *module_symbol_of(const char *folder, const char *file, const char *symbol,
                              GError **error);
 bool protocol_exists(const char *driver);
+/* Whether it reaches other machines: a module's. */
+bool protocol_is_remote(const char *driver);
 /* "nbd" of "nbd://x", for names that carry a scheme; NULL for paths. */
 char *name_scheme(const char *name);
 /* The path of a name without a scheme or with file:; NULL: not a local file's name. */
 const char *name_local_path(const char *name);
 
-extern const struct protocol protocol_file, protocol_host_device, protocol_null_co, protocol_null_aio;
+extern const struct protocol protocol_file, protocol_host_device, protocol_null_co,
+    protocol_null_aio;

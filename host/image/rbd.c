@@ -126,12 +126,20 @@ static void take_auth(struct volume *v, const json_t *modes)
 /* @whole: the pool, and nothing in it. */
 static bool take_options(struct volume *v, const json_t *o, bool whole, GError **error)
 {
-    static const char *const known[] = {"driver",    "filename", "pool",   "namespace",
-                                        "image",     "snapshot", "conf",   "user",
-                                        "key",       "password", "server", "auth-client-required",
-                                        "read-only", NULL};
+    static const char *const known[] = {"filename",
+                                        "pool",
+                                        "namespace",
+                                        "image",
+                                        "snapshot",
+                                        "conf",
+                                        "user",
+                                        "key",
+                                        "password",
+                                        "server",
+                                        "auth-client-required",
+                                        NULL};
     const char *name = json_text(o, "filename"), *key = json_text(o, "key");
-    if (!remote_keys(o, known, error)) {
+    if (!remote_options(o, known, error)) {
         return false;
     }
     v->key = g_strdup(key ? key : json_text(o, "password"));

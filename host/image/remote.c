@@ -5,18 +5,31 @@
  */
 #include "host/image/remote.h"
 
-bool remote_keys(const json_t *object, const char *const *known, GError **error)
+#include "host/image/options.h"
+
+static bool only_keys(const json_t *object, const char *const *known, const char *const *more,
+                      GError **error)
 {
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)object, key, value)
     {
-        if (!g_strv_contains(known, key)) {
+        if (!g_strv_contains(known, key) && !(more && g_strv_contains(more, key))) {
             g_set_error(error, LODGE_ERROR, EINVAL, "no parameter \"%s\"", key);
             return false;
         }
     }
     return true;
+}
+
+bool remote_keys(const json_t *object, const char *const *known, GError **error)
+{
+    return only_keys(object, known, NULL, error);
+}
+
+bool remote_options(const json_t *object, const char *const *known, GError **error)
+{
+    return only_keys(object, known, options_of_nodes, error);
 }
 
 GUri *remote_uri(const char *name, GError **error)

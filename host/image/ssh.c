@@ -109,15 +109,15 @@ static bool take_check_object(struct remote *r, const json_t *check, GError **er
 
 static bool take_options(struct remote *r, const json_t *o, GError **error)
 {
-    static const char *const known[] = {"driver",         "filename",  "host",   "port",
-                                        "path",           "user",      "server", "host_key_check",
-                                        "host-key-check", "read-only", NULL};
+    static const char *const known[] = {"filename",       "host",           "port",
+                                        "path",           "user",           "server",
+                                        "host_key_check", "host-key-check", NULL};
     static const char *const of_server[] = {"type", "host", "port", NULL};
     const char *name = json_text(o, "filename"), *old = json_text(o, "host_key_check");
     const json_t *server = json_object_get(o, "server");
     const json_t *check = json_object_get(o, "host-key-check");
     uint64_t port = 22;
-    if (!remote_keys(o, known, error) || (server && !remote_keys(server, of_server, error)) ||
+    if (!remote_options(o, known, error) || (server && !remote_keys(server, of_server, error)) ||
         !json_u64(server ? server : o, "port", &port, error)) {
         return false;
     }

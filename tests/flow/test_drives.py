@@ -2,6 +2,7 @@
 """Drives of lodge-vm on images of any format: options, chains, what monitors tell and change."""
 import json
 import os
+import signal
 import subprocess
 import tempfile
 import unittest
@@ -99,6 +100,29 @@ class Drives(unittest.TestCase):
             vm.ok("quit")
             vm.wait_exit()
         self.check(top)
+
+    def test_blockdev_nodes_of_a_server(self):
+        sock, pid = self.path("nbd.sock"), self.path("pid")
+        node = {"driver": "nbd", "node-name": "net", "server": {"type": "unix", "path": sock},
+                "cache": {"direct": True}, "auto-read-only": True, "discard": "unmap"}
+        code, _, err = run("-display", "none", "-nodefaults", "-blockdev", json.dumps(node))
+        self.assertEqual((code, err.count("\n")), (1, 1), err)  # nobody listens: said before it is used
+        self.assertIn(sock, err)
+        img("serve", "--fork", "-t", "-f", "raw", "-k", sock, "--pid-file", pid, self.make("served", "raw", "8M"))
+        try:
+            with Vm("-S", "-blockdev", json.dumps(node), "-device", "virtio-blk-pci,drive=net") as vm:
+                self.io(vm, "net", "write -P 5 0 64k")
+                vm.ok("quit")
+                vm.wait_exit()
+            over = {"driver": "raw", "node-name": "top", "file": "net"}
+            with Vm("-S", "-blockdev", json.dumps(node), "-blockdev", json.dumps(over), "-device",
+                    "virtio-blk-pci,drive=top") as vm:
+                self.io(vm, "top", "read -P 5 0 64k")
+                answer = vm.refused("blockdev-add", **{**node, "node-name": "n2", "nosuch": "1"})
+                self.assertIn("nosuch", answer["desc"])
+        finally:
+            with open(pid, encoding="ascii") as f:
+                os.kill(int(f.read()), signal.SIGTERM)
 
     def test_names_and_options_in_every_form(self):
         path = self.make("a.qcow2", "qcow2")
