@@ -232,7 +232,7 @@ def suspend(options):
             raise Failed(f"{wrong}\n{out[-5000:]}")
     ticks = [int(n) for n in re.findall(r"tick-(\d+)", out)]
     if ticks != list(range(1, 26)):
-        raise Failed(f"ticks: {ticks}")
+        raise Failed(f"ticks: {ticks}\n{out[out.find('tick-1'):]}")
 
 
 def nested_state():

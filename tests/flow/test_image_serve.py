@@ -28,8 +28,9 @@ def nbdsh(*args, **more):
 
 
 def listens():
+    """Whether somebody greets there: qemu-nbd listens before it opens, and locks, its image."""
     with socket.socket(socket.AF_UNIX) as s:
-        return s.connect_ex(SOCK) == 0
+        return s.connect_ex(SOCK) == 0 and s.recv(8) == b"NBDMAGIC"
 
 
 class Serve:
