@@ -151,7 +151,11 @@ class Machine:
         # Two files: a text file that is written forgets what it has read ahead.
         self.monitor, self.commands = s.makefile("r", encoding="utf-8"), s.makefile("w", encoding="utf-8")
         s.close()
-        json.loads(self.monitor.readline())
+        line = self.monitor.readline()
+        while line and '"QMP"' not in line:
+            line = self.monitor.readline()  # a serial line may begin with what its terminal says
+        if not line:
+            raise Failed("QMP closed before its greeting")
         self.qmp("qmp_capabilities")
 
     def qmp(self, command, **arguments):
