@@ -358,24 +358,6 @@ static bool consume_kept(struct client *c)
     return used >= 0;
 }
 
-static void keep_fds(struct client *c, struct msghdr *m)
-{
-    for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
-        if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS) {
-            size_t count = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            for (size_t i = 0; i < count; i++) {
-                int fd;
-                memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(fd));
-                if (c->nfds < PACKET_FDS_MAX) {
-                    c->fds[c->nfds++] = fd;
-                } else {
-                    close(fd);
-                }
-            }
-        }
-    }
-}
-
 static ssize_t receive(struct client *c, uint8_t *to, size_t n)
 {
     if (c->tls) {
@@ -392,7 +374,7 @@ static ssize_t receive(struct client *c, uint8_t *to, size_t n)
                        .msg_controllen = sizeof(control.room)};
     ssize_t got = recvmsg(c->watch.fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (got > 0 && m.msg_controllen) {
-        keep_fds(c, &m);
+        c->nfds = packet_keep_fds(&m, c->fds, c->nfds);
     }
     return got;
 }

@@ -195,24 +195,6 @@ static bool take_whole(Rpc *rpc, GError **error)
     return true;
 }
 
-static void keep_fds(Rpc *rpc, struct msghdr *m)
-{
-    for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
-        if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS) {
-            size_t count = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-            for (size_t i = 0; i < count; i++) {
-                int fd;
-                memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(fd));
-                if (rpc->nfds < PACKET_FDS_MAX) {
-                    rpc->fds[rpc->nfds++] = fd;
-                } else {
-                    close(fd);
-                }
-            }
-        }
-    }
-}
-
 static bool read_some(Rpc *rpc, GError **error)
 {
     enum { ROOM = 64 << 10 };
@@ -247,7 +229,7 @@ static bool read_some(Rpc *rpc, GError **error)
         return lost(error);
     }
     if (m.msg_controllen) {
-        keep_fds(rpc, &m);
+        rpc->nfds = packet_keep_fds(&m, rpc->fds, rpc->nfds);
     }
     return take_whole(rpc, error);
 }

@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 void packet_header_read(const uint8_t at[PACKET_HEAD], struct packet_header *h)
@@ -78,6 +79,25 @@ void packet_free(struct packet *p)
         g_free(p->fds);
         g_free(p);
     }
+}
+
+unsigned packet_keep_fds(struct msghdr *m, int fds[PACKET_FDS_MAX], unsigned n)
+{
+    for (struct cmsghdr *cm = CMSG_FIRSTHDR(m); cm; cm = CMSG_NXTHDR(m, cm)) {
+        if (cm->cmsg_level == SOL_SOCKET && cm->cmsg_type == SCM_RIGHTS) {
+            size_t count = (cm->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+            for (size_t i = 0; i < count; i++) {
+                int fd;
+                memcpy(&fd, CMSG_DATA(cm) + i * sizeof(int), sizeof(fd));
+                if (n < PACKET_FDS_MAX) {
+                    fds[n++] = fd;
+                } else {
+                    close(fd);
+                }
+            }
+        }
+    }
+    return n;
 }
 
 bool packet_decode(const uint8_t *body, size_t n, xdrproc_t codec, void *out, size_t size)

@@ -68,6 +68,11 @@ void packet_free(struct packet *p);
  * are not exactly one value. */
 bool packet_decode(const uint8_t *body, size_t n, xdrproc_t codec, void *out, size_t size);
 
+/* Adds the FDs that came with @m to the @n in @fds and closes those for which there is no room; how
+ * many there are then. */
+struct msghdr;
+unsigned packet_keep_fds(struct msghdr *m, int fds[PACKET_FDS_MAX], unsigned n);
+
 /* An empty body: no argument or no result. */
 typedef struct rpc_none {
     char unused;

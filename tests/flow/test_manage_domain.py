@@ -161,7 +161,7 @@ class Domains(manage.Case):
         self.assertEqual(bad.state(), [libvirt.VIR_DOMAIN_SHUTOFF, 0])
         for i, (what, more, devices) in enumerate((
                 ("iothreads", "<iothreads>1</iothreads>", ""),
-                ("interface/bandwidth", "", "<interface type='user'><bandwidth>"
+                ("<bandwidth> of an interface of type 'user'", "", "<interface type='user'><bandwidth>"
                  "<inbound average='100'/></bandwidth></interface>"),
                 ("error_policy", "", "<disk device='cdrom'><driver name='qemu' type='raw' "
                  "error_policy='report'/><target dev='sda' bus='sata'/></disk>"),
