@@ -18,8 +18,15 @@
 
 enum { DIR_IN = 0x80, TYPE_MASK = 0x60, RECIPIENT_MASK = 0x1f, TO_ENDPOINT = 2 };
 enum request {
-    GET_STATUS = 0, CLEAR_FEATURE = 1, SET_FEATURE = 3, SET_ADDRESS = 5, GET_DESCRIPTOR = 6,
-    GET_CONFIGURATION = 8, SET_CONFIGURATION = 9, GET_INTERFACE = 10, SET_INTERFACE = 11,
+    GET_STATUS = 0,
+    CLEAR_FEATURE = 1,
+    SET_FEATURE = 3,
+    SET_ADDRESS = 5,
+    GET_DESCRIPTOR = 6,
+    GET_CONFIGURATION = 8,
+    SET_CONFIGURATION = 9,
+    GET_INTERFACE = 10,
+    SET_INTERFACE = 11,
 };
 enum { DESC_DEVICE = 1, DESC_CONFIG = 2, DESC_STRING = 3, DESC_QUALIFIER = 6, SERIAL = 3 };
 enum { DEVICE_BYTES = 18, QUALIFIER_BYTES = 10, STRING_MAX = 126 };
@@ -80,10 +87,10 @@ static bool usable(const struct usb_bus *b, const struct usb_device *u)
 static bool take_port(struct usb_device *u, GError **error)
 {
     uint64_t wanted = 0;
-    bool found = false;
+    bool found = false, too_slow = false;
     if (u->prop_port && (!text_u64(u->prop_port, &wanted) || !wanted)) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "port=%s: there are no hubs, a port is a number from 1",
-                    u->prop_port);
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "port=%s: there are no hubs, a port is a number from 1", u->prop_port);
         return false;
     }
     for (struct usb_bus *b = buses; b; b = b->next) {
@@ -91,6 +98,10 @@ static bool take_port(struct usb_device *u, GError **error)
             continue;
         }
         found = true;
+        if (b->full_speed && u->usb->high_only) {
+            too_slow = true;
+            continue;
+        }
         for (unsigned i = 1; i <= b->ports; i++) {
             if (!b->device[i] && (!wanted || wanted == i)) {
                 u->bus = b;
@@ -101,8 +112,12 @@ static bool take_port(struct usb_device *u, GError **error)
         }
     }
     if (!found) {
-        g_set_error(error, LODGE_ERROR, ENODEV, u->prop_bus ? "there is no USB bus \"%s\"" : "there is no USB bus%s",
+        g_set_error(error, LODGE_ERROR, ENODEV,
+                    u->prop_bus ? "there is no USB bus \"%s\"" : "there is no USB bus%s",
                     u->prop_bus ? u->prop_bus : "");
+    } else if (too_slow) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "not on a USB 1 controller: add usb-ehci or qemu-xhci");
     } else {
         g_set_error(error, LODGE_ERROR, EBUSY, "no port%s%s is free", u->prop_port ? " " : "",
                     u->prop_port ? u->prop_port : "");
@@ -145,7 +160,8 @@ void usb_reset(struct usb_device *u)
 
 bool usb_loaded(struct usb_device *u, GError **error)
 {
-    if (u->control_at > u->control_bytes || u->control_bytes > USB_CONTROL_MAX || u->address > 127) {
+    if (u->control_at > u->control_bytes || u->control_bytes > USB_CONTROL_MAX ||
+        u->address > 127) {
         g_set_error(error, LODGE_ERROR, EINVAL, "a control transfer cannot be as it is stated");
         return false;
     }
@@ -185,6 +201,18 @@ static int string_descriptor(const struct usb_device *u, unsigned n, uint8_t *ou
     return out[0];
 }
 
+/* Intervals count in units of 125 us times a power of two at high speed, in milliseconds else. */
+static void slow_down(uint8_t *config, unsigned n)
+{
+    enum { DESC_ENDPOINT = 5, INTERVAL = 6, INTERRUPT = 3 };
+    for (unsigned at = 0; at + 7 <= n && config[at]; at += config[at]) {
+        uint8_t *e = config + at;
+        if (e[1] == DESC_ENDPOINT && (e[3] & 3) == INTERRUPT && e[INTERVAL]) {
+            e[INTERVAL] = (uint8_t)MAX(1 << MIN(e[INTERVAL] - 1, 10) >> 3, 1);
+        }
+    }
+}
+
 static int descriptor(const struct usb_device *u, uint16_t value, uint8_t *out)
 {
     const struct usb_model *m = u->usb;
@@ -198,11 +226,14 @@ static int descriptor(const struct usb_device *u, uint16_t value, uint8_t *out)
             return -1;
         }
         memcpy(out, m->config, n);
+        if (u->bus && u->bus->full_speed) {
+            slow_down(out, n);
+        }
         return (int)n;
     case DESC_STRING:
         return string_descriptor(u, value & 0xff, out);
     case DESC_QUALIFIER: /* what it would be at the other speed: the same */
-        if (m->speed != USB_HIGH) {
+        if (m->speed != USB_HIGH || (u->bus && u->bus->full_speed)) {
             return -1;
         }
         memcpy(out + 2, m->device + 2, 6);
@@ -240,7 +271,8 @@ static int standard(struct usb_device *u, const uint8_t *setup, uint8_t *out)
     switch (setup[1]) {
     case GET_STATUS:
         le16_put(out, (setup[0] & RECIPIENT_MASK) == TO_ENDPOINT
-                          ? (u->halted & halt_bit(le16_at(setup + 4)) ? 1 : 0) : 1);
+                          ? (u->halted & halt_bit(le16_at(setup + 4)) ? 1 : 0)
+                          : 1);
         return 2;
     case CLEAR_FEATURE:
     case SET_FEATURE:
@@ -321,6 +353,22 @@ bool usb_status(struct usb_device *u)
     bool good = !out || (whole && run_control(u) >= 0);
     u->control_bytes = u->control_at = 0;
     return good;
+}
+
+/* The status stage goes against the data, or in if there are none. */
+enum usb_result usb_control_packet(struct usb_device *u, bool setup, bool in, uint8_t *data,
+                                   uint32_t *n)
+{
+    bool data_in = (u->setup[0] & DIR_IN) && le16_at(u->setup + 6);
+    if (setup) {
+        return *n == 8 && usb_setup(u, data) ? USB_OK : USB_STALL;
+    }
+    if (in != data_in) {
+        *n = 0;
+        return usb_status(u) ? USB_OK : USB_STALL;
+    }
+    *n = (uint32_t)usb_data(u, in, data, *n);
+    return USB_OK;
 }
 
 /* ---- other endpoints ---- */

@@ -48,6 +48,7 @@ struct usb_model {
     void (*reset)(struct usb_device *u);      /* a bus reset */
     void (*configured)(struct usb_device *u); /* .configuration was set */
     void (*cancel)(struct usb_device *u);     /* what is USB_ASYNC ends before this returns */
+    bool high_only;                           /* of no use on a USB 1 controller */
 };
 
 struct usb_device {
@@ -76,6 +77,7 @@ struct usb_bus {
     char *name; /* "usb.0" */
     struct device *owner;
     unsigned ports;
+    bool full_speed; /* all devices on it run at that: a USB 1 controller */
     struct usb_device *device[USB_PORTS_MAX + 1];
     void (*attached)(struct usb_bus *bus, unsigned port);
     void (*detached)(struct usb_bus *bus, unsigned port); /* .device[port] is NULL already */
@@ -93,6 +95,9 @@ bool usb_setup(struct usb_device *u, const uint8_t setup[8]);
 /* Moves up to @n bytes of the data stage; returns how many. */
 size_t usb_data(struct usb_device *u, bool in, uint8_t *bytes, size_t n);
 bool usb_status(struct usb_device *u);
+/* One packet, or one stage, of endpoint 0 for controllers that do not tell stages apart: up to
+ * *@n bytes move, which becomes how many did. */
+enum usb_result usb_control_packet(struct usb_device *u, bool setup, bool in, uint8_t *data, uint32_t *n);
 void usb_cancel(struct usb_device *u);
 enum usb_result usb_transfer(struct usb_device *u, struct usb_transfer *t);
 

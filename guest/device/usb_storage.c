@@ -223,7 +223,7 @@ static void cancel(struct usb_device *u)
 }
 
 static const struct usb_model model = {.device = device_descriptor, .config = config_descriptor,
-                                       .strings = strings, .speed = USB_HIGH, .control = control,
+                                       .strings = strings, .speed = USB_HIGH, .high_only = true, .control = control,
                                        .transfer = transfer, .reset = bus_reset, .cancel = cancel};
 
 static bool start(struct device *dev, GError **error)

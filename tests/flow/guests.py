@@ -332,12 +332,42 @@ def virtio_input(m, viewer):
     m.until(seen, f"not all of {want}")
 
 
+def older_usb(m, viewer):
+    """A disk on EHCI, a keyboard and a tablet on UHCI."""
+    m.until(lambda: "on ehci" in m.run("head -c 7 /dev/sda"), "no disk on EHCI")
+    expect_in(m, "dd if=/dev/urandom of=/tmp/r bs=64k count=16 2>/dev/null; dd if=/tmp/r of=/dev/sda bs=64k seek=16 "
+                 "conv=fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/sda bs=64k skip=16 count=16 "
+                 "2>/dev/null | cmp - /tmp/r", "done-0")
+    m.qmp("device_add", driver="usb-tablet", id="tablet", bus="older-usb.0")
+    m.until(lambda: "USB Tablet" in m.run("cat /proc/bus/input/devices"), "no tablet has come")
+    m.until(lambda: "Tablet" in m.qmp("query-mice")[0]["name"] and "Virtio" not in m.qmp("query-mice")[0]["name"],
+            "the tablet does not have the pointer")
+    m.run("e=$(grep -l 'USB Tablet' /sys/class/input/event*/device/name | sed 's,.*/\\(event[0-9]*\\)/.*,\\1,'); "
+          "(dd if=/dev/input/$e bs=24 count=8 2>/dev/null | hexdump -v -e '12/2 \"%04x \" \"\\n\"' >/tmp/tablet &)")
+
+    def seen():
+        for step in range(4):
+            viewer.pointer(viewer.width - 1 if step % 2 else 0, 7 * step, step & 1)
+        return " 0003 0000 7fff" in m.run("cat /tmp/tablet")
+    m.until(seen, "the tablet does not tell where it is")
+    m.qmp("device_del", id="tablet")
+    m.until(lambda: "USB Tablet" not in m.run("cat /proc/bus/input/devices"), "the tablet has not gone")
+    m.qmp("device_del", id="stick")
+    m.until(lambda: "is-gone" in m.run("[ -b /dev/sda ] || echo is-go''ne"), "the disk has not gone")
+
+
 def more_devices():
-    """The older board's: a bare frame buffer, virtio's keys and pointers, cards behind bridges."""
+    """A bare frame buffer, virtio's keys and pointers, cards behind bridges, USB 1 and 2."""
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, "behind").write_bytes(b"behind a bridge".ljust(1 << 20, b"."))
+        pathlib.Path(folder, "stick").write_bytes(b"on ehci".ljust(8 << 20, b"."))
         vnc = os.path.join(folder, "vnc")
-        with Screen(["-M", "q35", "-device", "bochs-display", "-vnc", f"unix:{vnc}", "-device", "virtio-keyboard-pci",
+        usb = ["-device", "ich9-usb-ehci1,id=usb,addr=1d.7", "-drive", f"if=none,id=u,file={folder}/stick,format=raw",
+               "-device", "usb-storage,drive=u,bus=usb.0,port=1,id=stick", "-device", "piix3-usb-uhci,id=older-usb"]
+        for n in range(3):
+            usb += ["-device", f"ich9-usb-uhci{n + 1},masterbus=usb.0,firstport={2 * n},addr=1d.{n}" +
+                    (",multifunction=on" if not n else "")]
+        with Screen(["-M", "q35", *usb, "-device", "bochs-display", "-vnc", f"unix:{vnc}", "-device", "virtio-keyboard-pci",
                      "-device", "virtio-mouse-pci", "-device", "virtio-tablet-pci",
                      "-device", "pcie-root-port,id=port", "-device", "x3130-upstream,id=up,bus=port",
                      "-device", "xio3130-downstream,id=down,bus=up,addr=3,chassis=2", "-device", "pcie-root-port,id=port2",
@@ -351,6 +381,7 @@ def more_devices():
             if (viewer.width, viewer.height) != (1280, 800):
                 raise Failed(f"{viewer.width}x{viewer.height}")
             virtio_input(m, viewer)
+            older_usb(m, viewer)
             viewer.close()
             expect_in(m, "head -c 15 /dev/vda", "behind a bridge")
             m.qmp("device_add", driver="virtio-rng-pci", id="hot", bus="down")
