@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/models.h"
+#include "guest/cpu/translate/bt.h"
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
@@ -298,6 +299,9 @@ bool vm_build(struct vm_options *o, GError **error)
     }
     choose_vga(o);
     o->machine.engine = build_engine(o, error);
+    /* With a sandbox no program may get a process of its own. */
+    bt_direct = o->sandbox && !g_str_equal(o->sandbox, "off") ? DIRECT_OFF : bt_direct;
+    ram_in_files = o->machine.engine == cpu_engine_find("bt") && bt_direct != DIRECT_OFF;
     if (!o->machine.engine || !build_board(o, error) || !build_devices(o, error) ||
         !machine_finish(vm_board(), error) || !build_display(o, error) ||
         !build_monitors(o, error) || (o->gdb && !gdb_start(o->gdb, error))) {

@@ -99,6 +99,10 @@ static bool on_accel(struct vm_options *o, const char *arg, GError **error)
     if (irqchip) {
         g_hash_table_insert(o->machine.props, g_strdup("kernel-irqchip"), g_strdup(irqchip));
     }
+    const char *direct = keyval_get(kv, "direct");
+    if (direct && !bt_direct_named(direct)) {
+        return REFUSE(error, "-accel: direct=%s: want on, off or always", direct);
+    }
     uint64_t cache = 0;
     if (!keyval_size(kv, "tb-size", 1 << 20, &cache, error) || !keyval_done(kv, error)) {
         g_prefix_error(error, "-accel %s: ", arg);

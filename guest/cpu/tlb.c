@@ -263,10 +263,12 @@ static bool drop_writes_of(struct tlb *t, uint64_t host_page)
     return found;
 }
 
+bool (*tlb_other_writers)(struct vcpu *cpu, const void *host_page);
+
 bool tlb_drop_writes(struct vcpu *cpu, const void *host)
 {
     uint64_t page = (uint64_t)host & PAGE_MASK;
-    bool others = false;
+    bool others = tlb_other_writers && tlb_other_writers(cpu, (const void *)page);
     for (unsigned i = 0; i < vcpu_count(); i++) {
         struct vcpu *one = vcpu_at(i);
         if (one->tlb) {

@@ -121,3 +121,5 @@ void tlb_flush(struct vcpu *cpu, bool global_too);        /* CR3 write; all of i
  * it has left the guest once.
  */
 bool tlb_drop_writes(struct vcpu *cpu, const void *host_page);
+/* The same of who maps guest memory beside the TLB; one, or NULL. */
+extern bool (*tlb_other_writers)(struct vcpu *cpu, const void *host_page);

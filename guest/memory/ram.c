@@ -19,6 +19,7 @@ uint64_t ram_pool_size = POOL_BYTES;
 _Atomic uint8_t *ram_page_flags;
 void (*ram_code_written)(void *host, uint64_t bytes);
 void (*ram_sync_writes)(struct ram *ram);
+bool ram_in_files;
 
 static struct ram *blocks[BLOCKS_MAX];
 static uint64_t pool_used;
@@ -89,7 +90,7 @@ static bool open_part(const char *name, const struct ram_source *source, struct 
         part->fd = open_path(source->mem_path, part->bytes, &part->page, error);
         return part->fd >= 0;
     }
-    if (source && source->share) {
+    if ((source && source->share) || (ram_in_files && part->bytes >= HUGE_2M)) {
         part->fd = memfd_create(name, MFD_CLOEXEC);
         if (part->fd < 0 || ftruncate(part->fd, (off_t)part->bytes) < 0) {
             error_set_errno(error, errno, "%s: memfd", name);

@@ -133,7 +133,7 @@ def run_debian():
         (prompt, b"poweroff\r")), 500)
 
 
-def stress():
+def stress(engine="bt"):
     """Four CPUs with all that can go wrong between them at once: tests/guest/stress.c."""
     source = pathlib.Path(__file__).resolve().parent.parent / "guest" / "stress.c"
     with tempfile.TemporaryDirectory() as folder:
@@ -143,11 +143,14 @@ def stress():
         old = pathlib.Path(guest_file("tiny", "initrd")).read_bytes()
         pathlib.Path(initrd).write_bytes(old + bytes(-len(old) % 4) + archive)
         seconds = os.environ.get("LODGE_STRESS", "12")
-        with Machine(["-accel", "bt", "-smp", "4", *tiny("shell", "512M"), "-initrd", initrd]) as m:
+        with Machine(["-accel", engine, "-smp", "4", *tiny("shell", "512M"), "-initrd", initrd], qmp=True) as m:
             m.expect("busybox")
             out = m.run(f"/stress {seconds}", PATIENCE + 10 * int(seconds))
             if "stress: ok" not in out or "wrong" in out:
                 raise Failed(out)
+            direct = [c["direct"] for c in m.qmp("query-jit")["cpus"]]
+            if "always" in engine and not all(direct):
+                raise Failed(f"programs ran in processes of their own so often: {direct}")
             m.type("poweroff\n")
             m.wait()
 
@@ -283,6 +286,7 @@ TESTS = {
     "debian-ovmf": ovmf,
     "suspend": suspend,
     "stress": stress,
+    "stress-direct": lambda: stress("bt,direct=always"),
     "run": run_tiny,
     "run-debian": run_debian,
 }

@@ -12,6 +12,10 @@
 extern uint64_t bt_cache_bytes;
 /* How often code is interpreted before it is translated; at most 255. */
 extern unsigned bt_hot;
+/* Programs in processes of their own (direct.h): those that gain, none, or all. */
+enum bt_direct { DIRECT_HOT, DIRECT_OFF, DIRECT_ALWAYS };
+extern enum bt_direct bt_direct;
+bool bt_direct_named(const char *name); /* on, off, always: sets it */
 /*
  * What was translated, how often generated code was left and why, and what the TLB did.  The
  * counters of vCPU @index, BT_COUNTERS of them; false: it is not bt's.
@@ -20,7 +24,7 @@ struct bt_counter {
     const char *name;
     uint64_t value;
 };
-enum { BT_COUNTERS = 14 };
+enum { BT_COUNTERS = 15 };
 bool bt_counters(unsigned index, struct bt_counter out[BT_COUNTERS]);
 struct bt_cache_use {
     uint64_t bytes, used, emptied;

@@ -6,7 +6,7 @@
  * in .fl, or in .fl_saved where the code has used the host's.  state_in() completes cpu->r,
  * state_out() is the way back.
  */
-#include "guest/cpu/translate/translate.h"
+#include "guest/cpu/translate/direct.h"
 
 #include "base/log.h"
 #include "guest/cpu/models.h"
@@ -132,7 +132,11 @@ static void state_out(struct bt_cpu *b)
     check_cpuid(b);
     b->tsc_add = r->tsc_offset + (uint64_t)tsc_offset();
     b->flags = flags_of(b->cpu);
+    uint8_t was = b->mode;
     b->mode = b->flags & BLOCK_MODE;
+    if (b->mode == TLB_USER && was != TLB_USER && b->native) {
+        direct_enter_user(b);
+    }
     b->waiting = atomic_load_explicit(&b->cpu->requests, memory_order_relaxed) != 0;
 }
 
@@ -315,7 +319,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
 {
     struct vcpu *cpu = b->cpu;
     for (;;) {
-        if (!cpu_may_go_on(cpu) || cpu->r.halted || (b->flags & BLOCK_INTERP)) {
+        if (!cpu_may_go_on(cpu) || cpu->r.halted || (b->flags & BLOCK_INTERP) || direct_wanted(b)) {
             return false;
         }
         if (!cpu->r.shadow) {
@@ -595,7 +599,7 @@ static void wait_for_room(void)
         for (unsigned k = 0; k < BT_CPUS; k++) {
             struct bt_cpu *other = bt_cpus[k];
             if (other && atomic_load(&other->inside)) {
-                __atomic_store_n(&other->poll, POLL_BAD, __ATOMIC_SEQ_CST);
+                bt_kick(other->cpu);
                 anybody = true;
             }
         }
@@ -641,6 +645,12 @@ static bool go_on(struct bt_cpu *b)
     if (b->flags & BLOCK_INTERP) {
         return run_cold(b); /* inside as well: it writes to memory, too */
     }
+    if (b->mode == TLB_USER) {
+        direct_account(b);
+    }
+    if (direct_wanted(b)) {
+        return direct_run(b);
+    }
     if (find_code(b, NULL)) {
         enter(b);
     }
@@ -658,6 +668,7 @@ static enum stop bt_run(struct vcpu *cpu)
     set_gs(b);
     b->stop = STOP_NONE;
     b->fp_ok = 0;
+    direct_rested(b);
     while (go_on(b)) {
     }
     atomic_store(&b->inside, false);
@@ -669,6 +680,10 @@ void bt_kick(struct vcpu *cpu)
     struct bt_cpu *b = bt_of(cpu);
     if (b) {
         __atomic_store_n(&b->poll, POLL_BAD, __ATOMIC_SEQ_CST);
+        int tracee = atomic_load(&b->tracee);
+        if (tracee) {
+            tracee_kick(tracee);
+        }
     }
 }
 
@@ -679,6 +694,7 @@ static void bt_unmapped(struct vcpu *cpu, uint64_t linear, uint64_t bytes, bool 
         return;
     }
     jump_cache_drop(b, linear, bytes, global);
+    direct_unmapped(b, linear, bytes, global);
     if (global && (!bytes || linear >> 63 || bytes > 4096)) {
         pthread_mutex_lock(&cache_lock);
         unlink_cross(linear, bytes);
@@ -741,6 +757,7 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
         b->jump[mode].at[JUMP_PAIR].code = exec_of(thunk_at[THUNK_PC_0]);
     }
     cpu->priv = b;
+    direct_open(b);
     ram_code_written = smc_written;
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = b;
@@ -757,7 +774,7 @@ static void counters_of(const struct bt_cpu *b, struct bt_counter out[BT_COUNTER
         {"blocks", s->translated}, {"instructions", s->insns},
         {"tlb-miss", s->slow}, {"interpreted", s->one}, {"look-up", s->dispatch}, {"link", s->link},
         {"vector-state", s->fp}, {"system-call", s->system}, {"cold", s->cold},
-        {"request", s->poll}, {"host-fault", s->fault},
+        {"request", s->poll}, {"host-fault", s->fault}, {"direct", s->direct},
         {"tlb-fill", t->fills}, {"tlb-flush", t->flushes}, {"tlb-full-flush", t->full_flushes},
     };
     G_STATIC_ASSERT(G_N_ELEMENTS(all) == BT_COUNTERS);
@@ -823,6 +840,7 @@ static void bt_detach(struct vcpu *cpu)
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);
+    direct_close(b);
     cpu->priv = NULL;
 }
 

@@ -42,7 +42,7 @@ struct jump_cache {
 enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4 };
 
 struct bt_stats {
-    uint64_t slow, one, dispatch, link, fp, system, cold, poll, fault, translated, insns;
+    uint64_t slow, one, dispatch, link, fp, system, cold, poll, fault, direct, translated, insns;
 };
 
 struct bt_cpu {
@@ -77,6 +77,9 @@ struct bt_cpu {
 
     /* C only. */
     int stop;
+    uint8_t direct;         /* the program in force runs in a process of its own */
+    _Atomic int tracee;     /* that process, while it runs; 0 */
+    struct direct *native;  /* direct.c's; NULL: no program does */
     uint32_t apart;         /* BLOCK_APART: such a block is looked for */
     uint32_t jump_flags[TLB_MODES]; /* .flags that the entries of .jump[] were made under */
     _Atomic bool inside;    /* may hold pointers into the code cache */
@@ -288,6 +291,7 @@ struct group {
     int32_t lo, hi;
 };
 
+struct direct;
 struct stub;
 struct tr {
     struct bt_cpu *b;

@@ -1,0 +1,467 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * direct: which programs run in a process of their own, and the way there and back.
+ *
+ * Going there and back costs some 15 us, a page that is not mapped there yet as much again; in
+ * between a program runs as fast as the host.  So a program goes there when it has run
+ * long enough between its visits to the kernel, and comes back when it does not any more.
+ * Programs are told apart by CR3.
+ *
+ * Everything there and back happens between two instructions of the program: what the processor
+ * refuses to do (faults, exceptions), the interpreter does again.
+ */
+#include "guest/cpu/translate/direct.h"
+
+#include "guest/cpu/paging.h"
+#include "guest/cpu/translate/bt.h"
+#include "guest/time/clock.h"
+
+#include <sched.h>
+#include <time.h>
+
+enum {
+    PROGRAMS = 8,
+    WATCHED_US = 6000, /* translated, before anything is decided */
+    ENTER_US = 40,     /* between two visits to the kernel: worth it */
+    LEAVE_US = 5,      /* there, beside what going there costs: not worth it any more */
+    LONG_US = 500,     /* no stay there counts for more */
+    EXITS = 64,        /* after so many that is looked at */
+    REFUSED_MOST = 3,  /* a host that lets nobody be traced says so each time */
+    PATIENCE = 8,      /* how many times longer one is watched that had to come back */
+};
+#define VSYSCALL UINT64_C(0xffffffffff600000)
+
+struct program {
+    uint64_t cr3; /* without flags; 0: free */
+    uint64_t used;
+    struct mirror *mirror; /* made when it is hot */
+    bool hot, never;
+    unsigned patience;
+    uint64_t fs;            /* base of FS when that began */
+    uint64_t ticks, visits; /* translated: time, and visits to the kernel in it */
+    uint64_t away;          /* direct: time */
+    unsigned exits;
+    uint64_t synced; /* .turns when last compared */
+    uint64_t wanted; /* 1 + an address that the guest was asked to map */
+    int core;        /* the process's, like the vCPU's */
+};
+
+struct direct {
+    struct program at[PROGRAMS], *now;
+    uint64_t since;   /* TSC: what was counted up to there */
+    int64_t cpu_at;   /* the thread's time when last asked for, ns */
+    uint64_t visits;  /* by all programs */
+    uint64_t counted; /* of them for programs */
+    uint64_t used;
+    unsigned refused; /* processes that could not be made */
+    uint64_t deep;    /* .turns when memory may last have moved */
+    uint64_t least;   /* ticks that going there costs */
+    cpu_set_t may_run_on;
+    int core;               /* the one that the vCPU's thread keeps to; -1: any */
+    _Atomic uint64_t turns; /* moves when a mirror may be wrong */
+};
+
+enum bt_direct bt_direct;
+
+bool bt_direct_named(const char *name)
+{
+    static const char *const names[] = {
+        [DIRECT_HOT] = "on", [DIRECT_OFF] = "off", [DIRECT_ALWAYS] = "always"};
+    unsigned k = 0;
+    while (k < G_N_ELEMENTS(names) && !g_str_equal(name, names[k])) {
+        k++;
+    }
+    bt_direct = k < G_N_ELEMENTS(names) ? (enum bt_direct)k : bt_direct;
+    return k < G_N_ELEMENTS(names);
+}
+
+static uint64_t ticks_of(uint64_t us)
+{
+    return us * (tsc_hz() / 1000000);
+}
+
+/* A page of memory gets a flag.  True: another vCPU may be writing to it in its process. */
+static bool drop_writes(struct vcpu *cpu, const void *host_page)
+{
+    bool others = false;
+    if (!mirror_forget_writes(host_page)) {
+        return false;
+    }
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        struct bt_cpu *b = bt_cpus[k];
+        if (b && b->native) {
+            atomic_fetch_add(&b->native->turns, 1);
+            others |= b->cpu != cpu && atomic_load(&b->tracee);
+        }
+    }
+    return others;
+}
+
+bool direct_open(struct bt_cpu *b)
+{
+    static bool open;
+    if (bt_direct == DIRECT_OFF || (!open && !(open = mirror_open()))) {
+        return false;
+    }
+    tlb_other_writers = drop_writes;
+    b->native = g_new0(struct direct, 1);
+    b->native->turns = 1;
+    b->native->least = ticks_of(20);
+    b->native->core = -1;
+    return true;
+}
+
+static void forget(struct program *p)
+{
+    g_clear_pointer(&p->mirror, mirror_free);
+    *p = (struct program){.patience = 1, .core = -1};
+}
+
+void direct_close(struct bt_cpu *b)
+{
+    for (unsigned k = 0; b->native && k < PROGRAMS; k++) {
+        forget(&b->native->at[k]);
+    }
+    g_clear_pointer(&b->native, g_free);
+}
+
+/*
+ * The vCPU and the process take turns, so they belong on one core: waking another one costs
+ * more than the way there.  Now and then they may move.
+ */
+static void keep_to_core(struct direct *d, bool keep)
+{
+    cpu_set_t here;
+    if (keep == (d->core >= 0)) {
+        return;
+    }
+    d->core = keep ? sched_getcpu() : -1;
+    if (keep) {
+        CPU_ZERO(&here);
+        CPU_SET(d->core, &here);
+        sched_getaffinity(0, sizeof(d->may_run_on), &d->may_run_on);
+    }
+    sched_setaffinity(0, sizeof(here), keep ? &here : &d->may_run_on);
+}
+
+static void follow_core(const struct direct *d, struct program *p, int pid)
+{
+    cpu_set_t here;
+    if (p->core == d->core) {
+        return;
+    }
+    p->core = d->core;
+    CPU_ZERO(&here);
+    if (p->core >= 0) {
+        CPU_SET(p->core, &here);
+    }
+    sched_setaffinity(pid, sizeof(here), p->core >= 0 ? &here : &d->may_run_on);
+}
+
+/* ---- who ---- */
+
+static struct program *program_of(struct direct *d, uint64_t cr3)
+{
+    struct program *oldest = &d->at[0];
+    cr3 &= ~UINT64_C(0xfff);
+    for (unsigned k = 0; k < PROGRAMS; k++) {
+        if (d->at[k].cr3 == cr3) {
+            return &d->at[k];
+        }
+        oldest = d->at[k].used < oldest->used ? &d->at[k] : oldest;
+    }
+    forget(oldest);
+    oldest->cr3 = cr3;
+    oldest->never = d->refused > REFUSED_MOST;
+    oldest->hot = bt_direct == DIRECT_ALWAYS && !oldest->never;
+    return oldest;
+}
+
+/* What passed since @d->since, less what other threads had of it if that may be much. */
+static uint64_t passed(struct direct *d)
+{
+    uint64_t now = __builtin_ia32_rdtsc(), ticks = now - d->since;
+    struct timespec t;
+    d->since = now;
+    if (ticks > ticks_of(LONG_US)) {
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        int64_t ns = t.tv_sec * INT64_C(1000000000) + t.tv_nsec;
+        ticks = MIN(ticks, ticks_of((uint64_t)(ns - d->cpu_at) / 1000));
+        d->cpu_at = ns;
+    }
+    return ticks;
+}
+
+static void watch(struct bt_cpu *b, struct program *p)
+{
+    p->ticks = p->visits = p->away = p->exits = 0;
+    p->fs = b->seg_base[SEG_FS];
+}
+
+/* Back to translated code, for longer before the next time than before this one. */
+static void cool(struct bt_cpu *b, struct program *p)
+{
+    g_clear_pointer(&p->mirror, mirror_free);
+    p->hot = false;
+    p->patience = MIN(p->patience * 2, PATIENCE);
+    p->wanted = 0;
+    b->direct = 0;
+    watch(b, p);
+}
+
+void direct_account(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    struct program *p = d ? d->now : NULL;
+    if (!p) {
+        return;
+    }
+    p->ticks += passed(d);
+    p->visits += d->visits - d->counted;
+    d->counted = d->visits;
+    if (!p->hot) {
+        keep_to_core(d, false);
+    }
+    if (p->hot || p->never || p->ticks < p->patience * ticks_of(WATCHED_US)) {
+        return;
+    }
+    /* Another FS: the first program may be gone, and CR3 another's. */
+    p->hot = p->ticks / (p->visits + 1) > ticks_of(ENTER_US) && p->fs == b->seg_base[SEG_FS];
+    b->direct = p->hot;
+    watch(b, p);
+}
+
+void direct_rested(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    if (d) {
+        keep_to_core(d, false);
+        d->since = __builtin_ia32_rdtsc();
+    }
+}
+
+void direct_enter_user(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    uint64_t cr3 = b->cpu->r.cr3 & ~UINT64_C(0xfff);
+    d->visits++;
+    if (!d->now || d->now->cr3 != cr3) {
+        direct_account(b);
+        d->since = __builtin_ia32_rdtsc();
+        d->counted = d->visits;
+        d->now = program_of(d, cr3);
+        d->now->used = ++d->used;
+    }
+    b->direct = d->now->hot;
+}
+
+/* ---- what is right there ---- */
+
+void direct_unmapped(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global)
+{
+    struct direct *d = b->native;
+    struct program *p = d ? d->now : NULL;
+    if (!d) {
+        return;
+    }
+    if (!bytes) {
+        uint64_t turn = atomic_fetch_add(&d->turns, 1) + 1;
+        d->deep = global ? turn : d->deep;
+    } else if (p && p->mirror && p->cr3 == (b->cpu->r.cr3 & ~UINT64_C(0xfff)) &&
+               !mirror_drop(p->mirror, linear, bytes)) {
+        cool(b, p);
+    }
+}
+
+/* Brings the mirror up to date; false: there can be none. */
+static bool refresh(struct bt_cpu *b, struct program *p)
+{
+    struct direct *d = b->native;
+    uint64_t turn = atomic_load(&d->turns);
+    bool shown, ok = true, other = false;
+    if (p->synced != turn) {
+        ok = mirror_sync(p->mirror, b->cpu, p->synced < d->deep, &other);
+        p->synced = turn;
+    } else if (p->wanted) {
+        ok = mirror_look(p->mirror, b->cpu, p->wanted - 1, &shown);
+    }
+    p->wanted = 0;
+    if (ok && other && bt_direct != DIRECT_ALWAYS) {
+        cool(b, p);
+        p->patience = 1;
+        return true;
+    }
+    return ok && tracee_settle(mirror_tracee(p->mirror));
+}
+
+/* Is a program in the state in which it would be on the host, but for its memory? */
+static bool like_host(const struct vcpu *cpu)
+{
+    const struct regs *r = &cpu->r;
+    static const uint64_t cr4 = CR4_OSFXSR | CR4_OSXSAVE | CR4_PAE;
+    uint64_t other = r->seg[SEG_DS].selector | r->seg[SEG_ES].selector | r->seg[SEG_FS].selector |
+                     r->seg[SEG_GS].selector;
+    return r->seg[SEG_CS].selector == TRACEE_CS && r->seg[SEG_SS].selector == TRACEE_SS && !other &&
+           (r->cr4 & (cr4 | CR4_LA57 | CR4_TSD)) == cr4 && (r->cr0 & CR0_PG) &&
+           !(r->cr0 & (CR0_TS | CR0_EM)) && (r->efer & EFER_NXE) && (r->efer & EFER_SCE) &&
+           r->xcr0 == XSTATE_ALL && (r->rflags & FLAG_IF) &&
+           !(r->rflags & (FLAG_IOPL | FLAG_TF | FLAG_VIF | FLAG_VIP)) && !r->shadow &&
+           r->seg[SEG_FS].base < TRACEE_END && r->seg[SEG_GS].base < TRACEE_END &&
+           r->rip < TRACEE_END && r->rip - TRACEE_HOME >= TRACEE_BYTES;
+}
+
+static bool ready(struct bt_cpu *b, struct program *p)
+{
+    if (!like_host(b->cpu)) {
+        return false;
+    }
+    if (!p->mirror) {
+        p->mirror = mirror_new();
+        p->core = b->native->core; /* it began on this thread's */
+        p->synced = 0;
+        b->native->refused += !p->mirror;
+    }
+    if (!p->mirror || !refresh(b, p)) { /* it would be so again */
+        cool(b, p);
+        p->never = true;
+    }
+    return p->hot;
+}
+
+/* ---- there and back ---- */
+
+/* Is going there still worth it? */
+static void judge(struct bt_cpu *b, struct program *p, uint64_t ticks)
+{
+    struct direct *d = b->native;
+    d->least = MIN(d->least, ticks);
+    p->away += MIN(ticks, ticks_of(LONG_US));
+    if (++p->exits < EXITS) {
+        return;
+    }
+    if (p->away / EXITS < d->least + ticks_of(LEAVE_US) && bt_direct != DIRECT_ALWAYS) {
+        cool(b, p);
+    }
+    p->away = p->exits = 0;
+}
+
+static bool stopped(struct bt_cpu *b, int stop)
+{
+    if (stop != STOP_NONE) {
+        b->stop = stop;
+    }
+    return stop == STOP_NONE;
+}
+
+/* The interpreter does what the processor did not. */
+static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_stop *why)
+{
+    struct vcpu *cpu = b->cpu;
+    bool shown = false;
+    int stop = interp_step(cpu);
+    b->stats.one++;
+    if (stop != STOP_NONE || !why->has_address) {
+        return stopped(b, stop);
+    }
+    if (vcpu_cpl(cpu) != 3) {
+        p->wanted = why->address + 1;
+    } else if (!p->mirror || !mirror_look(p->mirror, cpu, why->address, &shown) || !shown) {
+        b->direct = 0; /* more of that is bound to come: up to the next visit to the kernel */
+    }
+    return true;
+}
+
+static bool system_call_of(struct bt_cpu *b)
+{
+    if (!system_call(b->cpu, b->cpu->r.rip + 2)) {
+        return stopped(b, interp_step(b->cpu));
+    }
+    b->stats.system++;
+    return true;
+}
+
+/* INT3 and INT1 stop behind themselves, TF behind the instruction after. */
+static bool trapped(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    uint8_t code[2] = {0};
+    paging_peek(cpu, cpu->r.rip - 2, code, 2);
+    if (code[1] == 0xcc || code[1] == 0xf1 || (code[0] == 0xcd && code[1] == VEC_BP)) {
+        cpu->r.rip -= code[0] == 0xcd && code[1] == VEC_BP ? 2 : 1;
+        return stopped(b, interp_step(cpu));
+    }
+    struct cpu_event step = {.kind = EVENT_EXCEPTION, .vector = VEC_DB, .dr6 = UINT64_C(1) << 14};
+    return stopped(b, cpu_deliver(cpu, &step, 0));
+}
+
+/* The host has answered a call of the oldest kind with a return: before it, so the guest can. */
+static bool vsyscall(struct bt_cpu *b, uint64_t number)
+{
+    struct regs *r = &b->cpu->r;
+    r->gpr[RSP] -= 8;
+    r->rip = VSYSCALL + (number == 96 ? 0 : number == 201 ? 0x400 : 0x800);
+    b->direct = 0;
+    return true;
+}
+
+static bool back(struct bt_cpu *b, struct program *p, const struct tracee_stop *why)
+{
+    switch (why->why) {
+    case TRACEE_CALL:
+        return system_call_of(b);
+    case TRACEE_FAULT:
+        return step_over(b, p, why);
+    case TRACEE_TRAP:
+        return trapped(b);
+    case TRACEE_VSYSCALL:
+        return vsyscall(b, why->address);
+    default:
+        return true;
+    }
+}
+
+static bool died(struct bt_cpu *b, struct program *p)
+{
+    forget(p);
+    b->native->now = NULL;
+    if (!b->cpu->error) {
+        g_set_error(&b->cpu->error, LODGE_ERROR, EIO,
+                    "bt: the process of a guest program was killed");
+    }
+    b->stop = STOP_BROKEN;
+    return false;
+}
+
+bool direct_run(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    struct program *p = d->now;
+    struct vcpu *cpu = b->cpu;
+    struct tracee_stop why;
+    if (!ready(b, p)) {
+        b->direct = 0;
+        return true;
+    }
+    int pid = tracee_pid(mirror_tracee(p->mirror));
+    atomic_store(&b->tracee, pid);
+    if (atomic_load(&cpu->requests) || __atomic_load_n(&b->poll, __ATOMIC_SEQ_CST) != &b->ok ||
+        atomic_load(&d->turns) != p->synced) {
+        atomic_store(&b->tracee, 0);
+        return true;
+    }
+    follow_core(d, p, pid);
+    cpu->r.rflags &= ~(uint64_t)FLAG_RF;
+    b->stats.direct++;
+    uint64_t from = __builtin_ia32_rdtsc();
+    bool alive = tracee_run(mirror_tracee(p->mirror), cpu, &why);
+    uint64_t to = __builtin_ia32_rdtsc();
+    atomic_store(&b->tracee, 0);
+    if (!alive) {
+        return died(b, p);
+    }
+    keep_to_core(d, why.why != TRACEE_KICK);
+    d->since = to;
+    d->counted = d->visits;
+    judge(b, p, to - from);
+    return back(b, p, &why);
+}

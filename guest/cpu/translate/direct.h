@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/cpu/interp/native.h"
+#include "guest/cpu/translate/translate.h"
+#include "guest/memory/ram.h"
+
+/*
+ * direct - hot user programs run as they are, in a process of their own
+ *
+ * Three parts: tracee.c is the process, mirror.c keeps its mappings what the guest's page
+ * tables say, direct.c decides who gets one and goes in and out.
+ */
+
+/* ---- tracee.c ---- */
+
+/* Where it has its own page and the list of what it shall map; no program is at home there. */
+#define TRACEE_HOME UINT64_C(0x600000000000)
+#define TRACEE_END  UINT64_C(0x7ffffffff000)
+enum { TRACEE_BYTES = (64 << 10) + PAGE_SIZE, TRACEE_FILES = 64 };
+/* A program's segments have to be those that Linux gives its programs. */
+enum { TRACEE_CS = 0x33, TRACEE_SS = 0x2b };
+/* Flags that are the program's own. */
+enum {
+    TRACEE_FLAGS = FLAGS_ARITH | FLAG_TF | FLAG_DF | FLAG_NT | FLAG_AC | FLAG_ID,
+    XSTATE_ALL = XSTATE_X87 | XSTATE_SSE | XSTATE_AVX,
+    XSAVE_SOFTWARE = 464, /* from here to the header: the operating system's own */
+    XSAVE_AVX_END = 832,
+};
+
+enum tracee_why {
+    TRACEE_KICK,
+    TRACEE_CALL,     /* r.rip is at the instruction that makes a system call */
+    TRACEE_FAULT,    /* of the instruction at r.rip, which has done nothing yet */
+    TRACEE_TRAP,     /* behind an instruction */
+    TRACEE_VSYSCALL, /* a jump to the host's page of that name, and back */
+};
+struct tracee_stop {
+    enum tracee_why why;
+    bool has_address;
+    uint64_t address; /* of a page fault of the host; of a vsyscall its number */
+};
+
+struct tracee;
+/* For the vCPU whose thread this is.  @fds: what it can map, by number.  NULL: it cannot be. */
+struct tracee *tracee_new(const int *fds, unsigned n);
+void tracee_free(struct tracee *t);
+int tracee_pid(const struct tracee *t);
+/* Ends tracee_run(), now or the next.  Any thread. */
+void tracee_kick(int pid);
+/* Noted, and done at the latest by tracee_settle().  False: the process is of no use any more. */
+bool tracee_map(struct tracee *t, uint64_t linear, uint64_t bytes, unsigned file, uint64_t offset,
+                unsigned prot);
+bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes);
+bool tracee_settle(struct tracee *t);
+/* Executes @cpu's program.  False: the process died, and the program with it. */
+bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out);
+
+/* ---- mirror.c ---- */
+
+struct mirror;
+struct mirror *mirror_new(void); /* NULL: guest memory cannot be mapped elsewhere */
+void mirror_free(struct mirror *m);
+/* All of the program's memory, by page tables that may have changed anywhere.  @deep: so may what
+ * lies at a physical address.  *@other: so much is new that it is another program.  False: give
+ * it up. */
+bool mirror_sync(struct mirror *m, struct vcpu *cpu, bool deep, bool *other);
+/* What is near @linear, by the tables as they are now; *@shown: so is @linear. */
+bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool *shown);
+bool mirror_drop(struct mirror *m, uint64_t linear, uint64_t bytes);
+struct tracee *mirror_tracee(const struct mirror *m);
+/* Pages that a mirror may let its program write to have their bit here. */
+bool mirror_open(void);
+bool mirror_forget_writes(const void *host_page); /* true: it had */
+
+/* ---- direct.c ---- */
+
+struct direct;
+bool direct_open(struct bt_cpu *b);
+void direct_close(struct bt_cpu *b);
+/* A program goes on: whose is it? */
+void direct_enter_user(struct bt_cpu *b);
+/* Time went by. */
+void direct_account(struct bt_cpu *b);
+/* The vCPU slept, or stood still: that time does not count. */
+void direct_rested(struct bt_cpu *b);
+void direct_unmapped(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
+/* Executes the program; false: .stop says why run() ends. */
+bool direct_run(struct bt_cpu *b);
+static inline bool direct_wanted(const struct bt_cpu *b)
+{
+    return b->direct && b->mode == TLB_USER;
+}

@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tracee: a process with nothing in it, whose address space a guest program gets.
+ *
+ * It is a program of one page that we write ourselves, traced by the vCPU's thread.  What runs
+ * there as the guest (PTRACE_SYSEMU) never makes a system call of the host; what the vCPU wants
+ * of it, to map and to unmap, it does in between, from a list that it can only read.  Should
+ * a system call come through nevertheless (the vsyscall page), a seccomp filter refuses it.
+ *
+ * Spec: Linux manual pages ptrace(2), seccomp(2), execveat(2); System V ABI, "Object Files".
+ */
+#include <sys/user.h>
+#undef PAGE_SIZE /* ram.h says the same */
+#undef PAGE_MASK
+
+#include "guest/cpu/translate/direct.h"
+
+#include "base/util.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct command {
+    uint64_t call, arg[6];
+};
+
+enum {
+    LIST_BYTES = 64 << 10,
+    COMMANDS = LIST_BYTES / sizeof(struct command),
+    FIRST_FD = 512, /* where the tracee has its descriptors */
+    TEXT = 512,
+    FILTER = 1024, /* offsets in its page */
+    XSTATE_MOST = 16 << 10,
+    KICK = SIGUSR1,
+};
+G_STATIC_ASSERT(TRACEE_BYTES == LIST_BYTES + PAGE_SIZE);
+#define LIST_AT (TRACEE_HOME + PAGE_SIZE)
+
+struct tracee {
+    pid_t pid;
+    struct command *list; /* writable here */
+    unsigned n;           /* commands that wait */
+    uint8_t *xstate;      /* of the process, when last read */
+    size_t xstate_bytes;
+    struct user_regs_struct regs;
+};
+
+/* Behind the first byte: one system call; behind tracee_list: RBP of them, from RBX on. */
+__asm__(".pushsection .rodata\n"
+        "tracee_text: syscall\n int3\n"
+        "tracee_list:\n"
+        " mov 0(%rbx), %rax\n mov 8(%rbx), %rdi\n mov 16(%rbx), %rsi\n mov 24(%rbx), %rdx\n"
+        " mov 32(%rbx), %r10\n mov 40(%rbx), %r8\n mov 48(%rbx), %r9\n"
+        " syscall\n"
+        " cmp $-4096, %rax\n ja 1f\n"
+        " add $56, %rbx\n dec %ebp\n jnz tracee_list\n"
+        "1: int3\n"
+        "tracee_text_end:\n"
+        ".popsection\n");
+extern const uint8_t tracee_text[], tracee_list[], tracee_text_end[];
+
+static const struct sock_filter filter[] = {
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 1, 0),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+};
+
+/* ---- the program ---- */
+
+static void write_program(uint8_t page[PAGE_SIZE])
+{
+    Elf64_Ehdr head = {
+        .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
+        .e_type = ET_EXEC,
+        .e_machine = EM_X86_64,
+        .e_version = EV_CURRENT,
+        .e_entry = TRACEE_HOME + TEXT,
+        .e_phoff = sizeof(head),
+        .e_ehsize = sizeof(head),
+        .e_phentsize = sizeof(Elf64_Phdr),
+        .e_phnum = 1};
+    Elf64_Phdr part = {.p_type = PT_LOAD,
+                       .p_flags = PF_R | PF_X,
+                       .p_vaddr = TRACEE_HOME,
+                       .p_filesz = PAGE_SIZE,
+                       .p_memsz = PAGE_SIZE,
+                       .p_align = PAGE_SIZE};
+    struct sock_fprog program = {.len = G_N_ELEMENTS(filter)};
+    uint64_t at = TRACEE_HOME + FILTER + sizeof(program);
+    memset(page, 0, PAGE_SIZE);
+    memcpy(page, &head, sizeof(head));
+    memcpy(page + sizeof(head), &part, sizeof(part));
+    memcpy(page + TEXT, tracee_text, (size_t)(tracee_text_end - tracee_text));
+    memcpy(&program.filter, &at, sizeof(at));
+    memcpy(page + FILTER, &program, sizeof(program));
+    memcpy(page + FILTER + sizeof(program), filter, sizeof(filter));
+}
+
+static int program_file(void)
+{
+    uint8_t page[PAGE_SIZE];
+    int fd = memfd_create("lodge-guest", MFD_CLOEXEC);
+    write_program(page);
+    if (fd >= 0 && write(fd, page, sizeof(page)) != (ssize_t)sizeof(page)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+/* In the child, which still shares our memory: @fds become FIRST_FD and so on. */
+static G_NORETURN void become(int program, const int *fds, unsigned n)
+{
+    static char *const none[] = {NULL};
+    sigset_t all;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    sigemptyset(&all);
+    bool ok =
+        ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0 && sigprocmask(SIG_SETMASK, &all, NULL) == 0;
+    for (unsigned k = 0; ok && k < n; k++) {
+        ok = dup2(fds[k], FIRST_FD + (int)k) >= 0;
+    }
+    ok = ok && dup3(program, FIRST_FD + (int)n, O_CLOEXEC) >= 0 &&
+         syscall(SYS_close_range, 0, FIRST_FD - 1, 0) == 0 &&
+         syscall(SYS_close_range, FIRST_FD + (int)n + 1, ~0u, 0) == 0;
+    if (ok) {
+        syscall(SYS_execveat, FIRST_FD + (int)n, "", none, none, AT_EMPTY_PATH);
+    }
+    _exit(1);
+}
+
+/* The process, stopped before its first instruction; 0: it cannot be. */
+static pid_t start(int program, const int *fds, unsigned n)
+{
+    int status = 0;
+    for (unsigned k = 0; k < n; k++) {
+        if (fds[k] >= FIRST_FD) {
+            return 0;
+        }
+    }
+    pid_t pid = vfork();
+    if (pid == 0) {
+        become(program, fds, n);
+    }
+    if (pid < 0 || waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status)) {
+        return 0;
+    }
+    ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD));
+    return pid;
+}
+
+/* ---- what it does for us ---- */
+
+/* Lets it go on with t->regs until it stops; the signal, or 0 if it is no more. */
+static int go(struct tracee *t, int how)
+{
+    int status;
+    pid_t got;
+    if (ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) < 0 ||
+        ptrace((enum __ptrace_request)how, t->pid, NULL, NULL) < 0) {
+        return 0;
+    }
+    do {
+        got = waitpid(t->pid, &status, __WALL);
+    } while (got < 0 && errno == EINTR);
+    if (got != t->pid || !WIFSTOPPED(status) ||
+        ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0) {
+        return 0;
+    }
+    return WSTOPSIG(status);
+}
+
+/* From @entry of its text to the end of that; kicks come in between. */
+static bool run_text(struct tracee *t, const uint8_t *entry)
+{
+    int sig;
+    t->regs.rip = TRACEE_HOME + TEXT + (uint64_t)(entry - tracee_text);
+    do {
+        t->regs.orig_rax = UINT64_MAX;
+        sig = go(t, PTRACE_CONT);
+    } while (sig == KICK);
+    return sig == SIGTRAP;
+}
+
+static bool call(struct tracee *t, long number, const uint64_t arg[6])
+{
+    struct user_regs_struct *r = &t->regs;
+    r->rax = (uint64_t)number;
+    r->rdi = arg[0];
+    r->rsi = arg[1];
+    r->rdx = arg[2];
+    r->r10 = arg[3];
+    r->r8 = arg[4];
+    r->r9 = arg[5];
+    return run_text(t, tracee_text) && r->rax < -UINT64_C(4096);
+}
+
+static bool settle(struct tracee *t)
+{
+    const uint64_t below[6] = {0, TRACEE_HOME};
+    const uint64_t above[6] = {LIST_AT, TRACEE_END - LIST_AT};
+    const uint64_t list[6] = {LIST_AT, LIST_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, FIRST_FD, 0};
+    const uint64_t no_tsc[6] = {PR_SET_TSC, PR_TSC_SIGSEGV};
+    const uint64_t no_more[6] = {PR_SET_NO_NEW_PRIVS, 1};
+    const uint64_t filtered[6] = {PR_SET_SECCOMP, SECCOMP_MODE_FILTER, TRACEE_HOME + FILTER};
+    return call(t, SYS_munmap, below) && call(t, SYS_munmap, above) && call(t, SYS_mmap, list) &&
+           call(t, SYS_prctl, no_tsc) && call(t, SYS_prctl, no_more) &&
+           call(t, SYS_prctl, filtered);
+}
+
+static bool measure_xstate(struct tracee *t)
+{
+    g_autofree uint8_t *all = g_malloc0(XSTATE_MOST);
+    struct iovec io = {all, XSTATE_MOST};
+    if (ptrace(PTRACE_GETREGSET, t->pid, (void *)NT_X86_XSTATE, &io) < 0 ||
+        io.iov_len < XSAVE_AVX_END) {
+        return false;
+    }
+    t->xstate_bytes = io.iov_len;
+    t->xstate = g_memdup2(all, io.iov_len);
+    return true;
+}
+
+struct tracee *tracee_new(const int *fds, unsigned n)
+{
+    int all[1 + TRACEE_FILES];
+    autofd int program = program_file(), list = memfd_create("lodge-list", MFD_CLOEXEC);
+    void *view = list >= 0 && ftruncate(list, LIST_BYTES) == 0
+                     ? mmap(NULL, LIST_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, list, 0)
+                     : MAP_FAILED;
+    if (program < 0 || view == MAP_FAILED || n > TRACEE_FILES) {
+        return NULL;
+    }
+    all[0] = list;
+    memcpy(all + 1, fds, n * sizeof(*fds));
+    struct tracee *t = g_new0(struct tracee, 1);
+    t->list = view;
+    t->pid = start(program, all, n + 1);
+    if (!t->pid || ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0 || !settle(t) ||
+        !measure_xstate(t)) {
+        tracee_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void tracee_free(struct tracee *t)
+{
+    if (t->pid) {
+        kill(t->pid, SIGKILL);
+        waitpid(t->pid, NULL, __WALL);
+    }
+    munmap(t->list, LIST_BYTES);
+    g_free(t->xstate);
+    g_free(t);
+}
+
+int tracee_pid(const struct tracee *t)
+{
+    return t->pid;
+}
+
+void tracee_kick(int pid)
+{
+    syscall(SYS_tgkill, pid, pid, KICK);
+}
+
+bool tracee_settle(struct tracee *t)
+{
+    if (!t->n) {
+        return true;
+    }
+    t->regs.rbx = LIST_AT;
+    t->regs.rbp = t->n;
+    bool ok = run_text(t, tracee_list) && !t->regs.rbp;
+    memset(t->list, 0, t->n * sizeof(*t->list)); /* where memory lies is no program's business */
+    t->n = 0;
+    return ok;
+}
+
+static bool add(struct tracee *t, const struct command *c)
+{
+    bool ok = t->n < COMMANDS || tracee_settle(t);
+    t->list[t->n++] = *c;
+    return ok;
+}
+
+bool tracee_map(struct tracee *t, uint64_t linear, uint64_t bytes, unsigned file, uint64_t offset,
+                unsigned prot)
+{
+    return add(t, &(struct command){SYS_mmap,
+                                    {linear, bytes, prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
+                                     FIRST_FD + 1 + file, offset}});
+}
+
+bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes)
+{
+    return add(t, &(struct command){SYS_munmap, {linear, bytes}});
+}
+
+/* ---- the guest in it ---- */
+
+static void load_registers(struct tracee *t, const struct regs *r)
+{
+    struct user_regs_struct *u = &t->regs;
+    const uint64_t *g = r->gpr;
+    *u = (struct user_regs_struct){.rax = g[RAX],
+                                   .rcx = g[RCX],
+                                   .rdx = g[RDX],
+                                   .rbx = g[RBX],
+                                   .rsp = g[RSP],
+                                   .rbp = g[RBP],
+                                   .rsi = g[RSI],
+                                   .rdi = g[RDI],
+                                   .r8 = g[R8],
+                                   .r9 = g[R9],
+                                   .r10 = g[R10],
+                                   .r11 = g[R11],
+                                   .r12 = g[R12],
+                                   .r13 = g[R13],
+                                   .r14 = g[R14],
+                                   .r15 = g[R15],
+                                   .rip = r->rip,
+                                   .orig_rax = UINT64_MAX,
+                                   .cs = TRACEE_CS,
+                                   .ss = TRACEE_SS,
+                                   .eflags = (r->rflags & TRACEE_FLAGS) | FLAG_IF | 2,
+                                   .fs_base = r->seg[SEG_FS].base,
+                                   .gs_base = r->seg[SEG_GS].base};
+}
+
+static void store_selector(struct regs *r, enum seg_name seg, uint64_t selector)
+{
+    if (selector) { /* the host took it, so it is that of flat data */
+        r->seg[seg].selector = (uint16_t)selector;
+        r->seg[seg].limit = UINT32_MAX;
+        r->seg[seg].attr = 0xc0f3;
+    }
+}
+
+static void store_registers(const struct tracee *t, struct regs *r)
+{
+    const struct user_regs_struct *u = &t->regs;
+    const uint64_t g[16] = {u->rax, u->rcx, u->rdx, u->rbx, u->rsp, u->rbp, u->rsi, u->rdi,
+                            u->r8,  u->r9,  u->r10, u->r11, u->r12, u->r13, u->r14, u->r15};
+    memcpy(r->gpr, g, sizeof(g));
+    r->rip = u->rip;
+    r->rflags = (r->rflags & ~(uint64_t)TRACEE_FLAGS) | (u->eflags & TRACEE_FLAGS);
+    r->seg[SEG_FS].base = u->fs_base;
+    r->seg[SEG_GS].base = u->gs_base;
+    store_selector(r, SEG_DS, u->ds);
+    store_selector(r, SEG_ES, u->es);
+    store_selector(r, SEG_FS, u->fs);
+    store_selector(r, SEG_GS, u->gs);
+}
+
+/* x87, SSE and AVX of the guest; .xsave's BV has all three. */
+static bool same_vectors(const struct tracee *t, const uint8_t *xsave)
+{
+    uint64_t theirs;
+    memcpy(&theirs, t->xstate + XSAVE_BV, sizeof(theirs));
+    return (theirs & XSTATE_ALL) == XSTATE_ALL && !memcmp(t->xstate, xsave, XSAVE_SOFTWARE) &&
+           !memcmp(t->xstate + XSAVE_YMM, xsave + XSAVE_YMM, XSAVE_AVX_END - XSAVE_YMM);
+}
+
+static bool load_vectors(struct tracee *t, struct vcpu *cpu)
+{
+    static const uint64_t parts = XSTATE_ALL;
+    uint8_t *x = t->xstate;
+    xstate_own(cpu, XSTATE_ALL);
+    if (same_vectors(t, cpu->r.xsave)) {
+        return true;
+    }
+    memcpy(x, cpu->r.xsave, XSAVE_SOFTWARE);
+    memset(x + XSAVE_BV, 0, 64);
+    memcpy(x + XSAVE_BV, &parts, sizeof(parts));
+    memcpy(x + XSAVE_YMM, cpu->r.xsave + XSAVE_YMM, XSAVE_AVX_END - XSAVE_YMM);
+    struct iovec io = {x, t->xstate_bytes};
+    return ptrace(PTRACE_SETREGSET, t->pid, (void *)NT_X86_XSTATE, &io) == 0;
+}
+
+static bool store_vectors(struct tracee *t, struct vcpu *cpu)
+{
+    uint8_t *x = cpu->r.xsave;
+    uint64_t parts;
+    struct iovec io = {t->xstate, t->xstate_bytes};
+    if (ptrace(PTRACE_GETREGSET, t->pid, (void *)NT_X86_XSTATE, &io) < 0) {
+        return false;
+    }
+    memcpy(&parts, t->xstate + XSAVE_BV, sizeof(parts));
+    memcpy(x, t->xstate, XSAVE_SOFTWARE);
+    memcpy(x + XSAVE_YMM, t->xstate + XSAVE_YMM, XSAVE_AVX_END - XSAVE_YMM);
+    parts = (xstate_bv(cpu) & ~(uint64_t)XSTATE_ALL) | (parts & XSTATE_ALL);
+    memcpy(x + XSAVE_BV, &parts, sizeof(parts));
+    return true;
+}
+
+static uint64_t fault_address(const struct tracee *t, bool *known)
+{
+    siginfo_t info;
+    *known = ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) == 0 && info.si_code != SI_KERNEL &&
+             info.si_code > 0;
+    return *known ? (uint64_t)info.si_addr : 0;
+}
+
+static uint64_t number_of(const struct tracee *t)
+{
+    siginfo_t info;
+    return ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) == 0 ? (uint64_t)info.si_syscall : 0;
+}
+
+bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
+{
+    struct regs *r = &cpu->r;
+    if (!load_vectors(t, cpu)) {
+        return false;
+    }
+    load_registers(t, r);
+    int sig = go(t, PTRACE_SYSEMU);
+    if (!sig || !store_vectors(t, cpu)) {
+        return false;
+    }
+    store_registers(t, r);
+    *out = (struct tracee_stop){.why = TRACEE_FAULT};
+    if (sig == (SIGTRAP | 0x80)) {
+        r->gpr[RAX] = t->regs.orig_rax;
+        r->rip -= 2;
+        out->why = TRACEE_CALL;
+    } else if (sig == SIGSEGV || sig == SIGBUS) {
+        out->address = fault_address(t, &out->has_address);
+    } else if (sig == SIGTRAP) {
+        out->why = TRACEE_TRAP;
+    } else if (sig == SIGSYS) {
+        out->why = TRACEE_VSYSCALL;
+        out->address = number_of(t);
+    } else if (sig != SIGFPE && sig != SIGILL) {
+        out->why = TRACEE_KICK;
+    }
+    return true;
+}
