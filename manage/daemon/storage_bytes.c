@@ -100,18 +100,14 @@ static json_t *open_options(const struct volume_def *vol, const char *key)
 struct node *bytes_open(const struct volume_def *vol, unsigned flags, GError **error)
 {
     g_autoptr(GError) inner = NULL;
-    const char *format = vol->format;
-    bool plain = !format || !strcmp(format, "none") || !strcmp(format, "iso") ||
-                 vol->type == 1 + VOLUME_BLOCK;
+    const char *format = vol->type == 1 + VOLUME_BLOCK ? "raw" : image_format_of(vol->format);
     char *key = vol->encryption ? passphrase_take(vol->encryption, vol->path, error) : NULL;
     if (vol->encryption && !key) {
         return NULL;
     }
     g_autoptr(json_t) options = open_options(vol, key);
     struct chain_open how = {.name = options ? NULL : vol->path,
-                             .format = options ? NULL
-                                       : plain ? "raw"
-                                               : format,
+                             .format = options ? NULL : format,
                              .options = options,
                              .flags = vol->access ? flags & ~(unsigned)OPEN_UNTRUSTED : flags};
     struct node *node = chain_open(&how, &inner);
@@ -182,29 +178,49 @@ bool bytes_copy(const struct volume_def *from, const struct volume_def *to, bool
 
 enum { WIPE_ZERO = 0, WIPE_RANDOM = 8, WIPE_TRIM = 9, PASS_RANDOM = -1 };
 
-/* Passes of one byte's value each, by libvirt's numbers of algorithms. */
+/*
+ * Passes by libvirt's numbers of algorithms, each of three bytes that repeat.
+ *
+ * Spec: P. Gutmann, "Secure Deletion of Data from Magnetic and Solid-State Memory", section
+ * "Erasure of Data stored on Magnetic Media".
+ */
 static const struct {
-    const char *name;
+    const char *name; /* for who reads */
     unsigned n;
     int passes[35];
 } wipes[] = {
     {"zero", 1, {0}},
     {"nnsa", 4, {PASS_RANDOM, PASS_RANDOM, 0, 0}},
-    {"dod", 4, {0, 0xff, PASS_RANDOM, 0}},
-    {"bsi", 9, {0xff, 0xfe, 0xfd, 0xfb, 0xf7, 0xef, 0xdf, 0xbf, 0x7f}},
-    {"gutmann"},
-    {"schneier", 7, {0, 0xff, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
+    {"dod", 4, {0, 0xffffff, PASS_RANDOM, 0}},
+    {"bsi",
+     9,
+     {0xffffff, 0xfefefe, 0xfdfdfd, 0xfbfbfb, 0xf7f7f7, 0xefefef, 0xdfdfdf, 0xbfbfbf, 0x7f7f7f}},
+    {"gutmann", 35, {PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, 0x555555,   0xaaaaaa,
+                     0x924924,    0x492492,    0x249249,    0x000000,    0x111111,   0x222222,
+                     0x333333,    0x444444,    0x555555,    0x666666,    0x777777,   0x888888,
+                     0x999999,    0xaaaaaa,    0xbbbbbb,    0xcccccc,    0xdddddd,   0xeeeeee,
+                     0xffffff,    0x924924,    0x492492,    0x249249,    0x6db6db,   0xb6db6d,
+                     0xdb6db6,    PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
+    {"schneier", 7, {0, 0xffffff, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
     {"pfitzner7",
      7,
      {PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
-    {"pfitzner33"},
+    {"pfitzner33",
+     33,
+     {PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM,
+      PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM,
+      PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM,
+      PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM,
+      PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM, PASS_RANDOM}},
     {"random", 1, {PASS_RANDOM}},
     {"trim"},
 };
 
 static void fill(uint8_t *buffer, int pass)
 {
-    memset(buffer, pass == PASS_RANDOM ? 0 : pass, CHUNK);
+    for (size_t i = 0; pass != PASS_RANDOM && i < CHUNK; i++) {
+        buffer[i] = (uint8_t)(pass >> (16 - 8 * (i % 3)));
+    }
     for (size_t at = 0; pass == PASS_RANDOM && at < CHUNK;) {
         ssize_t n = getrandom(buffer + at, CHUNK - at, 0);
         at += n > 0 ? (size_t)n : 0;
@@ -287,9 +303,9 @@ bool bytes_wipe(struct pool_def *def, const struct volume_def *vol, unsigned alg
 {
     struct stat st;
     (void)def;
-    if (algorithm >= G_N_ELEMENTS(wipes) || (!wipes[algorithm].n && algorithm != WIPE_TRIM)) {
-        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "wiping algorithm %s is not supported",
-                      algorithm < G_N_ELEMENTS(wipes) ? wipes[algorithm].name : "of that number");
+    if (algorithm >= G_N_ELEMENTS(wipes)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "wiping algorithm %u is not supported",
+                      algorithm);
         return false;
     }
     if (vol->access) {

@@ -34,8 +34,7 @@ const char *const file_formats[] = {
     "cow", "qcow", "qcow2", "qed",   "vmdk",  "vhdx", "parallels", "luks", NULL,
 };
 
-/* Where libvirt's word is not ours. */
-static const char *image_format_of(const char *format)
+const char *image_format_of(const char *format)
 {
     return !format || !strcmp(format, "none") || !strcmp(format, "iso") ||
                    !strcmp(format, "unknown")

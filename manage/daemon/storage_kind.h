@@ -67,6 +67,8 @@ const struct pool_rules *storage_rules(int type);
 /* ---- volumes that are files: storage_files.c ---- */
 
 extern const char *const file_formats[];
+/* The image library's name for libvirt's word. */
+const char *image_format_of(const char *format);
 /* What dir, fs and netfs share. */
 bool files_build(struct pool_def *def, GError **error);
 bool files_refresh(struct pool_def *def, struct pool_content *out, GError **error);
