@@ -164,6 +164,17 @@ void netdev_each(void (*each)(struct netdev *net, void *owner), void *owner)
     }
 }
 
+bool netdev_remove(const char *id, GError **error)
+{
+    struct netdev *net = netdev_find(id);
+    if (!net || net->card) {
+        g_set_error(error, LODGE_ERROR, net ? EBUSY : ENODEV,
+                    net ? "netdev '%s' is used by a card" : "Device '%s' not found", id);
+        return false;
+    }
+    return g_ptr_array_remove(netdevs, net);
+}
+
 void netdevs_close(void)
 {
     g_clear_pointer(&netdevs, g_ptr_array_unref);

@@ -41,6 +41,8 @@ struct netdev {
 struct netdev *netdev_new(const char *options, GError **error);
 struct netdev *netdev_find(const char *id);
 void netdev_each(void (*each)(struct netdev *net, void *owner), void *owner);
+/* One that no card uses. */
+bool netdev_remove(const char *id, GError **error);
 void netdevs_close(void);
 /* What a card uses; @net may be NULL (no cable). */
 static inline void net_send(struct netdev *net, const struct iovec *iov, unsigned n)

@@ -116,7 +116,8 @@ json_t *agent_run(struct machine *m, const char *command, json_t *args, GError *
         json_object_set(message, "arguments", args);
     }
     g_autofree char *text = json_dumps(message, JSON_COMPACT);
-    g_autofree char *answer = agent_command(m, text, AGENT_SECONDS, error);
+    g_autofree char *answer =
+        agent_command(m, text, m->agent_seconds ? m->agent_seconds : AGENT_SECONDS, error);
     if (!answer) {
         return NULL;
     }

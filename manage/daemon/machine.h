@@ -27,6 +27,8 @@ struct machine {
     int pause_reason; /* why the next STOP comes */
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
+    unsigned leaving; /* devices that are out, but their backends not yet */
+    int agent_seconds; /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
     GPtrArray *block_jobs; /* struct block_job; disks.h */
     unsigned uid;
     char *group_name; /* of its control groups */
@@ -115,8 +117,9 @@ char *vm_program(void);
 /* machine_host.c: what a machine takes of the host. */
 /* The tap or macvtap of an interface that is not user-mode; its name becomes @nic's target. */
 bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
-/* Gives back what machine_net_open() took; after the end. */
+/* Gives back what machine_net_open() took; after the end, and for a card that has gone. */
 void machine_net_close(const DomainDef *def);
+void machine_nic_close(const struct domain_interface *nic);
 /* Of -vnc; picks a port where the definition leaves it open. */
 char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error);
 
@@ -135,7 +138,7 @@ enum block_job_status {
 };
 
 /* agent.c */
-enum { AGENT_SECONDS = 10 };
+enum { AGENT_SECONDS = 10, AGENT_SECONDS_MAX = 600 };
 /* A line of JSON to the guest agent and its answer; gives up the lock. */
 char *agent_command(struct machine *m, const char *command, int seconds, GError **error);
 /* Its "return"; @args (NULL: none) is given away. */

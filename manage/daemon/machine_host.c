@@ -138,18 +138,22 @@ bool machine_net_guard(const struct domain_interface *nic, GError **error)
     return ok;
 }
 
+void machine_nic_close(const struct domain_interface *nic)
+{
+    struct port_guard limits = {0};
+    limits_of(nic, &limits);
+    if (nic->target && (guarded(nic) || limits.inbound || limits.outbound)) {
+        port_unguard(nic->target);
+    }
+    if (nic->type != IFACE_USER && nic->target) {
+        port_detach(nic->target);
+    }
+}
+
 void machine_net_close(const DomainDef *def)
 {
     for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
-        const struct domain_interface *nic = def->interfaces->pdata[i];
-        struct port_guard limits = {0};
-        limits_of(nic, &limits);
-        if (nic->target && (guarded(nic) || limits.inbound || limits.outbound)) {
-            port_unguard(nic->target);
-        }
-        if (nic->type != IFACE_USER && nic->target) {
-            port_detach(nic->target);
-        }
+        machine_nic_close(def->interfaces->pdata[i]);
     }
 }
 

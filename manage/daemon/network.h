@@ -81,6 +81,8 @@ struct port {
 bool port_attach(const struct port_want *want, struct port *out, GError **error);
 /* After the machine has closed its descriptors; also if it is gone already. */
 void port_detach(const char *device);
+/* A tap goes to what @want says, of which only where counts; the bridge's name, g_free(). */
+char *port_move(const char *device, const struct port_want *want, GError **error);
 /* <link state=> of a running port: whether frames pass. */
 bool port_set_link(const char *device, bool up, GError **error);
 void port_clear(struct port *port); /* closes and frees */

@@ -100,14 +100,19 @@ static bool put_mac(const char *device, const uint8_t mac[6], GError **error)
     return link_set_mac(device, own, error);
 }
 
+static bool plug_in(const char *device, const struct plan *plan, GError **error)
+{
+    return (!plan->mtu || link_set_mtu(device, plan->mtu, error)) &&
+           link_set_master(device, plan->bridge, error) &&
+           (!plan->vlan || put_vlan(device, plan, error)) &&
+           (!plan->isolated || port_isolate(device, error));
+}
+
 static bool wire(const char *device, const struct port_want *want, const struct plan *plan,
                  GError **error)
 {
-    return put_mac(device, want->mac, error) &&
-           (!plan->mtu || link_set_mtu(device, plan->mtu, error)) &&
-           link_set_master(device, plan->bridge, error) &&
-           (!plan->vlan || put_vlan(device, plan, error)) &&
-           (!plan->isolated || port_isolate(device, error)) && link_up(device, error);
+    return put_mac(device, want->mac, error) && plug_in(device, plan, error) &&
+           link_up(device, error);
 }
 
 static bool attach_tap(const struct port_want *want, const struct plan *plan, struct port *out,
@@ -182,6 +187,20 @@ void port_detach(const char *device)
     if (*device && link_index(device)) { /* a tap went with its last descriptor */
         link_delete(device, NULL);
     }
+}
+
+char *port_move(const char *device, const struct port_want *want, GError **error)
+{
+    struct plan plan;
+    if (!make_plan(want, &plan, error)) {
+        return NULL;
+    }
+    if (!plan.bridge) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "%s can only be moved to a bridge", device);
+        return NULL;
+    }
+    g_autofree char *bridge = g_strdup(plan.bridge);
+    return plug_in(device, &plan, error) ? g_steal_pointer(&bridge) : NULL;
 }
 
 bool port_set_link(const char *device, bool up, GError **error)

@@ -515,6 +515,11 @@ HANDLER(netdev_add)
     return with_keyval(args, add_netdev, error);
 }
 
+HANDLER(netdev_del)
+{
+    return done(netdev_remove(qmp_str(args, "id"), error));
+}
+
 HANDLER(set_link)
 {
     const char *name = qmp_str(args, "name");

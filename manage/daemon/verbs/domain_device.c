@@ -2,6 +2,9 @@
 /* Devices that come, change and go, in the definition and in the running machine. */
 #include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
+#include "manage/daemon/network.h"
+
+#include "base/util.h"
 
 #include <string.h>
 
@@ -96,6 +99,8 @@ static bool attach_config(Domain *d, const char *xml, GError **error)
 
 /* --- the running machine --- */
 
+enum { UNPLUG_SECONDS = 5 };
+
 static void device_event(Domain *d, const char *alias, bool added)
 {
     rpc_event_domain_alias message = {.dom = domain_rpc(d), .alias = (char *)alias};
@@ -165,6 +170,32 @@ static void drop_node(struct machine *m, const struct domain_disk *disk)
     }
 }
 
+static void drop_net(struct machine *m, const struct domain_interface *nic)
+{
+    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+    qmp_do(m->qmp, NULL, "netdev_del", "{s:s}", "id", id);
+    machine_nic_close(nic);
+}
+
+/* The host's side of a card: lodged makes the tap, the machine gets its descriptor. */
+static bool add_net(struct machine *m, struct domain_interface *nic, GError **error)
+{
+    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+    if (nic->type == IFACE_USER) {
+        return qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s}", "type", "user", "id", id);
+    }
+    autofd int fd = -1;
+    if (!machine_net_open(m, nic, &fd, error)) {
+        return false;
+    }
+    if (qmp_give_fd(m->qmp, fd, id, error) &&
+        qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s, s:s}", "type", "tap", "id", id, "fd", id)) {
+        return true;
+    }
+    machine_nic_close(nic);
+    return false;
+}
+
 /* Adds the device of @copy's list @list, the last one, to the machine. */
 static bool plug(struct machine *m, DomainDef *copy, const struct device_list *list, void *device,
                  GError **error)
@@ -174,17 +205,8 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
     if (list->table == &disk_table && !add_node(m, device, error)) {
         return false;
     }
-    if (list->table == &interface_table) {
-        struct domain_interface *nic = device;
-        g_autofree char *id = g_strconcat("host", nic->alias, NULL);
-        if (nic->type != IFACE_USER) {
-            libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                          "only a user-mode interface can be added to a running machine");
-            return false;
-        }
-        if (!qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s}", "type", "user", "id", id)) {
-            return false;
-        }
+    if (list->table == &interface_table && !add_net(m, device, error)) {
+        return false;
     }
     if (list->table == &rng_table) {
         g_autofree char *id = g_strconcat("obj", head->alias, NULL);
@@ -206,8 +228,22 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
         options ? qmp_run(m->qmp, "device_add", options, QMP_TIMEOUT_MS, error) : NULL;
     if (!got && list->table == &disk_table) {
         drop_node(m, device);
+    } else if (!got && list->table == &interface_table) {
+        drop_net(m, device);
     }
     return got != NULL;
+}
+
+/* Defaults are filled in as for a definition, which has no names of running taps. */
+static void keep_targets(DomainDef *copy, const DomainDef *def)
+{
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *old = def->interfaces->pdata[i];
+        struct domain_interface *nic = copy->interfaces->pdata[i];
+        if (!nic->target) {
+            nic->target = g_strdup(old->target);
+        }
+    }
 }
 
 static bool attach_live(Domain *d, const char *xml, GError **error)
@@ -218,11 +254,15 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     if (!list) {
         return false;
     }
+    int64_t until = g_get_monotonic_time() + UNPLUG_SECONDS * (int64_t)G_USEC_PER_SEC;
+    while (m->leaving && daemon_wait(until)) {
+    }
     g_autoptr(DomainDef) copy = domain_def_copy(m->def);
     if (!check_kind(list, error) || !add_to(copy, list, device, error)) {
         xml_free(list->table, device);
         return false;
     }
+    keep_targets(copy, m->def);
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
     if (!plug(m, copy, list, device, error) || m->ended) {
         return false;
@@ -262,8 +302,6 @@ bool verb_domain_attach_device_flags(struct call *call, const rpc_domain_text_fl
 
 /* --- going --- */
 
-enum { UNPLUG_SECONDS = 5 };
-
 static bool missing(const struct device_list *list, GError **error)
 {
     libvirt_error(error, ERR_DEVICE_MISSING, "no matching device '%s' was found",
@@ -292,18 +330,20 @@ static void removed(struct machine *m, const struct device_list *list, unsigned 
 {
     GPtrArray **items = domain_device_array(m->def, list);
     struct device_head *head = g_ptr_array_remove_index(*items, at);
-    g_autofree char *alias = g_strdup(head->alias), *backend = NULL;
+    g_autofree char *alias = g_strdup(head->alias);
     if (!m->ended) {
         machine_save(m);
         device_event(m->domain, alias, false);
         daemon_wake();
     }
+    m->leaving++; /* its alias is in use until the backend has gone */
     if (list->table == &disk_table) {
         drop_node(m, (struct domain_disk *)head);
     } else if (list->table == &interface_table) {
-        backend = g_strconcat("host", alias, NULL);
-        qmp_do(m->qmp, NULL, "netdev_del", "{s:s}", "id", backend);
+        drop_net(m, (struct domain_interface *)head);
     }
+    m->leaving--;
+    daemon_wake();
     xml_free(list->table, head);
 }
 
@@ -329,16 +369,10 @@ void machine_device_gone(struct machine *m, const char *alias)
     }
 }
 
-static bool detach_live(Domain *d, const struct device_list *list, const void *wanted,
-                        GError **error)
+static bool unplug(struct machine *m, const struct device_list *list, int at, GError **error)
 {
-    g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || !check_kind(list, error)) {
+    if (!check_kind(list, error)) {
         return false;
-    }
-    int at = find_same(m->def, list, wanted);
-    if (at < 0) {
-        return missing(list, error);
     }
     GPtrArray *items = *domain_device_array(m->def, list);
     g_autofree char *alias = g_strdup(((struct device_head *)items->pdata[at])->alias);
@@ -348,6 +382,61 @@ static bool detach_live(Domain *d, const struct device_list *list, const void *w
     /* The guest lets go when it wants to, maybe later: DEVICE_DELETED says so. */
     int64_t until = g_get_monotonic_time() + UNPLUG_SECONDS * (int64_t)G_USEC_PER_SEC;
     while (!m->ended && find_alias(m->def, list, alias) >= 0 && daemon_wait(until)) {
+    }
+    return true;
+}
+
+static bool detach_live(Domain *d, const struct device_list *list, const void *wanted,
+                        GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m || !check_kind(list, error)) {
+        return false;
+    }
+    int at = find_same(m->def, list, wanted);
+    return at < 0 ? missing(list, error) : unplug(m, list, at, error);
+}
+
+/* Where the device with @alias is; NULL with an error. */
+static const struct device_list *named(DomainDef *def, const char *alias, int *at, GError **error)
+{
+    for (unsigned i = 0; i < device_list_count; i++) {
+        *at = find_alias(def, &device_lists[i], alias);
+        if (*at >= 0) {
+            return &device_lists[i];
+        }
+    }
+    libvirt_error(error, ERR_DEVICE_MISSING, "no device found with alias '%s'", alias);
+    return NULL;
+}
+
+bool verb_domain_detach_device_alias(struct call *call, const rpc_domain_text_flags *args,
+                                     rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    unsigned flags = args->flags;
+    int at;
+    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    if (!d || !domain_affect(d, &flags, error)) {
+        return false;
+    }
+    if (flags & AFFECT_LIVE) { /* answered at once: DEVICE_DELETED says when it has gone */
+        g_autoptr(Machine) m = machine_of(d, error);
+        const struct device_list *list = m ? named(m->def, args->text, &at, error) : NULL;
+        if (!list || !check_kind(list, error) ||
+            !qmp_do(m->qmp, error, "device_del", "{s:s}", "id", args->text)) {
+            return false;
+        }
+    }
+    if (flags & AFFECT_CONFIG) {
+        g_autoptr(DomainDef) def = domain_config(d, error);
+        const struct device_list *list = def ? named(def, args->text, &at, error) : NULL;
+        if (!list) {
+            return false;
+        }
+        GPtrArray *items = *domain_device_array(def, list);
+        xml_free(list->table, g_ptr_array_remove_index(items, (unsigned)at));
+        return domain_save_config(d, def, error);
     }
     return true;
 }
@@ -432,6 +521,52 @@ static bool set_link(struct machine *m, struct domain_interface *nic, int state,
     return true;
 }
 
+/* Other wires behind the same card: everything about where it is plugged in. */
+static bool same_wires(const struct domain_interface *a, const struct domain_interface *b)
+{
+    return a->type == b->type && g_strcmp0(a->network, b->network) == 0 &&
+           g_strcmp0(a->portgroup, b->portgroup) == 0 && g_strcmp0(a->dev, b->dev) == 0 &&
+           (a->type != IFACE_BRIDGE || g_strcmp0(a->bridge, b->bridge) == 0);
+}
+
+/* The card keeps its tap, which goes to another bridge. */
+static bool move_port(struct domain_interface *nic, struct domain_interface *wanted, GError **error)
+{
+    bool can = nic->type == IFACE_NETWORK || nic->type == IFACE_BRIDGE;
+    bool may = wanted->type == IFACE_NETWORK || wanted->type == IFACE_BRIDGE;
+    if (!can || !may) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "only an interface on a bridge can be moved, and to another bridge");
+        return false;
+    }
+    const struct port_want want = {
+        .network = wanted->type == IFACE_NETWORK ? wanted->network : NULL,
+        .portgroup = wanted->portgroup,
+        .bridge = wanted->type == IFACE_BRIDGE ? wanted->bridge : NULL,
+        .isolated = wanted->isolated,
+    };
+    g_autofree char *bridge = port_move(nic->target, &want, error);
+    if (!bridge) {
+        return false;
+    }
+    char **texts[][2] = {{&nic->network, &wanted->network}, {&nic->portgroup, &wanted->portgroup}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
+        g_free(*texts[i][0]);
+        *texts[i][0] = g_strdup(*texts[i][1]);
+    }
+    g_free(nic->bridge);
+    nic->bridge = g_steal_pointer(&bridge);
+    nic->type = wanted->type;
+    return true;
+}
+
+static bool change_interface(struct machine *m, struct domain_interface *nic,
+                             struct domain_interface *wanted, GError **error)
+{
+    return (same_wires(nic, wanted) || move_port(nic, wanted, error)) &&
+           set_link(m, nic, wanted->link, error);
+}
+
 static bool update_live(Domain *d, const struct device_list *list, void *wanted, bool force,
                         GError **error)
 {
@@ -448,7 +583,7 @@ static bool update_live(Domain *d, const struct device_list *list, void *wanted,
     if (list->table == &disk_table) {
         ok = change_medium(m, item, wanted, force, error);
     } else if (list->table == &interface_table) {
-        ok = set_link(m, item, ((struct domain_interface *)wanted)->link, error);
+        ok = change_interface(m, item, wanted, error);
     } else {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "live update of device '%s' is not supported", list->table->element);

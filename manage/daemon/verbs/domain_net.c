@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The addresses of a guest: by our DHCP servers' leases, by what the host has seen, by the agent.
+ */
+#include "manage/daemon/machine.h"
+#include "manage/daemon/network.h"
+#include "manage/daemon/network_parts.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { SOURCE_LEASE, SOURCE_AGENT, SOURCE_ARP };
+enum { ADDRESS_IPV4 = 0, ADDRESS_IPV6 = 1 };
+
+static rpc_domain_interface *one_more(GArray *out, const char *name, const char *mac)
+{
+    rpc_domain_interface i = {.name = g_strdup(name)};
+    if (mac) {
+        i.mac = g_new(char *, 1);
+        *i.mac = g_strdup(mac);
+    }
+    g_array_append_val(out, i);
+    return &g_array_index(out, rpc_domain_interface, out->len - 1);
+}
+
+static void add_address(rpc_domain_interface *i, bool six, const char *address, unsigned prefix)
+{
+    u_int n = i->addresses.addresses_len++;
+    i->addresses.addresses_val = g_renew(rpc_address, i->addresses.addresses_val, n + 1);
+    i->addresses.addresses_val[n] = (rpc_address){
+        .type = six ? ADDRESS_IPV6 : ADDRESS_IPV4, .address = g_strdup(address), .prefix = prefix};
+}
+
+static void by_leases(const DomainDef *def, GArray *out)
+{
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        const struct network *net = nic->network ? network_find(nic->network) : NULL;
+        if (nic->type != IFACE_NETWORK || !net || !net->active) {
+            continue;
+        }
+        g_autoptr(GPtrArray) leases = dnsmasq_leases(net->def, nic->mac);
+        rpc_domain_interface *row = leases->len ? one_more(out, nic->target, nic->mac) : NULL;
+        for (unsigned k = 0; k < leases->len; k++) {
+            const struct dhcp_lease *l = leases->pdata[k];
+            add_address(row, l->ipv6, l->address, l->prefix);
+        }
+    }
+}
+
+/* /proc/net/arp: address, type, flags, MAC, mask, device. */
+static void by_neighbours(const DomainDef *def, GArray *out)
+{
+    g_autofree char *text = NULL;
+    if (!g_file_get_contents("/proc/net/arp", &text, NULL, NULL)) {
+        return;
+    }
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        rpc_domain_interface *row = NULL;
+        for (unsigned k = 1; lines[0] && lines[k]; k++) {
+            char address[64], mac[32];
+            if (sscanf(lines[k], "%63s %*s %*s %31s", address, mac) == 2 &&
+                g_ascii_strcasecmp(mac, nic->mac) == 0) {
+                row = row ? row : one_more(out, nic->target ? nic->target : "", nic->mac);
+                add_address(row, false, address, 0);
+            }
+        }
+    }
+}
+
+static const char *word(const json_t *object, const char *key)
+{
+    return json_string_value(json_object_get(object, key));
+}
+
+/* What the guest says, cut to what an answer may hold. */
+static bool by_agent(struct machine *m, GArray *out, GError **error)
+{
+    enum { CARDS_MAX = 256, ADDRESSES_MAX = 256 };
+    g_autoptr(json_t) all = agent_run(m, "guest-network-get-interfaces", NULL, error);
+    size_t i, k;
+    json_t *card, *address;
+    json_array_foreach(all, i, card)
+    {
+        const char *name = word(card, "name");
+        if (!name || i >= CARDS_MAX) {
+            continue;
+        }
+        rpc_domain_interface *row = one_more(out, name, word(card, "hardware-address"));
+        json_array_foreach(json_object_get(card, "ip-addresses"), k, address)
+        {
+            const char *text = word(address, "ip-address");
+            if (text && k < ADDRESSES_MAX) {
+                add_address(row, g_strcmp0(word(address, "ip-address-type"), "ipv6") == 0, text,
+                            (unsigned)json_integer_value(json_object_get(address, "prefix")));
+            }
+        }
+    }
+    return all != NULL;
+}
+
+bool verb_domain_interface_addresses(struct call *call, const rpc_domain_uint_flags *args,
+                                     rpc_domain_interfaces *ret, GError **error)
+{
+    g_autoptr(Domain) d = domain_get(&args->dom, error);
+    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    if (!m) {
+        return false;
+    }
+    if (args->value > SOURCE_ARP) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "Unknown IP address data source %u",
+                      args->value);
+        return false;
+    }
+    if (args->value == SOURCE_AGENT && call_read_only(call)) {
+        libvirt_error(error, ERR_OPERATION_DENIED, "the guest agent of a read-only connection");
+        return false;
+    }
+    GArray *out = g_array_new(FALSE, TRUE, sizeof(rpc_domain_interface));
+    bool ok = true;
+    if (args->value == SOURCE_AGENT) {
+        ok = by_agent(m, out, error);
+    } else if (args->value == SOURCE_LEASE) {
+        by_leases(m->def, out);
+    } else {
+        by_neighbours(m->def, out);
+    }
+    ret->items.items_len = out->len;
+    ret->items.items_val = (rpc_domain_interface *)(void *)g_array_free(out, FALSE);
+    return ok;
+}

@@ -1,0 +1,137 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One running guest with Debian's qemu-guest-agent: what the agent knows and does, the guest's addresses,
+and network cards that come, move to another network and go while it runs."""
+import pathlib
+import re
+import subprocess
+import sys
+import time
+import unittest
+
+import libvirt
+
+import guest
+import manage
+from test_manage_domain import Console, GUEST, UP, machine
+from test_manage_network import NetworkCase
+
+AGENT = "/usr/sbin/qemu-ga"
+NETWORKS = [("lab", "<bridge name='labbr' stp='off'/><ip address='10.41.0.1' prefix='24'><dhcp>"
+             "<range start='10.41.0.2' end='10.41.0.99'/></dhcp></ip>"),
+            ("bare", "<bridge name='barebr' stp='off'/>")]
+
+
+def with_agent(folder):
+    """The tiny guest's initramfs with qemu-ga and the libraries it needs."""
+    files = {"qemu-ga": AGENT}
+    for line in subprocess.run(["ldd", AGENT], capture_output=True, text=True, check=True).stdout.split("\n"):
+        path = re.search(r"(/\S+) \(", line)
+        if path:
+            files[path[1].rsplit("/", 1)[1]] = path[1]
+    more = {name: pathlib.Path(path).read_bytes() for name, path in files.items()}
+    loader = next(name for name in files if name.startswith("ld-"))
+    old, path = (GUEST / "initrd").read_bytes(), pathlib.Path(folder, "initrd")
+    path.write_bytes(old + bytes(-len(old) % 4) + guest.cpio(more))
+    return path, loader
+
+
+class Guest(NetworkCase):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        for name, inside in NETWORKS:
+            pathlib.Path(cls.dir, "net.xml").write_text(f"<network><name>{name}</name>{inside}</network>")
+            cls.daemon.virsh("net-create", f"{cls.dir}/net.xml")
+        initrd, loader = with_agent(cls.daemon.root)
+        ports = "".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(4))
+        cls.conn = cls.daemon.connect()
+        cls.addClassCleanup(cls.conn.close)
+        cls.dom = cls.conn.defineXML(machine("g", initrd=initrd, memory=192, devices=f"""<console type='pty'/>{ports}
+            <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+            <interface type='network'><mac address='52:54:00:41:00:02'/><source network='lab'/>
+            <model type='virtio'/></interface>"""))
+        cls.dom.create()
+        cls.addClassCleanup(cls.dom.destroy)
+        cls.console = Console(cls.conn, cls.dom)
+        cls.console.expect(UP)
+        cls.console.expect(b"# ")
+        cls.console.type(b"mkdir -p /var/run /var/log /run /etc; hostname tiny-one; echo 'ID=tiny' >/etc/os-release; "
+                         b"for p in /dev/vport*; do ln -s $p /dev/agent; done; /" + loader.encode() +
+                         b" --library-path / /qemu-ga -p /dev/agent -t /tmp -d; echo agent''-$?\n")
+        cls.console.expect(b"agent-0")
+
+    def ask(self, command):
+        """What the guest's shell prints."""
+        self.console.type(f"{command}; echo do''ne\n".encode())
+        at = len(self.console.seen)
+        self.console.expect(b"done")
+        while b"\ndone" not in self.console.seen[at:]:
+            self.console.seen += self.console.stream.recv(4096)
+        return self.console.seen[at:].decode()
+
+    def test_agent(self):
+        self.assertEqual(self.virsh("qemu-agent-command", "g", '{"execute":"guest-ping"}'), '{"return": {}}')
+        self.assertEqual(self.virsh("domhostname", "g", "--source", "agent"), "tiny-one")
+        self.assertRegex(self.virsh("domtime", "g"), r"Time: \d{10}")
+        self.dom.setTime({"seconds": 1234567890, "nseconds": 0})
+        self.assertLess(abs(self.dom.getTime()["seconds"] - 1234567890), 3600)
+        self.assertRegex(self.virsh("guestvcpus", "g"), r"vcpus +: 0\s+online +: 0\s+offlinable +:")
+        info = self.virsh("guestinfo", "g", "--os", "--hostname")
+        self.assertIn("os.id", info)
+        self.assertIn("tiny-one", info)
+        self.assertIsInstance(self.dom.guestInfo(), dict)
+        self.assertIn("No filesystems", self.virsh("domfsinfo", "g"))
+        self.virsh("guest-agent-timeout", "g", "--timeout", "60")
+        self.assertIn("agent", self.virsh("set-user-password", "g", "nobody", "secret", fails=True))
+
+    def test_addresses(self):
+        lease = self.virsh("domifaddr", "g")
+        address = re.search(r"52:54:00:41:00:02 +ipv4 +(10\.41\.0\.\d+)/24", lease)
+        self.assertTrue(address, lease)
+        by_agent = self.virsh("domifaddr", "g", "--source", "agent", "--full")
+        self.assertIn(address[1], by_agent)
+        self.assertIn("lo ", by_agent)
+        self.ask(f"ping -c 1 10.41.0.1")
+        self.assertEqual(self.virsh("domifaddr", "g", "--source", "nonsense", fails=True)[:7], "Unknown")
+
+    def ports(self, bridge):
+        return self.host.run("ip", "-o", "link", "show", "master", bridge)
+
+    def test_cards(self):
+        """Attached by name, by XML; moved; unplugged by the words of a shell and by alias."""
+        mac = "52:54:00:41:00:07"
+        self.virsh("attach-interface", "g", "network", "lab", "--mac", mac, "--model", "virtio", "--live")
+        target = re.search(rf"(vnet\d+) +network +lab +virtio +{mac}", self.virsh("domiflist", "g"))[1]
+        self.assertIn(target, self.ports("labbr"))
+        manage.until(lambda: mac in self.ask("cat /sys/class/net/*/address"), "the guest has the card")
+        card = re.findall(r"/sys/class/net/(\w+)/address", self.ask(f"grep -l {mac} /sys/class/net/*/address"))[-1]
+        self.ask(f"ifconfig {card} up; udhcpc -q -n -t 50 -i {card} -s /bin/lease")
+        self.assertIn(mac, self.virsh("domifaddr", "g"))
+        self.virsh("domif-setlink", "g", target, "down")
+        manage.until(lambda: "DOWN-0" in self.ask(f"echo DOWN-$(cat /sys/class/net/{card}/carrier)"), "no carrier")
+        self.virsh("domif-setlink", "g", target, "up")
+        moved = pathlib.Path(self.dir, "moved.xml")
+        moved.write_text(f"<interface type='network'><mac address='{mac}'/><source network='bare'/>"
+                         f"<model type='virtio'/></interface>")
+        self.virsh("update-device", "g", str(moved), "--live")
+        self.assertIn(target, self.ports("barebr"))
+        self.assertRegex(self.virsh("domiflist", "g"), rf"{target} +network +bare +virtio +{mac}")
+        moved.write_text(moved.read_text().replace("'bare'", "'nowhere'"))
+        self.assertIn("no network", self.virsh("update-device", "g", str(moved), "--live", fails=True).lower())
+        self.virsh("detach-interface", "g", "network", "--mac", mac, "--live")
+        manage.until(lambda: mac not in self.virsh("domiflist", "g"), "the card is out")
+        manage.until(lambda: target not in self.ports("barebr"), "its tap is gone")
+        self.virsh("attach-interface", "g", "bridge", "barebr", "--mac", mac, "--model", "virtio", "--live")
+        self.assertRegex(self.virsh("domiflist", "g"), rf"bridge +barebr +virtio +{mac}")
+        manage.until(lambda: mac in self.ask("cat /sys/class/net/*/address"), "the guest has the card")
+        alias = re.search(rf"{mac}.*?<alias name='(\w+)'", self.dom.XMLDesc(), re.S)[1]
+        self.virsh("detach-device-alias", "g", alias, "--live")
+        manage.until(lambda: mac not in self.virsh("domiflist", "g"), "the card is out")
+        self.assertIn("no device found", self.virsh("detach-device-alias", "g", "net77", "--live", fails=True))
+        self.assertIn("there is no bridge", self.virsh("attach-interface", "g", "bridge", "nobr", "--live", fails=True))
+        self.assertNotIn("nobr", self.dom.XMLDesc())
+
+
+if __name__ == "__main__":
+    unittest.main()
