@@ -3,6 +3,7 @@
 #include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/network.h"
+#include "manage/daemon/port_guard.h"
 
 #include "base/util.h"
 
@@ -190,7 +191,11 @@ static bool add_net(struct machine *m, struct domain_interface *nic, GError **er
     }
     if (qmp_give_fd(m->qmp, fd, id, error) &&
         qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s, s:s}", "type", "tap", "id", id, "fd", id)) {
-        return true;
+        if (machine_net_guard(nic, error)) {
+            return true;
+        }
+        drop_net(m, nic);
+        return false;
     }
     machine_nic_close(nic);
     return false;
