@@ -106,11 +106,16 @@ static void limits_of(const struct domain_interface *nic, struct port_guard *gua
 
 bool machine_net_guard(const struct domain_interface *nic, GError **error)
 {
+    struct port_guard guard = {0};
+    limits_of(nic, &guard);
+    return (!guard.inbound && !guard.outbound && !nic->filter) ||
+           machine_net_guard_anew(nic, error);
+}
+
+bool machine_net_guard_anew(const struct domain_interface *nic, GError **error)
+{
     struct port_guard guard = {.device = nic->target};
     limits_of(nic, &guard);
-    if (!guard.inbound && !guard.outbound && !nic->filter) {
-        return true;
-    }
     if (nic->type == IFACE_USER || nic->type == IFACE_DIRECT || !nic->target) {
         libvirt_error(
             error, ERR_CONFIG_UNSUPPORTED, "<%s> of an interface of type '%s' is not supported",

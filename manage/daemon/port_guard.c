@@ -82,8 +82,8 @@ static char *text_of(const struct port_guard *g)
 {
     g_autofree char *name = table_name(g->device);
     g_autoptr(json_t) all = json_array();
+    renew_table(all, "netdev", name, limited(g->outbound));
     if (limited(g->outbound)) {
-        renew_table(all, "netdev", name, true);
         limit(all, name, g);
     }
     if (g->filter) {
@@ -91,7 +91,7 @@ static char *text_of(const struct port_guard *g)
         json_array_extend(all, g->filter);
     }
     g_autoptr(json_t) whole = json_pack("{s:O}", "nftables", all);
-    g_autofree char *text = json_array_size(all) ? json_dumps(whole, JSON_COMPACT) : NULL;
+    g_autofree char *text = json_dumps(whole, JSON_COMPACT);
     return g_strdup(text);
 }
 
@@ -164,10 +164,11 @@ bool port_guard(const struct port_guard *g, GError **error)
         return false;
     }
     g_autofree char *text = text_of(g);
-    if (!shape(g, error) || (text && !nft(text, error))) {
+    if (!shape(g, error) || !nft(text, error)) {
         return false;
     }
-    remember(g->device, g_steal_pointer(&text));
+    bool keeps = limited(g->outbound) || g->filter; /* what a flush would take away */
+    remember(g->device, keeps ? g_steal_pointer(&text) : NULL);
     return true;
 }
 

@@ -32,3 +32,5 @@ const char *nwfilter_xml(const char *name);
 /* machine_host.c: what @nic's definition says of bandwidth and filters is true from now on.  Gives
  * up the daemon lock. */
 bool machine_net_guard(const struct domain_interface *nic, GError **error);
+/* The same where something may have been said before that does not hold any more. */
+bool machine_net_guard_anew(const struct domain_interface *nic, GError **error);

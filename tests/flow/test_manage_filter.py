@@ -68,6 +68,18 @@ class Ports(NetworkCase):
         self.host.run("nft", "flush", "ruleset")
         manage.until(lambda: all(f"table {f} lodge_{port}" in self.families() for f in ("bridge", "netdev")) and
                      "table netdev lodge_lab0" in self.families(), "the port's tables are back")
+        shown = self.virsh("domiftune", "port2", port)
+        self.assertRegex(shown, r"inbound.average *: 1000")
+        self.assertRegex(shown, r"inbound.burst *: 512")
+        self.assertRegex(shown, r"outbound.burst *: 300")
+        self.virsh("domiftune", "port2", port, "--inbound", "3000,4000,600", "--outbound", "0", "--live")
+        self.assertRegex(self.host.run("tc", "qdisc", "show", "dev", port), r"tbf .*rate 24576Kbit burst 600Kb")
+        self.assertNotIn(f"netdev lodge_{port}", self.families())
+        self.assertIn("<inbound average='3000' peak='4000' burst='600'/>", dom.XMLDesc())
+        self.assertNotIn("<outbound", dom.XMLDesc())
+        self.virsh("domiftune", "port2", port, "--inbound", "0")
+        self.assertNotIn("tbf", self.host.run("tc", "qdisc", "show", "dev", port))
+        self.assertIn("find device 'nosuch'", self.virsh("domiftune", "port2", "nosuch", fails=True))
         dom.destroy()
         manage.until(lambda: f"lodge_{port}" not in self.families(), "the port's tables go with it")
 
