@@ -400,6 +400,10 @@ const struct verb_group verb_group_local = {
              {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"},
              {NULL}},
          "runs an image and connects to its console", run_run},
+        {"ssh-helper",
+         (const struct option_row[]){
+             {"uri", OPT_TEXT, OPT_NEEDED, "qemu:///system, qemu:///session"}, {NULL}},
+         "carries a client's bytes between ssh and the daemon", run_ssh_helper},
         {"top",
          (const struct option_row[]){
              {"delay", OPT_NUMBER, OPT_NAMED, "seconds between two looks (1)"},

@@ -17,7 +17,7 @@ struct simple {
     const char *failing, *done; /* with one %s, the name; NULL: nothing is said */
     struct flag_bit bits[10];
 };
-verb_fn run_console;
+verb_fn run_console, run_ssh_helper;
 
 /*
  * The serial line @device (NULL: the first) of @dom on this terminal until the guest ends it or,

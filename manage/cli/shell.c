@@ -3,9 +3,9 @@
 
 #include "base/util.h"
 #include "manage/cli/args.h"
-#include "manage/rpc/connect.h"
 #include "manage/cli/help.h"
 #include "manage/cli/out.h"
+#include "manage/rpc/connect.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -180,10 +180,14 @@ bool shell_is_over(const struct shell *sh)
 
 enum { OPTION_JSON = 256, OPTION_MANUAL };
 static const struct option long_options[] = {
-    {"connect", required_argument, NULL, 'c'}, {"readonly", no_argument, NULL, 'r'},
-    {"quiet", no_argument, NULL, 'q'},         {"timing", no_argument, NULL, 't'},
-    {"json", no_argument, NULL, OPTION_JSON},  {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, 'v'},       {"manual", required_argument, NULL, OPTION_MANUAL},
+    {"connect", required_argument, NULL, 'c'},
+    {"readonly", no_argument, NULL, 'r'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"timing", no_argument, NULL, 't'},
+    {"json", no_argument, NULL, OPTION_JSON},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, 'v'},
+    {"manual", required_argument, NULL, OPTION_MANUAL},
     {NULL},
 };
 
@@ -251,10 +255,36 @@ static bool run_arguments(struct shell *sh, char **words, unsigned n)
                                                  : shell_run_words(sh, words, n);
 }
 
+/*
+ * libvirt's clients look for "virt-ssh-helper" on the other host and give it a URI, and -r before
+ * that: the same as lodge's own verb.
+ */
+static char **as_helper(char **argv)
+{
+    g_autoptr(GPtrArray) words = g_ptr_array_new();
+    char **rest = argv + 1;
+    g_ptr_array_add(words, argv[0]);
+    if (*rest && (strcmp(*rest, "-r") == 0 || strcmp(*rest, "--readonly") == 0)) {
+        g_ptr_array_add(words, *rest++);
+    }
+    g_ptr_array_add(words, (char *)"ssh-helper");
+    for (; *rest; rest++) {
+        g_ptr_array_add(words, *rest);
+    }
+    g_ptr_array_add(words, NULL);
+    return (char **)g_ptr_array_free(g_steal_pointer(&words), FALSE);
+}
+
 int shell_main(int argc, char **argv)
 {
     struct shell sh = {.uri = connect_default_uri()};
+    g_autofree char *called = g_path_get_basename(argc ? argv[0] : "lodge");
+    g_autofree char **helper = strcmp(called, "virt-ssh-helper") == 0 ? as_helper(argv) : NULL;
     int code;
+    if (helper) {
+        argv = helper;
+        argc = (int)g_strv_length(helper);
+    }
     if (options_read(&sh, argc, argv, &code)) {
         if (optind < argc) {
             code = run_arguments(&sh, argv + optind, (unsigned)(argc - optind)) ? 0 : 1;

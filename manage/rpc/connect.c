@@ -21,14 +21,20 @@ char *connect_default_uri(void)
     return g_strdup(getuid() == 0 ? "qemu:///system" : "qemu:///session");
 }
 
-static char *socket_of(GUri *uri, bool read_only)
+/* What the URI says behind its question mark; NULL: nothing of that name. */
+static char *param_of(GUri *uri, const char *name)
 {
     const char *query = g_uri_get_query(uri);
     g_autoptr(GHashTable) params =
         query ? g_uri_parse_params(query, -1, "&", G_URI_PARAMS_NONE, NULL) : NULL;
-    const char *given = params ? g_hash_table_lookup(params, "socket") : NULL;
+    return params ? g_strdup(g_hash_table_lookup(params, name)) : NULL;
+}
+
+static char *socket_of(GUri *uri, bool read_only)
+{
+    char *given = param_of(uri, "socket");
     if (given) {
-        return g_strdup(given);
+        return given;
     }
     if (strcmp(g_uri_get_path(uri), "/session") == 0) {
         return g_build_filename(g_get_user_runtime_dir(), "libvirt", "virtlodged-sock", NULL);
@@ -62,7 +68,8 @@ static Rpc *start_and_connect(const char *path, GError **error)
         libvirt_error(error, ERR_RPC, "%s: nobody listens, and there is no lodged to start", path);
         return NULL;
     }
-    char *argv[] = {program, (char *)"--session", NULL};
+    /* It leaves when nobody has been there for a while; its machines stay. */
+    char *argv[] = {program, (char *)"--session", (char *)"--timeout", (char *)"120", NULL};
     if (!g_spawn_async(NULL, argv, NULL, G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL,
                        detach, NULL, NULL, error)) {
         return NULL;
@@ -79,7 +86,36 @@ static Rpc *start_and_connect(const char *path, GError **error)
 
 /* ---- Another host ---- */
 
-static Rpc *connect_ssh(GUri *uri, const char *path, GError **error)
+/*
+ * What the other host is to run: our own helper, which knows its sockets and starts what is not
+ * there, else netcat, which by itself would not end with us if it knows -q.  Its login shell may be
+ * any, so a plain one gets the words.
+ */
+static char *there(GUri *uri, const char *scheme, const char *path, bool read_only)
+{
+    g_autofree char *socket = param_of(uri, "socket");
+    g_autofree char *local = g_strdup_printf("%s://%s%s%s", scheme, g_uri_get_path(uri),
+                                             socket ? "?socket=" : "", socket ? socket : "");
+    g_autofree char *uri_word = g_shell_quote(local), *path_word = g_shell_quote(path);
+    g_autofree char *script = g_strdup_printf(
+        "if command -v lodge >/dev/null 2>&1; then exec lodge %sssh-helper %s; "
+        "elif nc -q 2>&1 | grep -q 'requires an argument'; then exec nc -q 0 -U %s; "
+        "else exec nc -U %s; fi",
+        read_only ? "-r " : "", uri_word, path_word, path_word);
+    g_autofree char *quoted = g_shell_quote(script);
+    return g_strconcat("sh -c ", quoted, NULL);
+}
+
+static void words(GPtrArray *argv, const char *option, const char *value)
+{
+    g_ptr_array_add(argv, g_strdup(option));
+    if (value) {
+        g_ptr_array_add(argv, g_strdup(value));
+    }
+}
+
+static Rpc *connect_ssh(GUri *uri, const char *scheme, const char *path, bool read_only,
+                        GError **error)
 {
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0) {
@@ -89,23 +125,28 @@ static Rpc *connect_ssh(GUri *uri, const char *path, GError **error)
     autofd int theirs = pair[1];
     autofd int ours = pair[0];
     g_autofree char *port = g_strdup_printf("%d", g_uri_get_port(uri));
-    g_autofree char *quoted = g_shell_quote(path);
-    g_autofree char *command = g_strdup_printf("nc -U %s", quoted);
-    g_autoptr(GPtrArray) argv = g_ptr_array_new();
-    for (const char *const *w = (const char *const[]){"ssh", "-T", "-e", "none", NULL}; *w; w++) {
-        g_ptr_array_add(argv, (char *)*w);
-    }
+    g_autofree char *program = param_of(uri, "command"), *key = param_of(uri, "keyfile");
+    g_autofree char *no_verify = param_of(uri, "no_verify"), *no_tty = param_of(uri, "no_tty");
+    g_autoptr(GPtrArray) argv = g_ptr_array_new_with_free_func(g_free);
+    words(argv, program ? program : "ssh", "-T");
+    words(argv, "-e", "none");
     if (g_uri_get_port(uri) > 0) {
-        g_ptr_array_add(argv, (char *)"-p");
-        g_ptr_array_add(argv, port);
+        words(argv, "-p", port);
     }
     if (g_uri_get_user(uri)) {
-        g_ptr_array_add(argv, (char *)"-l");
-        g_ptr_array_add(argv, (char *)g_uri_get_user(uri));
+        words(argv, "-l", g_uri_get_user(uri));
     }
-    g_ptr_array_add(argv, (char *)"--");
-    g_ptr_array_add(argv, (char *)g_uri_get_host(uri));
-    g_ptr_array_add(argv, command);
+    if (key) {
+        words(argv, "-i", key);
+    }
+    if (no_tty && strcmp(no_tty, "1") == 0) {
+        words(argv, "-o", "BatchMode=yes");
+    }
+    if (no_verify && strcmp(no_verify, "1") == 0) {
+        words(argv, "-o", "StrictHostKeyChecking=no");
+    }
+    words(argv, "--", g_uri_get_host(uri));
+    g_ptr_array_add(argv, there(uri, scheme, path, read_only));
     g_ptr_array_add(argv, NULL);
     if (!g_spawn_async_with_fds(NULL, (char **)argv->pdata, NULL, G_SPAWN_SEARCH_PATH, NULL, NULL,
                                 NULL, theirs, theirs, -1, error)) {
@@ -135,7 +176,25 @@ static bool check(GUri *uri, char *const *scheme, GError **error)
     return true;
 }
 
-Rpc *connect_to(const char *text, bool read_only, GError **error)
+static Rpc *connect_uri(GUri *uri, char *const *scheme, bool read_only, GError **error)
+{
+    g_autofree char *path = socket_of(uri, read_only);
+    if (scheme[1] && strcmp(scheme[1], "ssh") == 0) {
+        return connect_ssh(uri, scheme[0], path, read_only, error);
+    }
+    g_autoptr(GError) why = NULL;
+    Rpc *rpc = rpc_connect(path, &why);
+    if (!rpc && strcmp(g_uri_get_path(uri), "/session") == 0 && !g_uri_get_query(uri)) {
+        g_clear_error(&why);
+        rpc = start_and_connect(path, &why);
+    }
+    if (!rpc) {
+        g_propagate_error(error, g_steal_pointer(&why));
+    }
+    return rpc;
+}
+
+static Rpc *connect_and_name(const char *text, bool read_only, char **name, GError **error)
 {
     g_autoptr(GUri) uri = g_uri_parse(text, G_URI_FLAGS_NONE, error);
     if (!uri) {
@@ -145,22 +204,19 @@ Rpc *connect_to(const char *text, bool read_only, GError **error)
     if (!check(uri, scheme, error)) {
         return NULL;
     }
-    g_autofree char *path = socket_of(uri, read_only);
-    g_autofree char *name = g_strdup_printf("%s://%s", scheme[0], g_uri_get_path(uri));
-    g_autoptr(GError) why = NULL;
-    g_autoptr(Rpc) rpc = NULL;
-    if (scheme[1] && strcmp(scheme[1], "ssh") == 0) {
-        rpc = connect_ssh(uri, path, &why);
-    } else {
-        rpc = rpc_connect(path, &why);
-        if (!rpc && strcmp(g_uri_get_path(uri), "/session") == 0 && !g_uri_get_query(uri)) {
-            g_clear_error(&why);
-            rpc = start_and_connect(path, &why);
-        }
-    }
-    if (!rpc) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return NULL;
-    }
-    return rpc_open(rpc, name, read_only, error) ? g_steal_pointer(&rpc) : NULL;
+    *name = g_strdup_printf("%s://%s", scheme[0], g_uri_get_path(uri));
+    return connect_uri(uri, scheme, read_only, error);
+}
+
+Rpc *connect_silently(const char *text, bool read_only, GError **error)
+{
+    g_autofree char *name = NULL;
+    return connect_and_name(text, read_only, &name, error);
+}
+
+Rpc *connect_to(const char *text, bool read_only, GError **error)
+{
+    g_autofree char *name = NULL;
+    g_autoptr(Rpc) rpc = connect_and_name(text, read_only, &name, error);
+    return rpc && rpc_open(rpc, name, read_only, error) ? g_steal_pointer(&rpc) : NULL;
 }

@@ -85,19 +85,20 @@ class Debian(Client):
 
     def test_virt_install_to_the_login(self):
         self.virsh("net-start", "default")
+        consoles = {}
         for board in ("pc", "q35"):
             disk = image(f"{self.daemon.root}/{board}.qcow2", backing=str(DISK))
             self.install(board, "--machine", board, "--memory", "512", "--disk", disk)
-        for board in ("pc", "q35"):
+            consoles[board] = Console(self.conn, self.conn.lookupByName(board))
+        for board, console in consoles.items():
             with self.subTest(board=board):
-                self.watch(self.conn.lookupByName(board))
+                self.watch(self.conn.lookupByName(board), console)
         leases = self.virsh("net-dhcp-leases", "default")
         self.assertEqual(leases.count("192.168.122."), 2, leases)
 
-    def watch(self, dom):
+    def watch(self, dom, console):
         for flags in (0, libvirt.VIR_DOMAIN_XML_INACTIVE):
             self.validate("domain", dom.XMLDesc(flags))
-        console = Console(self.conn, dom)
         console.expect(b"login: ")
         console.type(b"root\n")
         console.expect(b"~# ")
