@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Live migration between two lodged on one machine, with virsh and python3-libvirt: led by the client
 and by the source, of guests that run, are paused or off; what fails half-way leaves the guest where it was."""
-import contextlib
 import os
 import pathlib
 import re
@@ -15,7 +14,7 @@ import libvirt
 import manage
 from test_manage_domain import Console, UP, machine
 
-IMG = os.environ["LODGE_IMG"]
+IMG, LODGE = os.environ["LODGE_IMG"], os.environ["LODGE"]
 
 
 class Moves(unittest.TestCase):
@@ -124,6 +123,41 @@ class Moves(unittest.TestCase):
         self.a.virsh("migrate", "leads", self.b.uri, "--xml", xml)  # not live: it stands still meanwhile
         self.assertEqual(self.b.virsh("desc", "--title", "leads"), "moved")
         self.answers("leads")
+
+    def test_our_own_shell(self):
+        """lodge's verbs do and print what virsh's do."""
+        _, console = self.running("shell")
+        console.type(b"word=kept; echo re''ady\n")
+        console.expect(b"\nready")
+
+        def both(*words):
+            theirs = self.a.run_virsh(*words)
+            ours = subprocess.run([LODGE, "-c", self.a.uri, *words], capture_output=True, text=True,
+                                  timeout=manage.PATIENCE, stdin=subprocess.DEVNULL)
+            self.assertEqual((ours.returncode, ours.stdout, ours.stderr),
+                             (theirs.returncode, theirs.stdout, theirs.stderr), words)
+            return ours
+
+        both("migrate-setspeed", "shell", "700")
+        both("migrate-getspeed", "shell")
+        both("migrate-setmaxdowntime", "shell", "250")
+        both("migrate-getmaxdowntime", "shell")
+        both("domjobinfo", "shell")
+        both("domjobabort", "shell")
+        both("migrate", "--live", "--postcopy", "shell", self.b.uri)
+        both("migrate", "--offline", "shell", self.b.uri)
+        moved = subprocess.run([LODGE, "-c", self.a.uri, "migrate", "--live", "--persistent", "shell", self.b.uri],
+                               capture_output=True, text=True, timeout=manage.PATIENCE)
+        self.assertEqual((moved.returncode, moved.stderr), (0, ""))
+        self.assertEqual(self.reason(self.b, "shell"), "running (migrated)")
+        self.assertEqual(self.reason(self.a, "shell"), "shut off (migrated)")
+        both("domjobinfo", "shell", "--completed", "--keep-completed")
+        self.answers("shell")
+        here = f"qemu+unix://elsewhere/system?socket={self.a.socket}"
+        back = subprocess.run([LODGE, "-c", self.b.uri, "migrate", "--p2p", "--live", "shell", here],
+                              capture_output=True, text=True, timeout=manage.PATIENCE)
+        self.assertEqual((back.returncode, back.stderr), (0, ""))
+        self.assertEqual(self.reason(self.a, "shell"), "running (migrated)")
 
     def test_plain_parameters(self):
         """What virDomainMigrate() and migrate2() send."""
