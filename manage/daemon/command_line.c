@@ -340,9 +340,17 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
         json_object_set_new(o, "slot",
                             json_integer(c->chassis == XML_ABSENT ? c->index : c->chassis));
     }
-    if (c->type == CONTROLLER_USB && c->ports != XML_ABSENT) {
+    bool is_xhci = c->model == MODEL_QEMU_XHCI || c->model == MODEL_NEC_XHCI;
+    if (c->type == CONTROLLER_USB && is_xhci && c->ports != XML_ABSENT) {
         set_int(o, "p2", c->ports);
         set_int(o, "p3", c->ports);
+    }
+    if (c->type == CONTROLLER_USB && c->master_startport != XML_ABSENT) {
+        /* A companion: the id is its master's. */
+        g_autofree char *master = g_strconcat(c->alias, ".0", NULL);
+        json_object_del(o, "id");
+        set_text(o, "masterbus", master);
+        set_int(o, "firstport", c->master_startport);
     }
     if (c->type == CONTROLLER_VIRTIO_SERIAL) {
         set_int(o, "max_ports", c->ports);
@@ -463,15 +471,23 @@ static json_t *video_device(const DomainDef *def, const struct domain_video *vid
     return o;
 }
 
+static char *audio_name(const struct domain_sound *sound)
+{
+    return g_strdup_printf("audio%ld", sound->audio_id == XML_ABSENT ? 1L : (long)sound->audio_id);
+}
+
 static json_t *sound_device(const DomainDef *def, const struct domain_sound *sound, GError **error)
 {
     static const struct {
         const char *model, *driver;
-    } models[] = {
-        {"ich6", "intel-hda"}, {"ich9", "ich9-intel-hda"}, {"ac97", "AC97"}, {"es1370", "ES1370"}};
+    } models[] = {{"ich6", "intel-hda"}, {"ich9", "ich9-intel-hda"}, {"ac97", "AC97"}};
     for (unsigned i = 0; i < G_N_ELEMENTS(models); i++) {
         if (strcmp(sound->model, models[i].model) == 0) {
             json_t *o = device(models[i].driver, sound->alias, error);
+            if (o && strcmp(sound->model, "ac97") == 0) {
+                g_autofree char *audio = audio_name(sound);
+                set_text(o, "audiodev", audio);
+            }
             set_place(def, o, sound->address);
             return o;
         }
@@ -949,7 +965,8 @@ static bool add_screen(GPtrArray *out, struct machine *m, GError **error)
     for (unsigned i = 0; def->sounds && i < xml_count(def->audios); i++) {
         const struct domain_audio *a = def->audios->pdata[i];
         if (a->type == 2) {
-            word(out, "-audiodev", "wav,id=audio%ld,path=%s", (long)a->id, a->path ? a->path : "");
+            g_autofree char *path = comma(a->path ? a->path : "");
+            word(out, "-audiodev", "wav,id=audio%ld,path=%s", (long)a->id, path);
         } else {
             word(out, "-audiodev", "none,id=audio%ld", (long)a->id);
         }
@@ -970,9 +987,9 @@ static bool add_codecs(GPtrArray *out, const struct domain_sound *sound, GError 
                           codecs[type]);
             return false;
         }
-        word(out, "-device", "%s,id=%s-codec%u,bus=%s.0,cad=%u,audiodev=audio%ld", codecs[type],
-             sound->alias, i, sound->alias, i,
-             sound->audio_id == XML_ABSENT ? 1L : (long)sound->audio_id);
+        g_autofree char *audio = audio_name(sound);
+        word(out, "-device", "%s,id=%s-codec%u,bus=%s.0,cad=%u,audiodev=%s", codecs[type],
+             sound->alias, i, sound->alias, i, audio);
     }
     return true;
 }

@@ -115,6 +115,38 @@ class Devices(manage.Case):
             p = subprocess.run(["virt-xml-validate", str(file), "domaincaps"], capture_output=True, text=True)
             self.assertEqual(p.returncode, 0, p.stderr + text)
 
+class Kinds(manage.Case):
+    """Machines that start with what virt-install and older XML write; lodge-vm shows what it got."""
+
+    def started(self, name, kind, devices):
+        conn = self.daemon.connect()
+        dom = conn.defineXML(machine(name, devices=devices, board=kind))
+        dom.create()
+        tree = self.virsh("qemu-monitor-command", name, "--hmp", "info qtree")
+        dom.destroy()
+        dom.undefine()
+        return tree
+
+    def test_q35(self):
+        tree = self.started("kinds", "q35", """<sound model='ich9'/><sound model='ac97'/>
+            <input type='keyboard' bus='virtio'/><input type='mouse' bus='virtio'/>
+            <input type='tablet' bus='virtio'/><video><model type='bochs'/></video>
+            <controller type='usb' index='0' model='ich9-ehci1'/>
+            <controller type='usb' index='0' model='ich9-uhci1'><master startport='0'/></controller>
+            <controller type='usb' index='0' model='ich9-uhci2'><master startport='2'/></controller>
+            <controller type='usb' index='0' model='ich9-uhci3'><master startport='4'/></controller>
+            <input type='tablet' bus='usb'/>""")
+        for device in ("ich9-intel-hda", "hda-duplex", "AC97", "virtio-keyboard-pci", "virtio-mouse-pci",
+                       "virtio-tablet-pci", "bochs-display", "ich9-usb-ehci1", "ich9-usb-uhci3", "usb-tablet"):
+            self.assertIn(device, tree)
+
+    def test_pc(self):
+        tree = self.started("kinds", "pc", """<sound model='ich6'><codec type='output'/></sound>
+            <controller type='usb' index='0' model='piix3-uhci'/><input type='tablet' bus='usb'/>""")
+        for device in ("intel-hda", "hda-output", "piix3-usb-uhci", "usb-tablet"):
+            self.assertIn(device, tree)
+
+
 class Snapshots(manage.Case):
     def setUp(self):
         self.image = os.path.join(self.daemon.root, "snap.qcow2")
