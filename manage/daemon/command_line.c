@@ -319,13 +319,18 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
                                  GError **error)
 {
     static const char *const usb[] = {
-        [MODEL_QEMU_XHCI] = "qemu-xhci",       [MODEL_NEC_XHCI] = "nec-usb-xhci",
-        [MODEL_PIIX3_UHCI] = "piix3-usb-uhci", [MODEL_ICH9_EHCI1] = "ich9-usb-ehci1",
-        [MODEL_ICH9_UHCI1] = "ich9-usb-uhci1", [MODEL_ICH9_UHCI2] = "ich9-usb-uhci2",
+        [MODEL_QEMU_XHCI] = "qemu-xhci",
+        [MODEL_NEC_XHCI] = "nec-usb-xhci",
+        [MODEL_PIIX3_UHCI] = "piix3-usb-uhci",
+        [MODEL_ICH9_EHCI1] = "ich9-usb-ehci1",
+        [MODEL_ICH9_UHCI1] = "ich9-usb-uhci1",
+        [MODEL_ICH9_UHCI2] = "ich9-usb-uhci2",
         [MODEL_ICH9_UHCI3] = "ich9-usb-uhci3",
+        [MODEL_PIIX4_UHCI] = "piix4-usb-uhci",
+        [MODEL_EHCI] = "usb-ehci",
     };
     const char *driver = c->type == CONTROLLER_USB             ? usb[c->model]
-                         : c->type == CONTROLLER_PCI           ? "pcie-root-port"
+                         : c->type == CONTROLLER_PCI           ? domain_pci_controller(c->model)
                          : c->type == CONTROLLER_SCSI          ? "virtio-scsi-pci"
                          : c->type == CONTROLLER_SATA          ? "ich9-ahci"
                          : c->type == CONTROLLER_VIRTIO_SERIAL ? "virtio-serial-pci"
@@ -334,7 +339,7 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
     if (!o) {
         return NULL;
     }
-    if (c->type == CONTROLLER_PCI) {
+    if (c->type == CONTROLLER_PCI && domain_has_slot(c->model)) {
         set_int(o, "port", c->port);
         set_int(o, "chassis", c->chassis);
         json_object_set_new(o, "slot",

@@ -31,7 +31,9 @@ WORDS(watchdog_action_words, "reset", "shutdown", "poweroff", "pause", "none", "
       "inject-nmi");
 WORDS(controller_type_words, "usb", "pci", "ide", "fdc", "scsi", "sata", "virtio-serial");
 WORDS(controller_model_words, "pci-root", "pcie-root", "pcie-root-port", "qemu-xhci", "nec-xhci",
-      "piix3-uhci", "ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3", "none", "virtio-scsi");
+      "piix3-uhci", "ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3", "none", "virtio-scsi",
+      "piix4-uhci", "ehci", "pci-bridge", "dmi-to-pci-bridge", "pcie-to-pci-bridge",
+      "pcie-switch-upstream-port", "pcie-switch-downstream-port");
 WORDS(video_type_words, "vga", "bochs", "virtio", "none");
 WORDS(char_type_words, "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp", "tcp", "unix");
 WORDS(iotune_words, "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "total_iops_sec",

@@ -119,7 +119,17 @@ enum controller_model {
     MODEL_ICH9_UHCI3,
     MODEL_USB_NONE,
     MODEL_VIRTIO_SCSI,
+    MODEL_PIIX4_UHCI,
+    MODEL_EHCI,
+    MODEL_PCI_BRIDGE,
+    MODEL_DMI_TO_PCI,
+    MODEL_PCIE_TO_PCI,
+    MODEL_SWITCH_UPSTREAM,
+    MODEL_SWITCH_DOWNSTREAM,
 };
+/* lodge-vm's name of a <controller type='pci'> model, NULL for the roots. */
+const char *domain_pci_controller(int model);
+bool domain_has_slot(int model); /* one Express slot is behind it */
 struct domain_controller {
     DEVICE_FIELDS;
     int type, model;

@@ -148,6 +148,13 @@ static void place_root(struct placer *p, const struct xml_table *t, struct devic
     no_room(p, t);
 }
 
+/* A port that has its own place and an empty slot. */
+static bool is_open_slot(const struct placer *p, int64_t n)
+{
+    const struct domain_controller *c = p->bus[n];
+    return c && domain_has_slot(c->model) && c->address && !p->taken[n][0];
+}
+
 /* A PCI Express device: behind a root port of its own on q35, else a slot. */
 static void place_express(struct placer *p, const struct xml_table *t, void *device)
 {
@@ -160,7 +167,7 @@ static void place_express(struct placer *p, const struct xml_table *t, void *dev
         return;
     }
     for (int64_t n = 1; n < BUSES; n++) {
-        if (p->bus[n] && !p->taken[n][0]) {
+        if (is_open_slot(p, n)) {
             put(p, d, n, 0, 0);
             return;
         }
@@ -171,6 +178,64 @@ static void place_express(struct placer *p, const struct xml_table *t, void *dev
         return;
     }
     put(p, d, port->index, 0, 0);
+}
+
+/* In the slot of a port with a lower index, as libvirt wants it. */
+static void place_in_slot(struct placer *p, struct domain_controller *c)
+{
+    for (int64_t n = 1; n < c->index; n++) {
+        if (is_open_slot(p, n)) {
+            put(p, (struct device_head *)c, n, 0, 0);
+            return;
+        }
+    }
+    no_room(p, &controller_table);
+}
+
+/* Behind the first bridge of one of two models that has room. */
+static void place_behind(struct placer *p, struct domain_controller *c, int model, int other)
+{
+    for (int64_t n = 1; n < BUSES; n++) {
+        bool fits = p->bus[n] && (p->bus[n]->model == model || p->bus[n]->model == other);
+        for (int64_t slot = 1; fits && slot < SLOTS; slot++) {
+            if (!p->taken[n][slot]) {
+                put(p, (struct device_head *)c, n, slot, 0);
+                return;
+            }
+        }
+    }
+    no_room(p, &controller_table);
+}
+
+static void place_bridge(struct placer *p, struct domain_controller *c)
+{
+    if (c->address) {
+        return;
+    }
+    switch (c->model) {
+    case MODEL_PCIE_ROOT_PORT:
+        place_root_port(p, c);
+        break;
+    case MODEL_PCIE_TO_PCI:
+    case MODEL_SWITCH_UPSTREAM:
+        place_in_slot(p, c);
+        break;
+    case MODEL_SWITCH_DOWNSTREAM:
+        place_behind(p, c, MODEL_SWITCH_UPSTREAM, MODEL_SWITCH_UPSTREAM);
+        break;
+    case MODEL_PCI_BRIDGE:
+        if (domain_is_q35(p->def)) {
+            place_behind(p, c, MODEL_PCIE_TO_PCI, MODEL_DMI_TO_PCI);
+            break;
+        }
+        place_root(p, &controller_table, (struct device_head *)c);
+        break;
+    case MODEL_DMI_TO_PCI:
+        place_root(p, &controller_table, (struct device_head *)c);
+        break;
+    default:
+        break;
+    }
 }
 
 static void place_fixed(struct placer *p, void *device, int64_t slot, int64_t function)
@@ -358,11 +423,8 @@ static bool place_pci(DomainDef *def, GError **error)
         return false;
     }
     place_board(p);
-    EACH(struct domain_controller, c, def->controllers)
-    {
-        if (c->model == MODEL_PCIE_ROOT_PORT && !c->address) {
-            place_root_port(p, c);
-        }
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        place_bridge(p, def->controllers->pdata[i]); /* the list may grow meanwhile */
     }
     place_devices(p);
     return !p->failed;

@@ -384,6 +384,24 @@ static void fill_root(DomainDef *def)
     }
 }
 
+const char *domain_pci_controller(int model)
+{
+    static const char *const names[] = {
+        [MODEL_PCIE_ROOT_PORT] = "pcie-root-port",
+        [MODEL_PCI_BRIDGE] = "pci-bridge",
+        [MODEL_DMI_TO_PCI] = "i82801b11-bridge",
+        [MODEL_PCIE_TO_PCI] = "pcie-pci-bridge",
+        [MODEL_SWITCH_UPSTREAM] = "x3130-upstream",
+        [MODEL_SWITCH_DOWNSTREAM] = "xio3130-downstream",
+    };
+    return model > 0 && (unsigned)model < G_N_ELEMENTS(names) ? names[model] : NULL;
+}
+
+bool domain_has_slot(int model)
+{
+    return model == MODEL_PCIE_ROOT_PORT || model == MODEL_SWITCH_DOWNSTREAM;
+}
+
 static void fill_controllers(DomainDef *def)
 {
     fill_root(def);
@@ -395,8 +413,11 @@ static void fill_controllers(DomainDef *def)
         for (int64_t n = 0; c->index == XML_ABSENT; n++) {
             c->index = index_used(def, c->type, n, c) ? XML_ABSENT : n;
         }
-        if (c->type == CONTROLLER_PCI && c->model == MODEL_PCIE_ROOT_PORT) {
-            default_text(&c->model_name, "pcie-root-port");
+        const char *bridge = c->type == CONTROLLER_PCI ? domain_pci_controller(c->model) : NULL;
+        if (bridge) {
+            default_text(&c->model_name, bridge);
+        }
+        if (bridge && domain_has_slot(c->model)) {
             default_int(&c->chassis, c->index);
         }
         if (c->type == CONTROLLER_USB) {

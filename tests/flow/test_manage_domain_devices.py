@@ -135,8 +135,16 @@ class Kinds(manage.Case):
             <controller type='usb' index='0' model='ich9-uhci1'><master startport='0'/></controller>
             <controller type='usb' index='0' model='ich9-uhci2'><master startport='2'/></controller>
             <controller type='usb' index='0' model='ich9-uhci3'><master startport='4'/></controller>
+            <controller type='pci' index='1' model='pcie-root-port'/>
+            <controller type='pci' index='2' model='pcie-root-port'/>
+            <controller type='pci' index='3' model='pcie-switch-upstream-port'/>
+            <controller type='pci' index='4' model='pcie-switch-downstream-port'/>
+            <controller type='pci' index='5' model='pcie-to-pci-bridge'/>
+            <controller type='pci' index='6' model='pci-bridge'/>
+            <controller type='pci' index='7' model='dmi-to-pci-bridge'/>
+            <interface type='user'><model type='e1000'/><address type='pci' bus='6' slot='3'/></interface>
             <input type='tablet' bus='usb'/>""")
-        for device in ("ich9-intel-hda", "hda-duplex", "AC97", "virtio-keyboard-pci", "virtio-mouse-pci",
+        for device in ("xio3130-downstream", "pci-bridge", "i82801b11-bridge", "ich9-intel-hda", "hda-duplex", "AC97", "virtio-keyboard-pci", "virtio-mouse-pci",
                        "virtio-tablet-pci", "bochs-display", "ich9-usb-ehci1", "ich9-usb-uhci3", "usb-tablet"):
             self.assertIn(device, tree)
 
