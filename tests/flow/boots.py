@@ -133,26 +133,59 @@ def run_debian():
         (prompt, b"poweroff\r")), 500)
 
 
-def stress(engine="bt"):
+def with_programs(names, flags=()):
+    """The tiny guest's initramfs with programs from tests/guest in /, as arguments."""
+    source = pathlib.Path(__file__).resolve().parent.parent / "guest"
+    initrd = pathlib.Path(tempfile.mkdtemp(prefix="lodge-programs-"), "initrd")
+    files = {}
+    for name in names:
+        program = initrd.parent / name
+        subprocess.run(["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O2", "-static", "-pthread", *flags, "-o", program,
+                        source / f"{name}.c"], check=True)
+        files[name] = program.read_bytes()
+    old = pathlib.Path(guest_file("tiny", "initrd")).read_bytes()
+    initrd.write_bytes(old + bytes(-len(old) % 4) + cpio(files))
+    return initrd
+
+
+def stress():
     """Four CPUs with all that can go wrong between them at once: tests/guest/stress.c."""
-    source = pathlib.Path(__file__).resolve().parent.parent / "guest" / "stress.c"
-    with tempfile.TemporaryDirectory() as folder:
-        program, initrd = os.path.join(folder, "stress"), os.path.join(folder, "initrd")
-        subprocess.run(["gcc", "-std=gnu11", "-O2", "-static", "-pthread", "-o", program, source], check=True)
-        archive = cpio({"stress": pathlib.Path(program).read_bytes()})
-        old = pathlib.Path(guest_file("tiny", "initrd")).read_bytes()
-        pathlib.Path(initrd).write_bytes(old + bytes(-len(old) % 4) + archive)
-        seconds = os.environ.get("LODGE_STRESS", "12")
-        with Machine(["-accel", engine, "-smp", "4", *tiny("shell", "512M"), "-initrd", initrd], qmp=True) as m:
+    initrd = with_programs(["stress"])
+    try:
+        with Machine(["-accel", "bt", "-smp", "4", *tiny("shell", "512M"), "-initrd", str(initrd)]) as m:
             m.expect("busybox")
-            out = m.run(f"/stress {seconds}", PATIENCE + 10 * int(seconds))
-            if "stress: ok" not in out or "wrong" in out:
-                raise Failed(out)
-            direct = [c["direct"] for c in m.qmp("query-jit")["cpus"]]
-            if "always" in engine and not all(direct):
-                raise Failed(f"programs ran in processes of their own so often: {direct}")
+            be_stressed(m)
             m.type("poweroff\n")
             m.wait()
+    finally:
+        shutil.rmtree(initrd.parent)
+
+
+def be_stressed(m):
+    seconds = os.environ.get("LODGE_STRESS", "12")
+    out = m.run(f"/stress {seconds}", PATIENCE + 10 * int(seconds))
+    if "stress: ok" not in out or "wrong" in out:
+        raise Failed(out)
+
+
+def direct():
+    """All programs in processes of their own: the same stress, and tests/guest/programs.c."""
+    initrd = with_programs(["stress", "programs"], ["-mavx2"])
+    try:
+        with Machine(["-accel", "bt,direct=always", "-smp", "2", *tiny("shell", "512M", "vsyscall=xonly"),
+                      "-initrd", str(initrd)], qmp=True) as m:
+            m.expect("busybox")
+            out = m.run("/programs & /programs >/tmp/2; wait; cat /tmp/2")
+            if out.count("programs: ok") != 2:
+                raise Failed(out)
+            be_stressed(m)
+            stays = [c["direct"] for c in m.qmp("query-jit")["cpus"]]
+            if not all(stays):
+                raise Failed(f"programs were in processes of their own so often: {stays}")
+            m.type("poweroff\n")
+            m.wait()
+    finally:
+        shutil.rmtree(initrd.parent)
 
 
 def suspend():
@@ -286,7 +319,7 @@ TESTS = {
     "debian-ovmf": ovmf,
     "suspend": suspend,
     "stress": stress,
-    "stress-direct": lambda: stress("bt,direct=always"),
+    "direct": direct,
     "run": run_tiny,
     "run-debian": run_debian,
 }

@@ -23,9 +23,9 @@ enum {
     PROGRAMS = 8,
     WATCHED_US = 6000, /* translated, before anything is decided */
     ENTER_US = 40,     /* between two visits to the kernel: worth it */
-    LEAVE_US = 5,      /* there, beside what going there costs: not worth it any more */
-    LONG_US = 500,     /* no stay there counts for more */
-    EXITS = 64,        /* after so many that is looked at */
+    SHORT_US = 8,      /* there, beside what going there costs: was not worth it */
+    SHORTS_MOST = 7,   /* in a row: back to where it came from */
+    LONG_US = 500,     /* translated, at a time: somebody else may have had some of it */
     REFUSED_MOST = 3,  /* a host that lets nobody be traced says so each time */
     PATIENCE = 8,      /* how many times longer one is watched that had to come back */
 };
@@ -39,11 +39,10 @@ struct program {
     unsigned patience;
     uint64_t fs;            /* base of FS when that began */
     uint64_t ticks, visits; /* translated: time, and visits to the kernel in it */
-    uint64_t away;          /* direct: time */
-    unsigned exits;
-    uint64_t synced; /* .turns when last compared */
-    uint64_t wanted; /* 1 + an address that the guest was asked to map */
-    int core;        /* the process's, like the vCPU's */
+    unsigned shorts, skip;  /* direct: short stays; visits to the kernel up to the next one */
+    uint64_t synced;        /* .turns when last compared */
+    uint64_t wanted;        /* 1 + an address that the guest was asked to map */
+    int core;               /* the process's, like the vCPU's */
 };
 
 struct direct {
@@ -194,7 +193,7 @@ static uint64_t passed(struct direct *d)
 
 static void watch(struct bt_cpu *b, struct program *p)
 {
-    p->ticks = p->visits = p->away = p->exits = 0;
+    p->ticks = p->visits = 0;
     p->fs = b->seg_base[SEG_FS];
 }
 
@@ -205,6 +204,7 @@ static void cool(struct bt_cpu *b, struct program *p)
     p->hot = false;
     p->patience = MIN(p->patience * 2, PATIENCE);
     p->wanted = 0;
+    p->shorts = p->skip = 0;
     b->direct = 0;
     watch(b, p);
 }
@@ -215,6 +215,9 @@ void direct_account(struct bt_cpu *b)
     struct program *p = d ? d->now : NULL;
     if (!p) {
         return;
+    }
+    if (!p->ticks) {
+        watch(b, p);
     }
     p->ticks += passed(d);
     p->visits += d->visits - d->counted;
@@ -252,7 +255,8 @@ void direct_enter_user(struct bt_cpu *b)
         d->now = program_of(d, cr3);
         d->now->used = ++d->used;
     }
-    b->direct = d->now->hot;
+    b->direct = d->now->hot && !d->now->skip;
+    d->now->skip -= d->now->skip != 0;
 }
 
 /* ---- what is right there ---- */
@@ -330,19 +334,24 @@ static bool ready(struct bt_cpu *b, struct program *p)
 
 /* ---- there and back ---- */
 
-/* Is going there still worth it? */
+/*
+ * Was it worth it?  What comes in bursts (new pages, system calls) is better off translated: after
+ * a short stay some visits to the kernel pass before the next, after each more of them.
+ */
 static void judge(struct bt_cpu *b, struct program *p, uint64_t ticks)
 {
     struct direct *d = b->native;
     d->least = MIN(d->least, ticks);
-    p->away += MIN(ticks, ticks_of(LONG_US));
-    if (++p->exits < EXITS) {
+    if (bt_direct == DIRECT_ALWAYS) {
         return;
     }
-    if (p->away / EXITS < d->least + ticks_of(LEAVE_US) && bt_direct != DIRECT_ALWAYS) {
+    if (ticks > d->least + ticks_of(SHORT_US)) {
+        p->shorts /= 2;
+    } else if (++p->shorts > SHORTS_MOST) {
         cool(b, p);
+    } else {
+        p->skip = 1u << p->shorts;
     }
-    p->away = p->exits = 0;
 }
 
 static bool stopped(struct bt_cpu *b, int stop)

@@ -625,6 +625,9 @@ static bool go_on(struct bt_cpu *b)
     struct vcpu *cpu = b->cpu;
     atomic_store(&b->inside, false);
     atomic_fetch_add(&b->turns, 1);
+    if (b->mode == TLB_USER) {
+        direct_account(b);
+    }
     if (atomic_load(&cache_full)) {
         wait_for_room();
     }
@@ -644,9 +647,6 @@ static bool go_on(struct bt_cpu *b)
     atomic_store(&b->inside, true);
     if (b->flags & BLOCK_INTERP) {
         return run_cold(b); /* inside as well: it writes to memory, too */
-    }
-    if (b->mode == TLB_USER) {
-        direct_account(b);
     }
     if (direct_wanted(b)) {
         return direct_run(b);
