@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One running guest with Debian's qemu-guest-agent: what the agent knows and does, the guest's addresses,
 and network cards that come, move to another network and go while it runs."""
+import os
 import pathlib
 import re
 import subprocess
 import sys
-import time
 import unittest
 
 import libvirt
@@ -16,7 +16,7 @@ import manage
 from test_manage_domain import Console, GUEST, UP, machine
 from test_manage_network import NetworkCase
 
-AGENT = "/usr/sbin/qemu-ga"
+AGENT, LODGE = "/usr/sbin/qemu-ga", os.environ["LODGE"]
 NETWORKS = [("lab", "<bridge name='labbr' stp='off'/><ip address='10.41.0.1' prefix='24'><dhcp>"
              "<range start='10.41.0.2' end='10.41.0.99'/></dhcp></ip>"),
             ("bare", "<bridge name='barebr' stp='off'/>")]
@@ -84,6 +84,34 @@ class Guest(NetworkCase):
         self.assertIn("No filesystems", self.virsh("domfsinfo", "g"))
         self.virsh("guest-agent-timeout", "g", "--timeout", "60")
         self.assertIn("agent", self.virsh("set-user-password", "g", "nobody", "secret", fails=True))
+
+    def test_our_own_shell(self):
+        """lodge's verbs do and print what virsh's do."""
+        def shell(program, *words):
+            return subprocess.run([program, "-c", self.daemon.uri, *words], capture_output=True, text=True,
+                                  timeout=manage.PATIENCE, stdin=subprocess.DEVNULL)
+
+        def both(theirs, ours=None):
+            a, b = shell("virsh", *theirs), shell(LODGE, *(ours or theirs))
+            self.assertEqual((b.returncode, b.stdout, b.stderr), (a.returncode, a.stdout, a.stderr), theirs)
+            return a.stdout
+
+        both(["domifaddr", "g"])
+        both(["domifaddr", "g", "--source", "agent"])
+        both(["domifaddr", "g", "--source", "agent", "--full", "--interface", "lo"])
+        both(["domhostname", "g", "--source", "agent"])
+        both(["guestvcpus", "g"])
+        both(["guestvcpus", "g", "--cpulist", "0"])
+        both(["guestvcpus", "g", "--cpulist", "0", "--enable"])
+        both(["guestvcpus", "g", "--cpulist", "x", "--enable"])
+        both(["qemu-agent-command", "g", '{"execute":"guest-ping"}'])
+        both(["qemu-agent-command", "g", '{"execute":"nonsense"}'])
+        both(["detach-device-alias", "g", "net77", "--live"])
+        self.assertRegex(shell(LODGE, "domtime", "g").stdout, r"Time: \d+")
+        # Froze by one, thawed by the other.
+        for first, second in (("virsh", LODGE), (LODGE, "virsh")):
+            self.assertRegex(shell(first, "domfsfreeze", "g").stdout, r"^Froze \d+ filesystem\(s\)\n")
+            self.assertRegex(shell(second, "domfsthaw", "g").stdout, r"^Thawed \d+ filesystem\(s\)\n")
 
     def test_addresses(self):
         lease = self.virsh("domifaddr", "g")
