@@ -445,6 +445,82 @@ class Limits(Work):
         self.assertEqual(self.dom.state(), [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED])
 
 
+# Each in its turn, by virsh and by lodge, at a daemon of its own; {d} is the folder of the images.
+LINES = """
+snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/b n1
+snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/c n2
+blockcommit both vda
+blockcommit both vda --top {d}/b --wait
+blockcommit both vda --active --wait
+blockjob both vda
+blockjob both vda --info --raw
+blockjob both vda --pivot
+blockjob both vda
+blockjob both vda --abort
+blockjob both vda --bandwidth 5
+snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/d n3
+blockcommit both vda --keep-overlay
+blockcommit both vda --keep-overlay --pivot
+blockcommit both vda --pivot
+blockcopy both vda {d}/copy
+blockcopy both vda
+blockcopy both vda --dest {d}/copy --format qcow2 --transient-job --print-xml
+blockcopy both vda --dest {d}/copy --transient-job --finish
+blockcopy both vda --dest {d}/copy --transient-job --wait
+blockcopy both vda --dest {d}/copy2 --transient-job --format raw --wait
+blockjob both vda --raw --bytes
+blockjob both vda --abort
+snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/g n4
+blockpull both vda --wait
+blockpull both vdz
+blockpull both vda --base {d}/zz
+blockresize both vda 32M
+domblkinfo both vda
+blkdeviotune both vda
+blkdeviotune both vda --total-bytes-sec 1M --total-iops-sec 100
+blkdeviotune both vda
+blkdeviotune both vda --config
+blkdeviotune both vda --read-bytes-sec 1M --total-bytes-sec 1M
+snapshot-create-as both s1 --disk-only
+snapshot-list both --external --name
+snapshot-info both s1
+snapshot-delete both s1
+snapshot-list both
+dump both {d}/core --memory-only
+dump both {d}/core --memory-only --format lzo
+dump both {d}/core --format elf
+dump both {d}/core --crash
+dump both {d}/core
+blockjob both vda
+""".strip().splitlines()
+
+
+class Both(Work):
+    def transcript(self, program):
+        seen = []
+        for line in LINES:
+            p = subprocess.run([program, "-c", self.daemon.uri, *line.format(d=self.folder).split()],
+                               capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+                               timeout=manage.PATIENCE, env={**os.environ, "LC_ALL": "C.UTF-8"})
+            seen.append((line, p.returncode, p.stdout, p.stderr))
+        return seen
+
+    def test_both(self):
+        """virsh and lodge print the same, on machines that are alike."""
+        theirs, ours = None, None
+        for program in ("virsh", os.environ["LODGE"]):
+            self.boot()
+            theirs, ours = ours, self.transcript(program)
+            for name in os.listdir(self.folder):
+                os.unlink(self.path(name))
+            img("create", "-q", "-f", "qcow2", self.path("a.qcow2"), "16M")
+            self.conn.defineXML(machine("both", devices="<console type='pty'/>" + self.disks()).replace(
+                "</name>", f"</name><uuid>{self.dom.UUIDString()}</uuid>"))
+        for one, other in zip(theirs, ours):
+            with self.subTest(verb=one[0]):
+                self.assertEqual(other[1:], one[1:])
+
+
 class TwoDisks(Work):
     def disks(self):
         img("create", "-q", "-f", "raw", self.path("b.raw"), "8M")
