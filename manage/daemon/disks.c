@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/disks.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/run.h"
 
 #include <glib/gstdio.h>
@@ -33,7 +34,7 @@ void disk_lend(const struct machine *m, const char *path)
 void disk_lend_for_reading(const struct machine *m, const char *path)
 {
     struct stat st;
-    if (path && stat(path, &st) == 0 && !(st.st_mode & S_IROTH)) {
+    if (path && file_answers(path, &st, NULL) && st.st_nlink && !(st.st_mode & S_IROTH)) {
         disk_lend(m, path);
     }
 }
@@ -128,10 +129,10 @@ int disk_chain_find(const GArray *chain, const struct domain_disk *disk, const c
     return -1;
 }
 
+/* By its name alone: the file may lie on a server that is dead. */
 static bool is_device(const char *path)
 {
-    struct stat st;
-    return stat(path, &st) == 0 && S_ISBLK(st.st_mode);
+    return g_str_has_prefix(path, "/dev/");
 }
 
 static struct disk_source *new_source(const char *path, int *type)
@@ -394,7 +395,7 @@ static void leave(struct machine *m, const struct domain_disk *before, bool unli
         for (unsigned k = 0; k < now->len && !there; k++) {
             there = g_strcmp0(g_array_index(now, struct disk_link, k).path, link->path) == 0;
         }
-        if (!there) {
+        if (!there && file_answers(link->path, NULL, NULL)) {
             disk_return(m, link->path);
             if (link->index != XML_ABSENT && !m->ended) {
                 disk_drop_node(m, link->index);

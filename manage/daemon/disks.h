@@ -39,7 +39,10 @@ GArray *disk_chain(const struct domain_disk *disk);
 int disk_chain_find(const GArray *chain, const struct domain_disk *disk, const char *name,
                     GError **error);
 
-/* lodge-vm is a user of its own: a file that it is to write must be its own for the time. */
+/*
+ * lodge-vm is a user of its own: a file that it is to write must be its own for the time.  The
+ * caller knows that the file answers (files.h), or does not hold the lock.
+ */
 void disk_lend(const struct machine *m, const char *path);
 /* What it only reads stays whose it is, if everybody may read it. */
 void disk_lend_for_reading(const struct machine *m, const char *path);

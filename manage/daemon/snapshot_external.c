@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "manage/daemon/disks.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/run.h"
 
 #include <glib/gstdio.h>
@@ -94,14 +95,13 @@ static bool make_name(struct snapshot_disk *one, const struct domain_disk *disk,
                       GError **error)
 {
     const char *path = disk_path(disk);
-    struct stat st;
     if (!path) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "cannot generate external snapshot name for disk '%s' without source",
                       disk->target);
         return false;
     }
-    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode)) {
+    if (disk->type != DISK_FILE) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "source for disk '%s' is not a regular file; refusing to generate external "
                       "snapshot name",
@@ -243,9 +243,12 @@ static GPtrArray *parts_of(const struct snapshot *s, const DomainDef *def)
 static bool check_part(const struct machine *m, const struct part *p, unsigned flags,
                        GError **error)
 {
-    const char *path = file_of(p->row);
-    struct stat st;
-    bool there = stat(path, &st) == 0, device = there && S_ISBLK(st.st_mode);
+    const char *path = file_of(p->row), *paths[] = {path, p->old_path, NULL};
+    struct stat found[2] = {0}, *st = found;
+    if (!files_answer(paths, found, FILES_SECONDS, error)) {
+        return false;
+    }
+    bool there = st->st_nlink, device = there && S_ISBLK(st->st_mode);
     if (m && block_job_find(m, p->alias)) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "disk '%s' already in active block job",
                       p->target);
@@ -260,7 +263,7 @@ static bool check_part(const struct machine *m, const struct part *p, unsigned f
     } else if (!there && (flags & SNAPSHOT_REUSE)) {
         libvirt_error(error, ERR_SYSTEM, "missing existing file for disk %s: %s: %s", p->target,
                       path, g_strerror(ENOENT));
-    } else if (there && !(flags & SNAPSHOT_REUSE) && !device && st.st_size) {
+    } else if (there && !(flags & SNAPSHOT_REUSE) && !device && st->st_size) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "external snapshot file for disk %s already exists and is not a block "
                       "device: %s",
@@ -555,6 +558,9 @@ bool snapshot_delete_external(Domain *d, const struct snapshot *s, GError **erro
         if (one->snapshot != LOCATION_EXTERNAL || !path) {
             continue;
         }
+        if (!file_answers(path, NULL, error)) {
+            return false;
+        }
         if (!(m ? merge_live(m, one->name, path, error) : merge_off(d, one->name, path, error))) {
             return false;
         }
@@ -562,7 +568,7 @@ bool snapshot_delete_external(Domain *d, const struct snapshot *s, GError **erro
             daemon_log("unable to remove snapshot image file '%s' (%s)", path, g_strerror(errno));
         }
     }
-    if (s->memory_file) {
+    if (s->memory_file && file_answers(s->memory_file, NULL, error)) {
         g_unlink(s->memory_file);
     }
     return true;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Work on the disks of a running machine: pull, commit and copy, sizes, how it goes on. */
 #include "manage/daemon/disks.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/run.h"
 
 #include "base/json.h"
@@ -189,6 +190,15 @@ static bool commit(struct machine *m, struct domain_disk *disk, int top, int bas
     const struct disk_link *links = (const struct disk_link *)(const void *)chain->data;
     bool active = top == 0;
     g_autofree char *to = g_strdup(links[base].path), *format = g_strdup(links[base].format);
+    const char *files[] = {to, active ? NULL : links[top - 1].path, NULL};
+    if (!files_answer(files, NULL, FILES_SECONDS, error)) {
+        return false;
+    }
+    disk = machine_disk(m, alias);
+    if (m->ended || !disk) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is not running");
+        return false;
+    }
     json_t *options = json_pack("{s:s, s:s}", "device", node, "base", to);
     disk_lend(m, to);
     if (!active) {
@@ -289,21 +299,24 @@ static char *probe(const char *path, GError **error)
 }
 
 /* The file is there exactly if it is to be reused. */
-static bool check_target(const struct domain_disk *disk, const char *path, bool reuse,
-                         GError **error)
+static bool check_target(const char *target, const char *path, bool reuse, GError **error)
 {
-    struct stat st;
-    bool there = stat(path, &st) == 0;
+    g_autofree char *disk = g_strdup(target);
+    struct stat st = {0};
+    if (path[0] == '/' && !file_answers(path, &st, error)) {
+        return false;
+    }
+    bool there = st.st_nlink;
     if (path[0] != '/') {
         libvirt_error(error, ERR_INVALID_ARG, "path '%s' is not absolute", path);
     } else if (reuse && !there) {
-        libvirt_error(error, ERR_SYSTEM, "missing destination file for disk %s: %s: %s",
-                      disk->target, path, g_strerror(ENOENT));
+        libvirt_error(error, ERR_SYSTEM, "missing destination file for disk %s: %s: %s", disk, path,
+                      g_strerror(ENOENT));
     } else if (there && !reuse && !S_ISBLK(st.st_mode) && st.st_size) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "external destination file for disk %s already exists and is not a block "
                       "device: %s",
-                      disk->target, path);
+                      disk, path);
     } else {
         return true;
     }
@@ -410,7 +423,7 @@ static bool copy_to(const rpc_domain *named, const char *name, struct copy *c, G
         return false;
     }
     c->alias = g_strdup(disk->alias);
-    return check_target(disk, c->path, c->flags & COPY_REUSE, error) && copy(m, c, error);
+    return check_target(disk->target, c->path, c->flags & COPY_REUSE, error) && copy(m, c, error);
 }
 
 static bool take_params(struct copy *c, const rpc_param *params, unsigned n, GError **error)
