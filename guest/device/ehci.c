@@ -64,7 +64,13 @@ enum {
 #define T_TOGGLE 0x80000000u
 enum { PID_OUT, PID_IN, PID_SETUP };
 enum { TOGGLE_IN_QTD = 1 << 14, QUEUE_HEAD = 1 << 15 };
-enum { QUEUES_A_LOOK = 256, TRANSFERS_A_QUEUE = 32, ROUNDS_A_LOOK = 8 };
+enum {
+    QUEUES_A_LOOK = 256,
+    TRANSFERS_A_QUEUE = 32,
+    ROUNDS_A_LOOK = 8,
+    BYTES_A_LOOK = 256 << 10,
+    BYTES_A_TRANSFER = 1024 /* what one costs, however short */
+};
 
 static struct ehci *self(struct device *dev)
 {
@@ -212,6 +218,7 @@ static bool transfer(struct ehci *s, uint32_t at, const uint32_t *qh)
     unsigned endpoint = qh[CHARACTERISTICS] >> 8 & 15;
     struct ehci_flight *f = &s->flight[u ? u->port : 0];
     uint32_t token = qh[OVERLAY + TOKEN], n = token >> T_BYTES_SHIFT & T_BYTES;
+    s->budget -= MIN(s->budget, n + BYTES_A_TRANSFER);
     if (f->busy) {
         f->seen = f->qh == at ? s->round : f->seen;
         return false;
@@ -263,7 +270,7 @@ static bool advance(struct ehci *s, uint32_t at, uint32_t *qh)
 static bool queue_run(struct ehci *s, uint32_t at, uint32_t *qh)
 {
     bool moved = false;
-    for (unsigned i = 0; i < TRANSFERS_A_QUEUE; i++) {
+    for (unsigned i = 0; i < TRANSFERS_A_QUEUE && s->budget; i++) {
         uint32_t token = qh[OVERLAY + TOKEN];
         if (token & T_HALTED) {
             break;
@@ -342,6 +349,7 @@ static void frame(void *owner)
         return;
     }
     s->round++;
+    s->budget = BYTES_A_LOOK;
     if (s->cmd & CMD_PERIODIC) {
         periodic_walk(s);
     }

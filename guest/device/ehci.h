@@ -28,7 +28,7 @@ struct ehci {
     struct timer frame;
     /* Of this process. */
     struct ehci_flight *flight; /* one a port, and one more for what ends at once */
-    unsigned round;
+    unsigned round, budget; /* budget: bytes that this look may still move */
 };
 
 bool ehci_start(struct device *dev, GError **error);

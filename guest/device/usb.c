@@ -327,8 +327,9 @@ bool usb_setup(struct usb_device *u, const uint8_t setup[8])
     memcpy(u->setup, setup, sizeof(u->setup));
     u->control_at = u->control_bytes = 0;
     if (!(setup[0] & DIR_IN)) { /* done when the data are there */
-        u->control_bytes = wanted;
-        return wanted <= USB_CONTROL_MAX;
+        bool fits = wanted <= USB_CONTROL_MAX;
+        u->control_bytes = fits ? wanted : 0;
+        return fits;
     }
     int n = run_control(u);
     u->control_bytes = n > 0 ? (uint16_t)MIN((unsigned)n, wanted) : 0;

@@ -8,12 +8,11 @@
  * Spec: Linux, Documentation/networking/tuntap.rst.
  */
 #include "base/util.h"
-#include "host/net/backend.h"
+#include "host/net/tap.h"
 
 #include <fcntl.h>
 #include <glib-unix.h>
 #include <linux/if_tun.h>
-#include <net/if.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -102,8 +101,7 @@ static void tap_close(struct netdev *net)
     g_free(t);
 }
 
-/* Opens or makes the interface; @name empty: the kernel picks a name, which it returns. */
-static int open_interface(char name[IFNAMSIZ], bool vnet_hdr, GError **error)
+int tap_interface(char name[IFNAMSIZ], bool vnet_hdr, GError **error)
 {
     struct ifreq req = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_hdr ? IFF_VNET_HDR : 0))};
     memcpy(req.ifr_name, name, IFNAMSIZ);
@@ -169,6 +167,24 @@ static bool refuse_missing(KeyVal *kv, GError **error)
     return !vhost;
 }
 
+struct netdev *tap_over(int fd, const char *about, bool vnet_hdr)
+{
+    struct tap *t = g_new0(struct tap, 1);
+    t->fd = fd;
+    t->header = vnet_hdr ? HEADER_PLAIN : 0;
+    t->net = (struct netdev){.send = tap_send, .resume = tap_resume, .close = tap_close,
+                             .vnet_hdr_offered = vnet_hdr,
+                             .set_offload = vnet_hdr ? tap_set_offload : NULL,
+                             .about = g_strdup(about)};
+    if (vnet_hdr) {
+        int bytes = HEADER_PLAIN;
+        ioctl(fd, TUNSETVNETHDRSZ, &bytes);
+        ioctl(fd, TUNSETOFFLOAD, 0ul);
+    }
+    t->watch = g_unix_fd_add(fd, G_IO_IN, readable, t);
+    return &t->net;
+}
+
 static struct netdev *tap_open(KeyVal *kv, const char *id, GError **error)
 {
     char name[IFNAMSIZ] = "";
@@ -184,24 +200,12 @@ static struct netdev *tap_open(KeyVal *kv, const char *id, GError **error)
         return NULL;
     }
     g_strlcpy(name, ifname ? ifname : "", sizeof(name));
-    int fd = given ? take_fd(given, name, &vnet_hdr, error) : open_interface(name, vnet_hdr, error);
+    int fd = given ? take_fd(given, name, &vnet_hdr, error) : tap_interface(name, vnet_hdr, error);
     if (fd < 0) {
         return NULL;
     }
-    struct tap *t = g_new0(struct tap, 1);
-    t->fd = fd;
-    t->header = vnet_hdr ? HEADER_PLAIN : 0;
-    t->net = (struct netdev){.send = tap_send, .resume = tap_resume, .close = tap_close,
-                             .vnet_hdr_offered = vnet_hdr,
-                             .set_offload = vnet_hdr ? tap_set_offload : NULL,
-                             .about = g_strdup_printf("ifname=%s", name)};
-    if (vnet_hdr) {
-        int bytes = HEADER_PLAIN;
-        ioctl(fd, TUNSETVNETHDRSZ, &bytes);
-        ioctl(fd, TUNSETOFFLOAD, 0ul);
-    }
-    t->watch = g_unix_fd_add(fd, G_IO_IN, readable, t);
-    return &t->net;
+    g_autofree char *about = g_strdup_printf("ifname=%s", name);
+    return tap_over(fd, about, vnet_hdr);
 }
 
 const struct net_backend net_backend_tap = {

@@ -2,9 +2,11 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "base/util.h"
 #include "host/net/net.h"
 
 #include <arpa/inet.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -299,6 +301,40 @@ static void a_tap_carries_frames_with_and_without_their_header(void **state)
     netdevs_close();
 }
 
+/* Two ports of one bridge; in the name space that the test before has made. */
+static void bridge_ports_reach_each_other(void **state)
+{
+    (void)state;
+    static struct card card, other;
+    autofd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    g_autoptr(GError) error = NULL;
+    assert_null(netdev_new("bridge,id=n,br=lodge-none", &error));
+    assert_non_null(strstr(error->message, "br=lodge-none"));
+    struct ifreq req = {.ifr_flags = IFF_UP};
+    g_strlcpy(req.ifr_name, "lodge-br", sizeof(req.ifr_name));
+    if (access("/dev/net/tun", R_OK | W_OK) < 0 || ioctl(fd, SIOCBRADDBR, req.ifr_name) < 0) {
+        print_message("no bridges here: %s\n", g_strerror(errno));
+        skip();
+    }
+    assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &req), 0);
+    struct netdev *one = plug("bridge,id=b1,br=lodge-br", &card), *two = plug("bridge,id=b2,br=lodge-br", &other);
+    uint8_t f[60] = {0};
+    ethernet(f, (const uint8_t *)"\xff\xff\xff\xff\xff\xff", 0x88b5);
+    gint64 end = g_get_monotonic_time() + 120 * G_USEC_PER_SEC;
+    bool came = false;
+    while (!came && g_get_monotonic_time() < end) { /* a port forwards once it is up */
+        transmit(one, f, sizeof(f));
+        g_main_context_iteration(NULL, FALSE);
+        for (; other.n; other.n--) {
+            came |= other.frame[other.n - 1][12] == 0x88;
+        }
+        other.room = G_N_ELEMENTS(other.bytes);
+    }
+    assert_true(came);
+    assert_ptr_not_equal(one, two);
+    netdevs_close();
+}
+
 static void wrong_options_are_refused_by_name(void **state)
 {
     (void)state;
@@ -325,6 +361,8 @@ static void wrong_options_are_refused_by_name(void **state)
         {"tap,id=n,script=/x", ENOTSUP, "script=/x"},
         {"tap,id=n,ifname=a-name-that-is-too-long", EINVAL, "15 bytes"},
         {"tap,id=n,fd=999", EBADF, "fd=999"},
+        {"bridge,id=n,helper=/x", ENOTSUP, "helper="},
+        {"bridge,id=n,br=a-name-that-is-too-long", EINVAL, "15 bytes"},
         {"socket,id=n", EINVAL, "listen="},
         {"socket,id=n,listen=:1,connect=:2", EINVAL, "together"},
         {"socket,id=n,udp=127.0.0.1:1", EINVAL, "localaddr"},
@@ -350,7 +388,8 @@ int main(void)
         cmocka_unit_test(frames_wait_for_a_card_without_room_and_keep_their_order),
         cmocka_unit_test(two_machines_share_a_cable),
         cmocka_unit_test(wrong_options_are_refused_by_name),
-        cmocka_unit_test(a_tap_carries_frames_with_and_without_their_header), /* last: no way back */
+        cmocka_unit_test(a_tap_carries_frames_with_and_without_their_header), /* no way back */
+        cmocka_unit_test(bridge_ports_reach_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
