@@ -18,18 +18,34 @@
 
 enum { HEAD = 65536, DEFAULT_MEMORY_KIB = 1 << 20 };
 
+static ssize_t read_head(const char *path, uint8_t *head, GError **error)
+{
+    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : pread(fd, head, HEAD, 0);
+    if (n < 0) {
+        shell_fail(error, "Failed to open file '%s': %s", path, g_strerror(errno));
+    }
+    return n;
+}
+
 /* The format of the image at @path by its first bytes; raw if nothing else fits. */
 static char *format_of(const char *path, GError **error)
 {
     static uint8_t head[HEAD];
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : pread(fd, head, sizeof(head), 0);
+    ssize_t n = read_head(path, head, error);
     if (n < 0) {
-        shell_fail(error, "Failed to open file '%s': %s", path, g_strerror(errno));
         return NULL;
     }
     const struct image_format *format = format_probe(head, (size_t)n, path);
     return g_strdup(format ? format->name : "raw");
+}
+
+/* Whether it is an image of a CD (ECMA-119, Volume Descriptor Set): those start from a drive. */
+static bool is_cd(const char *path)
+{
+    enum { AT = 0x8001 };
+    static uint8_t head[HEAD];
+    return path && read_head(path, head, NULL) >= AT + 5 && memcmp(head + AT, "CD001", 5) == 0;
 }
 
 static void element(GString *xml, const char *fmt, const char *value)
@@ -43,11 +59,11 @@ static void element(GString *xml, const char *fmt, const char *value)
     }
 }
 
-static bool disk_xml(GString *xml, const char *path, const char *device, const char *target,
-                     const char *bus, GError **error)
+static bool disk_xml(GString *xml, const char *path, const char *known, const char *device,
+                     const char *target, const char *bus, GError **error)
 {
     g_autofree char *whole = g_canonicalize_filename(path, NULL);
-    g_autofree char *format = format_of(whole, error);
+    g_autofree char *format = known ? g_strdup(known) : format_of(whole, error);
     if (!format) {
         return false;
     }
@@ -84,6 +100,11 @@ static void os_xml(GString *xml, const struct args *a)
     element(xml, "<kernel>%s</kernel>", kernel);
     element(xml, "<initrd>%s</initrd>", initrd);
     element(xml, "<cmdline>%s</cmdline>", args_text(a, "append"));
+    if (!kernel) { /* an empty disk leaves the turn to the CD */
+        bool cd = !args_text(a, "format") && is_cd(args_text(a, "image"));
+        g_string_append(xml, args_text(a, "image") && !cd ? "<boot dev='hd'/>" : "");
+        g_string_append(xml, args_text(a, "cdrom") || cd ? "<boot dev='cdrom'/>" : "");
+    }
     g_string_append(xml, "</os><features><acpi/><apic/></features>");
     if (args_flag(a, "no-reboot")) {
         g_string_append(xml, "<on_reboot>destroy</on_reboot>");
@@ -102,12 +123,14 @@ static bool run_xml(const struct args *a, const char *type, const char *name, GS
                            memory, vcpus);
     os_xml(xml, a);
     g_string_append(xml, "<devices>");
-    if (args_text(a, "image") &&
-        !disk_xml(xml, args_text(a, "image"), "disk", "vda", "virtio", error)) {
+    const char *image = args_text(a, "image"), *format = args_text(a, "format");
+    bool cd = !format && is_cd(image);
+    if (image && !disk_xml(xml, image, cd ? "raw" : format, cd ? "cdrom" : "disk",
+                           cd ? "sdb" : "vda", cd ? "sata" : "virtio", error)) {
         return false;
     }
     if (args_text(a, "cdrom") &&
-        !disk_xml(xml, args_text(a, "cdrom"), "cdrom", "sda", "sata", error)) {
+        !disk_xml(xml, args_text(a, "cdrom"), "raw", "cdrom", "sda", "sata", error)) {
         return false;
     }
     network_xml(xml, args_text(a, "network"));
@@ -119,6 +142,7 @@ static bool run_xml(const struct args *a, const char *type, const char *name, GS
 static char *name_of(const struct args *a)
 {
     const char *path = args_text(a, "image") ? args_text(a, "image") : args_text(a, "kernel");
+    path = path ? path : args_text(a, "cdrom");
     if (args_text(a, "name")) {
         return g_strdup(args_text(a, "name"));
     }
@@ -154,8 +178,8 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
     g_auto(rpc_text) caps = {0};
     g_auto(rpc_domain_ret) ret = {0};
     g_autoptr(GString) xml = g_string_new(NULL);
-    if (!args_text(a, "image") && !args_text(a, "kernel")) {
-        return shell_fail(error, "an image or --kernel is needed");
+    if (!args_text(a, "image") && !args_text(a, "kernel") && !args_text(a, "cdrom")) {
+        return shell_fail(error, "an image, --kernel or --cdrom is needed");
     }
     Rpc *rpc = shell_rpc(sh, error);
     if (!rpc || !ask_connect_get_capabilities(rpc, &none, &caps, error)) {
@@ -385,6 +409,7 @@ const struct verb_group verb_group_local = {
         {"run",
          (const struct option_row[]){
              {"image", OPT_TEXT, 0, "disk image, of any format", COMPLETE_FILE},
+             {"format", OPT_TEXT, OPT_NAMED, "of the image (default: by its first bytes)"},
              {"name", OPT_TEXT, OPT_NAMED, "name of the domain (default: the image's)"},
              {"memory", OPT_SIZE, OPT_NAMED, "KiB, or with a suffix (1 GiB)"},
              {"vcpus", OPT_NUMBER, OPT_NAMED, "processors (1)"},

@@ -393,8 +393,14 @@ static char *log_tail(const Domain *d, goffset from)
     if (!g_file_get_contents(path, &text, &n, NULL) || (goffset)n <= from) {
         return g_strdup("it ended without a word");
     }
-    const char *tail = text + MAX(from, (goffset)n - 1000);
-    return g_strstrip(g_utf8_make_valid(tail, -1));
+    g_auto(GStrv) lines = g_strsplit(text + MAX(from, (goffset)n - 1000), "\n", -1);
+    g_autoptr(GString) tail = g_string_new(NULL);
+    for (unsigned i = 0; lines[i]; i++) { /* where a console went matters no more */
+        if (!g_str_has_prefix(lines[i], "char device redirected to ")) {
+            g_string_append_printf(tail, "%s\n", lines[i]);
+        }
+    }
+    return g_strstrip(g_utf8_make_valid(tail->str, -1));
 }
 
 /* Between fork and exec: only what signal handlers may do. */

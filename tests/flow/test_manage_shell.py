@@ -176,6 +176,22 @@ class Shell(unittest.TestCase):
             self.assertEqual(bad.returncode, 1)
             self.assertIn("/no/such/image", bad.stderr)
 
+    def test_runs_an_image_as_what_it_is(self):
+        with manage.Daemon() as d:
+            def xml(name, head, *options):
+                path = os.path.join(d.root, name)
+                with open(path, "wb") as f:
+                    f.write(head)
+                p = shell(d, "run", path, *options, "--print-xml")
+                self.assertEqual(p.returncode, 0, p.stderr)
+                return p.stdout
+            cd = bytes(0x8001) + b"CD001" + bytes(100)
+            self.assertRegex(xml("a.iso", cd), "<boot dev='cdrom'/>.*device='cdrom'.*bus='sata'")
+            self.assertRegex(xml("a.iso", cd, "--format", "raw"), "<boot dev='hd'/>.*device='disk'")
+            self.assertRegex(xml("b", bytes(512), "--cdrom", f"{d.root}/a.iso"),
+                             "(?s)<boot dev='hd'/><boot dev='cdrom'/>.*device='disk'.*device='cdrom'")
+            self.assertIn("type='qcow2'", xml("c", b"QFI\xfb\0\0\0\3" + bytes(504)))
+
     def test_validates_the_host(self):
         p = subprocess.run([LODGE, "--json", "validate-host"], capture_output=True, text=True,
                            check=True)
