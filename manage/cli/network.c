@@ -213,9 +213,10 @@ static bool run_update(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to update network %s", net.name);
         return false;
     }
-    out_note(sh, "Updated network %s %s", net.name,
-             args.flags == 3 ? "persistent config and live state"
-             : args.flags == 2 ? "persistent config" : args.flags == 1 ? "live state" : "live state");
+    out_note_open(sh, "Updated network %s %s", net.name,
+                  args.flags == 3   ? "persistent config and live state"
+                  : args.flags == 2 ? "persistent config"
+                                    : "live state");
     return true;
 }
 

@@ -174,6 +174,62 @@ static bool run_name(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+/* ---- what there could be ---- */
+
+static bool find_sources(struct shell *sh, const struct args *a, char *spec, GError **error)
+{
+    rpc_find_sources_args args = {(char *)args_text(a, "type"), spec ? &spec : NULL, 0};
+    g_auto(rpc_text) xml = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_connect_find_storage_pool_sources(rpc, &args, &xml, error)) {
+        shell_failing(sh, "Failed to find any %s pool sources", args_text(a, "type"));
+        return false;
+    }
+    out_text(sh, "xml", "%s", xml.text);
+    return true;
+}
+
+static bool run_find(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *file = args_text(a, "srcSpec");
+    g_autofree char *spec = file ? shell_read_file(file, error) : NULL;
+    return (spec || !file) && find_sources(sh, a, spec, error);
+}
+
+static bool run_find_as(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *host = args_text(a, "host"), *port = args_text(a, "port");
+    const char *initiator = args_text(a, "initiator");
+    if (!host) {
+        return port || initiator ? shell_fail(error, "%s requires --host to be specified",
+                                              port ? "--port" : "--initiator")
+                                 : find_sources(sh, a, NULL, error);
+    }
+    g_autofree char *safe = g_markup_printf_escaped("<source>\n  <host name='%s'%s%s%s/>\n", host,
+                                                    port ? " port='" : "", port ? port : "",
+                                                    port ? "'" : "");
+    g_autofree char *from =
+        initiator ? g_markup_printf_escaped("  <initiator>\n    <iqn name='%s'/>\n  </initiator>\n",
+                                            initiator)
+                  : g_strdup("");
+    g_autofree char *spec = g_strconcat(safe, from, "</source>\n", NULL);
+    return find_sources(sh, a, spec, error);
+}
+
+static bool run_capabilities(struct shell *sh, const struct args *a, GError **error)
+{
+    (void)a;
+    rpc_flags args = {0};
+    g_auto(rpc_text) xml = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_connect_get_storage_pool_capabilities(rpc, &args, &xml, error)) {
+        shell_failing(sh, "failed to get storage pool capabilities");
+        return false;
+    }
+    out_text(sh, "xml", "%s\n", xml.text);
+    return true;
+}
+
 /* ---- pool-define-as, pool-create-as ---- */
 
 static void element(GString *xml, const char *indent, const char *fmt, const char *value)
@@ -193,14 +249,27 @@ static char *pool_xml(const struct args *a)
     GString *xml = g_string_new(NULL);
     element(xml, "", "<pool type='%s'>\n", args_text(a, "type"));
     element(xml, "  ", "<name>%s</name>\n", args_text(a, "name"));
-    if (args_text(a, "source-host") || args_text(a, "source-path") || args_text(a, "source-dev") ||
-        args_text(a, "source-name") || args_text(a, "source-format")) {
+    static const char *const source[] = {"source-host", "source-path", "source-dev", "source-name",
+                                         "source-format", "auth-type", "source-initiator",
+                                         "source-protocol-ver"};
+    bool any = false;
+    for (unsigned i = 0; i < G_N_ELEMENTS(source); i++) {
+        any |= args_text(a, source[i]) != NULL;
+    }
+    if (any) {
         g_string_append(xml, "  <source>\n");
         element(xml, "    ", "<host name='%s'/>\n", args_text(a, "source-host"));
         element(xml, "    ", "<dir path='%s'/>\n", args_text(a, "source-path"));
         element(xml, "    ", "<device path='%s'/>\n", args_text(a, "source-dev"));
+        element(xml, "    ", "<initiator>\n      <iqn name='%s'/>\n    </initiator>\n",
+                args_text(a, "source-initiator"));
+        element(xml, "    ", "<auth type='%s'", args_text(a, "auth-type"));
+        element(xml, "", " username='%s'>\n", args_text(a, "auth-username"));
+        element(xml, "      ", "<secret usage='%s'/>\n    </auth>\n", args_text(a, "secret-usage"));
+        element(xml, "      ", "<secret uuid='%s'/>\n    </auth>\n", args_text(a, "secret-uuid"));
         element(xml, "    ", "<format type='%s'/>\n", args_text(a, "source-format"));
         element(xml, "    ", "<name>%s</name>\n", args_text(a, "source-name"));
+        element(xml, "    ", "<protocol ver='%s'/>\n", args_text(a, "source-protocol-ver"));
         g_string_append(xml, "  </source>\n");
     }
     if (args_text(a, "target")) {
@@ -212,9 +281,26 @@ static char *pool_xml(const struct args *a)
     return g_string_free(xml, FALSE);
 }
 
+/* <auth> has all of its parts or is not there. */
+static bool check_auth(const struct args *a, GError **error)
+{
+    bool type = args_text(a, "auth-type"), user = args_text(a, "auth-username");
+    bool usage = args_text(a, "secret-usage"), uuid = args_text(a, "secret-uuid");
+    if (type != user || type != (usage || uuid)) {
+        return shell_fail(error, "--auth-type, --auth-username and one of --secret-usage and "
+                                 "--secret-uuid belong together");
+    }
+    return !(usage && uuid) || shell_fail(error, "Options --secret-uuid and --secret-usage are "
+                                                 "mutually exclusive");
+}
+
 static bool run_as(struct shell *sh, const struct args *a, GError **error)
 {
+    static const struct flag_bit bits[] = {{"build", 1}, {"overwrite", 2}, {"no-overwrite", 4}};
     bool create = strcmp(shell_data(sh), "create") == 0;
+    if (!check_auth(a, error)) {
+        return false;
+    }
     g_autofree char *xml = pool_xml(a);
     if (args_flag(a, "print-xml")) {
         out_text(sh, "xml", "%s", xml);
@@ -222,7 +308,7 @@ static bool run_as(struct shell *sh, const struct args *a, GError **error)
     }
     Rpc *rpc = shell_rpc(sh, error);
     g_auto(rpc_pool_ret) ret = {0};
-    rpc_text_flags args = {xml, 0};
+    rpc_text_flags args = {xml, create ? flags_of(a, bits, G_N_ELEMENTS(bits)) : 0};
     bool ok = rpc && (create ? ask_storage_pool_create_xml(rpc, &args, &ret, error)
                              : ask_storage_pool_define_xml(rpc, &args, &ret, error));
     if (!ok) {
@@ -243,9 +329,23 @@ static bool run_as(struct shell *sh, const struct args *a, GError **error)
         {"source-path", OPT_TEXT, 0, "path there"}, {"source-dev", OPT_TEXT, 0, "block device"},   \
         {"source-name", OPT_TEXT, 0, "name of the source"},                                        \
         {"target", OPT_TEXT, 0, "where it is on this host", COMPLETE_FILE},                        \
-        {"source-format", OPT_TEXT, 0, "file system, partition table"}, {NULL}
+        {"source-format", OPT_TEXT, 0, "file system, partition table"},                            \
+        {"auth-type", OPT_TEXT, 0, "chap, ceph"}, {"auth-username", OPT_TEXT, 0, "user there"},    \
+        {"secret-usage", OPT_TEXT, 0, "usage of the secret"},                                      \
+        {"secret-uuid", OPT_TEXT, 0, "UUID of the secret"},                                        \
+        {"source-protocol-ver", OPT_TEXT, 0, "version of the protocol"},                           \
+        {"source-initiator", OPT_TEXT, 0, "our name, for iSCSI"}
 
 const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct verb_row[]){
+    {"find-storage-pool-sources", (const struct option_row[]){
+        {"type", OPT_TEXT, OPT_NEEDED, "netfs, logical, iscsi, ..."},
+        {"srcSpec", OPT_TEXT, 0, "file with <source>", COMPLETE_FILE}, {NULL}},
+     "looks for what pools could be of", run_find},
+    {"find-storage-pool-sources-as", (const struct option_row[]){
+        {"type", OPT_TEXT, OPT_NEEDED, "netfs, logical, iscsi, ..."},
+        {"host", OPT_TEXT, 0, "host to ask"}, {"port", OPT_TEXT, 0, "port there"},
+        {"initiator", OPT_TEXT, 0, "our name, for iSCSI"}, {NULL}},
+     "the same from arguments", run_find_as},
     {"pool-autostart", (const struct option_row[]){POOL_OPTION,
         {"disable", OPT_BOOL, 0, "not any more"}, {NULL}},
      "starts a pool together with the daemon", run_autostart},
@@ -255,18 +355,22 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
      "makes what a pool lives in", run_simple_pool,
      SIMPLE(PROC_storage_pool_build, true, 0, "Failed to build pool %s", "Pool %s built",
             {{"no-overwrite", 4}, {"overwrite", 8}})},
+    {"pool-capabilities", NULL, "prints what kinds of pools there are, as XML", run_capabilities},
     {"pool-create", (const struct option_row[]){FILE_OPTION,
         {"build", OPT_BOOL, 0, "make what it lives in"}, {NULL}},
      "starts a pool from XML without defining it", run_pool_from_file,
      &(const struct from_file){PROC_storage_pool_create_xml, true, "Pool %s created from %s",
         {{"build", 1}}}},
-    {"pool-create-as", (const struct option_row[]){AS_OPTIONS},
+    {"pool-create-as", (const struct option_row[]){AS_OPTIONS,
+        {"build", OPT_BOOL, 0, "make what it lives in"},
+        {"no-overwrite", OPT_BOOL, 0, "not if there is something"},
+        {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
      "starts a pool from arguments without defining it", run_as, "create"},
     {"pool-define", (const struct option_row[]){FILE_OPTION, {NULL}},
      "keeps a pool's XML, without starting it", run_pool_from_file,
      &(const struct from_file){PROC_storage_pool_define_xml, true, "Pool %s defined from %s",
         {{NULL}}}},
-    {"pool-define-as", (const struct option_row[]){AS_OPTIONS}, "defines a pool from arguments",
+    {"pool-define-as", (const struct option_row[]){AS_OPTIONS, {NULL}}, "defines a pool from arguments",
      run_as, "define"},
     {"pool-delete", (const struct option_row[]){POOL_OPTION, {NULL}},
      "removes what a pool lives in", run_simple_pool,

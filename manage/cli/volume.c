@@ -303,9 +303,40 @@ static bool run_clone(struct shell *sh, const struct args *a, GError **error)
 
 /* ---- Changing ---- */
 
+/* By libvirt's numbers. */
+static const char *const wipe_algorithms[] = {"zero",      "nnsa",       "dod",    "bsi",
+                                              "gutmann",   "schneier",   "pfitzner7",
+                                              "pfitzner33", "random",    "trim"};
+
+static bool run_wipe(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *wanted = args_text(a, "algorithm");
+    g_auto(rpc_volume) vol = {0};
+    rpc_none none;
+    unsigned k = 0;
+    while (wanted && k < G_N_ELEMENTS(wipe_algorithms) && strcmp(wipe_algorithms[k], wanted)) {
+        k++;
+    }
+    if (!volume_of(sh, a, &vol, error)) {
+        return false;
+    }
+    if (k == G_N_ELEMENTS(wipe_algorithms)) {
+        return shell_fail(error, "Unsupported algorithm '%s'", wanted);
+    }
+    rpc_volume_flags plain = {vol, 0};
+    rpc_volume_uint_flags args = {vol, k, 0};
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (!(wanted ? ask_storage_vol_wipe_pattern(rpc, &args, &none, error)
+                 : ask_storage_vol_wipe(rpc, &plain, &none, error))) {
+        shell_failing(sh, "Failed to wipe vol %s", args_text(a, "vol"));
+        return false;
+    }
+    out_note(sh, "Vol %s wiped", args_text(a, "vol"));
+    return true;
+}
+
 static bool run_delete(struct shell *sh, const struct args *a, GError **error)
 {
-    bool wipe = strcmp(shell_data(sh), "wipe") == 0;
     g_auto(rpc_volume) vol = {0};
     rpc_none none;
     if (!volume_of(sh, a, &vol, error)) {
@@ -313,12 +344,11 @@ static bool run_delete(struct shell *sh, const struct args *a, GError **error)
     }
     rpc_volume_flags args = {vol, 0};
     Rpc *rpc = shell_rpc(sh, NULL);
-    if (!(wipe ? ask_storage_vol_wipe(rpc, &args, &none, error)
-               : ask_storage_vol_delete(rpc, &args, &none, error))) {
-        shell_failing(sh, "Failed to %s vol %s", wipe ? "wipe" : "delete", args_text(a, "vol"));
+    if (!ask_storage_vol_delete(rpc, &args, &none, error)) {
+        shell_failing(sh, "Failed to delete vol %s", args_text(a, "vol"));
         return false;
     }
-    out_note(sh, "Vol %s %s", args_text(a, "vol"), wipe ? "wiped" : "deleted");
+    out_note(sh, "Vol %s deleted", args_text(a, "vol"));
     return true;
 }
 
@@ -483,7 +513,7 @@ const struct verb_group verb_group_volume = {"Storage Volume", "volume", (const 
         {"prealloc-metadata", OPT_BOOL, 0, "make all tables"}, {NULL}},
      "makes a volume of XML, with another one's contents", run_create_from},
     {"vol-delete", (const struct option_row[]){VOLUME_OPTION, IN_POOL, {NULL}},
-     "removes a volume", run_delete, "delete"},
+     "removes a volume", run_delete},
     {"vol-download", (const struct option_row[]){TRANSFER_OPTIONS},
      "copies a volume's bytes to a file", run_transfer, "download"},
     {"vol-dumpxml", (const struct option_row[]){VOLUME_OPTION, IN_POOL, {NULL}},
@@ -510,7 +540,8 @@ const struct verb_group verb_group_volume = {"Storage Volume", "volume", (const 
      "changes a volume's size", run_resize},
     {"vol-upload", (const struct option_row[]){TRANSFER_OPTIONS},
      "copies a file's bytes to a volume", run_transfer, "upload"},
-    {"vol-wipe", (const struct option_row[]){VOLUME_OPTION, IN_POOL, {NULL}},
-     "overwrites a volume", run_delete, "wipe"},
+    {"vol-wipe", (const struct option_row[]){VOLUME_OPTION, IN_POOL,
+        {"algorithm", OPT_TEXT, 0, "zero, random, trim, nnsa, dod, ..."}, {NULL}},
+     "overwrites a volume", run_wipe},
     {NULL},
 }};

@@ -39,10 +39,27 @@ net-uuid default
 net-dumpxml default
 net-dhcp-leases default
 net-start nosuch
+net-destroy default
+net-dumpxml nosuch
+net-autostart nosuch
+net-update default add dns-txt {d}/txt.xml --config
+net-update default add dns-txt {d}/txt.xml --config
+net-update default frob dns-txt {d}/txt.xml
+net-dumpxml default --inactive
+net-update default delete dns-txt {d}/txt.xml --config
+net-undefine nosuch
 pool-list --all
 pool-define-as p dir --print-xml --target {d}/p
+pool-define-as p iscsi --print-xml --source-host h --source-path /p --source-dev d --source-name n --target /t --source-format f --auth-type chap --auth-username u --secret-usage s --source-initiator iqn.x --source-protocol-ver 4
 pool-define-as p
 pool-define-as p dir --target {d}/p
+pool-define-as q dir --target {d}/p
+pool-define-as q gluster --source-host h --source-name n --target /t
+find-storage-pool-sources dir
+find-storage-pool-sources netfs
+find-storage-pool-sources nosuch
+find-storage-pool-sources-as logical
+pool-capabilities
 pool-list --all
 pool-info p
 pool-build p
@@ -75,7 +92,17 @@ vol-download {d}/p/v1 {d}/back --sparse
 vol-wipe v1 --pool p
 vol-delete v1 --pool p
 vol-delete v1 --pool p
+vol-create-as p v5 1M --format frob
+vol-create-as nosuch v5 1M
+vol-dumpxml nosuch p
+vol-resize v2 20M --pool p --allocate
+vol-resize v2 1M --pool p --delta
+vol-resize v2 1M --pool p --delta --shrink
+vol-wipe v4 --pool p --algorithm gutmann
+vol-list nosuch
 vol-list p --details
+pool-delete p
+pool-info nosuch
 pool-undefine p
 pool-destroy p
 pool-destroy p
@@ -105,6 +132,8 @@ class Shell(unittest.TestCase):
             os.mkdir(folder)
             with open(os.path.join(folder, "data"), "wb") as f:
                 f.write(b"lodge" * 1000)
+            with open(os.path.join(folder, "txt.xml"), "w", encoding="ascii") as f:
+                f.write("<txt name='a' value='b'/>")
             for line in VERBS:
                 p = subprocess.run([*program, "-c", d.uri, *line.format(d=folder).split()],
                                    capture_output=True, text=True, stdin=subprocess.DEVNULL,
