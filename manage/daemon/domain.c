@@ -478,6 +478,21 @@ Domain *domain_add_transient(const DomainDef *def, GError **error)
     return d ? d : add(def);
 }
 
+DomainJob *domain_take_transient(const DomainDef *def, GError **error)
+{
+    for (;;) {
+        Domain *added = domain_add_transient(def, error);
+        g_autoptr(Domain) d = added ? domain_ref(added) : NULL;
+        if (!d || !domain_job_begin(d, error)) {
+            return NULL;
+        }
+        if (!d->gone) {
+            return g_steal_pointer(&d);
+        }
+        domain_job_end(d); /* somebody else's start of it has failed meanwhile */
+    }
+}
+
 bool domain_set_autostart(Domain *d, bool on, GError **error)
 {
     g_autofree char *name = g_strconcat(d->name, ".xml", NULL);

@@ -169,6 +169,8 @@ Domain *domain_define(const DomainDef *def, GError **error);
 bool domain_save_config(Domain *d, const DomainDef *def, GError **error);
 /* A machine without definition on disk. */
 Domain *domain_add_transient(const DomainDef *def, GError **error);
+/* The same, with its job, to be started or settled. */
+DomainJob *domain_take_transient(const DomainDef *def, GError **error);
 bool domain_undefine(Domain *d, GError **error);
 bool domain_set_autostart(Domain *d, bool on, GError **error);
 bool domain_rename(Domain *d, const char *name, GError **error);

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <glib/gstdio.h>
 #include <grp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -675,7 +676,11 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         domain_settle(d);
         return false;
     }
-    g_autoptr(Machine) m = d->gone ? NULL : machine_new(d, def, error);
+    if (d->gone) { /* while the files were looked at */
+        libvirt_error(error, ERR_NO_DOMAIN, "no domain with matching name '%s'", d->name);
+        return false;
+    }
+    g_autoptr(Machine) m = machine_new(d, def, error);
     if (!m) {
         return false;
     }
@@ -880,8 +885,10 @@ static bool recover(const char *folder, GError **error)
     }
     pid_t pid = g_key_file_get_integer(status, "machine", "pid", NULL);
     uint64_t began = g_key_file_get_uint64(status, "machine", "start_time", NULL);
-    int fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-    if (fd < 0 || start_time_of(pid) != began || !began) {
+    struct pollfd end = {.fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1,
+                         .events = POLLIN};
+    int fd = end.fd; /* it can be read from when the process has ended and nobody took note */
+    if (fd < 0 || start_time_of(pid) != began || !began || poll(&end, 1, 0) > 0) {
         if (fd >= 0) {
             close(fd);
         }

@@ -708,13 +708,8 @@ bool move_prepare(const struct move *w, struct move_cookie in, struct client *c,
         return keep(lasting, def->name, error); /* clients give finish() no cookie then */
     }
     autofd int door = tunnel < 0 ? open_door(w, uri, error) : -1;
-    Domain *added = tunnel >= 0 || door >= 0 ? domain_add_transient(def, error) : NULL;
-    if (!added) {
-        return false;
-    }
-    g_autoptr(DomainJob) d = domain_ref(added);
-    if (!domain_job_begin(d, error)) {
-        domain_unref(g_steal_pointer(&d));
+    g_autoptr(DomainJob) d = tunnel >= 0 || door >= 0 ? domain_take_transient(def, error) : NULL;
+    if (!d) {
         return false;
     }
     bool ok = begin_incoming(d, def, tunnel >= 0 ? tunnel : door, c, error);

@@ -230,7 +230,8 @@ class Domains(manage.Case):
         os.kill(pids[0], signal.SIGKILL)  # while nobody looks
         self.daemon.start()
         self.conn = self.connect()
-        self.assertEqual(self.conn.lookupByName("survivor").state()[0], libvirt.VIR_DOMAIN_SHUTOFF)
+        manage.until(lambda: self.conn.lookupByName("survivor").state()[0] == libvirt.VIR_DOMAIN_SHUTOFF,
+                     "its end is noticed")
 
     def test_machine_is_killed(self):
         dom = self.define("victim")

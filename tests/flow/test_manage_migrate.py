@@ -220,7 +220,8 @@ class Moves(unittest.TestCase):
             return thread, result
 
         thread, result = in_thread()
-        self.assertRegex(self.a.virsh("domjobinfo", "stays"), r"Memory total: +1\d\d")
+        manage.until(lambda: re.search(r"Memory total: +1\d\d", self.a.virsh("domjobinfo", "stays")),
+                     "figures of the move")
         self.assertEqual(self.b.virsh("domstate", "--reason", "stays"), "paused (migrating)")
         self.a.virsh("domjobabort", "stays")
         thread.join()

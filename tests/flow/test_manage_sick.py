@@ -231,6 +231,22 @@ class Clients(Sick):
         self.assertFalse(path.exists())
         self.assertEqual(list(path.parent.glob("torn*")), [])
 
+    def test_starts_that_fail_at_once(self):
+        xml = MACHINE.format("fails", disk(f"{self.daemon.root}/nowhere"))
+
+        def start(conn):
+            for _ in range(5):
+                try:
+                    conn.createXML(xml)
+                except libvirt.libvirtError as e:
+                    if e.get_error_code() not in (libvirt.VIR_ERR_SYSTEM_ERROR, libvirt.VIR_ERR_OPERATION_FAILED):
+                        raise
+        calls = [Call(start, self.connect()) for _ in range(4)]
+        for call in calls:
+            call.join()
+            self.assertEqual(call.code, 0, call.error)
+        self.assertEqual(self.connect().listAllDomains(), [])
+
     def test_who_says_too_much(self):
         for length in (27, (32 << 20) + 1, 0xffffffff):
             wire = manage.Wire(self.daemon.socket)

@@ -565,13 +565,8 @@ bool verb_domain_create_xml(struct call *call, const rpc_text_flags *args, rpc_d
                             GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_parse(args->text, 0, error);
-    Domain *added = def ? domain_add_transient(def, error) : NULL;
-    if (!added) {
-        return false;
-    }
-    g_autoptr(DomainJob) d = domain_ref(added);
-    if (!domain_job_begin(d, error)) {
-        domain_unref(g_steal_pointer(&d));
+    g_autoptr(DomainJob) d = def ? domain_take_transient(def, error) : NULL;
+    if (!d) {
         return false;
     }
     bool ok = boot(d, def, args->flags, error);

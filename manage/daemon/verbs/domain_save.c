@@ -68,11 +68,10 @@ static bool restore(const char *from, const char *xml, unsigned flags, GError **
     }
     autofd int fd = saved_open(from, &saved, &running, error);
     g_autoptr(DomainDef) def = fd >= 0 ? domain_def_parse(xml ? xml : saved, 0, error) : NULL;
-    Domain *added = def ? domain_add_transient(def, error) : NULL;
-    if (!added || !domain_job_begin(added, error)) {
+    g_autoptr(DomainJob) d = def ? domain_take_transient(def, error) : NULL;
+    if (!d) {
         return false;
     }
-    g_autoptr(DomainJob) d = domain_ref(added);
     bool ok = domain_restore_with(d, from, def, flags & SAVE_PAUSED ? START_PAUSED : flags, error);
     domain_settle(d);
     return ok;
