@@ -4,6 +4,7 @@
 
 #include "guest/device/virtio_balloon.h"
 #include "host/chardev/chardev.h"
+#include "host/display/display.h"
 
 static struct vdriver d;
 
@@ -271,6 +272,68 @@ static void ports_that_cannot_be_are_refused(void **state)
     }
 }
 
+/* ---- virtio-tablet-pci ---- */
+
+static unsigned input_config(uint8_t select, uint8_t sub)
+{
+    vd_put(&d, 0x2000, select, 1);
+    vd_put(&d, 0x2001, sub, 1);
+    return vd_config(&d, 2, 1);
+}
+
+static void expect_event(uint64_t at, unsigned type, unsigned code, uint32_t value)
+{
+    uint32_t bytes = 0;
+    assert_true(vd_used(&d, 0, &bytes));
+    assert_int_equal(bytes, 8);
+    assert_int_equal(le16_at(vd_at(&d, at)), type);
+    assert_int_equal(le16_at(vd_at(&d, at + 2)), code);
+    assert_int_equal(le32_at(vd_at(&d, at + 4)), value);
+}
+
+/* What it is, where it is, and that a packet waits for buffers. */
+static void a_tablet_tells_where_it_is(void **state)
+{
+    struct display *screen = display_new();
+    uint64_t at[4];
+    (void)state;
+    vd_plug(&d, "virtio-tablet-pci", NULL);
+    d.board->display = screen;
+    vd_plugged(&d);
+    assert_int_equal(input_config(1, 0), strlen("QEMU Virtio Tablet"));
+    assert_int_equal(input_config(3, 0), 8);
+    assert_int_equal(vd_config(&d, 10, 2), 0x0627);
+    assert_int_equal(input_config(0x11, 3), 1); /* two axes ... */
+    assert_int_equal(vd_config(&d, 8, 1), 3);
+    assert_int_equal(input_config(0x12, 1), 20); /* ... as far as this */
+    assert_int_equal(vd_config(&d, 12, 4), 0x7fff);
+    assert_int_equal(input_config(0x12, 9), 0);
+    assert_int_equal(input_config(0x77, 0xff), 0);
+    display_pointer(screen, 1, 1, 0, 0); /* nobody listens yet */
+    vd_start(&d, 0, 2);
+    assert_true(screen->pointer_absolute);
+    display_pointer(screen, 100, 0x7fff, 0, 1);
+    for (unsigned i = 0; i < 4; i++) {
+        at[i] = vd_alloc(&d, 8);
+        vd_add(&d, 0, (struct vd_part[]){{at[i], 8, true}, {0}});
+    }
+    vd_kick(&d, 0);
+    expect_event(at[0], 3, 0, 100);
+    expect_event(at[1], 3, 1, 0x7fff);
+    expect_event(at[2], 1, 0x110, 1);
+    expect_event(at[3], 0, 0, 0);
+    for (unsigned i = 0; i < 1000; i++) { /* more than it keeps: whole packets are lost */
+        display_pointer(screen, (int)i, 7, 0, 1);
+    }
+    assert_false(vd_used(&d, 0, NULL));
+    vd_put(&d, 20, 0, 1);
+    assert_false(screen->pointer_absolute);
+    board_free(d.board);
+    ram_free(d.ram);
+    memset(&d, 0, sizeof(d));
+    g_free(screen);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_teardown(name, unplug)
@@ -283,6 +346,7 @@ int main(void)
         T(ports_are_told_by_the_book),
         T(bytes_go_both_ways_and_wait_where_they_must),
         T(ports_that_cannot_be_are_refused),
+        cmocka_unit_test(a_tablet_tells_where_it_is),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
