@@ -320,6 +320,44 @@ static unsigned long order(void)
     return n;
 }
 
+/*
+ * What only 32-bit programs do: their way into the kernel, and their code.  In a page of its own:
+ * one with CPUID in it is always translated.
+ */
+static __attribute__((noinline, aligned(4096), section("own_page"))) unsigned long old_ways(void)
+{
+    static char stack[4096];
+    static volatile unsigned cells[256];
+    unsigned long n = 0;
+    long pid = getpid();
+    for (; going(); n++) {
+        enum { GETPID = 20, TURNS = 2000 };
+        long got = GETPID, far = 1, turns = TURNS;
+        __asm__ volatile("int $0x80" : "+a"(got) : : "r8", "r9", "r10", "r11", "memory");
+        __asm__ volatile("mov %%rsp, %%r12\n mov %[low], %%rsp\n"
+                         "ljmp *1f(%%rip)\n"
+                         "1: .long 2f\n .word 0x23\n"
+                         ".code32\n"
+                         "2: inc %%eax\n" /* 64-bit code takes that for a prefix */
+                         " dec %%ecx\n jnz 2b\n"
+                         " mov $20, %%eax\n int $0x80\n"
+                         " ljmp $0x33, $3f\n"
+                         ".code64\n"
+                         "3: mov %%r12, %%rsp\n"
+                         : "+a"(far), "+c"(turns)
+                         : [low] "r"((uint64_t)(uintptr_t)(stack + sizeof(stack)))
+                         : "r8", "r9", "r10", "r11", "r12", "memory", "cc");
+        for (unsigned i = 0; i < 100000; i++) {
+            cells[i % 256] += i; /* so that it is worth a process of its own */
+        }
+        if (got != pid || far != pid || turns) {
+            wrong("32-bit calls and code");
+        }
+    }
+    __asm__(".p2align 12"); /* and what the linker puts behind is in the next */
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -327,7 +365,8 @@ int main(int argc, char **argv)
         unsigned long (*run)(void);
         unsigned copies;
     } jobs[] = {{"forks", forks, 2}, {"maps", maps, 2}, {"threads", threads, 1},
-                {"jit", jit, 2}, {"vectors", vectors, 2}, {"order", order, 1}};
+                {"jit", jit, 2}, {"vectors", vectors, 2}, {"order", order, 1},
+                {"old ways", old_ways, 1}};
     unsigned running = 0;
     if (argc > 1 && strcmp(argv[1], "child") == 0) {
         return 42;

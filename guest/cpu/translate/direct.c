@@ -380,10 +380,16 @@ static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_s
     return true;
 }
 
+/* INT 80h of the host, and its 32-bit programs' SYSCALL, stop there too: the guest's do other
+ * things. */
 static bool system_call_of(struct bt_cpu *b)
 {
-    if (!system_call(b->cpu, b->cpu->r.rip + 2)) {
-        return stopped(b, interp_step(b->cpu));
+    struct vcpu *cpu = b->cpu;
+    uint8_t code[2] = {0};
+    paging_peek(cpu, cpu->r.rip, code, 2);
+    if (code[0] != 0x0f || code[1] != 0x05 || cpu->r.seg[SEG_CS].selector != TRACEE_CS ||
+        !system_call(cpu, cpu->r.rip + 2)) {
+        return stopped(b, interp_step(cpu));
     }
     b->stats.system++;
     return true;

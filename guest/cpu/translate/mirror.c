@@ -126,8 +126,9 @@ static bool tells(const uint8_t *at)
         return modrm == 0xd0; /* XGETBV */
     case 0x03:
         return !mem; /* LSL, which tells the number of the processor */
-    case 0xa2:
-        return true; /* CPUID */
+    case 0x34:       /* SYSENTER, from which the host does not come back to where it was */
+    case 0xa2:       /* CPUID */
+        return true;
     case 0xae:
         return mem && (reg == 4 || reg == 6); /* XSAVE, XSAVEOPT */
     case 0xc7:

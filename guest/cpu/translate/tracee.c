@@ -357,6 +357,15 @@ static void store_selector(struct regs *r, enum seg_name seg, uint64_t selector)
     }
 }
 
+/* A far jump leads to 32-bit code of the host's, which is where Linux has it in a guest. */
+static void store_code(struct regs *r, uint64_t selector)
+{
+    if (selector != TRACEE_CS) {
+        r->seg[SEG_CS] =
+            (struct segment){.selector = (uint16_t)selector, .limit = UINT32_MAX, .attr = 0xc0fb};
+    }
+}
+
 static void store_registers(const struct tracee *t, struct regs *r)
 {
     const struct user_regs_struct *u = &t->regs;
@@ -367,6 +376,7 @@ static void store_registers(const struct tracee *t, struct regs *r)
     r->rflags = (r->rflags & ~(uint64_t)TRACEE_FLAGS) | (u->eflags & TRACEE_FLAGS);
     r->seg[SEG_FS].base = u->fs_base;
     r->seg[SEG_GS].base = u->gs_base;
+    store_code(r, u->cs);
     store_selector(r, SEG_DS, u->ds);
     store_selector(r, SEG_ES, u->es);
     store_selector(r, SEG_FS, u->fs);
