@@ -47,11 +47,54 @@ static bool make_rng(struct object *ob, KeyVal *kv, GError **error)
     return keyval_done(kv, error) && rng_new(ob->id, path, error) != NULL;
 }
 
+/* host-nodes=N, as often as needed, and policy=: which of the host's memory it is. */
+static bool take_nodes(struct ram_source *source, KeyVal *kv, GError **error)
+{
+    static const char *const policies[] = {"default", "preferred", "bind", "interleave"};
+    enum { NODES = 64 };
+    const char *policy = keyval_get(kv, "policy");
+    keyval_get(kv, "host-nodes");
+    for (unsigned k = 0; k < keyval_count(kv); k++) {
+        const char *nodes = keyval_value(kv, k);
+        if (!g_str_equal(keyval_key(kv, k), "host-nodes")) {
+            continue;
+        }
+        g_auto(GStrv) ends = g_strsplit(nodes, "-", 2);
+        uint64_t first, last;
+        if (!ends[0] || !text_u64(ends[0], &first) ||
+            !text_u64(ends[1] ? ends[1] : ends[0], &last) || last < first || last >= NODES) {
+            g_set_error(error, LODGE_ERROR, EINVAL, "host-nodes=%s: expected N or N-N, below %d",
+                        nodes, NODES);
+            return false;
+        }
+        for (uint64_t i = first; i <= last; i++) {
+            source->nodes |= UINT64_C(1) << i;
+        }
+    }
+    for (unsigned i = 0; policy && i < G_N_ELEMENTS(policies); i++) {
+        if (g_str_equal(policy, policies[i])) {
+            source->policy = (int)i;
+            policy = NULL;
+        }
+    }
+    if (policy || (source->nodes != 0) != (source->policy != 0)) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    policy ? "policy=%s: expected default, preferred, bind or interleave"
+                           : "host-nodes= and policy= come together",
+                    policy);
+        return false;
+    }
+    return true;
+}
+
 static bool make_memory(struct object *ob, KeyVal *kv, GError **error)
 {
     bool is_file = g_str_equal(ob->kind, "memory-backend-file"), merge = true, dump = true;
     const char *path = keyval_get(kv, "mem-path");
     ob->source.share = g_str_equal(ob->kind, "memory-backend-memfd");
+    if (!take_nodes(&ob->source, kv, error)) {
+        return false;
+    }
     if (!keyval_size(kv, "size", 1, &ob->size, error) ||
         !keyval_bool(kv, "share", &ob->source.share, error) ||
         !keyval_bool(kv, "prealloc", &ob->source.prealloc, error) ||
@@ -86,7 +129,7 @@ static const struct {
     {"rng-builtin", "random bytes of the kernel", make_rng},
     {"rng-random", "random bytes of a file (filename=)", make_rng},
     {"secret", "passphrase or key (data=, file=, format=, keyid=, iv=)", make_secret},
-    {"memory-backend-ram", "guest memory (size=, prealloc=)", make_memory},
+    {"memory-backend-ram", "guest memory (size=, prealloc=, host-nodes=, policy=)", make_memory},
     {"memory-backend-file", "guest memory in a file (size=, mem-path=, share=, prealloc=)",
      make_memory},
     {"memory-backend-memfd", "guest memory other processes can map (size=, prealloc=)",

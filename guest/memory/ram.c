@@ -8,7 +8,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 enum { BLOCKS_MAX = 64 };
 #define POOL_BYTES (UINT64_C(1) << 42)
@@ -109,6 +111,13 @@ static bool map_part(const struct ram *ram, const struct ram_part *part,
         error_set_errno(error, errno, "%s: %" G_GUINT64_FORMAT " bytes of memory", ram->name,
                         part->bytes);
         return false;
+    }
+    if (source && source->policy) { /* before the first page is there */
+        unsigned long nodes = source->nodes;
+        if (syscall(SYS_mbind, p, part->bytes, source->policy, &nodes, 8 * sizeof(nodes), 0) != 0) {
+            error_set_errno(error, errno, "%s: cannot bind memory to host nodes", ram->name);
+            return false;
+        }
     }
     if (part->fd < 0 && part->bytes >= HUGE_2M) {
         madvise(p, part->bytes, MADV_HUGEPAGE); /* advice: a refusal costs speed only */

@@ -47,6 +47,8 @@ struct ram_source {
     bool share;           /* other processes may map it (memory-backend-memfd, vhost-user) */
     bool prealloc;
     bool merge_off, dump_off;
+    int policy; /* Linux' number for mbind(); 0: the process's own */
+    uint64_t nodes; /* of the host, one bit each */
     const struct ram_source *next; /* of what follows the first .bytes of the block */
     uint64_t bytes;                /* counts only before a .next */
 };

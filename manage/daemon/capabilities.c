@@ -2,6 +2,7 @@
 #include "manage/daemon/capabilities.h"
 
 #include "manage/daemon/daemon.h"
+#include "manage/model/cpuset.h"
 
 #include <fcntl.h>
 #include <glib.h>
@@ -100,29 +101,111 @@ char *host_uuid(void)
     return NULL;
 }
 
+uint64_t host_node_memory(int node, const char *name)
+{
+    g_autofree char *path = node < 0
+                                ? g_strdup("/proc/meminfo")
+                                : g_strdup_printf("/sys/devices/system/node/node%d/meminfo", node);
+    g_autofree char *text = NULL, *key = g_strconcat(name, ":", NULL);
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return node == 0 ? host_node_memory(-1, name) : 0; /* a kernel without nodes has one */
+    }
+    const char *at = strstr(text, key);
+    return at ? g_ascii_strtoull(at + strlen(key), NULL, 10) : 0;
+}
+
+uint64_t host_node_pages(int node, unsigned kib, const char *what)
+{
+    g_autofree char *text = NULL;
+    g_autofree char *path = g_strdup_printf(
+        "/sys/devices/system/node/node%d/hugepages/hugepages-%ukB/%s", node, kib, what);
+    if (kib == (unsigned)sysconf(_SC_PAGESIZE) / 1024) {
+        return host_node_memory(node,
+                                strcmp(what, "free_hugepages") == 0 ? "MemFree" : "MemTotal") /
+               kib;
+    }
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return UINT64_MAX;
+    }
+    return g_ascii_strtoull(text, NULL, 10);
+}
+
+static void put_cpu(GString *xml, int i)
+{
+    g_autofree char *folder = g_strdup_printf("/sys/devices/system/cpu/cpu%d/topology/", i);
+    g_autofree char *package = g_strconcat(folder, "physical_package_id", NULL);
+    g_autofree char *die = g_strconcat(folder, "die_id", NULL);
+    g_autofree char *core = g_strconcat(folder, "core_id", NULL);
+    g_autofree char *siblings = g_strconcat(folder, "thread_siblings_list", NULL);
+    g_autofree char *list = NULL;
+    if (!g_file_get_contents(siblings, &list, NULL, NULL)) {
+        list = g_strdup_printf("%d", i);
+    }
+    g_string_append_printf(xml,
+                           "            <cpu id='%d' socket_id='%d' die_id='%d' core_id='%d' "
+                           "siblings='%s'/>\n",
+                           i, number_in(package, 0), MAX(number_in(die, 0), 0), number_in(core, i),
+                           g_strstrip(list));
+}
+
+static void put_pages(GString *xml, int node)
+{
+    static const unsigned sizes[] = {4, 2048, 1048576};
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        uint64_t n = host_node_pages(node, sizes[i], "nr_hugepages");
+        if (n != UINT64_MAX) {
+            g_string_append_printf(xml, "          <pages unit='KiB' size='%u'>%llu</pages>\n",
+                                   sizes[i], (unsigned long long)n);
+        }
+    }
+}
+
+static void put_distances(GString *xml, int node)
+{
+    g_autofree char *path = g_strdup_printf("/sys/devices/system/node/node%d/distance", node);
+    g_autofree char *text = NULL;
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        return;
+    }
+    g_auto(GStrv) values = g_strsplit(g_strstrip(text), " ", -1);
+    g_string_append(xml, "          <distances>\n");
+    for (unsigned i = 0; values[i]; i++) {
+        g_string_append_printf(xml, "            <sibling id='%u' value='%s'/>\n", i, values[i]);
+    }
+    g_string_append(xml, "          </distances>\n");
+}
+
+static void put_cell(GString *xml, int node)
+{
+    g_autofree char *path = g_strdup_printf("/sys/devices/system/node/node%d/cpulist", node);
+    g_autofree char *list = NULL;
+    struct cpuset set;
+    if (!g_file_get_contents(path, &list, NULL, NULL) ||
+        !cpuset_parse(g_strstrip(list), &set, NULL)) {
+        cpuset_all(&set, node == 0 ? (unsigned)host_cpus()->present : 0);
+    }
+    g_string_append_printf(xml,
+                           "        <cell id='%d'>\n"
+                           "          <memory unit='KiB'>%llu</memory>\n",
+                           node, (unsigned long long)host_node_memory(node, "MemTotal"));
+    put_pages(xml, node);
+    put_distances(xml, node);
+    g_string_append_printf(xml, "          <cpus num='%u'>\n", cpuset_count(&set));
+    for (unsigned i = 0; i < CPUSET_BITS; i++) {
+        if (cpuset_has(&set, i)) {
+            put_cpu(xml, (int)i);
+        }
+    }
+    g_string_append(xml, "          </cpus>\n        </cell>\n");
+}
+
 static void put_cells(GString *xml)
 {
-    const struct host_cpus *h = host_cpus();
-    g_string_append_printf(xml,
-                           "    <topology>\n      <cells num='1'>\n        <cell id='0'>\n"
-                           "          <memory unit='KiB'>%llu</memory>\n"
-                           "          <cpus num='%d'>\n",
-                           host_memory(), h->present);
-    for (int i = 0; i < h->present; i++) {
-        g_autofree char *folder = g_strdup_printf("/sys/devices/system/cpu/cpu%d/topology/", i);
-        g_autofree char *package = g_strconcat(folder, "physical_package_id", NULL);
-        g_autofree char *core = g_strconcat(folder, "core_id", NULL);
-        g_autofree char *siblings = g_strconcat(folder, "thread_siblings_list", NULL);
-        g_autofree char *list = NULL;
-        if (!g_file_get_contents(siblings, &list, NULL, NULL)) {
-            list = g_strdup_printf("%d", i);
-        }
-        g_string_append_printf(xml,
-                               "            <cpu id='%d' socket_id='%d' die_id='0' core_id='%d' "
-                               "siblings='%s'/>\n",
-                               i, number_in(package, 0), number_in(core, i), g_strstrip(list));
+    g_string_append_printf(xml, "    <topology>\n      <cells num='%d'>\n", host_cpus()->nodes);
+    for (int i = 0; i < host_cpus()->nodes; i++) {
+        put_cell(xml, i);
     }
-    g_string_append(xml, "          </cpus>\n        </cell>\n      </cells>\n    </topology>\n");
+    g_string_append(xml, "      </cells>\n    </topology>\n");
 }
 
 static void put_host(GString *xml)

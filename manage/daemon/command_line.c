@@ -5,6 +5,7 @@
  */
 #include "manage/daemon/cpu.h"
 #include "manage/daemon/machine.h"
+#include "manage/daemon/memory_line.h"
 #include "manage/daemon/sysinfo.h"
 
 #include <string.h>
@@ -721,32 +722,6 @@ static bool add_cpu(GPtrArray *out, DomainDef *def, GError **error)
     return text != NULL;
 }
 
-static bool add_memory(GPtrArray *out, const DomainDef *def, GError **error)
-{
-    g_autofree char *more = def->max_memory == XML_ABSENT
-                                ? g_strdup("")
-                                : g_strdup_printf(",slots=%ld,maxmem=%ldk", (long)def->memory_slots,
-                                                  (long)def->max_memory);
-    word(out, "-m", "size=%ldk%s", (long)def->memory, more);
-    if (def->hugepages) {
-        if (!g_file_test("/dev/hugepages", G_FILE_TEST_IS_DIR)) {
-            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                          "<hugepages>: hugetlbfs is not mounted at /dev/hugepages");
-            return false;
-        }
-        word(out, "-mem-path", "/dev/hugepages");
-        word(out, "-mem-prealloc", NULL);
-    } else if (def->memory_source == 3 || def->memory_access == 1) { /* memfd, shared */
-        word(out, "-object", "memory-backend-memfd,id=pc.ram,size=%ldk,share=on",
-             (long)def->memory);
-        word(out, "-machine", "memory-backend=pc.ram");
-    }
-    if (def->memory_allocation == 1) {
-        word(out, "-mem-prealloc", NULL);
-    }
-    return true;
-}
-
 static void add_clock(GPtrArray *out, const DomainDef *def)
 {
     g_autoptr(GString) text = g_string_new("base=");
@@ -1219,7 +1194,8 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     word(out, "-pidfile", "%s/pid", l->folder);
     add_machine(out, def);
     add_sleep(out, def);
-    if (!add_cpu(out, def, error) || !add_memory(out, def, error) || !add_firmware(out, m, error)) {
+    const struct memory_line memory = {def, l->folder};
+    if (!add_cpu(out, def, error) || !memory_line(out, &memory, error) || !add_firmware(out, m, error)) {
         return NULL;
     }
     add_clock(out, def);

@@ -25,10 +25,8 @@ struct wish {
 static const struct wish domain_wishes[] = {
     D(WISH_NUMBER, iothreads, "iothreads"),
     D(WISH_LIST, vcpu_states, "vcpus/vcpu"),
-    D(WISH_LIST, pages, "memoryBacking/hugepages/page"),
     D(WISH_FLAG, locked, "memoryBacking/locked"),
     D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
-    D(WISH_WORD, dump_core, "memory/@dumpCore"),
     D(WISH_LIST, memory_devices, "devices/memory"),
     D(WISH_ON, loader_secure, "os/loader/@secure"),
     D(WISH_ON, bios_useserial, "os/bios/@useserial"),
@@ -59,7 +57,6 @@ static const struct wish interface_wishes[] = {
 
 #define D(kind, member, element) {element, kind, offsetof(struct domain_cpu, member)}
 static const struct wish cpu_wishes[] = {
-    D(WISH_LIST, cells, "cpu/numa"),
     D(WISH_WORD, cache_mode, "cpu/cache"),
 };
 #undef D

@@ -582,10 +582,19 @@ static const struct xml_row feature_rows[] = {
 };
 static const struct xml_table feature_table =
     XML_TABLE("feature", struct cpu_feature, feature_rows);
+static const struct xml_row distance_rows[] = {
+    XML_INT(struct cell_distance, id, "@id", XML_REQUIRED),
+    XML_INT(struct cell_distance, value, "@value", XML_REQUIRED),
+};
+static const struct xml_table distance_table =
+    XML_TABLE("sibling", struct cell_distance, distance_rows);
 static const struct xml_row cell_rows[] = {
     XML_INT(struct cpu_cell, id, "@id", 0),
     XML_TEXT(struct cpu_cell, cpus, "@cpus", 0),
     XML_INT(struct cpu_cell, memory, "@memory", XML_REQUIRED),
+    XML_TEXT(struct cpu_cell, unit, "@unit", 0),
+    XML_ENUM(struct cpu_cell, access, "@memAccess", access_words, 0),
+    XML_LIST(struct cpu_cell, distances, "distances/sibling", &distance_table, 0),
 };
 static const struct xml_table cell_table = XML_TABLE("cell", struct cpu_cell, cell_rows);
 #define C struct domain_cpu
@@ -619,7 +628,8 @@ static const struct xml_row timer_rows[] = {
 static const struct xml_table timer_table = XML_TABLE("timer", struct clock_timer, timer_rows);
 
 static const struct xml_row page_rows[] = {
-    XML_SIZE(struct huge_page, size, "@size", 1024, XML_REQUIRED),
+    XML_INT(struct huge_page, size, "@size", XML_REQUIRED),
+    XML_TEXT(struct huge_page, unit, "@unit", 0),
     XML_TEXT(struct huge_page, nodeset, "@nodeset", 0),
 };
 static const struct xml_table page_table = XML_TABLE("page", struct huge_page, page_rows);
@@ -652,6 +662,14 @@ static const struct xml_row label_rows[] = {
     XML_TEXT(struct domain_label, image_label, "imagelabel", 0),
 };
 static const struct xml_table label_table = XML_TABLE("seclabel", struct domain_label, label_rows);
+
+static const struct xml_row memnode_rows[] = {
+    XML_INT(struct numa_memnode, cell, "@cellid", XML_REQUIRED),
+    XML_ENUM(struct numa_memnode, mode, "@mode", numatune_words, XML_REQUIRED),
+    XML_TEXT(struct numa_memnode, nodeset, "@nodeset", XML_REQUIRED),
+};
+static const struct xml_table memnode_table =
+    XML_TABLE("memnode", struct numa_memnode, memnode_rows);
 
 #define D struct domain_def
 static const struct xml_row domain_rows[] = {
@@ -698,6 +716,7 @@ static const struct xml_row domain_rows[] = {
     XML_ENUM(D, numatune_mode, "numatune/memory/@mode", numatune_words, 0),
     XML_ENUM(D, numatune_placement, "numatune/memory/@placement", placement_words, 0),
     XML_TEXT(D, numatune_nodeset, "numatune/memory/@nodeset", 0),
+    XML_LIST(D, memnodes, "numatune/memnode", &memnode_table, 0),
     XML_LIST(D, sysinfos, "sysinfo", &sysinfo_table, 0),
     XML_ENUM(D, firmware, "os/@firmware", firmware_words, 0),
     XML_ENUM(D, os_arch, "os/type/@arch", arch_words, 0),

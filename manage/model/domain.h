@@ -301,9 +301,19 @@ struct cpu_feature {
     int policy;
     char *name;
 };
+struct cell_distance {
+    int64_t id, value;
+};
 struct cpu_cell {
-    int64_t id, memory;
-    char *cpus;
+    int64_t id, memory; /* KiB once it is checked */
+    char *cpus, *unit;
+    int access;
+    GPtrArray *distances;
+};
+struct numa_memnode {
+    int64_t cell;
+    int mode;
+    char *nodeset;
 };
 struct domain_cpu {
     int mode, match, check;
@@ -321,8 +331,8 @@ struct clock_timer {
     int64_t frequency;
 };
 struct huge_page {
-    int64_t size;
-    char *nodeset;
+    int64_t size; /* KiB once it is checked */
+    char *nodeset, *unit;
 };
 struct vcpu_state {
     int64_t id, order;
@@ -364,6 +374,7 @@ struct domain_def {
     int64_t hard_limit, soft_limit, swap_hard_limit;
     int numatune_mode, numatune_placement;
     char *numatune_nodeset;
+    GPtrArray *memnodes;
     int firmware, os_arch;
     char *machine, *os_type, *loader, *nvram, *nvram_template, *kernel, *initrd, *cmdline;
     enum tristate loader_readonly, loader_secure;

@@ -7,6 +7,7 @@
 #include "manage/model/domain.h"
 
 #include "manage/error.h"
+#include "manage/model/cpuset.h"
 
 #include <string.h>
 
@@ -462,12 +463,56 @@ static void fill_controllers(DomainDef *def)
     }
 }
 
+/* An attribute with its unit beside it, to KiB. */
+static bool to_kib(int64_t *size, char **unit, const char *what, GError **error)
+{
+    uint64_t bytes = 1024;
+    if (*unit && !xml_unit(*unit, &bytes)) {
+        libvirt_error(error, ERR_XML, "unknown suffix '%s'", *unit);
+        return false;
+    }
+    if (*size <= 0 || *size > (INT64_C(1) << 50) / (int64_t)bytes) {
+        libvirt_error(error, ERR_XML, "%s of %ld is not possible", what, (long)*size);
+        return false;
+    }
+    *size = (*size * (int64_t)bytes + 1023) / 1024;
+    g_free(*unit);
+    *unit = g_strdup("KiB");
+    return true;
+}
+
+/* Guest nodes: numbers, KiB, and the sum of them as the machine's memory. */
+static bool fill_memory(DomainDef *def, GError **error)
+{
+    int64_t sum = 0;
+    unsigned n = def->cpu ? xml_count(def->cpu->cells) : 0;
+    for (unsigned i = 0; i < n; i++) {
+        struct cpu_cell *cell = def->cpu->cells->pdata[i];
+        default_int(&cell->id, i);
+        if (!to_kib(&cell->memory, &cell->unit, "memory of a NUMA cell", error)) {
+            return false;
+        }
+        sum += cell->memory;
+    }
+    for (unsigned i = 0; i < xml_count(def->pages); i++) {
+        struct huge_page *page = def->pages->pdata[i];
+        if (!to_kib(&page->size, &page->unit, "size of huge pages", error)) {
+            return false;
+        }
+    }
+    def->memory = n ? sum : def->memory;
+    return true;
+}
+
 bool domain_def_fill(DomainDef *def, GError **error)
 {
     if (!def->uuid) {
         def->uuid = g_uuid_string_random();
     } else if (!canonical_uuid(&def->uuid)) {
         libvirt_error(error, ERR_INTERNAL, "malformed uuid element");
+        return false;
+    }
+    if (!fill_memory(def, error)) {
         return false;
     }
     default_int(&def->current_memory, def->memory);
@@ -575,6 +620,84 @@ static bool check_cpu(const DomainDef *def, GError **error)
     return true;
 }
 
+static bool check_set(const char *text, unsigned limit, struct cpuset *out, GError **error)
+{
+    if (text && !cpuset_parse(text, out, error)) {
+        return false;
+    }
+    for (unsigned i = limit; text && i < CPUSET_BITS; i++) {
+        if (cpuset_has(out, i)) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "CPU %u of a NUMA cell is beyond the maximum of %u", i, limit);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_cells(const DomainDef *def, GError **error)
+{
+    struct cpuset all = {0}, set = {0};
+    unsigned n = def->cpu ? xml_count(def->cpu->cells) : 0;
+    for (unsigned i = 0; i < n; i++) {
+        const struct cpu_cell *cell = def->cpu->cells->pdata[i];
+        if (cell->id != i) {
+            libvirt_error(error, ERR_XML, "NUMA cells must be numbered from 0 on, in order");
+            return false;
+        }
+        memset(&set, 0, sizeof(set));
+        if (!check_set(cell->cpus, (unsigned)def->vcpus, &set, error)) {
+            return false;
+        }
+        for (unsigned k = 0; k < CPUSET_BYTES; k++) {
+            if (all.bytes[k] & set.bytes[k]) {
+                libvirt_error(error, ERR_XML, "NUMA cells %u and another have vCPUs in common", i);
+                return false;
+            }
+            all.bytes[k] |= set.bytes[k];
+        }
+        for (unsigned k = 0; k < xml_count(cell->distances); k++) {
+            const struct cell_distance *d = cell->distances->pdata[k];
+            if (d->id < 0 || d->id >= n || d->value < 10 || d->value > 255 ||
+                (d->value == 10) != (d->id == i)) {
+                libvirt_error(error, ERR_XML, "NUMA distance %ld from cell %u to %ld is not valid",
+                              (long)d->value, i, (long)d->id);
+                return false;
+            }
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->memnodes); i++) {
+        const struct numa_memnode *node = def->memnodes->pdata[i];
+        if (node->cell < 0 || node->cell >= MAX(n, 1)) {
+            libvirt_error(error, ERR_XML, "Argument 'cellid' in <memnode> must name a guest cell");
+            return false;
+        }
+        if (!cpuset_parse(node->nodeset, &set, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Sets of the host's processors and nodes. */
+static bool check_pins(const DomainDef *def, GError **error)
+{
+    struct cpuset set;
+    const char *const texts[] = {def->vcpu_cpuset, def->emulator_pin, def->numatune_nodeset};
+    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
+        if (texts[i] && !cpuset_parse(texts[i], &set, error)) {
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->vcpu_pins); i++) {
+        const struct vcpu_pin *pin = def->vcpu_pins->pdata[i];
+        if (!cpuset_parse(pin->cpuset, &set, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_disk(const DomainDef *def, unsigned n, GError **error)
 {
     const struct domain_disk *disk = def->disks->pdata[n];
@@ -642,7 +765,8 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
 
 bool domain_def_check(const DomainDef *def, GError **error)
 {
-    if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error)) {
+    if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error) ||
+        !check_cells(def, error) || !check_pins(def, error)) {
         return false;
     }
     for (unsigned i = 0; i < xml_count(def->disks); i++) {

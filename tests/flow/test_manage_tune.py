@@ -10,7 +10,7 @@ import unittest
 import libvirt
 
 import manage
-from test_manage_domain import machine
+from test_manage_domain import Console, machine
 
 
 def group_of(pid, controller):
@@ -278,6 +278,59 @@ class Tune(manage.Case):
             return self.virsh("start", "refused", fails=True)
         finally:
             self.forget("refused")
+
+    def test_cells_of_a_guest(self):
+        more = ("<vcpu>3</vcpu><numatune><memory mode='strict' nodeset='0'/><memnode cellid='1' mode='interleave' "
+                "nodeset='0'/></numatune><cpu><numa><cell id='0' cpus='0,2' memory='96' unit='MiB'>"
+                "<distances><sibling id='0' value='10'/><sibling id='1' value='21'/></distances></cell>"
+                "<cell id='1' cpus='1' memory='65536' memAccess='shared'><distances>"
+                "<sibling id='0' value='21'/><sibling id='1' value='10'/></distances></cell></numa></cpu>")
+        dom, pid = self.start("cells", more=more)
+        self.assertIn("<memory unit='KiB'>163840</memory>", self.virsh("dumpxml", "cells"))
+        self.assertIn("<cell id='0' cpus='0,2' memory='98304' unit='KiB'>", self.virsh("dumpxml", "cells"))
+        words = self.words(pid)
+        for word in ("memory-backend-ram,id=ram-node0,size=98304k",
+                     "memory-backend-memfd,id=ram-node1,size=65536k,share=on,host-nodes=0,policy=interleave",
+                     "node,nodeid=0,memdev=ram-node0,cpus=0,cpus=2", "dist,src=0,dst=1,val=21"):
+            self.assertIn(word, words)
+        self.assertIn("interleave:0", pathlib.Path(f"/proc/{pid}/numa_maps").read_text())
+        console = Console(dom.connect(), dom)
+        dom.resume()
+        console.expect(b"SRAT: PXM 1 -> APIC 0x01 -> Node 1")
+        console.expect(b"Brought up 2 nodes, 3 CPUs")
+        for bad, why in (("<cell id='0' cpus='0' memory='1'/><cell id='1' cpus='0' memory='1'/>", "in common"),
+                         ("<cell id='1' cpus='0' memory='1'/>", "in order"),
+                         ("<cell id='0' cpus='7' memory='1'/>", "beyond the maximum"),
+                         ("<cell id='0' memory='1' unit='parsec'/>", "parsec"),
+                         ("<cell id='0' memory='1'><distances><sibling id='0' value='11'/></distances></cell>",
+                          "not valid")):
+            with self.assertRaises(libvirt.libvirtError) as caught:
+                dom.connect().defineXML(machine("bad", more=f"<cpu><numa>{bad}</numa></cpu>"))
+            self.assertIn(why, str(caught.exception))
+
+    def test_where_memory_comes_from(self):
+        _, pid = self.start("file", more="<memoryBacking><nosharepages/><source type='file'/><access mode='shared'/>"
+                            "<allocation mode='immediate'/></memoryBacking>")
+        word = next(w for w in self.words(pid) if w.startswith("memory-backend-file"))
+        self.assertRegex(word, "share=on,prealloc=on,merge=off$")
+        self.assertIn("/own/", pathlib.Path(f"/proc/{pid}/maps").read_text())
+        _, pid = self.start("memfd", more="<memoryBacking><source type='memfd'/></memoryBacking>")
+        self.assertTrue(any(w.startswith("memory-backend-memfd,id=pc.ram") for w in self.words(pid)))
+        self.assertIn("hugetlbfs mount for 12345 KiB", self.refused(
+            "<memoryBacking><hugepages><page size='12345' unit='KiB'/></hugepages></memoryBacking>"))
+        self.assertIn("memoryBacking/locked", self.refused("<memoryBacking><locked/></memoryBacking>"))
+
+    def test_nodes_of_the_host(self):
+        xml = self.virsh("capabilities")
+        self.assertRegex(xml, r"<cell id='0'>\n +<memory unit='KiB'>\d+</memory>\n +<pages unit='KiB' size='4'>\d+")
+        self.assertRegex(xml, r"<sibling id='0' value='10'/>")
+        self.assertRegex(self.virsh("freecell", "--all"), r"0: +\d+ KiB\n-+\nTotal: +\d+ KiB")
+        self.assertRegex(self.virsh("freepages", "--cellno", "0", "--pagesize", "4"), r"4KiB: \d+")
+        self.assertRegex(self.virsh("nodememstats", "0"), r"total *: +\d+ KiB\nfree *: +\d+ KiB")
+        self.assertIn("buffers", self.virsh("nodememstats"))
+        self.assertIn("user:", self.virsh("nodecpustats"))
+        self.assertIn("out of range", self.virsh("freecell", "--cellno", "77", fails=True))
+        self.assertIn("not supported", self.virsh("nodesuspend", "mem", "60", fails=True))
 
     # --- CPU models ---
 

@@ -40,22 +40,21 @@ bool verb_connect_get_max_vcpus(struct call *call, const rpc_maybe_text *args, r
     return true;
 }
 
-/* The number after "@name:" in /proc/meminfo, KiB. */
-static uint64_t meminfo(const char *name)
-{
-    g_autofree char *text = NULL, *key = g_strconcat(name, ":", NULL);
-    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL)) {
-        return 0;
-    }
-    const char *at = strstr(text, key);
-    return at ? g_ascii_strtoull(at + strlen(key), NULL, 10) : 0;
-}
-
 bool verb_node_get_free_memory(struct call *call, const rpc_none *args, rpc_uhyper *ret,
                                GError **error)
 {
     (void)call, (void)args, (void)error;
-    ret->value = meminfo("MemFree") * 1024;
+    ret->value = host_node_memory(-1, "MemFree") * 1024;
+    return true;
+}
+
+static bool check_cell(int cell, GError **error)
+{
+    int last = host_cpus()->nodes - 1;
+    if (cell < 0 || cell > last) {
+        libvirt_error(error, ERR_INVALID_ARG, "start cell %d out of range (0-%d)", cell, last);
+        return false;
+    }
     return true;
 }
 
@@ -63,13 +62,15 @@ bool verb_node_get_cells_free_memory(struct call *call, const rpc_cells_args *ar
                                      GError **error)
 {
     (void)call;
-    if (args->start != 0 || args->max < 1) { /* the host is shown as one cell */
-        libvirt_error(error, ERR_INVALID_ARG, "start cell %d out of range (0-0)", args->start);
+    if (!check_cell(args->start, error) || args->max < 1) {
         return false;
     }
-    ret->cells.cells_val = g_new0(u_quad_t, 1);
-    ret->cells.cells_len = 1;
-    ret->cells.cells_val[0] = meminfo("MemFree") * 1024;
+    unsigned n = (unsigned)MIN(args->max, MIN(host_cpus()->nodes - args->start, 1024));
+    ret->cells.cells_val = g_new0(u_quad_t, n);
+    ret->cells.cells_len = n;
+    for (unsigned i = 0; i < n; i++) {
+        ret->cells.cells_val[i] = host_node_memory(args->start + (int)i, "MemFree") * 1024;
+    }
     return true;
 }
 
@@ -101,13 +102,14 @@ static bool put_stats(const struct stat_row *rows, int n, int room, rpc_node_sta
 bool verb_node_get_memory_stats(struct call *call, const rpc_node_memory_stats_args *args,
                                 rpc_node_stats *ret, GError **error)
 {
-    const struct stat_row rows[] = {{"total", meminfo("MemTotal")},
-                                    {"free", meminfo("MemFree")},
-                                    {"buffers", meminfo("Buffers")},
-                                    {"cached", meminfo("Cached")}};
+    int cell = args->cell;
+    const struct stat_row rows[] = {{"total", host_node_memory(cell, "MemTotal")},
+                                    {"free", host_node_memory(cell, "MemFree")},
+                                    {"buffers", host_node_memory(-1, "Buffers")},
+                                    {"cached", host_node_memory(-1, "Cached")}};
     (void)call;
-    if (args->cell > 0) {
-        libvirt_error(error, ERR_INVALID_ARG, "no NUMA cell %d", args->cell);
+    if (cell >= host_cpus()->nodes) {
+        libvirt_error(error, ERR_INVALID_ARG, "no NUMA cell %d", cell);
         return false;
     }
     /* One cell alone has no buffers and page cache of its own. */
@@ -179,26 +181,23 @@ bool verb_node_get_free_pages(struct call *call, const rpc_free_pages_args *args
                               GError **error)
 {
     (void)call;
-    if (args->start > 0 || args->cells > 1) {
-        libvirt_error(error, ERR_INVALID_ARG, "start cell %d out of range (0-0)", args->start);
+    if (!check_cell(args->start, error)) {
         return false;
     }
-    unsigned n = args->sizes.sizes_len;
-    ret->counts.counts_val = g_new0(u_quad_t, MAX(n, 1));
-    ret->counts.counts_len = n;
-    for (unsigned i = 0; i < n; i++) {
-        unsigned kib = args->sizes.sizes_val[i];
-        g_autofree char *text = NULL,
-                        *path = g_strdup_printf(
-                            "/sys/kernel/mm/hugepages/hugepages-%ukB/free_hugepages", kib);
-        if (kib == (unsigned)sysconf(_SC_PAGESIZE) / 1024) {
-            ret->counts.counts_val[i] = meminfo("MemFree") / kib;
-        } else if (g_file_get_contents(path, &text, NULL, NULL)) {
-            ret->counts.counts_val[i] = g_ascii_strtoull(text, NULL, 10);
-        } else {
-            libvirt_error(error, ERR_OPERATION_FAILED, "no pages of %u KiB on this host", kib);
-            return false;
+    unsigned sizes = args->sizes.sizes_len, n = 0;
+    unsigned cells = MIN(args->cells, (unsigned)(host_cpus()->nodes - args->start));
+    ret->counts.counts_val = g_new0(u_quad_t, MAX(sizes * cells, 1));
+    for (unsigned cell = 0; cell < cells; cell++) {
+        for (unsigned i = 0; i < sizes; i++) {
+            unsigned kib = args->sizes.sizes_val[i];
+            uint64_t pages = host_node_pages(args->start + (int)cell, kib, "free_hugepages");
+            if (kib == 0 || pages == UINT64_MAX) {
+                libvirt_error(error, ERR_OPERATION_FAILED, "no pages of %u KiB on this host", kib);
+                return false;
+            }
+            ret->counts.counts_val[n++] = pages;
         }
     }
+    ret->counts.counts_len = n;
     return true;
 }
