@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .DEFAULT_GOAL := all
-.PHONY: all help check check-kvm check-asan bench bench-images bench-manage run install clean
+.PHONY: all help check check-guest check-kvm check-asan bench bench-images bench-manage run install clean
 
 all: $(BUILD)/build.ninja ## build everything into build/
 	@ninja -C $(BUILD)
@@ -50,6 +50,11 @@ install: all ## install into PREFIX (/usr/local), below DESTDIR if set
 check-kvm: check-deps all ## the KVM engine inside an emulated machine with SVM
 	@tools/guest tiny $(BUILD)/guests/tiny
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite kvm
+
+check-guest: check-deps all ## lodged inside a guest whose kernel has VLAN filtering, device mapper, macvtap, cgroups
+	@tools/install-deps guest
+	@tools/guest tiny $(BUILD)/guests/tiny
+	@LODGE_BUILD=$(BUILD) /usr/bin/python3 tests/flow/check_guest.py $(CHECKS)
 
 check-asan: check-deps ## the unit tests under the address and undefined-behaviour sanitizers
 	@[ -d $(BUILD)-asan ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined >/dev/null
