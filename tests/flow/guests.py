@@ -273,6 +273,21 @@ def disks(m, folder):
                     f"the guest does not see another medium in {device}")
 
 
+def viewer_of(m, vnc):
+    """Comes once the guest's driver has set the adapter's own size."""
+    found = []
+
+    def sized():
+        viewer = Viewer(vnc)
+        if (viewer.width, viewer.height) == (1280, 800):
+            found.append(viewer)
+        else:
+            viewer.close()
+        return found
+    m.until(sized, "the screen does not get its size")
+    return found[0]
+
+
 def keyboard_and_pointer(m, viewer):
     before = viewer.screen()
     m.run("(head -n 1 </dev/tty1 >/tmp/typed) & for e in /dev/input/event*; do (dd if=$e bs=24 count=6 "
@@ -377,9 +392,7 @@ def more_devices():
                      *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")], vga=False) as m:
             m.expect("busybox")
             expect_in(m, "cat /proc/fb", "bochs-drm")
-            viewer = Viewer(vnc)
-            if (viewer.width, viewer.height) != (1280, 800):
-                raise Failed(f"{viewer.width}x{viewer.height}")
+            viewer = viewer_of(m, vnc)
             virtio_input(m, viewer)
             older_usb(m, viewer)
             viewer.close()
@@ -438,7 +451,7 @@ def devices():
             m.expect("busybox")
             network(m)
             disks(m, folder)
-            viewer = Viewer(vnc)
+            viewer = viewer_of(m, vnc)
             keyboard_and_pointer(m, viewer)
             scsi_and_usb(m, folder, viewer)
             host_side(m)
