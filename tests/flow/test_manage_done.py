@@ -10,6 +10,7 @@ import sys
 import unittest
 
 import manage
+from test_manage_clients import setUpModule  # noqa: F401: a network name space, before all tests
 from test_manage_domain import Console, machine, with_modules
 
 LODGE = os.environ["LODGE"]
