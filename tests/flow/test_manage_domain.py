@@ -228,6 +228,7 @@ class Domains(manage.Case):
         dom.resume()
         self.daemon.kill()
         os.kill(pids[0], signal.SIGKILL)  # while nobody looks
+        manage.until(lambda: not self.daemon.machines(), "its process is gone")
         self.daemon.start()
         self.conn = self.connect()
         manage.until(lambda: self.conn.lookupByName("survivor").state()[0] == libvirt.VIR_DOMAIN_SHUTOFF,

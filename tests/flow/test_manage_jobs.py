@@ -457,38 +457,22 @@ blockjob both vda --info --raw
 blockjob both vda --pivot
 blockjob both vda
 blockjob both vda --abort
-blockjob both vda --bandwidth 5
 snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/d n3
 blockcommit both vda --keep-overlay
-blockcommit both vda --keep-overlay --pivot
 blockcommit both vda --pivot
-blockcopy both vda {d}/copy
-blockcopy both vda
 blockcopy both vda --dest {d}/copy --format qcow2 --transient-job --print-xml
 blockcopy both vda --dest {d}/copy --transient-job --finish
-blockcopy both vda --dest {d}/copy --transient-job --wait
 blockcopy both vda --dest {d}/copy2 --transient-job --format raw --wait
-blockjob both vda --raw --bytes
 blockjob both vda --abort
 snapshot-create-as both --no-metadata --disk-only --diskspec vda,file={d}/g n4
 blockpull both vda --wait
-blockpull both vdz
 blockpull both vda --base {d}/zz
 blockresize both vda 32M
-domblkinfo both vda
 blkdeviotune both vda
 blkdeviotune both vda --total-bytes-sec 1M --total-iops-sec 100
 blkdeviotune both vda
-blkdeviotune both vda --config
 blkdeviotune both vda --read-bytes-sec 1M --total-bytes-sec 1M
-snapshot-create-as both s1 --disk-only
-snapshot-list both --external --name
-snapshot-info both s1
-snapshot-delete both s1
-snapshot-list both
 dump both {d}/core --memory-only
-dump both {d}/core --memory-only --format lzo
-dump both {d}/core --format elf
 dump both {d}/core --crash
 dump both {d}/core
 blockjob both vda
