@@ -335,22 +335,29 @@ static bool ready(struct bt_cpu *b, struct program *p)
 /* ---- there and back ---- */
 
 /*
- * Was it worth it?  What comes in bursts (new pages, system calls) is better off translated: after
- * a short stay some visits to the kernel pass before the next, after each more of them.
+ * A stay was not worth it.  What comes in bursts (new pages, system calls) is better off
+ * translated: some visits to the kernel pass before the next stay, after each more of them.
  */
+static void in_vain(struct bt_cpu *b, struct program *p)
+{
+    if (bt_direct == DIRECT_ALWAYS) {
+        return;
+    }
+    if (++p->shorts > SHORTS_MOST) {
+        cool(b, p);
+    } else {
+        p->skip = 1u << p->shorts;
+    }
+}
+
 static void judge(struct bt_cpu *b, struct program *p, uint64_t ticks)
 {
     struct direct *d = b->native;
     d->least = MIN(d->least, ticks);
-    if (bt_direct == DIRECT_ALWAYS) {
-        return;
-    }
-    if (ticks > d->least + ticks_of(SHORT_US)) {
+    if (ticks < d->least + ticks_of(SHORT_US)) {
+        in_vain(b, p);
+    } else if (ticks > ticks_of(LONG_US)) {
         p->shorts /= 2;
-    } else if (++p->shorts > SHORTS_MOST) {
-        cool(b, p);
-    } else {
-        p->skip = 1u << p->shorts;
     }
 }
 
@@ -376,6 +383,7 @@ static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_s
         p->wanted = why->address + 1;
     } else if (!p->mirror || !mirror_look(p->mirror, cpu, why->address, &shown) || !shown) {
         b->direct = 0; /* more of that is bound to come: up to the next visit to the kernel */
+        in_vain(b, p);
     }
     return true;
 }
