@@ -126,7 +126,6 @@ void client_drop(struct client *c, const char *why)
     }
     clients_count--;
     streams_abort(c);
-    domains_client_gone(c);
     while (c->out) {
         struct packet *p = c->out;
         c->out = p->next;

@@ -99,8 +99,6 @@ void client_unref(struct client *c);
 /* Main loop: ends the connection. */
 void client_drop(struct client *c, const char *why);
 void client_drop_all(void);
-/* domain.c: daemon lock held; what was to end with @c does. */
-void domains_client_gone(const struct client *c);
 /* Every second while there are clients: pings, and an end to those that stopped half-way. */
 void clients_tick(void);
 /*

@@ -8,7 +8,6 @@
 #include "manage/daemon/domain.h"
 
 #include "base/error.h"
-#include "manage/daemon/client.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/tune.h"
 
@@ -214,62 +213,6 @@ DomainJob *domain_take(const rpc_domain *named, GError **error)
 DomainJob *domain_take_beside(const rpc_domain *named, GError **error)
 {
     return take(named, true, error);
-}
-
-/* --- what depends on a connection --- */
-
-struct bond {
-    Domain *domain;
-    struct client *client;
-    domain_lost_fn *lost;
-    struct bond *next;
-};
-static struct bond *bonds;
-
-void domain_bind(Domain *d, struct client *c, domain_lost_fn *lost)
-{
-    struct bond *b = g_new(struct bond, 1);
-    *b = (struct bond){domain_ref(d), c, lost, bonds};
-    bonds = b;
-}
-
-static void bond_free(struct bond *b)
-{
-    domain_unref(b->domain);
-    g_free(b);
-}
-
-void domain_unbind(Domain *d, domain_lost_fn *lost)
-{
-    for (struct bond **at = &bonds, *b; (b = *at);) {
-        if (b->domain == d && b->lost == lost) {
-            *at = b->next;
-            bond_free(b);
-        } else {
-            at = &b->next;
-        }
-    }
-}
-
-static void bond_broken(void *data)
-{
-    struct bond *b = data;
-    daemon_lock();
-    b->lost(b->domain);
-    bond_free(b);
-    daemon_unlock();
-}
-
-void domains_client_gone(const struct client *c)
-{
-    for (struct bond **at = &bonds, *b; (b = *at);) {
-        if (b->client == c) {
-            *at = b->next;
-            daemon_worker(bond_broken, b);
-        } else {
-            at = &b->next;
-        }
-    }
 }
 
 /* --- events and states --- */

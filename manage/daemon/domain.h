@@ -148,13 +148,6 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainJob, domain_job_release)
 /* domain_get() and domain_job_begin() in one. */
 DomainJob *domain_take(const rpc_domain *named, GError **error);
 DomainJob *domain_take_beside(const rpc_domain *named, GError **error);
-/*
- * Calls @lost, on a worker with the lock, if @c goes away before domain_unbind() with the same
- * function.
- */
-typedef void domain_lost_fn(Domain *d);
-void domain_bind(Domain *d, struct client *c, domain_lost_fn *lost);
-void domain_unbind(Domain *d, domain_lost_fn *lost);
 
 /* The definition on disk; NULL with an error, also for a machine that has none. */
 DomainDef *domain_config(const Domain *d, GError **error);

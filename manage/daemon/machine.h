@@ -21,23 +21,24 @@ struct machine {
     uint64_t start_time; /* of the process, as in /proc/PID/stat */
     bool watched, dying; /* the main loop waits for its end; destroy is under way */
     bool ended;
-    bool rebooting;   /* a power-off is to be followed by a start */
-    bool shut_down;   /* the guest or we have powered it off */
-    int shutoff;      /* enum shutoff_reason; 0: by how it ends */
-    int pause_reason; /* why the next STOP comes */
+    bool rebooting;    /* a power-off is to be followed by a start */
+    bool shut_down;    /* the guest or we have powered it off */
+    int shutoff;       /* enum shutoff_reason; 0: by how it ends */
+    int pause_reason;  /* why the next STOP comes */
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
-    unsigned leaving; /* devices that are out, but their backends not yet */
-    int agent_seconds; /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
+    unsigned leaving;      /* devices that are out, but their backends not yet */
+    int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
     GPtrArray *block_jobs; /* struct block_job; disks.h */
     unsigned uid;
     char *group_name; /* of its control groups */
     struct cgroup *group;
     struct job_figures job; /* under way; .type is JOB_NONE if there is none */
     struct machine_move {
-        uint64_t speed;      /* MiB/s; 0: no bound */
+        uint64_t speed;         /* MiB/s; 0: no bound */
+        unsigned number;        /* of the move; another one after its end */
         bool sending, given_up; /* its state is on its way; whoever wanted it has gone */
-        bool ran;            /* and so it shall again if nothing comes of it */
+        bool ran;               /* and so it shall again if nothing comes of it */
     } move;
 };
 

@@ -2,6 +2,7 @@
 #include "manage/daemon/migrate.h"
 
 #include "base/util.h"
+#include "manage/daemon/client.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -202,6 +203,39 @@ static char *travelling_xml(const DomainDef *def, const struct move *w, GError *
     return domain_def_format(given ? given : def, XML_MODE_SECRET);
 }
 
+/* --- what ends with the client that leads --- */
+
+struct tie {
+    Machine *machine;
+    unsigned number; /* of the move; if the machine has another one, this is over */
+    void (*lost)(Domain *d);
+};
+
+static void tie_lost(void *data)
+{
+    struct tie *t = data;
+    Machine *m = t->machine;
+    daemon_lock();
+    if (!m->ended && m->move.number == t->number) {
+        t->lost(m->domain);
+    }
+    machine_unref(m);
+    daemon_unlock();
+    g_free(t);
+}
+
+static void tie_broken(void *data)
+{
+    daemon_worker(tie_lost, data);
+}
+
+static void tie(Machine *m, struct client *c, void (*lost)(Domain *d))
+{
+    struct tie *t = g_new(struct tie, 1);
+    *t = (struct tie){machine_ref(m), m->move.number, lost};
+    client_at_end(c, tie_broken, t);
+}
+
 /* --- the source --- */
 
 static void source_lost(Domain *d)
@@ -221,7 +255,9 @@ static void source_lost(Domain *d)
 
 static void move_over(Domain *d)
 {
-    domain_unbind(d, source_lost);
+    if (d->machine) {
+        d->machine->move.number++;
+    }
     d->moving = false;
     daemon_wake();
 }
@@ -290,7 +326,7 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
     if ((w->flags & MOVE_CHANGE_PROTECTION) && !offline) {
         d->moving = true;
         if (c) {
-            domain_bind(d, c, source_lost);
+            tie(d->machine, c, source_lost);
         }
     }
     return true;
@@ -670,7 +706,7 @@ static bool begin_incoming(Domain *d, const DomainDef *def, int fd, struct clien
     d->machine->job = (struct job_figures){.type = JOB_UNBOUNDED,
                                            .operation = OPERATION_MIGRATION_IN,
                                            .since = g_get_monotonic_time()};
-    domain_bind(d, c, destination_lost);
+    tie(d->machine, c, destination_lost);
     return true;
 }
 
@@ -775,7 +811,7 @@ bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rp
         return false;
     }
     g_autoptr(DomainJob) d = domain_ref(found);
-    domain_unbind(d, destination_lost);
+    m->move.number++; /* from now on it does not end with its client */
     if (cancelled) {
         machine_stop(d, SHUTOFF_FAILED, false, NULL);
         libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);

@@ -232,6 +232,13 @@ class Moves(unittest.TestCase):
         thread.join()
         self.assertIn("migration out job", result[0].stderr)
         still_here()
+        leader = subprocess.Popen(["virsh", "-c", self.a.uri, "migrate", "--live", "stays", self.b.uri],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        manage.until(moving, "it is on its way")
+        leader.kill()  # who led it vanishes
+        leader.wait()
+        manage.until(lambda: not moving(), "the move is given up")
+        still_here()
         thread, result = in_thread()  # its user suspends it, which may not undo itself
         self.a.virsh("suspend", "stays")
         self.a.virsh("domjobabort", "stays")
