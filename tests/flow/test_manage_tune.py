@@ -5,6 +5,7 @@ CPU models; and what is said of the host.  What this host's kernel lacks is refu
 import os
 import pathlib
 import re
+import subprocess
 import unittest
 
 import libvirt
@@ -393,6 +394,62 @@ class Tune(manage.Case):
             "<cpu mode='custom'><model>i8086</model></cpu>")))
         self.assertIn("does not match required CPU vendor", self.refused(cpu(
             "<cpu mode='custom' match='exact'><model>qemu64</model><vendor>VIA</vendor></cpu>")))
+
+    # --- our own shell beside virsh ---
+
+    def test_lodge_prints_what_virsh_prints(self):
+        self.start("same")
+        small = self.write("same.xml", "<cpu><arch>x86_64</arch><model>qemu64</model></cpu>")
+        none = self.write("nofit.xml", "<cpu><model>qemu64</model><feature name='la57'/></cpu>")
+        caps = self.write("samecaps.xml", self.virsh("domcapabilities", "--virttype", "qemu"))
+        for line in f"""schedinfo same
+                schedinfo same --config
+                schedinfo same --config --set cpu_shares=300 vcpu_quota=90000
+                schedinfo same --config --set nonsense=1
+                schedinfo nosuch
+                memtune same
+                memtune same --config --hard-limit 1G
+                memtune same --config
+                memtune same --hard-limit 1x
+                blkiotune same
+                blkiotune same --config --weight 5
+                blkiotune same --config --weight 400 --device-weights /dev/x,200
+                blkiotune same --config
+                numatune same
+                numatune same --config --mode preferred --nodeset 0
+                numatune same --config --mode silly
+                numatune same --config
+                vcpupin same
+                vcpupin same 0
+                vcpupin same 9
+                vcpupin same 0 0 --config
+                vcpupin same 0 x
+                vcpupin same --config
+                emulatorpin same
+                emulatorpin same 0 --config
+                emulatorpin same --config
+                domblkerror same
+                cpu-models x86_64
+                cpu-compare {small}
+                cpu-compare {none}
+                cpu-compare --error {none}
+                hypervisor-cpu-compare --virttype qemu {small}
+                hypervisor-cpu-compare --virttype qemu {caps}
+                hypervisor-cpu-compare --virttype qemu --error {none}
+                cpu-baseline {small}
+                cpu-baseline /nowhere
+                hypervisor-cpu-baseline --virttype qemu --features {small}
+                sysinfo""".splitlines():
+            with self.subTest(line=line.strip()):
+                words = line.split()
+                theirs = self.daemon.run_virsh(*words)
+                ours = subprocess.run([os.environ["LODGE"], "-c", self.daemon.uri, *words], text=True,
+                                      capture_output=True, timeout=manage.PATIENCE,
+                                      env={**os.environ, "LC_ALL": "C.UTF-8"})
+                self.assertEqual((ours.stdout, ours.stderr, ours.returncode),
+                                 (theirs.stdout, theirs.stderr, theirs.returncode))
+        self.assertEqual(subprocess.run([os.environ["LODGE"], "-c", self.daemon.uri, "cpu-stats", "same", "--total"],
+                                        capture_output=True).stdout.count(b"seconds"), 3)
 
     # --- the host, and the rest ---
 

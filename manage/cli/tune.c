@@ -1,0 +1,711 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* How much of the host a domain may use, and which CPUs fit which hosts. */
+#include "manage/cli/object.h"
+#include "manage/error.h"
+#include "manage/model/cpuset.h"
+#include "manage/model/xml.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define AFFECT_OPTIONS                                                                             \
+    {"config", OPT_BOOL, 0, "from the next start on"},                                             \
+        {"live", OPT_BOOL, 0, "of the running domain"},                                            \
+        {"current", OPT_BOOL, 0, "whichever of the two there is"}
+
+enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
+enum { PARAMS_ROOM = 64 };
+#define UNLIMITED_KIB UINT64_C(9007199254740991)
+
+static unsigned affect_of(const struct args *a)
+{
+    return (args_flag(a, "live") ? AFFECT_LIVE : 0u) |
+           (args_flag(a, "config") ? AFFECT_CONFIG : 0u);
+}
+
+/* --- typed parameters --- */
+
+static char *param_text(const rpc_param *p)
+{
+    switch (p->value.type) {
+    case 1:
+        return g_strdup_printf("%d", p->value.rpc_value_u.i);
+    case 2:
+        return g_strdup_printf("%u", p->value.rpc_value_u.ui);
+    case 3:
+        return g_strdup_printf("%" PRId64, (int64_t)p->value.rpc_value_u.l);
+    case 4:
+        return g_strdup_printf("%" PRIu64, (uint64_t)p->value.rpc_value_u.ul);
+    case 6:
+        return g_strdup(p->value.rpc_value_u.b ? "yes" : "no");
+    default:
+        return g_strdup(p->value.type == 7 ? p->value.rpc_value_u.s : "");
+    }
+}
+
+static void show_param(struct shell *sh, const char *name, const char *value)
+{
+    enum { WIDTH = 15 };
+    g_autofree char *label = g_strdup_printf("%-*s:", WIDTH, name);
+    out_field_wide(sh, 0, label, " %s", value);
+}
+
+static void add_text(GArray *list, const char *name, const char *value)
+{
+    rpc_param p = {.field = (char *)name,
+                   .value = {.type = 7, .rpc_value_u.s = (char *)value}};
+    g_array_append_val(list, p);
+}
+
+static void add_number(GArray *list, const char *name, int type, uint64_t v)
+{
+    rpc_param p = {.field = (char *)name, .value = {.type = type}};
+    if (type == 2) {
+        p.value.rpc_value_u.ui = (unsigned)v;
+    } else if (type == 1) {
+        p.value.rpc_value_u.i = (int)v;
+    } else if (type == 3) {
+        p.value.rpc_value_u.l = (quad_t)v;
+    } else {
+        p.value.rpc_value_u.ul = v;
+    }
+    g_array_append_val(list, p);
+}
+
+/* A family of parameters: its two procedures have the same shapes in all of them. */
+typedef bool get_fn(Rpc *rpc, const rpc_domain_int_flags *args, rpc_params_count *ret,
+                    GError **error);
+typedef bool set_fn(Rpc *rpc, const rpc_domain_params_flags *args, rpc_none *ret, GError **error);
+
+static bool set_params(Rpc *rpc, const rpc_domain *dom, set_fn *set, GArray *list, unsigned flags,
+                       GError **error)
+{
+    rpc_domain_params_flags args = {.dom = *dom, .flags = flags};
+    rpc_none none;
+    args.params.params_val = (rpc_param *)(void *)list->data;
+    args.params.params_len = list->len;
+    return set(rpc, &args, &none, error);
+}
+
+static bool show_params(struct shell *sh, Rpc *rpc, const rpc_domain *dom, get_fn *get,
+                        unsigned flags, char *(*word)(const rpc_param *p), GError **error)
+{
+    rpc_domain_int_flags args = {*dom, PARAMS_ROOM, flags};
+    g_auto(rpc_params_count) got = {0};
+    if (!get(rpc, &args, &got, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < got.params.params_len; i++) {
+        const rpc_param *p = &got.params.params_val[i];
+        g_autofree char *value = word ? word(p) : param_text(p);
+        show_param(sh, p->field, value);
+    }
+    return true;
+}
+
+/* --- processors --- */
+
+static bool get_schedule(Rpc *rpc, const rpc_domain *dom, unsigned flags, rpc_params *got,
+                         GError **error)
+{
+    rpc_domain_int_flags args = {*dom, PARAMS_ROOM, flags};
+    return ask_domain_get_scheduler_parameters_flags(rpc, &args, got, error);
+}
+
+/* "name=value" of the parameters there are, in their own type. */
+static bool schedule_word(const rpc_params *known, const char *word, GArray *list, GError **error)
+{
+    const char *eq = strchr(word, '=');
+    for (unsigned i = 0; eq && i < known->params.params_len; i++) {
+        const rpc_param *p = &known->params.params_val[i];
+        if (strlen(p->field) == (size_t)(eq - word) &&
+            strncmp(p->field, word, strlen(p->field)) == 0) {
+            char *end;
+            int64_t v = g_ascii_strtoll(eq + 1, &end, 10);
+            if (!eq[1] || *end) {
+                return shell_fail(error, "invalid value for parameter '%s': %s", p->field, eq + 1);
+            }
+            add_number(list, p->field, p->value.type, (uint64_t)v);
+            return true;
+        }
+    }
+    return shell_fail(error, "invalid scheduler option: %.*s", (int)strcspn(word, "="), word);
+}
+
+static bool run_schedinfo(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_scheduler_type) type = {0};
+    g_auto(rpc_params) before = {0}, after = {0};
+    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    unsigned flags = affect_of(a);
+    char **words = args_many(a, "set");
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    rpc_domain_args by_dom = {dom};
+    if (!ask_domain_get_scheduler_type(rpc, &by_dom, &type, error)) {
+        return false;
+    }
+    show_param(sh, "Scheduler", type.type);
+    if (!get_schedule(rpc, &dom, flags, &before, error)) {
+        return false;
+    }
+    for (unsigned i = 0; words && words[i]; i++) {
+        if (!schedule_word(&before, words[i], list, error)) {
+            return false;
+        }
+    }
+    if (list->len && !set_params(rpc, &dom, ask_domain_set_scheduler_parameters_flags, list, flags,
+                                 error)) {
+        return false;
+    }
+    if (!get_schedule(rpc, &dom, flags, &after, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < after.params.params_len; i++) {
+        g_autofree char *value = param_text(&after.params.params_val[i]);
+        show_param(sh, after.params.params_val[i].field, value);
+    }
+    return true;
+}
+
+static bool host_cpus(Rpc *rpc, unsigned *n, GError **error)
+{
+    rpc_none none = {0};
+    rpc_node_info node;
+    if (!ask_node_get_info(rpc, &none, &node, error)) {
+        return false;
+    }
+    *n = (unsigned)CLAMP(node.cpus, 1, CPUSET_BITS);
+    return true;
+}
+
+static bool parse_list(struct shell *sh, const char *text, unsigned cpus, struct cpuset *set,
+                       GError **error)
+{
+    if (strcmp(text, "r") == 0) {
+        cpuset_all(set, cpus);
+        return true;
+    }
+    shell_failing(sh, "Invalid cpulist '%s'", text);
+    bool ok = cpuset_parse(text, set, error);
+    if (ok) {
+        shell_failing(sh, "%s", "");
+    }
+    return ok;
+}
+
+static char *list_at(const char *maps, unsigned length, size_t at, unsigned bytes)
+{
+    struct cpuset set = {0};
+    if (at + bytes <= length) {
+        memcpy(set.bytes, maps + at, MIN(bytes, CPUSET_BYTES));
+    }
+    return cpuset_format(&set);
+}
+
+static bool show_pins(struct shell *sh, const struct args *a, Rpc *rpc, const rpc_domain *dom,
+                      unsigned cpus, GError **error)
+{
+    static const char *const headers[] = {"VCPU", "CPU Affinity", NULL};
+    enum { MAXIMUM = 4 };
+    g_auto(rpc_cpu_maps) maps = {0};
+    uint64_t one = UINT64_MAX;
+    rpc_domain_flags count = {*dom, affect_of(a) | MAXIMUM};
+    rpc_int vcpus;
+    args_number(a, "vcpu", &one);
+    if (!ask_domain_get_vcpus_flags(rpc, &count, &vcpus, error)) {
+        return false;
+    }
+    if (one != UINT64_MAX && one >= (uint64_t)vcpus.value) {
+        bool live = dom->id != -1 && !(affect_of(a) & AFFECT_CONFIG);
+        return shell_fail(error, "vcpu %" PRIu64 " is out of range of %s cpu count %d", one,
+                          live ? "live" : "persistent", vcpus.value);
+    }
+    unsigned bytes = (cpus + 7) / 8;
+    rpc_vcpu_pins_args args = {*dom, vcpus.value, (int)bytes, affect_of(a)};
+    if (!ask_domain_get_vcpu_pin_info(rpc, &args, &maps, error)) {
+        return false;
+    }
+    out_table(sh, headers);
+    for (int i = 0; i < maps.count; i++) {
+        if (one == UINT64_MAX || one == (uint64_t)i) {
+            g_autofree char *number = g_strdup_printf("%d", i);
+            g_autofree char *list = list_at(maps.maps.maps_val, maps.maps.maps_len,
+                                            (size_t)i * bytes, bytes);
+            out_row(sh, number, list, NULL);
+        }
+    }
+    out_table_end(sh);
+    return true;
+}
+
+static bool run_vcpupin(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    struct cpuset set;
+    uint64_t vcpu = 0;
+    unsigned cpus;
+    const char *list = args_text(a, "cpulist");
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (!host_cpus(rpc, &cpus, error)) {
+        return false;
+    }
+    if (!list) {
+        return show_pins(sh, a, rpc, &dom, cpus, error);
+    }
+    if (!args_number(a, "vcpu", &vcpu)) {
+        return shell_fail(error, "vcpupin: Missing vCPU number in pin mode.");
+    }
+    if (!parse_list(sh, list, cpus, &set, error)) {
+        return false;
+    }
+    rpc_pin_vcpu_flags args = {.dom = dom, .vcpu = (unsigned)vcpu, .flags = affect_of(a)};
+    rpc_none none;
+    args.map.map_val = (char *)set.bytes;
+    args.map.map_len = (cpus + 7) / 8;
+    return ask_domain_pin_vcpu_flags(rpc, &args, &none, error);
+}
+
+static bool run_emulatorpin(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_cpu_maps) maps = {0};
+    struct cpuset set;
+    unsigned cpus;
+    const char *list = args_text(a, "cpulist");
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (!host_cpus(rpc, &cpus, error)) {
+        return false;
+    }
+    unsigned bytes = (cpus + 7) / 8;
+    if (list) {
+        rpc_pin_emulator_args args = {.dom = dom, .flags = affect_of(a)};
+        rpc_none none;
+        args.map.map_val = (char *)set.bytes;
+        args.map.map_len = bytes;
+        return parse_list(sh, list, cpus, &set, error) &&
+               ask_domain_pin_emulator(rpc, &args, &none, error);
+    }
+    rpc_domain_int_flags args = {dom, (int)bytes, affect_of(a)};
+    if (!ask_domain_get_emulator_pin_info(rpc, &args, &maps, error)) {
+        return false;
+    }
+    g_autofree char *text = list_at(maps.maps.maps_val, maps.maps.maps_len, 0, bytes);
+    out_note(sh, "emulator: CPU Affinity");
+    out_note(sh, "----------------------------------");
+    out_text(sh, "affinity", "       *: %s\n", text);
+    return true;
+}
+
+static void cpu_time(struct shell *sh, const rpc_param *p)
+{
+    uint64_t ns = p->value.rpc_value_u.ul;
+    g_autofree char *value = g_strdup_printf("%9" PRIu64 ".%09" PRIu64 " seconds",
+                                             ns / 1000000000, ns % 1000000000);
+    g_autofree char *label = g_strdup_printf("\t%-12s", p->field);
+    out_field_wide(sh, 0, label, " %s", value);
+}
+
+static bool run_cpu_stats(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_params_count) each = {0}, total = {0};
+    bool want_total = args_flag(a, "total");
+    uint64_t start = 0, count = UINT64_MAX;
+    bool some = args_number(a, "start", &start);
+    some |= args_number(a, "count", &count);
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    rpc_cpu_stats_args args = {.dom = dom};
+    if (some || !want_total) {
+        g_auto(rpc_params_count) cpus = {0};
+        if (!ask_domain_get_cpu_stats(rpc, &args, &cpus, error)) {
+            return false;
+        }
+        args.params = 2;
+        args.start = (int)MIN(start, INT32_MAX);
+        args.cpus = (unsigned)MIN(count, (uint64_t)cpus.count);
+        if (!ask_domain_get_cpu_stats(rpc, &args, &each, error)) {
+            return false;
+        }
+        for (unsigned i = 0; i < each.params.params_len; i++) {
+            if (each.count > 0 && i % (unsigned)each.count == 0) {
+                out_line(sh, "CPU%u:", (unsigned)args.start + i / (unsigned)each.count);
+            }
+            cpu_time(sh, &each.params.params_val[i]);
+        }
+    }
+    if (want_total || !some) {
+        args.params = 3;
+        args.start = -1;
+        args.cpus = 1;
+        if (!ask_domain_get_cpu_stats(rpc, &args, &total, error)) {
+            return false;
+        }
+        out_line(sh, "Total:");
+        for (unsigned i = 0; i < total.params.params_len; i++) {
+            cpu_time(sh, &total.params.params_val[i]);
+        }
+    }
+    return true;
+}
+
+/* --- memory, disks, nodes --- */
+
+static char *memory_word(const rpc_param *p)
+{
+    return p->value.rpc_value_u.ul == UNLIMITED_KIB ? g_strdup("unlimited") : param_text(p);
+}
+
+/* KiB of "1G", "512" or "-1", which has no limit. */
+static bool limit_of(const char *text, uint64_t *kib)
+{
+    char *end;
+    uint64_t unit = 1024;
+    int64_t n = g_ascii_strtoll(text, &end, 10);
+    if (end == text || (*end && !xml_unit(end, &unit)) ||
+        (n > 0 && (uint64_t)n > UINT64_MAX / unit)) {
+        return false;
+    }
+    *kib = n < 0 ? UNLIMITED_KIB : ((uint64_t)n * unit + 1023) / 1024;
+    return true;
+}
+
+static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct {
+        const char *option, *param;
+    } rows[] = {{"hard-limit", "hard_limit"},
+                {"soft-limit", "soft_limit"},
+                {"swap-hard-limit", "swap_hard_limit"}};
+    g_auto(rpc_domain) dom = {0};
+    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        const char *text = args_text(a, rows[i].option);
+        uint64_t kib;
+        if (text && !limit_of(text, &kib)) {
+            shell_failing(sh, "Unable to parse integer parameter %s", rows[i].option);
+            const char *suffix = text + strspn(text, "-0123456789");
+            if (*suffix && suffix != text) {
+                libvirt_error(error, ERR_INVALID_ARG, "unknown suffix '%s'", suffix);
+            }
+            return false;
+        }
+        if (text) {
+            add_number(list, rows[i].param, 4, kib);
+        }
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (list->len) {
+        shell_failing(sh, "Unable to change memory parameters");
+        return set_params(rpc, &dom, ask_domain_set_memory_parameters, list, affect_of(a), error);
+    }
+    shell_failing(sh, "Unable to get number of memory parameters");
+    return show_params(sh, rpc, &dom, ask_domain_get_memory_parameters, affect_of(a), memory_word,
+                       error);
+}
+
+static bool run_blkiotune(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct {
+        const char *option, *param;
+    } rows[] = {{"device-weights", "device_weight"},
+                {"device-read-iops-sec", "device_read_iops_sec"},
+                {"device-write-iops-sec", "device_write_iops_sec"},
+                {"device-read-bytes-sec", "device_read_bytes_sec"},
+                {"device-write-bytes-sec", "device_write_bytes_sec"}};
+    g_auto(rpc_domain) dom = {0};
+    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    uint64_t weight;
+    if (args_number(a, "weight", &weight)) {
+        add_number(list, "weight", 2, weight);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        if (args_text(a, rows[i].option)) {
+            add_text(list, rows[i].param, args_text(a, rows[i].option));
+        }
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (list->len) {
+        shell_failing(sh, "Unable to change blkio parameters");
+        return set_params(rpc, &dom, ask_domain_set_blkio_parameters, list, affect_of(a), error);
+    }
+    shell_failing(sh, "Unable to get number of blkio parameters");
+    return show_params(sh, rpc, &dom, ask_domain_get_blkio_parameters, affect_of(a), NULL, error);
+}
+
+static const char *const modes[] = {"strict", "preferred", "interleave", "restrictive"};
+
+static char *numa_word(const rpc_param *p)
+{
+    return p->value.type == 1 && p->value.rpc_value_u.i >= 0 && p->value.rpc_value_u.i < 4
+               ? g_strdup(modes[p->value.rpc_value_u.i])
+               : param_text(p);
+}
+
+static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    const char *mode = args_text(a, "mode"), *nodes = args_text(a, "nodeset");
+    if (nodes) {
+        add_text(list, "numa_nodeset", nodes);
+    }
+    unsigned m = 0;
+    while (mode && m < G_N_ELEMENTS(modes) && strcmp(modes[m], mode) != 0) {
+        m++;
+    }
+    if (m == G_N_ELEMENTS(modes)) {
+        return shell_fail(error, "Invalid mode: %s", mode);
+    }
+    if (mode) {
+        add_number(list, "numa_mode", 1, m);
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (list->len) {
+        shell_failing(sh, "Unable to change numa parameters");
+        return set_params(rpc, &dom, ask_domain_set_numa_parameters, list, affect_of(a), error);
+    }
+    shell_failing(sh, "Unable to get number of memory parameters");
+    return show_params(sh, rpc, &dom, ask_domain_get_numa_parameters, affect_of(a), numa_word,
+                       error);
+}
+
+static bool run_domblkerror(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const words[] = {"no error", "unspecified error", "no space"};
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_disk_errors) got = {0};
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_int_flags args = {dom, 256, 0};
+    if (!ask_domain_get_disk_errors(shell_rpc(sh, NULL), &args, &got, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < got.errors.errors_len; i++) {
+        const rpc_disk_error *e = &got.errors.errors_val[i];
+        out_line(sh, "%s: %s", e->disk, e->error >= 0 && e->error < 3 ? words[e->error] : words[1]);
+    }
+    if (!got.errors.errors_len) {
+        out_note(sh, "No errors found");
+    }
+    return true;
+}
+
+/* --- CPUs --- */
+
+static void collect(xmlNode *node, GPtrArray *out)
+{
+    for (; node; node = node->next) {
+        const char *name = node->type == XML_ELEMENT_NODE ? (const char *)node->name : "";
+        xmlChar *mode = *name ? xmlGetNoNsProp(node, (const xmlChar *)"name") : NULL;
+        bool host_model = strcmp(name, "mode") == 0 && g_strcmp0((char *)mode, "host-model") == 0;
+        xmlFree(mode);
+        if (host_model) { /* of domain capabilities: what it stands for */
+            xmlNodeSetName(node, (const xmlChar *)"cpu");
+            xmlUnsetProp(node, (const xmlChar *)"name");
+            xmlUnsetProp(node, (const xmlChar *)"supported");
+            xmlSetProp(node, (const xmlChar *)"mode", (const xmlChar *)"custom");
+        }
+        if (host_model || (strcmp(name, "cpu") == 0 && node->parent &&
+                           strcmp((const char *)node->parent->name, "domainCapabilities") != 0 &&
+                           strcmp((const char *)node->parent->name, "cpus") != 0)) {
+            xmlBuffer *buffer = xmlBufferCreate();
+            xmlNodeDump(buffer, node->doc, node, 0, 0);
+            g_ptr_array_add(out, g_strdup((const char *)xmlBufferContent(buffer)));
+            xmlBufferFree(buffer);
+        } else {
+            collect(node->children, out);
+        }
+    }
+}
+
+/* All <cpu> in the file: alone, in a domain, or in capabilities of either kind. */
+static GPtrArray *cpus_in(const char *path, GError **error)
+{
+    g_autofree char *text = NULL;
+    if (!g_file_get_contents(path, &text, NULL, NULL)) {
+        shell_fail(error, "Failed to open file '%s': %s", path, g_strerror(errno));
+        return NULL;
+    }
+    const char *end = g_str_has_prefix(text, "<?xml") ? strstr(text, "?>") : NULL;
+    const char *body = end ? end + 2 : text;
+    g_autofree char *whole = g_strdup_printf("<container>%s</container>", body);
+    g_autoptr(xmlDoc) doc = xml_parse(whole, "_CPUs_definition", "container", error);
+    g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
+    if (!doc) {
+        return NULL;
+    }
+    collect(xmlDocGetRootElement(doc)->children, out);
+    if (!out->len) {
+        shell_fail(error,
+                   "File '%s' does not contain any <cpu> element or valid domain XML, host "
+                   "capabilities XML, or domain capabilities XML",
+                   path);
+        return NULL;
+    }
+    return g_steal_pointer(&out);
+}
+
+static char **maybe(const struct args *a, const char *name, char **store)
+{
+    *store = (char *)args_text(a, name);
+    return *store ? store : NULL;
+}
+
+static bool run_compare(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *hypervisor = shell_data(sh), *file = args_text(a, "file");
+    char *emulator, *arch, *machine, *type;
+    Rpc *rpc = shell_rpc(sh, error);
+    g_autoptr(GPtrArray) cpus = rpc ? cpus_in(file, error) : NULL;
+    rpc_int result;
+    unsigned flags = (args_flag(a, "error") ? 1u : 0u) | (args_flag(a, "validate") ? 2u : 0u);
+    if (!cpus) {
+        return false;
+    }
+    rpc_text_flags plain = {cpus->pdata[0], flags};
+    rpc_hypervisor_cpu_args full = {0};
+    if (*hypervisor) {
+        full = (rpc_hypervisor_cpu_args){
+            maybe(a, "emulator", &emulator), maybe(a, "arch", &arch),
+            maybe(a, "machine", &machine),   maybe(a, "virttype", &type),
+            cpus->pdata[0],                  flags};
+    }
+    if (!(*hypervisor ? ask_connect_compare_hypervisor_cpu(rpc, &full, &result, error)
+                      : ask_connect_compare_cpu(rpc, &plain, &result, error))) {
+        shell_failing(sh, *hypervisor ? "Failed to compare hypervisor CPU with %s"
+                                      : "Failed to compare host CPU with %s",
+                      file);
+        return false;
+    }
+    const char *host = *hypervisor ? "the CPU provided by hypervisor on the host" : "host CPU";
+    if (result.value == 0) {
+        out_line(sh, "CPU described in %s is incompatible with %s", file, host);
+        return false; /* all is said */
+    }
+    if (result.value == 1) {
+        out_line(sh, "CPU described in %s is identical to %s", file, host);
+    } else if (*hypervisor) {
+        out_line(sh, "The CPU provided by hypervisor on the host is a superset of CPU "
+                     "described in %s", file);
+    } else {
+        out_line(sh, "Host CPU is a superset of CPU described in %s", file);
+    }
+    return true;
+}
+
+static bool run_baseline(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *hypervisor = shell_data(sh);
+    char *emulator, *arch, *machine, *type;
+    Rpc *rpc = shell_rpc(sh, error);
+    g_autoptr(GPtrArray) cpus = rpc ? cpus_in(args_text(a, "file"), error) : NULL;
+    g_auto(rpc_text) xml = {0};
+    unsigned flags = (args_flag(a, "features") ? 1u : 0u) | (args_flag(a, "migratable") ? 2u : 0u);
+    if (!cpus) {
+        return false;
+    }
+    rpc_baseline_args plain = {.flags = flags};
+    plain.cpus.cpus_val = (char **)cpus->pdata;
+    plain.cpus.cpus_len = MIN(cpus->len, 256);
+    rpc_hypervisor_baseline_args full = {.flags = flags};
+    if (*hypervisor) {
+        full.emulator = maybe(a, "emulator", &emulator);
+        full.arch = maybe(a, "arch", &arch);
+        full.machine = maybe(a, "machine", &machine);
+        full.virt_type = maybe(a, "virttype", &type);
+        full.cpus.cpus_val = plain.cpus.cpus_val;
+        full.cpus.cpus_len = plain.cpus.cpus_len;
+    }
+    if (!(*hypervisor ? ask_connect_baseline_hypervisor_cpu(rpc, &full, &xml, error)
+                      : ask_connect_baseline_cpu(rpc, &plain, &xml, error))) {
+        return false;
+    }
+    out_text(sh, "xml", "%s", xml.text);
+    return true;
+}
+
+#define NAMED        DOMAIN_OPTION(COMPLETE_DOMAIN)
+#define NAMED_ACTIVE DOMAIN_OPTION(COMPLETE_DOMAIN_ACTIVE)
+#define HYPERVISOR_OPTIONS                                                                         \
+    {"virttype", OPT_TEXT, OPT_NAMED, "kvm, qemu"},                                                \
+        {"emulator", OPT_TEXT, OPT_NAMED, "the emulator"},                                         \
+        {"arch", OPT_TEXT, OPT_NAMED, "x86_64, i686"},                                             \
+        {"machine", OPT_TEXT, OPT_NAMED, "pc, q35"}
+
+const struct verb_group verb_group_tune = {"Domain Tuning", "tune", (const struct verb_row[]){
+    {"blkiotune", (const struct option_row[]){NAMED,
+        {"weight", OPT_NUMBER, OPT_NAMED, "10 to 1000"},
+        {"device-weights", OPT_TEXT, OPT_NAMED, "/path,weight,/path,weight..."},
+        {"device-read-iops-sec", OPT_TEXT, OPT_NAMED, "/path,reads a second..."},
+        {"device-write-iops-sec", OPT_TEXT, OPT_NAMED, "/path,writes a second..."},
+        {"device-read-bytes-sec", OPT_TEXT, OPT_NAMED, "/path,bytes a second..."},
+        {"device-write-bytes-sec", OPT_TEXT, OPT_NAMED, "/path,bytes a second..."},
+        AFFECT_OPTIONS, {NULL}}, "shows or sets the shares of disk traffic", run_blkiotune},
+    {"cpu-baseline", (const struct option_row[]){FILE_OPTION,
+        {"features", OPT_BOOL, 0, "those of the model too"},
+        {"migratable", OPT_BOOL, 0, "without what cannot move"}, {NULL}},
+     "prints the CPU that several hosts have in common", run_baseline, ""},
+    {"cpu-compare", (const struct option_row[]){FILE_OPTION,
+        {"error", OPT_BOOL, 0, "an incompatible CPU is an error"},
+        {"validate", OPT_BOOL, 0, "checks the XML too"}, {NULL}},
+     "compares a CPU with that of the host", run_compare, ""},
+    {"cpu-stats", (const struct option_row[]){NAMED_ACTIVE,
+        {"total", OPT_BOOL, 0, "only the sums"},
+        {"start", OPT_NUMBER, OPT_NAMED, "from this processor on"},
+        {"count", OPT_NUMBER, OPT_NAMED, "so many processors"}, {NULL}},
+     "tells what a domain used of the host's processors", run_cpu_stats},
+    {"domblkerror", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+     "tells which disks have failed", run_domblkerror},
+    {"emulatorpin", (const struct option_row[]){NAMED,
+        {"cpulist", OPT_TEXT, OPT_EMPTY_OK, "0-3,^2 or r"}, AFFECT_OPTIONS, {NULL}},
+     "shows or sets where a domain's own threads run", run_emulatorpin},
+    {"hypervisor-cpu-baseline", (const struct option_row[]){FILE_OPTION, HYPERVISOR_OPTIONS,
+        {"features", OPT_BOOL, 0, "those of the model too"},
+        {"migratable", OPT_BOOL, 0, "without what cannot move"}, {NULL}},
+     "prints the CPU that machines on several hosts can have", run_baseline, "yes"},
+    {"hypervisor-cpu-compare", (const struct option_row[]){FILE_OPTION, HYPERVISOR_OPTIONS,
+        {"error", OPT_BOOL, 0, "an incompatible CPU is an error"},
+        {"validate", OPT_BOOL, 0, "checks the XML too"}, {NULL}},
+     "compares a CPU with what machines can have", run_compare, "yes"},
+    {"memtune", (const struct option_row[]){NAMED,
+        {"hard-limit", OPT_TEXT, OPT_NAMED, "most memory; KiB, or with a unit; -1: no limit"},
+        {"soft-limit", OPT_TEXT, OPT_NAMED, "when memory is short"},
+        {"swap-hard-limit", OPT_TEXT, OPT_NAMED, "memory and swap"}, AFFECT_OPTIONS, {NULL}},
+     "shows or sets limits of a domain's memory", run_memtune},
+    {"numatune", (const struct option_row[]){NAMED,
+        {"mode", OPT_TEXT, OPT_NAMED, "strict, preferred, interleave, restrictive"},
+        {"nodeset", OPT_TEXT, OPT_NAMED, "nodes of the host"}, AFFECT_OPTIONS, {NULL}},
+     "shows or sets which memory of the host a domain uses", run_numatune},
+    {"schedinfo", (const struct option_row[]){NAMED, AFFECT_OPTIONS,
+        {"set", OPT_MANY, 0, "name=value..."}, {NULL}},
+     "shows or sets a domain's share of the processors", run_schedinfo},
+    {"vcpupin", (const struct option_row[]){NAMED,
+        {"vcpu", OPT_NUMBER, 0, "its number"},
+        {"cpulist", OPT_TEXT, OPT_EMPTY_OK, "0-3,^2 or r"}, AFFECT_OPTIONS, {NULL}},
+     "shows or sets where a domain's vCPUs run", run_vcpupin},
+    {NULL},
+}};
