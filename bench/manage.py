@@ -37,7 +37,11 @@ class Server:
         self.command, self.socket, self.shell, self.machine = command, socket, shell, "pc"
         self.uri = f"qemu:///system?socket={socket}"
         self.helpers = [subprocess.Popen(h, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for h in helpers]
-        self.start()
+        try:
+            self.start()
+        except SystemExit:
+            self.close()
+            raise
 
     def start(self):
         """How long it takes until it answers."""
