@@ -272,7 +272,8 @@ EDITORS = {"edited": "sed -i -e '/^<domain type/,$ s,</name>,</name><title>T</ti
            "kept": "true", "broken": "exit 3"}
 
 # What a clock, the host or a process decides.
-WILD = ((r"\blg[vl]\d+", "BRIDGE"),
+WILD = ((r"\bvnet\d+", "vnetN"),
+        (r"\blg[vl]\d+", "BRIDGE"),
         (r"10\.213\.[67]\.", "NET."),
         (r"127\.0\.0\.1:\d+", "127.0.0.1:N"),
         (r"/tmp/(?:virsh|lodge-)\w+\.xml", "FILE"),
@@ -280,7 +281,7 @@ WILD = ((r"\blg[vl]\d+", "BRIDGE"),
         (r"(?m)^rss \d+$", "rss N"),
         (r"(?m)^(CPU: +)\d+$", r"\1N"),
         (r"(cpu\.\w+|vcpu\.\d+\.\w+|balloon\.(?!current|maximum)[\w.-]+)=\d+", r"\1=N"),
-        (r"(?m)^(vd\w|vnet\d+|[0-9a-f:]{17}|) (\w+) \d+$", r"\1 \2 N"),
+        (r"(?m)^(vd\w|vnet\w+|[0-9a-f:]{17}|) (\w+) \d+$", r"\1 \2 N"),
         (r"(number of \w+ \w+|total duration of [\w ()]+): +\d+", r"\1: N"),
         (r"(Creation Time: +|\n one +)[-+:\d ]{25}", r"\1TIME"),
         (r"<creationTime>\d+", "<creationTime>"),
