@@ -247,7 +247,7 @@ static bool run_nodedev_list(struct shell *sh, const struct args *a, GError **er
         shell_failing(sh, "Failed to list node devices");
         return false;
     }
-    qsort(all.items.items_val, all.items.items_len, sizeof(rpc_node_device), by_name);
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_node_device), by_name);
     for (unsigned i = 0; i < all.items.items_len; i++) {
         out_line(sh, "%s", all.items.items_val[i].name);
     }

@@ -126,7 +126,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to list domains");
         return false;
     }
-    qsort(all.items.items_val, all.items.items_len, sizeof(rpc_domain), by_id);
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_domain), by_id);
     if (!names && !uuids && !ids) {
         list_table(sh, a, rpc, &all, flags);
         return true;

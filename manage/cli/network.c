@@ -41,7 +41,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to list networks");
         return false;
     }
-    qsort(all.items.items_val, all.items.items_len, sizeof(rpc_network), by_name);
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_network), by_name);
     if (!args_flag(a, "name") && !args_flag(a, "uuid")) {
         list_table(sh, rpc, &all);
         return true;

@@ -3,6 +3,8 @@
 
 #include "manage/cli/shell.h"
 
+#include <stdlib.h>
+
 /*
  * Verbs that name one object and call one procedure: their row's .data is one of these.
  */
@@ -17,6 +19,14 @@ struct simple {
     const char *failing, *done; /* with one %s, the name; NULL: nothing is said */
     struct flag_bit bits[10];
 };
+/* qsort(), but an array of nothing may be nowhere. */
+static inline void sort_items(void *items, size_t n, size_t size,
+                              int (*compare)(const void *, const void *))
+{
+    if (n) {
+        qsort(items, n, size, compare);
+    }
+}
 verb_fn run_console, run_ssh_helper;
 
 /*

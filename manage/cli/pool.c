@@ -57,7 +57,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to list pools");
         return false;
     }
-    qsort(all.items.items_val, all.items.items_len, sizeof(rpc_pool), by_name);
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_pool), by_name);
     if (args_flag(a, "name") || args_flag(a, "uuid")) {
         for (unsigned i = 0; i < all.items.items_len; i++) {
             g_autofree char *uuid = uuid_text(all.items.items_val[i].uuid);

@@ -123,7 +123,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     unsigned n = all.items.items_len;
-    qsort(all.items.items_val, n, sizeof(rpc_snapshot), by_name);
+    sort_items(all.items.items_val, n, sizeof(rpc_snapshot), by_name);
     if (args_flag(a, "tree")) {
         g_autoptr(GPtrArray) parents = g_ptr_array_new_with_free_func(g_free);
         for (unsigned i = 0; i < n; i++) {

@@ -63,7 +63,7 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         shell_failing(sh, "Failed to list volumes");
         return false;
     }
-    qsort(all.items.items_val, all.items.items_len, sizeof(rpc_volume), by_name);
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_volume), by_name);
     out_table(sh, details ? detailed : plain);
     for (unsigned i = 0; i < all.items.items_len; i++) {
         list_row(sh, rpc, &all.items.items_val[i], details);

@@ -93,12 +93,22 @@ struct launch {
 char **command_line(struct machine *m, const struct launch *l, GError **error);
 /* unsupported.c: false if @def asks for what a machine does not get yet. */
 bool machine_can_be(const DomainDef *def, GError **error);
-/* Options of one device for -device and device_add; NULL with an error if it has none. */
+/* device_options.c: options of one device for -device and device_add; NULL with an error if it has none. */
 json_t *device_options(const DomainDef *def, const struct xml_table *t, const void *device,
                        GError **error);
 /* The same for the -blockdev of a disk: its node, with the file in it. */
 json_t *disk_node(const struct domain_disk *disk, GError **error);
 char *disk_node_name(const struct domain_disk *disk);
+/* Whether its medium may be taken out; a drive of that kind has a name of its own. */
+bool disk_changeable(const struct domain_disk *disk);
+char *disk_drive_name(const struct domain_disk *disk);
+/* The board has it anyway. */
+bool controller_builtin(const DomainDef *def, const struct domain_controller *c);
+/* The -audiodev of a sound card. */
+char *audio_name(const struct domain_sound *sound);
+/* What `lodge-vm -device help` lists. */
+bool vm_has_device(const char *name);
+char *vm_program(void);
 /* machine_disk.c: where a disk's bytes are, and what opens them. */
 /* Finds what a pool's volume is; before anything else is asked of a disk. */
 bool disk_resolve(struct domain_disk *disk, GError **error);
@@ -112,9 +122,6 @@ typedef bool disk_secret_fn(void *owner, const char *id, GBytes *value, GError *
 bool disk_secrets(const struct domain_disk *disk, disk_secret_fn *give, void *owner,
                   GError **error);
 char *json_words(const json_t *options);
-/* What `lodge-vm -device help` lists. */
-bool vm_has_device(const char *name);
-char *vm_program(void);
 /* machine_host.c: what a machine takes of the host. */
 /* The tap or macvtap of an interface that is not user-mode; its name becomes @nic's target. */
 bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
