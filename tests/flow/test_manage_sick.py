@@ -3,7 +3,6 @@
 """What hangs delays nobody but who asked for it, and that one until a time-out: a stopped machine,
 files of a dead server, a client that stops in the middle."""
 import contextlib
-import ctypes
 import os
 import pathlib
 import signal
@@ -106,17 +105,7 @@ class Files(Sick):
         self.begin(LODGED_PATIENCE="2")
         self.folder = f"{self.daemon.root}/dead"
         os.mkdir(self.folder)
-        # A file system of which nobody answers for anything.
-        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        libc = ctypes.CDLL(None, use_errno=True)
-        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
-        if libc.mount(b"dead", self.folder.encode(), b"fuse", 0, options.encode()) != 0:
-            os.close(fuse)
-            self.skipTest(f"no fuse: {os.strerror(ctypes.get_errno())}")
-        self.server = contextlib.ExitStack()  # its end wakes whoever sleeps there
-        self.server.callback(libc.umount2, self.folder.encode(), 2)
-        self.server.callback(os.close, fuse)
-        self.addCleanup(self.server.close)
+        self.server = manage.dead_folder(self, self.folder)
 
     def code(self, call, *args):
         with self.assertRaises(libvirt.libvirtError) as caught:

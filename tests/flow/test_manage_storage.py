@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Storage pools and volumes, from virsh and python3-libvirt."""
-import contextlib
-import ctypes
 import hashlib
 import os
 import shutil
@@ -192,7 +190,7 @@ class Pools(manage.Case):
             f.truncate(32 * MIB)
         p = subprocess.run(["losetup", "--find", "--partscan", "--show", disk], capture_output=True, text=True)
         if p.returncode:
-            self.skipTest("no loop devices: " + p.stderr)
+            manage.leave_out(self, "no loop devices: " + p.stderr)
         device = p.stdout.strip()
         self.addCleanup(subprocess.run, ["losetup", "--detach", device])
         return device
@@ -295,20 +293,10 @@ class Pools(manage.Case):
         """A pool whose server does not answer holds up who asks for it, for a while, and nobody else."""
         target = f"{self.dir}/dead"
         os.mkdir(target)
-        # A file system of which nobody answers for anything.
-        fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
-        libc = ctypes.CDLL(None, use_errno=True)
         daemon = manage.Daemon(env={"LODGED_PATIENCE": "2"})
         self.addCleanup(daemon.close)
         daemon.virsh("pool-create-as", "dead", "dir", "--target", target)
-        options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
-        if libc.mount(b"dead", target.encode(), b"fuse", 0, options.encode()) != 0:
-            os.close(fuse)
-            self.skipTest(f"no fuse: {os.strerror(ctypes.get_errno())}")
-        server = contextlib.ExitStack()  # its end wakes whoever sleeps there
-        server.callback(libc.umount2, target.encode(), 2)
-        server.callback(os.close, fuse)
-        self.addCleanup(server.close)
+        server = manage.dead_folder(self, target)
         conn, other = daemon.connect(), daemon.connect()
         self.addCleanup(conn.close)
         self.addCleanup(other.close)
