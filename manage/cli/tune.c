@@ -146,11 +146,9 @@ static bool run_schedinfo(struct shell *sh, const struct args *a, GError **error
     }
     Rpc *rpc = shell_rpc(sh, NULL);
     rpc_domain_args by_dom = {dom};
-    if (!ask_domain_get_scheduler_type(rpc, &by_dom, &type, error)) {
-        return false;
-    }
-    show_param(sh, "Scheduler", type.type);
-    if (!get_schedule(rpc, &dom, flags, &before, error)) {
+    bool known = ask_domain_get_scheduler_type(rpc, &by_dom, &type, error);
+    show_param(sh, "Scheduler", known ? type.type : "Unknown");
+    if (!known || !get_schedule(rpc, &dom, flags, &before, error)) {
         return false;
     }
     for (unsigned i = 0; words && words[i]; i++) {

@@ -558,10 +558,6 @@ static bool add_backend(GPtrArray *out, const struct launch *l, struct machine *
             word(out, "-object", "rng-builtin,id=obj%s", d->alias);
         }
     }
-    if (t == &memory_device_table) {
-        word(out, "-object", "memory-backend-ram,id=mem%s,size=%ldk", d->alias,
-             (long)((struct domain_memory_device *)item)->size);
-    }
     return true;
 }
 

@@ -487,14 +487,6 @@ static json_t *small_device(const DomainDef *def, const struct xml_table *t, con
         }
     } else if (t == &panic_table) {
         o = device("pvpanic", NULL, error);
-    } else if (t == &memory_device_table) {
-        g_autofree char *memdev = g_strconcat("mem", d->alias, NULL);
-        o = device("pc-dimm", d->alias, error);
-        if (o) {
-            set_text(o, "memdev", memdev);
-            set_int(o, "node", ((const struct domain_memory_device *)item)->node);
-            set_int(o, "slot", d->address ? d->address->slot : XML_ABSENT);
-        }
     }
     set_place(def, o, d->address);
     return o;

@@ -13,6 +13,7 @@ enum wish_kind {
     WISH_LIST,   /* GPtrArray * */
     WISH_WORD,   /* int: any word of an enumeration */
     WISH_ON,     /* enum tristate: on; what is off is off here anyway */
+    WISH_OFF,    /* the same the other way round */
     WISH_FLAG,   /* bool */
 };
 struct wish {
@@ -21,7 +22,10 @@ struct wish {
     uint16_t offset;
 };
 
-#define D(kind, member, element) {element, kind, offsetof(struct domain_def, member)}
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct domain_def, member)                                         \
+    }
 static const struct wish domain_wishes[] = {
     D(WISH_NUMBER, iothreads, "iothreads"),
     D(WISH_LIST, vcpu_states, "vcpus/vcpu"),
@@ -38,7 +42,10 @@ static const struct wish domain_wishes[] = {
 };
 #undef D
 
-#define D(kind, member, element) {element, kind, offsetof(struct domain_disk, member)}
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct domain_disk, member)                                        \
+    }
 static const struct wish disk_wishes[] = {
     D(WISH_NUMBER, iothread, "disk/driver/@iothread"),
     D(WISH_WORD, error_policy, "disk/driver/@error_policy"),
@@ -49,19 +56,29 @@ static const struct wish disk_wishes[] = {
 };
 #undef D
 
-#define D(kind, member, element) {element, kind, offsetof(struct domain_interface, member)}
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct domain_interface, member)                                   \
+    }
 static const struct wish interface_wishes[] = {
     D(WISH_NUMBER, queues, "interface/driver/@queues"),
+    D(WISH_OFF, target_managed, "interface/target/@managed='no'"),
 };
 #undef D
 
-#define D(kind, member, element) {element, kind, offsetof(struct domain_cpu, member)}
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct domain_cpu, member)                                         \
+    }
 static const struct wish cpu_wishes[] = {
     D(WISH_WORD, cache_mode, "cpu/cache"),
 };
 #undef D
 
-#define D(kind, member, element) {element, kind, offsetof(struct clock_timer, member)}
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct clock_timer, member)                                        \
+    }
 static const struct wish timer_wishes[] = {
     D(WISH_NUMBER, frequency, "clock/timer/@frequency"),
     D(WISH_WORD, track, "clock/timer/@track"),
@@ -80,6 +97,8 @@ static bool asked(const void *object, const struct wish *w)
         return xml_count(*(GPtrArray *const *)at) > 0;
     case WISH_WORD:
         return *(const int *)at != 0;
+    case WISH_OFF:
+        return *(const enum tristate *)at == TRI_NO;
     case WISH_ON:
         return *(const enum tristate *)at == TRI_YES;
     case WISH_FLAG:

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import unittest
+from xml.etree import ElementTree
 
 sys.path.insert(0, os.path.dirname(__file__))
+import libvirt
 import manage
 from test_manage_domain import Console, machine
 from test_manage_network import NetworkCase, run
@@ -80,6 +82,19 @@ class Ports(NetworkCase):
         self.virsh("domiftune", "port2", port, "--inbound", "0")
         self.assertNotIn("tbf", self.host.run("tc", "qdisc", "show", "dev", port))
         self.assertIn("find device 'nosuch'", self.virsh("domiftune", "port2", "nosuch", fails=True))
+        # an update says limits anew, or none; what a card keeps for life is refused
+        card = ElementTree.fromstring(dom.XMLDesc()).find("devices/interface")
+        ElementTree.SubElement(ElementTree.SubElement(card, "bandwidth"), "outbound", average="700")
+        dom.updateDeviceFlags(ElementTree.tostring(card).decode(), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self.assertIn("limit rate over 700 kbytes", self.host.run("nft", "list", "table", "netdev", f"lodge_{port}"))
+        self.assertIn("<outbound average='700'/>", dom.XMLDesc())
+        card.find("model").set("type", "e1000")
+        with self.assertRaisesRegex(libvirt.libvirtError, "model"):
+            dom.updateDeviceFlags(ElementTree.tostring(card).decode(), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        card.find("model").set("type", "virtio")
+        card.remove(card.find("bandwidth"))
+        dom.updateDeviceFlags(ElementTree.tostring(card).decode(), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self.assertNotIn(f"netdev lodge_{port}", self.families())
         dom.destroy()
         manage.until(lambda: f"lodge_{port}" not in self.families(), "the port's tables go with it")
 

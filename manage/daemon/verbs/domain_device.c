@@ -268,6 +268,9 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
         return false;
     }
     keep_targets(copy, m->def);
+    if (!machine_can_be(copy, error)) { /* all of it but this device is already so */
+        return false;
+    }
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
     if (!plug(m, copy, list, device, error) || m->ended) {
         return false;
@@ -565,11 +568,81 @@ static bool move_port(struct domain_interface *nic, struct domain_interface *wan
     return true;
 }
 
+/* What a card keeps as long as it is plugged in; what the new XML does not say stays as well. */
+static bool same_card(const struct domain_interface *nic, const struct domain_interface *wanted,
+                      GError **error)
+{
+    const struct {
+        const char *what, *is, *asked;
+    } texts[] = {{"model", nic->model, wanted->model},
+                 {"rom file", nic->rom_file, wanted->rom_file}};
+    const struct {
+        const char *what;
+        int64_t is, asked;
+    } numbers[] = {{"mtu", nic->mtu, wanted->mtu},
+                   {"queues", nic->queues, wanted->queues},
+                   {"rx_queue_size", nic->rx_queue_size, wanted->rx_queue_size},
+                   {"tx_queue_size", nic->tx_queue_size, wanted->tx_queue_size},
+                   {"boot order", nic->boot_order, wanted->boot_order}};
+    const char *differs = NULL;
+    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
+        bool same = !texts[i].asked || g_strcmp0(texts[i].is, texts[i].asked) == 0;
+        differs = same ? differs : texts[i].what;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(numbers); i++) {
+        bool same = numbers[i].asked == XML_ABSENT || numbers[i].is == numbers[i].asked;
+        differs = same ? differs : numbers[i].what;
+    }
+    if (differs) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "cannot modify network device %s", differs);
+    }
+    return !differs;
+}
+
+/* @nic's limits and filter become @from's, whose own they were. */
+static void swap_guard(struct domain_interface *nic, struct domain_interface *from)
+{
+    struct domain_interface was = *nic;
+    nic->inbound = from->inbound;
+    nic->outbound = from->outbound;
+    nic->filter = from->filter;
+    nic->filter_parameters = from->filter_parameters;
+    from->inbound = was.inbound;
+    from->outbound = was.outbound;
+    from->filter = was.filter;
+    from->filter_parameters = was.filter_parameters;
+}
+
+static bool guarded(const struct domain_interface *nic)
+{
+    return nic->inbound || nic->outbound || nic->filter;
+}
+
+/* Limits and filter as the new XML has them, which may be none. */
+static bool change_guard(struct machine *m, struct domain_interface *nic,
+                         struct domain_interface *wanted, GError **error)
+{
+    if (!guarded(nic) && !guarded(wanted)) {
+        return true;
+    }
+    swap_guard(nic, wanted);
+    g_autofree char *mac = g_strdup(nic->mac);
+    struct domain_interface *copy = xml_copy(&interface_table, nic);
+    bool ok = machine_net_guard_anew(copy, error);
+    xml_free(&interface_table, copy);
+    nic = m->ended ? NULL : domain_find_interface(m->def, mac);
+    if (!ok && nic) {
+        swap_guard(nic, wanted);
+    }
+    return ok;
+}
+
 static bool change_interface(struct machine *m, struct domain_interface *nic,
                              struct domain_interface *wanted, GError **error)
 {
-    return (same_wires(nic, wanted) || move_port(nic, wanted, error)) &&
-           set_link(m, nic, wanted->link, error);
+    return same_card(nic, wanted, error) &&
+           (same_wires(nic, wanted) || move_port(nic, wanted, error)) &&
+           set_link(m, nic, wanted->link, error) && change_guard(m, nic, wanted, error);
 }
 
 static bool update_live(Domain *d, const struct device_list *list, void *wanted, bool force,
