@@ -231,6 +231,10 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
         } else if (def->clock_adjustment) {
             at += g_ascii_strtoll(def->clock_adjustment, NULL, 10);
         }
+        if (def->clock_offset == OFFSET_VARIABLE && def->clock_basis == BASIS_LOCALTIME) {
+            g_autoptr(GDateTime) here = g_date_time_new_now_local();
+            at += g_date_time_get_utc_offset(here) / G_USEC_PER_SEC;
+        }
         g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(at);
         g_autofree char *stamp = when ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%S") : NULL;
         g_string_append(text, stamp ? stamp : "utc");

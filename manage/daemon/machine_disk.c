@@ -182,10 +182,14 @@ json_t *disk_network_file(const struct domain_disk *disk, GError **error)
         }
         return o;
     }
+    const struct disk_host *host = xml_count(s->hosts) ? s->hosts->pdata[0] : NULL;
+    if (host && host->transport == TRANSPORT_TLS) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "transport 'tls' of disk '%s' is not supported by lodged yet", disk->target);
+        return NULL;
+    }
     int row = protocol_of(disk, error);
-    json_t *o =
-        row < 0 ? NULL
-                : protocols[row].file(s, xml_count(s->hosts) ? s->hosts->pdata[0] : NULL, error);
+    json_t *o = row < 0 ? NULL : protocols[row].file(s, host, error);
     if (o && auth_of(disk)) {
         g_autofree char *id = secret_id(disk, "password");
         json_object_set_new(o, "user", json_string(auth_of(disk)->user));

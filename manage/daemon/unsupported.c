@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/machine.h"
 
+#include <string.h>
+
 #include "manage/rpc/error.h"
 
 /*
@@ -33,6 +35,7 @@ static const struct wish domain_wishes[] = {
     D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
     D(WISH_LIST, memory_devices, "devices/memory"),
     D(WISH_ON, loader_secure, "os/loader/@secure"),
+    D(WISH_OFF, loader_readonly, "os/loader/@readonly='no'"),
     D(WISH_ON, bios_useserial, "os/bios/@useserial"),
     D(WISH_NUMBER, reboot_timeout, "os/bios/@rebootTimeout"),
     D(WISH_WORD, apic_eoi, "features/apic/@eoi"),
@@ -53,6 +56,15 @@ static const struct wish disk_wishes[] = {
     D(WISH_ON, copy_on_read, "disk/driver/@copy_on_read"),
     D(WISH_ON, removable, "disk/target/@removable"),
     D(WISH_FLAG, transient, "disk/transient"),
+};
+#undef D
+
+#define D(kind, member, element)                                                                   \
+    {                                                                                              \
+        element, kind, offsetof(struct domain_graphics, member)                                    \
+    }
+static const struct wish graphics_wishes[] = {
+    D(WISH_TEXT, passwd_valid_to, "graphics/@passwdValidTo"),
 };
 #undef D
 
@@ -132,11 +144,27 @@ static bool all_granted(const GPtrArray *list, const struct wish *wishes, unsign
 
 #define TABLE(t) t, G_N_ELEMENTS(t)
 
+static bool sources_granted(const GPtrArray *disks, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(disks); i++) {
+        const struct domain_disk *disk = disks->pdata[i];
+        const char *startup = disk->source ? disk->source->startup : NULL;
+        if (startup && strcmp(startup, "mandatory") != 0) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "startupPolicy='%s' is not supported by lodged yet", startup);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool machine_can_be(const DomainDef *def, GError **error)
 {
     return granted(def, TABLE(domain_wishes), error) &&
            (!def->cpu || granted(def->cpu, TABLE(cpu_wishes), error)) &&
            all_granted(def->timers, TABLE(timer_wishes), error) &&
            all_granted(def->disks, TABLE(disk_wishes), error) &&
+           sources_granted(def->disks, error) &&
+           all_granted(def->graphics, TABLE(graphics_wishes), error) &&
            all_granted(def->interfaces, TABLE(interface_wishes), error);
 }

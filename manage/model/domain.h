@@ -41,10 +41,11 @@ struct device_head {
 enum disk_type { DISK_FILE = 1, DISK_BLOCK, DISK_NETWORK, DISK_VOLUME };
 enum disk_device { DISK_DEVICE_DISK = 1, DISK_DEVICE_CDROM, DISK_DEVICE_FLOPPY };
 enum disk_bus { BUS_IDE = 1, BUS_FDC, BUS_SCSI, BUS_VIRTIO, BUS_USB, BUS_SATA };
+enum disk_transport { TRANSPORT_TCP = 1, TRANSPORT_UNIX, TRANSPORT_TLS };
 struct disk_host {
     char *name, *socket;
     int64_t port;
-    int transport;
+    int transport; /* enum disk_transport */
 };
 struct iotune {
     int64_t v[19]; /* iotune_words, one later */
@@ -449,6 +450,7 @@ enum { MODE_CUSTOM = 1, MODE_HOST_MODEL, MODE_HOST_PASSTHROUGH, MODE_MAXIMUM };
 enum { POLICY_FORCE = 1, POLICY_REQUIRE, POLICY_OPTIONAL, POLICY_DISABLE, POLICY_FORBID };
 enum { TIMER_RTC = 1, TIMER_PIT, TIMER_HPET, TIMER_TSC, TIMER_KVMCLOCK };
 enum { OFFSET_UTC = 1, OFFSET_LOCALTIME, OFFSET_TIMEZONE, OFFSET_VARIABLE, OFFSET_ABSOLUTE };
+enum { BASIS_UTC = 1, BASIS_LOCALTIME };
 enum { LINK_UP = 1, LINK_DOWN };
 enum { INPUT_TABLET = 1, INPUT_MOUSE, INPUT_KEYBOARD };
 enum { INPUT_PS2 = 1, INPUT_USB, INPUT_VIRTIO };
