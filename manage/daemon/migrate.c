@@ -4,18 +4,11 @@
 #include "base/util.h"
 #include "manage/daemon/client.h"
 
-#include <arpa/inet.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <poll.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/vfs.h>
 
-/* Facts: libvirt 9.0, "Guest migration" (flow of the steps, ports from 49152 on). */
-enum { FIRST_PORT = 49152, PORTS = 64, CONNECT_SECONDS = 30, LOOK_US = 20000 };
+/* Facts: libvirt 9.0, "Guest migration" (flow of the steps). */
+enum { LOOK_US = 20000 };
 enum { CACHE_NONE = 2, CACHE_DIRECTSYNC = 5 }; /* places in disk_cache_words */
 static const char cookie_line[] = "lodge-migration 1\n";
 
@@ -332,108 +325,6 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
     return true;
 }
 
-typedef struct place {
-    char *host, *port, *path; /* .path: a UNIX socket; else .port may be NULL */
-} Place;
-
-static void place_clear(Place *p)
-{
-    g_free(p->host);
-    g_free(p->port);
-    g_free(p->path);
-}
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Place, place_clear)
-
-static bool place_read(const char *uri, Place *out, GError **error)
-{
-    if (g_str_has_prefix(uri, "unix:")) {
-        const char *path = uri + strlen("unix:");
-        path += g_str_has_prefix(path, "//") ? 2 : 0;
-        out->path = *path == '/' ? g_strdup(path) : NULL;
-        if (out->path) {
-            return true;
-        }
-    } else if (g_str_has_prefix(uri, "tcp:")) {
-        const char *at = uri + strlen("tcp:");
-        at += g_str_has_prefix(at, "//") ? 2 : 0;
-        size_t n = *at == '[' ? strcspn(at, "]") + 1 : strcspn(at, ":/");
-        out->host = *at == '[' ? g_strndup(at + 1, n - 2) : g_strndup(at, n);
-        out->port = at[n] == ':' ? g_strndup(at + n + 1, strcspn(at + n + 1, "/")) : NULL;
-        if (*out->host) {
-            return true;
-        }
-    }
-    libvirt_error(error, ERR_INVALID_ARG,
-                  "unsupported migration URI '%s': tcp://HOST[:PORT] or "
-                  "unix:///PATH",
-                  uri);
-    return false;
-}
-
-static int connect_one(int family, const struct sockaddr *to, socklen_t n)
-{
-    autofd int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    int code = 0;
-    socklen_t len = sizeof(code);
-    if (fd < 0 || (connect(fd, to, n) != 0 && errno != EINPROGRESS)) {
-        return -1;
-    }
-    if (poll(&p, 1, CONNECT_SECONDS * 1000) <= 0) {
-        errno = ETIMEDOUT;
-        return -1;
-    }
-    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) != 0 || code) {
-        errno = code;
-        return -1;
-    }
-    fcntl(fd, F_SETFL, 0);
-    return g_steal_fd(&fd);
-}
-
-/* Without the lock. */
-static int connect_to_place(const Place *at)
-{
-    if (at->path) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        g_strlcpy(address.sun_path, at->path, sizeof(address.sun_path));
-        return connect_one(AF_UNIX, (struct sockaddr *)&address, sizeof(address));
-    }
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
-    struct addrinfo *list = NULL;
-    int fd = -1;
-    if (!at->port || getaddrinfo(at->host, at->port, &hints, &list) != 0) {
-        errno = EHOSTUNREACH;
-        return -1;
-    }
-    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = connect_one(a->ai_family, a->ai_addr, a->ai_addrlen);
-    }
-    int code = errno;
-    freeaddrinfo(list);
-    errno = code;
-    return fd;
-}
-
-static int way_to(const char *uri, GError **error)
-{
-    g_auto(Place) at = {0};
-    if (!uri || !place_read(uri, &at, error)) {
-        if (!uri) {
-            libvirt_error(error, ERR_INTERNAL, "no migration URI was given");
-        }
-        return -1;
-    }
-    daemon_unlock();
-    int fd = connect_to_place(&at), code = errno;
-    daemon_lock();
-    if (fd < 0) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "unable to connect to '%s': %s", uri,
-                      g_strerror(code));
-    }
-    return fd;
-}
-
 static void learn_figures(struct job_figures *j, const json_t *info)
 {
     const json_t *ram = json_object_get(info, "ram");
@@ -517,7 +408,7 @@ static bool perform(Domain *d, struct machine *m, const struct move *w, int tunn
     m->move.ran = d->state == STATE_RUNNING;
     m->move.given_up = false;
     bool ok = (w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error);
-    autofd int way = ok && tunnel < 0 ? way_to(w->uri, error) : -1;
+    autofd int way = ok && tunnel < 0 ? move_connect(w->uri, error) : -1;
     ok = ok && (tunnel >= 0 || way >= 0) && send_state(m, w, tunnel >= 0 ? tunnel : way, error);
     if (ok && d->state == STATE_RUNNING) { /* its STOP is still on the way */
         domain_set_state(d, STATE_PAUSED, PAUSED_MIGRATION);
@@ -607,81 +498,6 @@ bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled,
 
 /* --- the destination --- */
 
-static int listen_on(const struct addrinfo *a)
-{
-    int on = 1;
-    autofd int fd = socket(a->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-        bind(fd, a->ai_addr, a->ai_addrlen) != 0 || listen(fd, 1) != 0) {
-        return -1;
-    }
-    return g_steal_fd(&fd);
-}
-
-static int listen_tcp(const char *host, unsigned port)
-{
-    g_autofree char *text = g_strdup_printf("%u", port);
-    const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-                                   .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
-    struct addrinfo *list = NULL;
-    int fd = -1;
-    if (getaddrinfo(host, text, &hints, &list) != 0) {
-        errno = EADDRNOTAVAIL;
-        return -1;
-    }
-    for (const struct addrinfo *a = list; a && fd < 0; a = a->ai_next) {
-        fd = listen_on(a);
-    }
-    int code = errno;
-    freeaddrinfo(list);
-    errno = code;
-    return fd;
-}
-
-static int listen_unix(const char *path)
-{
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    if (strlen(path) >= sizeof(address.sun_path)) {
-        errno = ENAMETOOLONG;
-        return -1;
-    }
-    g_strlcpy(address.sun_path, path, sizeof(address.sun_path));
-    const struct addrinfo a = {.ai_family = AF_UNIX,
-                               .ai_addr = (struct sockaddr *)&address,
-                               .ai_addrlen = sizeof(address)};
-    return listen_on(&a);
-}
-
-/* A socket that waits for the state, and what the source is told; -1 with an error. */
-static int open_door(const struct move *w, char **uri, GError **error)
-{
-    static unsigned next;
-    g_auto(Place) at = {0};
-    if (w->uri && !place_read(w->uri, &at, error)) {
-        return -1;
-    }
-    autofd int fd = at.path ? listen_unix(at.path) : -1;
-    unsigned port = 0;
-    if (at.port) {
-        port = (unsigned)g_ascii_strtoull(at.port, NULL, 10);
-        fd = port && port < 65536 ? listen_tcp(w->listen, port) : -1;
-    }
-    for (unsigned i = 0; !at.path && !at.port && fd < 0 && i < PORTS; i++) {
-        port = FIRST_PORT + next++ % PORTS;
-        fd = listen_tcp(w->listen, port);
-    }
-    if (fd < 0) {
-        libvirt_error(error, ERR_SYSTEM, "cannot listen for the migration at %s: %s",
-                      w->uri ? w->uri : "a port from 49152 on", g_strerror(errno));
-        return -1;
-    }
-    const char *host = at.host ? at.host : g_get_host_name();
-    bool six = strchr(host, ':') != NULL;
-    *uri = at.path ? g_strdup(w->uri)
-                   : g_strdup_printf("tcp:%s%s%s:%u", six ? "[" : "", host, six ? "]" : "", port);
-    return g_steal_fd(&fd);
-}
-
 static void destination_lost(Domain *d)
 {
     if (d->machine && d->moving) {
@@ -743,7 +559,7 @@ bool move_prepare(const struct move *w, struct move_cookie in, struct client *c,
         *uri = g_strdup("");
         return keep(lasting, def->name, error); /* clients give finish() no cookie then */
     }
-    autofd int door = tunnel < 0 ? open_door(w, uri, error) : -1;
+    autofd int door = tunnel < 0 ? move_listen(w, c, uri, error) : -1;
     g_autoptr(DomainJob) d = tunnel >= 0 || door >= 0 ? domain_take_transient(def, error) : NULL;
     if (!d) {
         return false;

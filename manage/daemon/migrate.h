@@ -58,5 +58,16 @@ bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rp
                  GError **error);
 bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled, GError **error);
 
+/*
+ * migrate_way.c: sockets for the state, -1 with an error; they give the lock up meanwhile.  The
+ * one that listens tells in @uri where it is to be sent: to this host's own name only if that
+ * leads here, else to an address.
+ */
+int move_connect(const char *uri, GError **error);
+int move_listen(const struct move *w, const struct client *c, char **uri, GError **error);
+/* What this host, whose name is @name, is offered as to who asked at the address @came_in. */
+struct sockaddr;
+char *move_host(const char *name, const struct sockaddr *came_in);
+
 /* migrate_peer.c: all five, as a client of the lodged at @peer. */
 bool move_to_peer(const rpc_domain *named, const char *peer, const struct move *w, GError **error);

@@ -198,6 +198,11 @@ class Moves(unittest.TestCase):
                 text = self.a.virsh("migrate", "--live", "stays", self.b.uri, *options, fails=True)
                 self.assertRegex(text, words)
                 still_here()
+        with manage.Daemon("-o", "migration.host=" + "x" * 70, "-o", "migration.first_port=49300",
+                           "-o", "migration.last_port=49399") as named:
+            text = self.a.virsh("migrate", "--live", "stays", named.uri, fails=True)
+            self.assertRegex(text, "unable to connect to 'tcp:x{70}:493[0-9][0-9]': No route to host")
+            still_here()
         self.assertIn("cannot connect",
                       self.a.virsh("migrate", "--live", "--p2p", "stays",
                                    "qemu+unix://elsewhere/system?socket=/nowhere", fails=True))
