@@ -110,7 +110,7 @@ static void lease_time(GString *out, const struct net_lease *lease)
     if (seconds < 0) {
         g_string_append(out, ",infinite");
     } else if (seconds) {
-        g_string_append_printf(out, ",%" PRId64, MAX(seconds, 120)); /* dnsmasq takes no less */
+        g_string_append_printf(out, ",%" PRId64, seconds);
     }
 }
 
@@ -233,6 +233,10 @@ char *dnsmasq_text(const struct network_def *def, const char *pid_file, const ch
     names_part(def, out);
     records_part(def, out);
     ip_part(def, out);
+    for (unsigned i = 0; i < xml_count(def->options); i++) {
+        const struct net_option *o = def->options->pdata[i];
+        g_string_append_printf(out, "%s\n", o->value);
+    }
     return g_string_free(out, FALSE);
 }
 

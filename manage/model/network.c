@@ -104,6 +104,11 @@ static const struct xml_row name_rows[] = {
 };
 static const struct xml_table name_table = XML_TABLE("hostname", struct net_name, name_rows);
 
+static const struct xml_row option_rows[] = {
+    XML_TEXT(struct net_option, value, "@value", XML_REQUIRED),
+};
+static const struct xml_table option_table = XML_TABLE("option", struct net_option, option_rows);
+
 static const struct xml_row dns_host_rows[] = {
     XML_TEXT(struct net_dns_host, ip, "@ip", 0),
     XML_LIST(struct net_dns_host, names, "hostname", &name_table, 0),
@@ -136,6 +141,7 @@ const struct xml_table net_portgroup_table =
 
 #define N struct network_def
 static const struct xml_row network_rows[] = {
+    XML_INT(N, connections, "@connections", XML_LIVE),
     XML_YESNO(N, ipv6, "@ipv6", 0),
     XML_YESNO(N, trust, "@trustGuestRxFilters", 0),
     XML_TEXT(N, name, "name", XML_REQUIRED),
@@ -174,6 +180,7 @@ static const struct xml_row network_rows[] = {
     XML_LIST(N, ips, "ip", &ip_table, 0),
     XML_LIST(N, routes, "route", &route_table, 0),
     XML_LIST(N, portgroups, "portgroup", &net_portgroup_table, 0),
+    XML_LIST(N, options, "", &option_table, XML_OURS), /* of another name space */
 };
 static const struct xml_table network_table = XML_TABLE("network", N, network_rows);
 
@@ -241,6 +248,17 @@ static bool same_net(const struct in6_addr *a, const struct in6_addr *b, unsigne
            (!rest || !((a->s6_addr[whole] ^ b->s6_addr[whole]) >> (8 - rest)));
 }
 
+/* Nothing behind the prefix. */
+static bool is_network(const struct in6_addr *a, unsigned bits)
+{
+    for (unsigned i = bits; i < 128; i++) {
+        if (a->s6_addr[i / 8] >> (7 - i % 8) & 1) {
+            return false;
+        }
+    }
+    return true;
+}
+
 bool network_has_own_bridge(const struct network_def *def)
 {
     return def->mode == FORWARD_NONE || def->mode == FORWARD_NAT || def->mode == FORWARD_ROUTE ||
@@ -290,6 +308,19 @@ static bool family_check(const char *said, int family)
     return family && (!said || !strcmp(said, family == AF_INET ? "ipv4" : "ipv6"));
 }
 
+static bool lease_check(const struct net_lease *lease, GError **error)
+{
+    enum { LEAST = 120 }; /* what dnsmasq takes */
+    int64_t seconds = lease_seconds(lease);
+    if (lease &&
+        (lease->expiry < 0 || lease->expiry > UINT32_MAX || (seconds > 0 && seconds < LEAST))) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "The lease expiry time should be 0 or at least %d seconds", LEAST);
+        return false;
+    }
+    return true;
+}
+
 static bool range_check(const struct net_ip *ip, const struct net_range *range, GError **error)
 {
     struct in6_addr a, b;
@@ -301,7 +332,7 @@ static bool range_check(const struct net_ip *ip, const struct net_range *range, 
         return BAD("dhcp range %s - %s is not entirely within network %s/%u", range->start,
                    range->end, ip->address, ip->bits);
     }
-    return true;
+    return lease_check(range->lease, error);
 }
 
 /* What goes into a line of dnsmasq's files. */
@@ -344,7 +375,8 @@ static bool host_check(const struct net_ip *ip, const struct net_host *host, GEr
     if (host->ip && family_of(host->ip, &a) != ip->af) {
         return BAD("Invalid IP address '%s' in static host definition", host->ip);
     }
-    return word_check(host->name, "host name", error) && word_check(host->id, "host id", error);
+    return word_check(host->name, "host name", error) && word_check(host->id, "host id", error) &&
+           lease_check(host->lease, error);
 }
 
 static bool dhcp_check(const struct net_ip *ip, GError **error)
@@ -403,6 +435,34 @@ static bool routes_check(struct network_def *def, GError **error)
             return BAD("invalid route definition for %s via %s in network '%s'", r->address,
                        r->gateway, def->name);
         }
+        if (!is_network(&r->binary, r->bits)) {
+            return BAD("address '%s' in route definition of network '%s' is no network of %u bits",
+                       r->address, def->name, r->bits);
+        }
+    }
+    return true;
+}
+
+static bool srv_numbers_check(const struct network_def *def, const struct net_srv *s,
+                              GError **error)
+{
+    const struct {
+        const char *name;
+        int64_t value, least;
+    } numbers[] = {{"port", s->port, 1}, {"priority", s->priority, 0}, {"weight", s->weight, 0}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(numbers); i++) {
+        if (numbers[i].value == XML_ABSENT) {
+            continue;
+        }
+        if (!s->target) {
+            return BAD("DNS SRV %s attribute not permitted without target for service '%s' in "
+                       "network '%s'",
+                       numbers[i].name, s->service, def->name);
+        }
+        if (numbers[i].value < numbers[i].least || numbers[i].value > UINT16_MAX) {
+            return BAD("invalid DNS SRV %s attribute for service '%s' in network '%s'",
+                       numbers[i].name, s->service, def->name);
+        }
     }
     return true;
 }
@@ -413,7 +473,9 @@ static bool dns_check(const struct network_def *def, GError **error)
     bool ok = true;
     for (unsigned i = 0; ok && i < xml_count(def->forwarders); i++) {
         const struct net_forwarder *f = def->forwarders->pdata[i];
-        ok = (!f->address || family_of(f->address, &a) ||
+        ok = (f->address || f->domain ||
+              BAD("Invalid forwarder element, must contain at least one of addr or domain")) &&
+             (!f->address || family_of(f->address, &a) ||
               BAD("invalid forwarder '%s'", f->address)) &&
              word_check(f->domain, "forwarder domain", error);
     }
@@ -424,7 +486,7 @@ static bool dns_check(const struct network_def *def, GError **error)
     }
     for (unsigned i = 0; ok && i < xml_count(def->srvs); i++) {
         const struct net_srv *s = def->srvs->pdata[i];
-        ok = word_check(s->service, "DNS SRV service", error) &&
+        ok = srv_numbers_check(def, s, error) && word_check(s->service, "DNS SRV service", error) &&
              word_check(s->protocol, "DNS SRV protocol", error) &&
              word_check(s->domain, "DNS SRV domain", error) &&
              word_check(s->target, "DNS SRV target", error);
@@ -433,11 +495,21 @@ static bool dns_check(const struct network_def *def, GError **error)
         const struct net_dns_host *h = def->dns_hosts->pdata[i];
         ok = (h->ip && family_of(h->ip, &a)) ||
              BAD("Invalid IP address in network '%s' DNS HOST record", def->name);
+        ok = ok && (xml_count(h->names) ||
+                    BAD("Missing hostname in network '%s' DNS HOST record", def->name));
         for (unsigned k = 0; ok && k < xml_count(h->names); k++) {
             const struct net_name *name = h->names->pdata[k];
             ok = name->text && *name->text ? word_check(name->text, "host name", error)
                                            : BAD("Missing hostname in DNS HOST record");
         }
+    }
+    if (ok && def->domain_register == TRI_YES) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "register='yes' of <domain> is not supported (network '%s')", def->name);
+        return false;
+    }
+    if (ok && !def->domain && (def->domain_local || def->domain_register)) {
+        return BAD("<domain> of network '%s' has no name", def->name);
     }
     return ok && word_check(def->domain, "domain name", error);
 }
@@ -487,6 +559,16 @@ static bool forward_check(struct network_def *def, GError **error)
                            (def->nat_end && family_of(def->nat_end, &a) != AF_INET))) {
         return BAD("Bad ipv4 start address '%s' in <nat> in <forward> in network '%s'",
                    def->nat_start, def->name);
+    }
+    struct net_range pool = {def->nat_start, def->nat_end, NULL};
+    if (def->nat_end && (!def->nat_start || !range_size(&pool))) {
+        return BAD("range %s - %s in <nat> of network '%s' is reversed",
+                   def->nat_start ? def->nat_start : "", def->nat_end, def->name);
+    }
+    if (network_has_own_bridge(def) && xml_count(def->interfaces) > 1) {
+        return BAD("multiple forwarding interfaces specified for network '%s', only one is "
+                   "supported",
+                   def->name);
     }
     if ((def->port_start != XML_ABSENT) != (def->port_end != XML_ABSENT) ||
         (def->port_start != XML_ABSENT &&
@@ -642,6 +724,22 @@ static bool metadata_check(struct network_def *def, GError **error)
            refuse("<forward> in <metadata>", def, error);
 }
 
+/* A bridge passes on whatever comes; a macvtap would have to follow the guest's filters. */
+static bool trust_check(const struct network_def *def, GError **error)
+{
+    bool trust = def->trust == TRI_YES;
+    for (unsigned i = 0; i < xml_count(def->portgroups); i++) {
+        trust |= ((const struct net_portgroup *)def->portgroups->pdata[i])->trust == TRI_YES;
+    }
+    if (trust && !network_has_own_bridge(def) && !def->bridge) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "trustGuestRxFilters='yes' is not supported with macvtap (network '%s')",
+                      def->name);
+        return false;
+    }
+    return true;
+}
+
 static bool portgroups_check(const struct network_def *def, GError **error)
 {
     unsigned defaults = 0;
@@ -666,17 +764,70 @@ bool network_check(struct network_def *def, GError **error)
     return name_check(def->name, "network", error) && uuid_normalise(&def->uuid, error) &&
            forward_check(def, error) && bridge_check(def, error) && ips_check(def, error) &&
            routes_check(def, error) && dns_check(def, error) && vlan_check(def->vlan, error) &&
-           bandwidth_check(def->inbound, def->outbound, error) &&
-           portgroups_check(def, error) && metadata_check(def, error);
+           bandwidth_check(def->inbound, def->outbound, error) && portgroups_check(def, error) &&
+           trust_check(def, error) && metadata_check(def, error);
 }
 
 /* ---- whole networks ---- */
 
+static bool in_dnsmasq(const xmlNode *node, const char *name)
+{
+    return node->ns && !strcmp((const char *)node->ns->href, DNSMASQ_NAMESPACE) &&
+           !strcmp((const char *)node->name, name);
+}
+
+/* <dnsmasq:option value='...'/> of @node. */
+static bool options_read(const xmlNode *node, GPtrArray **options, GError **error)
+{
+    for (const xmlNode *c = node->children; c; c = c->next) {
+        if (c->type != XML_ELEMENT_NODE) {
+            continue;
+        }
+        struct net_option *one = xml_new(&option_table);
+        xml_append(&option_table, options, one);
+        one->value = own_attribute(c, "value");
+        if (!in_dnsmasq(c, "option") || !one->value || !*one->value) {
+            return BAD("<%s> in <dnsmasq:options> must be <dnsmasq:option value='...'/>",
+                       (const char *)c->name);
+        }
+        for (const char *p = one->value; *p; p++) {
+            if (g_ascii_iscntrl(*p)) {
+                return BAD("<dnsmasq:option> has a character that is not allowed there");
+            }
+        }
+    }
+    return true;
+}
+
+/* Takes <dnsmasq:options> out of the document. */
+static bool options_take(xmlDoc *doc, GPtrArray **options, GError **error)
+{
+    bool ok = true;
+    xmlNode *next = xmlDocGetRootElement(doc)->children;
+    while (ok && next) {
+        xmlNode *c = next;
+        next = c->next;
+        if (c->type == XML_ELEMENT_NODE && in_dnsmasq(c, "options")) {
+            ok = options_read(c, options, error);
+            xmlUnlinkNode(c);
+            xmlFreeNode(c);
+        }
+    }
+    return ok;
+}
+
 struct network_def *network_parse(const char *text, GError **error)
 {
-    struct network_def *def = xml_read_text(&network_table, text, "network_definition", 0, error);
-    if (def && !network_check(def, error)) {
-        network_def_free(def);
+    g_autoptr(xmlDoc) doc = xml_parse(text, "network_definition", "network", error);
+    GPtrArray *options = NULL;
+    struct network_def *def = NULL;
+    if (doc && options_take(doc, &options, error)) {
+        def = xml_read(&network_table, xmlDocGetRootElement(doc), 0, error);
+    }
+    struct network_def *owner = def ? def : xml_new(&network_table);
+    owner->options = options;
+    if (!def || !network_check(def, error)) {
+        network_def_free(owner);
         return NULL;
     }
     return def;
@@ -700,5 +851,22 @@ struct network_def *network_def_copy(const struct network_def *def)
 
 char *network_format(const struct network_def *def)
 {
-    return xml_write_text(&network_table, def, XML_MODE_LIVE);
+    static const char start[] = "<network", end[] = "</network>\n";
+    g_autofree char *plain = xml_write_text(&network_table, def, XML_MODE_LIVE);
+    if (!xml_count(def->options)) {
+        return g_steal_pointer(&plain);
+    }
+    GString *out = g_string_new(start);
+    g_string_append(out, " xmlns:dnsmasq='" DNSMASQ_NAMESPACE "'");
+    g_string_append_len(out, plain + strlen(start),
+                        (gssize)(strlen(plain) - strlen(start) - strlen(end)));
+    g_string_append(out, "  <dnsmasq:options>\n");
+    for (unsigned i = 0; i < def->options->len; i++) {
+        g_string_append(out, "    <dnsmasq:option value='");
+        xml_escape(out, ((const struct net_option *)def->options->pdata[i])->value);
+        g_string_append(out, "'/>\n");
+    }
+    g_string_append(out, "  </dnsmasq:options>\n");
+    g_string_append(out, end);
+    return g_string_free(out, FALSE);
 }

@@ -72,12 +72,18 @@ struct net_vlan {
     enum tristate trunk;
     GPtrArray *tags; /* struct net_tag */
 };
+struct net_option { /* a line for dnsmasq's configuration */
+    char *value;
+};
 struct net_portgroup {
     char *name;
     enum tristate by_default, trust, isolated;
     struct net_vlan *vlan;
     struct bandwidth *inbound, *outbound;
 };
+
+/* libvirt's own name space for what it has no words for. */
+#define DNSMASQ_NAMESPACE "http://libvirt.org/schemas/network/dnsmasq/1.0"
 
 /* What has no place in libvirt's words: of <metadata>, in the name space NETWORK_NAMESPACE. */
 #define NETWORK_NAMESPACE "urn:lodge:network:1"
@@ -121,7 +127,9 @@ struct network_def {
     struct net_vlan *vlan;
     enum tristate isolated;
     GPtrArray *ips, *routes, *portgroups;
+    GPtrArray *options;   /* struct net_option */
     GPtrArray *forwarded; /* struct net_forwarded; read out of .metadata */
+    int64_t connections;  /* of a running network: its ports */
 };
 
 /* Whether the bridge is ours: made at the start, with addresses, DHCP and rules. */

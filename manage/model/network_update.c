@@ -11,36 +11,67 @@ static bool same(const char *a, const char *b)
     return a && b && !g_ascii_strcasecmp(a, b);
 }
 
-/* Whether two entries are about the same thing; for deleting, what is not said fits all. */
-
-static bool same_host(const void *x, const void *y)
+/* What @wanted does not say fits all. */
+static bool fits(const char *is, const char *wanted)
 {
-    const struct net_host *a = x, *b = y;
-    return same(a->mac, b->mac) || same(a->id, b->id) || same(a->ip, b->ip) ||
-           same(a->name, b->name);
+    return !wanted || same(is, wanted);
 }
 
-static bool same_range(const void *x, const void *y)
+static bool fits_number(int64_t is, int64_t wanted)
 {
-    const struct net_range *a = x, *b = y;
+    return wanted == XML_ABSENT || is == wanted;
+}
+
+/* ---- which entry @wanted is about: for changing, for adding (would be in its way), for deleting
+ * ---- */
+
+static bool changes_host(const void *entry, const void *wanted)
+{
+    const struct net_host *a = entry, *b = wanted;
+    return same(a->mac, b->mac) || same(a->name, b->name);
+}
+
+static bool hinders_host(const void *entry, const void *wanted)
+{
+    const struct net_host *a = entry, *b = wanted;
+    return changes_host(entry, wanted) || same(a->id, b->id) || same(a->ip, b->ip);
+}
+
+static bool fits_host(const void *entry, const void *wanted)
+{
+    const struct net_host *a = entry, *b = wanted;
+    return fits(a->mac, b->mac) && fits(a->id, b->id) && fits(a->name, b->name) &&
+           fits(a->ip, b->ip);
+}
+
+static bool same_range(const void *entry, const void *wanted)
+{
+    const struct net_range *a = entry, *b = wanted;
     return same(a->start, b->start) && same(a->end, b->end);
 }
 
-static bool same_interface(const void *x, const void *y)
+static bool same_interface(const void *entry, const void *wanted)
 {
-    const struct net_interface *a = x, *b = y;
+    const struct net_interface *a = entry, *b = wanted;
     return same(a->dev, b->dev);
 }
 
-static bool same_portgroup(const void *x, const void *y)
+static bool same_portgroup(const void *entry, const void *wanted)
 {
-    const struct net_portgroup *a = x, *b = y;
+    const struct net_portgroup *a = entry, *b = wanted;
     return same(a->name, b->name);
 }
 
-static bool same_dns_host(const void *x, const void *y)
+/* A name may have several addresses. */
+static bool hinders_dns_host(const void *entry, const void *wanted)
 {
-    const struct net_dns_host *a = x, *b = y;
+    const struct net_dns_host *a = entry, *b = wanted;
+    return same(a->ip, b->ip);
+}
+
+static bool fits_dns_host(const void *entry, const void *wanted)
+{
+    const struct net_dns_host *a = entry, *b = wanted;
     bool found = same(a->ip, b->ip);
     for (unsigned i = 0; !found && i < xml_count(a->names); i++) {
         for (unsigned k = 0; k < xml_count(b->names); k++) {
@@ -51,26 +82,30 @@ static bool same_dns_host(const void *x, const void *y)
     return found;
 }
 
-static bool same_txt(const void *x, const void *y)
+static bool same_txt(const void *entry, const void *wanted)
 {
-    const struct net_txt *a = x, *b = y;
+    const struct net_txt *a = entry, *b = wanted;
     return same(a->name, b->name);
 }
 
-static bool same_srv(const void *x, const void *y)
+static bool fits_srv(const void *entry, const void *wanted)
 {
-    const struct net_srv *a = x, *b = y;
-    return same(a->service, b->service) && same(a->protocol, b->protocol) &&
-           (!b->domain || same(a->domain, b->domain)) && (!b->target || same(a->target, b->target));
+    const struct net_srv *a = entry, *b = wanted;
+    return fits(a->service, b->service) && fits(a->protocol, b->protocol) &&
+           fits(a->domain, b->domain) && fits(a->target, b->target) &&
+           fits_number(a->port, b->port) && fits_number(a->priority, b->priority) &&
+           fits_number(a->weight, b->weight);
 }
 
 struct section {
     const char *name; /* as net-update has it */
     const char *what; /* in messages */
     const struct xml_table *table;
-    bool (*same)(const void *a, const void *b);
+    bool (*changes)(const void *entry, const void *wanted); /* NULL: nothing can be changed */
+    bool (*hinders)(const void *entry, const void *wanted);
+    bool (*fits)(const void *entry, const void *wanted);
     size_t list; /* offset in struct network_def, or in struct net_dhcp */
-    bool in_dhcp, modifies;
+    bool in_dhcp;
 };
 
 #define IN_NETWORK(field) offsetof(struct network_def, field)
@@ -79,22 +114,22 @@ static const struct section sections[] = {
     [SECTION_BRIDGE] = {"bridge"},
     [SECTION_DOMAIN] = {"domain"},
     [SECTION_IP] = {"ip"},
-    [SECTION_IP_DHCP_HOST] = {"ip-dhcp-host", "dhcp host", &net_host_table, same_host,
-                              IN_DHCP(hosts), true, true},
-    [SECTION_IP_DHCP_RANGE] = {"ip-dhcp-range", "dhcp range", &net_range_table, same_range,
-                               IN_DHCP(ranges), true, false},
+    [SECTION_IP_DHCP_HOST] = {"ip-dhcp-host", "dhcp host", &net_host_table, changes_host,
+                              hinders_host, fits_host, IN_DHCP(hosts), true},
+    [SECTION_IP_DHCP_RANGE] = {"ip-dhcp-range", "dhcp range", &net_range_table, NULL, same_range,
+                               same_range, IN_DHCP(ranges), true},
     [SECTION_FORWARD] = {"forward"},
-    [SECTION_FORWARD_INTERFACE] = {"forward-interface", "interface", &net_interface_table,
-                                   same_interface, IN_NETWORK(interfaces), false, false},
+    [SECTION_FORWARD_INTERFACE] = {"forward-interface", "interface", &net_interface_table, NULL,
+                                   same_interface, same_interface, IN_NETWORK(interfaces), false},
     [SECTION_FORWARD_PF] = {"forward-pf"},
     [SECTION_PORTGROUP] = {"portgroup", "portgroup", &net_portgroup_table, same_portgroup,
-                           IN_NETWORK(portgroups), false, true},
-    [SECTION_DNS_HOST] = {"dns-host", "DNS HOST", &net_dns_host_table, same_dns_host,
-                          IN_NETWORK(dns_hosts), false, false},
-    [SECTION_DNS_TXT] = {"dns-txt", "DNS TXT", &net_txt_table, same_txt, IN_NETWORK(txts), false,
-                         false},
-    [SECTION_DNS_SRV] = {"dns-srv", "DNS SRV", &net_srv_table, same_srv, IN_NETWORK(srvs), false,
-                         false},
+                           same_portgroup, same_portgroup, IN_NETWORK(portgroups), false},
+    [SECTION_DNS_HOST] = {"dns-host", "DNS HOST", &net_dns_host_table, NULL, hinders_dns_host,
+                          fits_dns_host, IN_NETWORK(dns_hosts), false},
+    [SECTION_DNS_TXT] = {"dns-txt", "DNS TXT", &net_txt_table, NULL, same_txt, same_txt,
+                         IN_NETWORK(txts), false},
+    [SECTION_DNS_SRV] = {"dns-srv", "DNS SRV", &net_srv_table, NULL, fits_srv, fits_srv,
+                         IN_NETWORK(srvs), false},
 };
 
 /* The <ip> that an entry of DHCP belongs to: @parent, or the one that has DHCP, or the first. */
@@ -121,9 +156,24 @@ static struct net_ip *find_ip(const struct network_def *def, int parent, bool ip
 
 static bool is_ipv6(const struct section *s, const void *entry)
 {
-    const char *address = s->same == same_host ? ((const struct net_host *)entry)->ip
-                                               : ((const struct net_range *)entry)->start;
+    const char *address = s->table == &net_host_table ? ((const struct net_host *)entry)->ip
+                                                      : ((const struct net_range *)entry)->start;
     return address && strchr(address, ':');
+}
+
+/* DHCP belongs to one address of each family. */
+static bool only_dhcp(const struct network_def *def, const struct net_ip *mine, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->ips); i++) {
+        const struct net_ip *ip = def->ips->pdata[i];
+        if (ip != mine && ip->dhcp && ip->af == mine->af) {
+            libvirt_error(error, ERR_OPERATION_INVALID,
+                          "dhcp is supported only for a single %s address on each network",
+                          ip->af == AF_INET ? "IPv4" : "IPv6");
+            return false;
+        }
+    }
+    return true;
 }
 
 static GPtrArray **find_list(struct network_def *def, const struct section *s, const void *entry,
@@ -133,23 +183,13 @@ static GPtrArray **find_list(struct network_def *def, const struct section *s, c
         return (GPtrArray **)((char *)def + s->list);
     }
     struct net_ip *ip = find_ip(def, parent, is_ipv6(s, entry), error);
-    if (!ip) {
+    if (!ip || !only_dhcp(def, ip, error)) {
         return NULL;
     }
     if (!ip->dhcp) {
         ip->dhcp = xml_new(&net_dhcp_table);
     }
     return (GPtrArray **)((char *)ip->dhcp + s->list);
-}
-
-static int find_entry(const struct section *s, const GPtrArray *list, const void *entry)
-{
-    for (unsigned i = 0; i < xml_count(list); i++) {
-        if (s->same(list->pdata[i], entry)) {
-            return (int)i;
-        }
-    }
-    return -1;
 }
 
 static bool not_found(const struct network_def *def, const struct section *s, GError **error)
@@ -174,28 +214,80 @@ static bool exists_already(const struct network_def *def, const struct section *
     return false;
 }
 
+static bool too_many(const struct network_def *def, const struct section *s, GError **error)
+{
+    libvirt_error(error, ERR_OPERATION_INVALID,
+                  "multiple matching %s records were found in network %s", s->what, def->name);
+    return false;
+}
+
+/* One entry, and not half of one, for what the command is. */
+static bool whole(const struct network_def *def, const struct section *s, unsigned command,
+                  const void *entry, GError **error)
+{
+    const struct net_dns_host *host = entry;
+    if (command == NETWORK_MODIFY && !s->changes) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "%s%s cannot be modified, only added or deleted", s->what,
+                      s->in_dhcp ? "s" : " records");
+        return false;
+    }
+    if (s->table == &net_dns_host_table && !host->ip && !xml_count(host->names)) {
+        libvirt_error(error, ERR_XML, "Missing ip and hostname in network '%s' DNS HOST record",
+                      def->name);
+        return false;
+    }
+    return true;
+}
+
+static bool other_default(const struct network_def *def, const struct section *s, const void *entry,
+                          GError **error)
+{
+    const struct net_portgroup *wanted = entry;
+    for (unsigned i = 0; s->table == &net_portgroup_table && i < xml_count(def->portgroups); i++) {
+        const struct net_portgroup *group = def->portgroups->pdata[i];
+        if (wanted->by_default == TRI_YES && group->by_default == TRI_YES &&
+            !same_portgroup(group, wanted)) {
+            libvirt_error(error, ERR_OPERATION_INVALID,
+                          "a different portgroup entry in network '%s' is already set as the "
+                          "default. Only one default is allowed.",
+                          def->name);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* How many entries @entry is about, and where the last of them is. */
+static unsigned find_entries(const struct section *s, unsigned command, const GPtrArray *list,
+                             const void *entry, unsigned *at)
+{
+    bool (*about)(const void *, const void *) = command == NETWORK_MODIFY   ? s->changes
+                                                : command == NETWORK_DELETE ? s->fits
+                                                                            : s->hinders;
+    unsigned n = 0;
+    for (unsigned i = 0; i < xml_count(list); i++) {
+        if (about(list->pdata[i], entry) && (!n++ || !s->in_dhcp)) {
+            *at = i; /* of hosts of DHCP the first that fits goes */
+        }
+    }
+    return n;
+}
+
 /* Takes @entry, which becomes part of @list or is freed. */
 static bool apply(struct network_def *def, const struct section *s, unsigned command,
                   GPtrArray **list, void *entry, GError **error)
 {
-    int at = find_entry(s, *list, entry);
+    unsigned at = 0, n = find_entries(s, command, *list, entry, &at);
     bool adds = command == NETWORK_ADD_FIRST || command == NETWORK_ADD_LAST;
-    bool ok = false;
-    if (!adds && at < 0) {
-        not_found(def, s, error);
-    } else if (adds && at >= 0) {
-        exists_already(def, s, entry, error);
-    } else if (command == NETWORK_MODIFY && !s->modifies) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                      "%s records cannot be modified, only added or deleted", s->what);
-    } else {
-        ok = true;
-    }
+    bool ok = adds ? !n || exists_already(def, s, entry, error) : n || not_found(def, s, error);
+    ok = ok && (n < 2 || s->in_dhcp || too_many(def, s, error)) &&
+         (command == NETWORK_DELETE || !other_default(def, s, entry, error));
     if (ok && command == NETWORK_MODIFY) {
         xml_free(s->table, (*list)->pdata[at]);
         (*list)->pdata[at] = entry;
     } else if (ok && command == NETWORK_DELETE) {
-        xml_free(s->table, g_ptr_array_steal_index(*list, (unsigned)at));
+        xml_free(s->table, g_ptr_array_steal_index(*list, at));
     } else if (ok) {
         *list = *list ? *list : g_ptr_array_new();
         g_ptr_array_insert(*list, command == NETWORK_ADD_FIRST ? 0 : -1, entry);
@@ -204,6 +296,15 @@ static bool apply(struct network_def *def, const struct section *s, unsigned com
         xml_free(s->table, entry);
     }
     return ok;
+}
+
+/* The first device is also an attribute of <forward>. */
+static void tell_device(struct network_def *def)
+{
+    g_clear_pointer(&def->forward_dev, g_free);
+    if (xml_count(def->interfaces)) {
+        def->forward_dev = g_strdup(((struct net_interface *)def->interfaces->pdata[0])->dev);
+    }
 }
 
 bool network_update(struct network_def *def, unsigned command, unsigned section, int parent,
@@ -219,10 +320,17 @@ bool network_update(struct network_def *def, unsigned command, unsigned section,
     if (!entry) {
         return false;
     }
-    GPtrArray **list = find_list(def, s, entry, parent, error);
+    GPtrArray **list =
+        whole(def, s, command, entry, error) ? find_list(def, s, entry, parent, error) : NULL;
     if (!list) {
         xml_free(s->table, entry);
         return false;
     }
-    return apply(def, s, command, list, entry, error) && network_check(def, error);
+    if (!apply(def, s, command, list, entry, error)) {
+        return false;
+    }
+    if (s->table == &net_interface_table) {
+        tell_device(def);
+    }
+    return network_check(def, error);
 }
