@@ -225,6 +225,7 @@ void client_kick(struct client *c)
     if (!c->kicked && !c->dead) {
         c->kicked = true;
         g_idle_add_full(G_PRIORITY_DEFAULT, kicked, client_ref(c), NULL);
+        poller_interrupt();
     }
 }
 

@@ -4,8 +4,13 @@
 #include "base/util.h"
 
 #include <glib.h>
+#include <sched.h>
+#include <stdatomic.h>
 
-enum { BATCH = 64, ROUNDS = 16 };
+enum { BATCH = 64, ROUNDS = 64 };
+/* Microseconds: as long is looked for the next call of a client that makes one after the other, and
+ * as short is the time between two calls that makes us look. */
+enum { LINGER = 80, IN_A_ROW = 250, LESSONS = 6 };
 
 /* The events of one epoll_wait(); an entry is cleared when its watch goes. */
 static struct {
@@ -14,12 +19,59 @@ static struct {
     int count;
 } poller = {.fd = -1};
 
+static struct {
+    gint64 left;     /* when we last had nothing to do */
+    unsigned quick;  /* so many times in a row there was soon something again */
+    unsigned lesson; /* we look after 1 << lesson such times: more if nobody came when we looked */
+    atomic_bool interrupted;
+} linger;
+
+void poller_interrupt(void)
+{
+    atomic_store_explicit(&linger.interrupted, true, memory_order_relaxed);
+}
+
+/* Did something come soon after we left?  Then the next will too, and to sleep would cost both
+ * sides more than the whole call: 50 us until a processor wakes, and the client's threads move
+ * meanwhile. */
+static bool in_a_row(void)
+{
+    linger.quick = g_get_monotonic_time() - linger.left < IN_A_ROW ? linger.quick + 1 : 0;
+    return linger.quick >= 1u << linger.lesson;
+}
+
+/* Looks for a while whether something comes.  The processor goes to whoever else wants it; if it
+ * does not come back soon the machine is busy, and sleeping is better. */
+static int look_again(void)
+{
+    gint64 end = g_get_monotonic_time() + LINGER;
+    while (!atomic_load_explicit(&linger.interrupted, memory_order_relaxed)) {
+        int count = epoll_wait(poller.fd, poller.events, BATCH, 0);
+        if (count > 0) {
+            linger.lesson = 0;
+            return count;
+        }
+        sched_yield();
+        if (g_get_monotonic_time() > end) {
+            linger.lesson = MIN(linger.lesson + 1, LESSONS);
+            linger.quick = 0;
+            break;
+        }
+    }
+    return 0;
+}
+
 /* Stays in here while there is work: a turn of GLib's loop costs more than most calls. */
 static gboolean dispatch(GSource *source, GSourceFunc unused, gpointer data)
 {
     (void)source, (void)unused, (void)data;
+    atomic_store_explicit(&linger.interrupted, false, memory_order_relaxed);
+    bool lingers = in_a_row();
     for (int round = 0; round < ROUNDS; round++) {
         poller.count = epoll_wait(poller.fd, poller.events, BATCH, 0);
+        if (poller.count <= 0 && lingers) {
+            poller.count = look_again();
+        }
         if (poller.count <= 0) {
             break;
         }
@@ -31,6 +83,7 @@ static gboolean dispatch(GSource *source, GSourceFunc unused, gpointer data)
         }
     }
     poller.count = 0;
+    linger.left = g_get_monotonic_time();
     return G_SOURCE_CONTINUE;
 }
 

@@ -19,3 +19,5 @@ struct watch {
 bool poller_add(struct watch *watch);
 void poller_set(struct watch *watch, uint32_t events);
 void poller_remove(struct watch *watch);
+/* From any thread, after work for the main loop was queued elsewhere: it looks there soon. */
+void poller_interrupt(void);
