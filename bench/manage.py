@@ -3,22 +3,25 @@
 """Measures lodged beside Debian's libvirtd, both in folders of their own, in one run.
 
 Prints each figure with its goal and keeps all of them as JSON under <build>/bench/.  A ratio over 1
-says that lodged is better.  --domains 1000,10000 are the sizes of the lists.
+says that lodged is better.  --domains 1000,10000 are the sizes of the lists; as many definitions are
+put into the servers' folders as files.
 """
 import argparse
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import statistics
 import tempfile
 import threading
 import time
+import uuid
 
 RUNNING = """<domain type='qemu'><name>run{0}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='{1}'>hvm</type></os></domain>"""
-MACHINES, CLIENTS, DEFINES = 5, 16, 20
+MACHINES, CLIENTS, DEFINES, ALONE = 5, 16, 20, 50
 DOMAIN = """<domain type='qemu'><name>bench{0}</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='{1}'>hvm</type></os><devices>
 <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/tmp/bench{0}.qcow2'/>
@@ -33,8 +36,9 @@ def be_fair():
 
 
 class Server:
-    def __init__(self, command, socket, shell, helpers=()):
+    def __init__(self, command, socket, shell, definitions, helpers=()):
         self.command, self.socket, self.shell, self.machine = command, socket, shell, "pc"
+        self.definitions = pathlib.Path(definitions)  # where it keeps its domains' files
         self.uri = f"qemu:///system?socket={socket}"
         self.helpers = [subprocess.Popen(h, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for h in helpers]
         try:
@@ -66,6 +70,10 @@ class Server:
     def rss(self):
         return self.status("VmRSS")
 
+    def restart(self):
+        self.stop()
+        self.start()
+
     def stop(self):
         self.process.terminate()
         self.process.wait()
@@ -80,7 +88,7 @@ class Server:
 def lodged(build, root):
     os.makedirs(root)
     return Server([str(build / "lodged"), "--root", root], f"{root}/run/libvirt/virtlodged-sock",
-                  str(build / "lodge"))
+                  str(build / "lodge"), f"{root}/etc/qemu")
 
 
 def libvirtd(root):
@@ -91,7 +99,8 @@ def libvirtd(root):
         "max_queued_clients = 1000\nmdns_adv = 0\n")
     log = [] if os.path.exists("/run/libvirt/virtlogd-sock") else [["virtlogd"]]  # machines need it
     os.makedirs("/run/libvirt", exist_ok=True)
-    return Server(["libvirtd", "-f", config, "-p", f"{root}/pid"], f"{root}/libvirt-sock", "virsh", log)
+    return Server(["libvirtd", "-f", config, "-p", f"{root}/pid"], f"{root}/libvirt-sock", "virsh",
+                  "/etc/libvirt/qemu", log)
 
 
 def calls(build, server, clients, seconds):
@@ -168,6 +177,47 @@ def lists(build, server, args, size, out):
     out[f"connect with {size}, us"] = calls(build, server, 1, 0.1)["connect"]
 
 
+def fill(server, first, count, text):
+    """Definitions as files, as the server writes them; their paths."""
+    paths = []
+    for i in range(first, count):
+        paths.append(server.definitions / f"bench{i}.xml")
+        own = re.sub("<uuid>.*</uuid>", f"<uuid>{uuid.uuid4()}</uuid>", text)
+        paths[-1].write_text(re.sub(r"\bbench0\b", f"bench{i}", own))
+    return paths
+
+
+def many_domains(build, server, args, out):
+    import libvirt
+    conn = libvirt.open(server.uri)
+    start = time.monotonic()
+    for i in range(ALONE):
+        conn.defineXML(DOMAIN.format(i, server.machine))
+    out["define, 1 client, ms each"] = (time.monotonic() - start) * 1000 / ALONE
+    for i in range(1, ALONE):
+        conn.lookupByName(f"bench{i}").undefine()
+    text = conn.lookupByName("bench0").XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    conn.lookupByName("bench0").undefine()
+    conn.close()
+    made, paths = 0, []
+    server.restart()
+    empty = server.rss()
+    try:
+        for size in args.domains:
+            server.stop()
+            paths += fill(server, made, size, text)
+            made = size
+            out[f"start of the daemon with {size}, s"] = server.start()
+            lists(build, server, args, size, out)
+        if made:
+            out["RSS a defined domain, KiB"] = (server.rss() - empty) / made
+    finally:
+        server.stop()
+        for path in paths:
+            path.unlink()
+        server.start()
+
+
 def measure(build, server, args):
     import libvirt
     out = {"RSS idle, KiB": server.rss()}
@@ -178,27 +228,7 @@ def measure(build, server, args):
     machines(server, out)
     out[f"define, {CLIENTS} clients, ms each"] = define_together(server)
     out["RSS idle, once used, KiB"] = server.rss()
-    conn, made = libvirt.open(server.uri), 0
-    before = server.rss()
-    try:
-        for size in args.domains:
-            start = time.monotonic()
-            first = made
-            while made < size:
-                conn.defineXML(DOMAIN.format(made, server.machine))
-                made += 1
-            out[f"define, to {size}, ms each"] = (time.monotonic() - start) * 1000 / max(made - first, 1)
-            lists(build, server, args, size, out)
-        if made:
-            out["RSS a defined domain, KiB"] = (server.rss() - before) / made
-            conn.close()
-            server.stop()
-            out[f"start of the daemon with {made}, s"] = server.start()
-            conn = libvirt.open(server.uri)
-    finally:
-        for i in range(made):
-            conn.lookupByName(f"bench{i}").undefine()
-        conn.close()
+    many_domains(build, server, args, out)
     return out
 
 
