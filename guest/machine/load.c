@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * load: starts a kernel without firmware: Linux (bzImage), PVH (ELF with a note) and
- * multiboot 1.  All three are entered in flat 32-bit protected mode without paging.
+ * multiboot 1.  All three are entered in flat 32-bit protected mode without paging, but a kernel
+ * that vmlinux.c has unpacked in 64-bit mode.
  *
- * Spec: Linux kernel documentation, "The Linux/x86 Boot Protocol", "32-bit Boot Protocol";
+ * Spec: Linux kernel documentation, "The Linux/x86 Boot Protocol", "32-bit Boot Protocol",
+ * "64-bit Boot Protocol";
  * Xen, "x86/HVM direct boot ABI"; Multiboot Specification version 0.6.96, "OS image format",
  * "Boot information format"; Tool Interface Standard, Executable and Linking Format 1.2.
  *
@@ -30,6 +32,7 @@ enum {
     PARAMS_AT = 0x10000,
     TEXT_AT = 0x20000,
     TEXT_MAX = 0x10000,
+    PAGE_TABLES_AT = 0x30000,
     RSDP_AT = 0xf0000,
     SMBIOS_AT = 0xf0040
 };
@@ -83,7 +86,7 @@ enum {
     HEADER_END = 0x201
 };
 enum { PARAM_RSDP = 0x70, PARAM_E820_COUNT = 0x1e8, PARAM_E820 = 0x2d0, PARAM_BYTES = 4096 };
-enum { LOADED_HIGH = 1 };
+enum { LOADED_HIGH = 1, ADDRESSES_BY_CHANCE = 2 };
 
 static bool linux_parse(struct direct_boot *d, GError **error)
 {
@@ -144,6 +147,9 @@ static void linux_params(struct machine *m, struct direct_boot *d, uint8_t *ram)
     memset(p, 0, PARAM_BYTES);
     memcpy(p + SETUP_SECTS, d->data + SETUP_SECTS, MAGIC + d->data[HEADER_END] - SETUP_SECTS);
     p[LOADER] = 0xff; /* a loader without a number of its own */
+    if (d->vmlinux.end && d->vmlinux.random) {
+        p[LOADFLAGS] |= ADDRESSES_BY_CHANCE;
+    }
     le32_put(p + CODE32, ONE_MB);
     le32_put(p + CMDLINE, TEXT_AT);
     le32_put(p + RAMDISK, (uint32_t)d->initrd_at);
@@ -495,6 +501,7 @@ static bool parse(struct direct_boot *d, const struct boot_request *r, GError **
         return false;
     }
     d->data = g_bytes_get_data(d->file, &d->size);
+    d->memory_top = r->ram_top;
     const char *append = r->append ? r->append : "";
     if (!recognize(d, error) || !fits(d, r->ram_top, error)) {
         return false;
@@ -570,11 +577,27 @@ static void forget(GBytes *bytes)
     }
 }
 
-static void place_files(struct direct_boot *d, uint8_t *ram)
+/* One table of pointers reaches 512 GiB. */
+#define ABOVE_4G_MAX (UINT64_C(508) << 30)
+
+/* The kernel's own decompressor takes a third of a second to do the same. */
+static bool place_unpacked(const struct machine *m, struct direct_boot *d)
 {
+    struct ram_range ram[] = {
+        {ONE_MB, d->memory_top - ONE_MB, m->ram->host + ONE_MB},
+        {UINT64_C(1) << 32, MIN(m->above_4g, ABOVE_4G_MAX), m->ram->host + m->below_4g},
+    };
+    d->vmlinux = (struct vmlinux){0};
+    return d->kind == BOOT_LINUX && m->cpu_model->offers[FEAT_LM] &&
+           vmlinux_place(d, ram, G_N_ELEMENTS(ram), &d->vmlinux);
+}
+
+static void place_files(const struct machine *m, struct direct_boot *d)
+{
+    uint8_t *ram = m->ram->host;
     if (d->elf) {
         elf_place(d, ram);
-    } else {
+    } else if (!place_unpacked(m, d)) {
         uint64_t from = d->kind == BOOT_LINUX ? d->setup_bytes : d->load_from;
         memcpy(ram + d->load_at, d->data + from, d->load_bytes);
         if (d->kind == BOOT_MULTIBOOT) {
@@ -628,7 +651,41 @@ static void put_bios_data(uint8_t *ram)
     ram[EBDA_AT] = 1; /* KiB */
 }
 
-static void set_cpu(const struct direct_boot *d, struct vcpu *cpu)
+/* Tables that show memory at its own addresses: the first GiB and where the kernel is. */
+static void put_page_tables(const struct vmlinux *v, uint8_t *ram)
+{
+    enum { PML5, PML4, POINTERS, DIRECTORY, PRESENT = 3, LARGE = 0x80, ENTRIES = 512 };
+    const uint64_t gib[] = {0, v->at >> 30, (v->end - 1) >> 30};
+    uint8_t *tables = ram + PAGE_TABLES_AT;
+    memset(tables, 0, (DIRECTORY + G_N_ELEMENTS(gib)) * PAGE_SIZE);
+    le64_put(tables + PML5 * PAGE_SIZE, (PAGE_TABLES_AT + PML4 * PAGE_SIZE) | PRESENT);
+    le64_put(tables + PML4 * PAGE_SIZE, (PAGE_TABLES_AT + POINTERS * PAGE_SIZE) | PRESENT);
+    for (unsigned i = 0; i < G_N_ELEMENTS(gib); i++) {
+        uint64_t directory = (DIRECTORY + i) * PAGE_SIZE;
+        le64_put(tables + POINTERS * PAGE_SIZE + 8 * gib[i],
+                 (PAGE_TABLES_AT + directory) | PRESENT);
+        for (unsigned j = 0; j < ENTRIES; j++) {
+            le64_put(tables + directory + UINT64_C(8) * j,
+                     gib[i] << 30 | j << 21 | LARGE | PRESENT);
+        }
+    }
+}
+
+/* From 32-bit protected mode, as set_cpu() leaves it. */
+static void go_64_bit(const struct machine *m, const struct direct_boot *d, struct regs *r)
+{
+    bool five = m->cpu_model->offers[FEAT_LA57] && vmlinux_wants_five_levels(d);
+    put_page_tables(&d->vmlinux, m->ram->host);
+    le64_put(m->ram->host + GDT_AT + FLAT_CODE, UINT64_C(0x00af9b000000ffff));
+    r->seg[SEG_CS].attr = 0xa09b;
+    r->cr3 = five ? PAGE_TABLES_AT : PAGE_TABLES_AT + PAGE_SIZE;
+    r->cr4 = CR4_PAE | (five ? CR4_LA57 : 0);
+    r->cr0 |= CR0_PG;
+    r->efer = EFER_LME | EFER_LMA;
+    r->rip = d->vmlinux.entry;
+}
+
+static void set_cpu(const struct machine *m, const struct direct_boot *d, struct vcpu *cpu)
 {
     struct regs *r = &cpu->r;
     r->seg[SEG_CS] = (struct segment){.limit = UINT32_MAX, .attr = 0xc09b, .selector = FLAT_CODE};
@@ -647,6 +704,9 @@ static void set_cpu(const struct direct_boot *d, struct vcpu *cpu)
     r->gpr[RSI] = d->kind == BOOT_LINUX ? PARAMS_AT : 0;
     r->gpr[RBX] = d->kind == BOOT_LINUX ? 0 : INFO_AT;
     r->gpr[RAX] = d->kind == BOOT_MULTIBOOT ? MB_LOADED : 0;
+    if (d->vmlinux.end) {
+        go_64_bit(m, d, r);
+    }
     vcpu_loaded(cpu);
 }
 
@@ -656,7 +716,7 @@ static void place(struct machine *m, struct direct_boot *d)
     uint8_t *ram = m->ram->host;
     put_gdt(ram);
     memcpy(ram + TEXT_AT, d->text, strlen(d->text) + 1);
-    place_files(d, ram);
+    place_files(m, d);
     if (d->kind == BOOT_LINUX) {
         linux_params(m, d, ram);
     } else if (d->kind == BOOT_PVH) {
@@ -677,8 +737,8 @@ static uint8_t *put_mov(uint8_t *p, enum gpr reg, uint32_t value)
 void direct_boot_behind_firmware(struct machine *m)
 {
     static const uint8_t load_segments[] = {
-        0x66, 0xb8, FLAT_DATA, 0x00,                               /* mov $FLAT_DATA, %ax */
-        0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0x8e, 0xe0, 0x8e, 0xe8, /* ... to all of them */
+        0x66, 0xb8, FLAT_DATA, 0x00,                                     /* mov $FLAT_DATA, %ax */
+        0x8e, 0xd8, 0x8e,      0xc0, 0x8e, 0xd0, 0x8e, 0xe0, 0x8e, 0xe8, /* ... to all of them */
     };
     struct direct_boot *d = m->firmware_kernel;
     uint8_t *ram = m->ram->host, *p = ram + STUB_AT;
@@ -703,7 +763,7 @@ static void set_memory_types(struct machine *m)
     for (unsigned n = 0; n < vcpu_count(); n++) {
         struct regs *r = &vcpu_at(n)->r;
         for (unsigned i = 0; i < G_N_ELEMENTS(r->mtrr_fixed); i++) {
-            r->mtrr_fixed[i] = i < FIXED_64K_AND_80000   ? UINT64_C(0x0606060606060606)
+            r->mtrr_fixed[i] = i < FIXED_64K_AND_80000    ? UINT64_C(0x0606060606060606)
                                : i == FIXED_64K_AND_80000 ? UNCACHED /* the screen */
                                                           : UINT64_C(0x0505050505050505);
         }
@@ -719,7 +779,7 @@ void direct_boot_go(struct machine *m)
     place(m, d);
     put_bios_data(m->ram->host);
     place_tables(m, m->ram->host);
-    ram_note_write(m->ram->host, m->below_4g);
+    ram_note_write(m->ram->host, m->below_4g + (d->vmlinux.end ? m->above_4g : 0));
     set_memory_types(m);
-    set_cpu(d, vcpu_at(0));
+    set_cpu(m, d, vcpu_at(0));
 }

@@ -18,6 +18,12 @@ struct boot_module {
     uint64_t at;
 };
 
+/* A kernel that lies unpacked in guest memory; it is entered in 64-bit mode. */
+struct vmlinux {
+    uint64_t at, end, entry;
+    bool random; /* its virtual addresses were chosen by chance */
+};
+
 struct direct_boot {
     enum boot_kind kind;
     char *path;
@@ -27,8 +33,9 @@ struct direct_boot {
     bool elf, text_mode;
     uint64_t setup_bytes;                   /* Linux: in front of what is loaded */
     uint64_t load_from, load_at, load_bytes; /* not ELF */
-    uint64_t memory_end;                    /* the kernel needs RAM up to here */
+    uint64_t memory_end, memory_top;        /* RAM: needed up to here; there up to here */
     uint32_t entry, pvh_entry, initrd_max, text_max;
+    struct vmlinux vmlinux; /* .end is 0: the kernel's own decompressor is started */
     uint64_t initrd_at, initrd_bytes;
     struct boot_module module[BOOT_MODULES];
     unsigned n_modules;
@@ -44,3 +51,22 @@ struct direct_boot *direct_boot_parse(const struct boot_request *r, GError **err
 /* Its own loader would be a BIOS's: multiboot kernels may call it. */
 bool direct_boot_wants_bios(const char *kernel);
 void direct_boot_free(struct direct_boot *d);
+
+/* ---- vmlinux.c ---- */
+enum { VMLINUX_RANGES = 4 };
+struct ram_range {
+    uint64_t at, bytes;
+    uint8_t *host;
+};
+/*
+ * Unpacks the kernel of a bzImage into free memory of @ram, which has at most VMLINUX_RANGES.
+ * False if the kernel's own decompressor has to; memory of @ram may have been written to.
+ */
+bool vmlinux_place(const struct direct_boot *d, const struct ram_range *ram, unsigned n,
+                   struct vmlinux *out);
+/* Whether it would use page tables of five levels on a processor that has them. */
+bool vmlinux_wants_five_levels(const struct direct_boot *d);
+
+/* ---- unpack.c ---- */
+/* Fills @room bytes at @to from what a kernel's build packed.  False if that cannot be. */
+bool kernel_unpack(const uint8_t *from, size_t n, uint8_t *to, size_t room);
