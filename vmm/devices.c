@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "guest/cpu/vcpu.h"
 #include "guest/device/pci.h"
 #include "vmm/build.h"
+#include "vmm/migrate.h"
 #include "vmm/vm.h"
 
 #include <string.h>
@@ -11,6 +13,26 @@ static const char *const bus_names[] = {
     [BUS_BOARD] = NULL, [BUS_ISA] = "ISA", [BUS_PCI] = "PCI", [BUS_VIRTIO] = "virtio-bus",
     [BUS_IDE] = "IDE",  [BUS_SCSI] = "SCSI", [BUS_USB] = "usb-bus", [BUS_HDA] = "HDA", [BUS_OTHER] = "other",
 };
+
+/* ---- processors: their model's name is that of -cpu and this ---- */
+
+static const char cpu_suffix[] = "x86_64-cpu";
+
+char *vm_cpu_type(void)
+{
+    const struct vcpu *cpu = vcpu_at(0);
+    return g_strdup_printf("%s-%s", cpu && cpu->model ? cpu->model->name : "max", cpu_suffix);
+}
+
+static const struct device_model *cpu_model_for_user(const char *name, GError **error)
+{
+    g_autofree char *type = vm_cpu_type();
+    if (g_str_equal(name, type)) {
+        return device_model_find(cpu_suffix);
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL, "Invalid CPU type, expected cpu type: '%s'", type);
+    return NULL;
+}
 
 void vm_list_devices(GString *out)
 {
@@ -28,6 +50,9 @@ void vm_list_devices(GString *out)
 static const struct device_model *model_for_user(const char *name, GError **error)
 {
     const struct device_model *m = device_model_find(name);
+    if (g_str_has_suffix(name, cpu_suffix) && vm_board()) {
+        return cpu_model_for_user(name, error);
+    }
     if (!m) {
         g_set_error(error, LODGE_ERROR, ENOENT,
                     "'%s' is not a valid device model name; -device help lists them", name);
@@ -154,17 +179,47 @@ static bool add_now(KeyVal *kv, GError **error)
     return good;
 }
 
+/* What the migration has not sent must not change under it. */
+static bool stays(const char *command, GError **error)
+{
+    if (!migrate_running()) {
+        return false;
+    }
+    g_set_error(error, LODGE_ERROR, EBUSY, "%s not allowed while migrating", command);
+    return true;
+}
+
+/* Those that are told to the guest by their own kind of message. */
+static bool plug(const struct device_model *m, KeyVal *kv, GError **error)
+{
+    struct board *board = vm_board();
+    vm_hold();
+    bool good = vm_device_add(kv, error);
+    struct device *dev = board->devices;
+    for (struct device *d = dev; d; d = d->next) {
+        dev = d->model == m ? d : dev; /* the latest */
+    }
+    if (good) {
+        m->plugged(dev);
+    }
+    vm_release();
+    return good;
+}
+
 bool vm_device_hotplug(KeyVal *kv, GError **error)
 {
     const char *name = keyval_get(kv, "driver"), *id = keyval_get(kv, "id");
     const char *bus_name = keyval_get(kv, "bus");
     struct board *board = vm_board();
     const struct device_model *m = model_for_user(name ? name : "", error);
-    if (!m) {
+    if (!m || stays("device_add", error)) {
         return false;
     }
     if (comes_and_goes(m)) {
         return add_now(kv, error);
+    }
+    if (m->plugged) {
+        return plug(m, kv, error);
     }
     struct pci_bus *bus = bus_name ? pci_bus_find(board, bus_name) : board->pci;
     if (m->bus != BUS_PCI || m->soldered || !bus) {
@@ -196,6 +251,12 @@ bool vm_device_remove(const char *id, GError **error)
         g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", id);
         return false;
     }
+    if (stays("device_del", error)) {
+        return false;
+    }
+    if (dev->model->unplug) {
+        return dev->model->unplug(dev, error);
+    }
     if (comes_and_goes(dev->model)) {
         vm_device_eject(vm_board(), dev);
         return true;
@@ -213,6 +274,10 @@ static GPtrArray *ejected; /* of struct device: under the machine lock */
 static gboolean free_ejected(gpointer unused)
 {
     (void)unused;
+    if (migrate_running()) { /* it goes on as if the guest had not yet let go */
+        g_timeout_add(100, free_ejected, NULL);
+        return G_SOURCE_REMOVE;
+    }
     vm_hold();
     while (ejected->len) {
         struct device *dev = g_ptr_array_remove_index(ejected, 0);

@@ -69,8 +69,24 @@ static void viewer_told(enum vnc_step step, const struct vnc_end *client)
     vm_event(names[step], json_pack("{s:o, s:o}", "server", server, "client", event_vnc_end(client)));
 }
 
+/* ---- what the guest says of things that come and go ---- */
+
+json_t *event_ost(const struct ost *ost)
+{
+    return json_pack("{s:s*, s:s, s:o, s:I, s:I}", "device", ost->device, "slot-type", ost->kind,
+                     "slot", json_sprintf("%u", ost->slot), "source", (json_int_t)ost->source,
+                     "status", (json_int_t)ost->status);
+}
+
+static void ost_said(struct board *board, const struct ost *ost)
+{
+    (void)board;
+    vm_event("ACPI_DEVICE_OST", json_pack("{s:o}", "info", event_ost(ost)));
+}
+
 void events_open(struct board *board)
 {
     board->tell = told;
+    board->ost = ost_said;
     vnc_told = viewer_told;
 }

@@ -9,5 +9,7 @@
 struct board;
 
 void events_open(struct board *board);
+struct ost;
+json_t *event_ost(const struct ost *ost);
 /* As query-vnc and the events show it. */
 json_t *event_vnc_end(const struct vnc_end *end);

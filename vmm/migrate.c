@@ -250,9 +250,14 @@ static gboolean finished(gpointer data)
     return G_SOURCE_REMOVE;
 }
 
+bool migrate_running(void)
+{
+    return out.status == ACTIVE || out.status == SETUP || out.status == CANCELLING;
+}
+
 bool migrate_start(const char *uri, GError **error)
 {
-    if (out.status == ACTIVE || out.status == SETUP || out.status == CANCELLING) {
+    if (migrate_running()) {
         g_set_error(error, LODGE_ERROR, EBUSY, "There's a migration process in progress");
         return false;
     }

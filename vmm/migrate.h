@@ -20,6 +20,7 @@ struct migrate_parameters *migrate_parameters(void);
 /* Returns at once; the guest runs until most of its memory is sent. */
 bool migrate_start(const char *uri, GError **error);
 void migrate_stop(void);
+bool migrate_running(void); /* to somewhere else, and it has not ended */
 json_t *migrate_status(void); /* as query-migrate answers */
 /* "", "active", "completed", "failed: why" */
 char *migrate_describe(void);

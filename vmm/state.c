@@ -451,7 +451,7 @@ GByteArray *state_collect(uint32_t *sections)
     collect_section(out, "CLCK", part, sections);
     for (unsigned i = 0; i < vcpu_count(); i++) {
         g_byte_array_set_size(part, 0);
-        put_le(part, i, 4);
+        put_le(part, vcpu_at(i)->index, 4);
         put_blob(part, vcpu_save(vcpu_at(i)));
         collect_section(out, "CPU ", part, sections);
     }
@@ -498,9 +498,14 @@ static bool load_cpu(struct load *l, GError **error)
     struct reader in = {l->io->buf, l->io->buf + l->io->n};
     uint64_t index;
     g_autoptr(GBytes) blob = read_le(&in, &index, 4) ? get_blob(&in) : NULL;
-    struct vcpu *cpu = blob ? vcpu_at((unsigned)index) : NULL;
-    if (!cpu || index != l->cpus) {
+    struct vcpu *cpu = blob ? vcpu_at(l->cpus) : NULL;
+    if (!cpu) {
         return damaged("CPU", error);
+    }
+    if (index != cpu->index) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "state has CPU %u, this machine has CPU %u there",
+                    (unsigned)index, cpu->index);
+        return false;
     }
     l->cpus++;
     if (!vcpu_load(cpu, blob, error)) {

@@ -30,13 +30,15 @@ struct vcpu_thread {
     bool in_guest;    /* under .mutex: executes guest code, or sleeps in HLT */
     bool reported;    /* on_stop() was told; waits for the next vcpus_resume() */
     bool held;        /* under .mutex: stands still while others run */
+    bool leaving;     /* under .mutex: the thread is to end */
     const struct cpu_engine *attached;
     _Atomic bool asleep;
 };
 
 enum { MAX_VCPUS = 255 };
-static struct vcpu *all[MAX_VCPUS];
+static struct vcpu *all[MAX_VCPUS];  /* by their index, without gaps */
 static unsigned n_all;
+static struct vcpu *made[MAX_VCPUS]; /* by index, those that were taken away too */
 static __thread struct vcpu *self;
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* never held with guest code running */
@@ -51,9 +53,19 @@ unsigned vcpu_count(void)
     return n_all;
 }
 
-struct vcpu *vcpu_at(unsigned index)
+struct vcpu *vcpu_at(unsigned n)
 {
-    return index < n_all ? all[index] : NULL;
+    return n < n_all ? all[n] : NULL;
+}
+
+struct vcpu *vcpu_find(unsigned index)
+{
+    for (unsigned i = 0; i < n_all; i++) {
+        if (all[i]->index == index) {
+            return all[i];
+        }
+    }
+    return NULL;
 }
 
 struct vcpu *vcpu_self(void)
@@ -223,22 +235,48 @@ uint64_t vcpu_tsc(const struct vcpu *cpu)
     return tsc_now() + cpu->r.tsc_offset;
 }
 
+/* Memory for vCPU @index; that of one that was taken away if there was one. */
+static struct vcpu *make(unsigned index, GError **error)
+{
+    if (index >= MAX_VCPUS || vcpu_find(index)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "CPU %u: there can be one of it, and %d of all",
+                    index, MAX_VCPUS);
+        return NULL;
+    }
+    struct vcpu *cpu = made[index];
+    struct vcpu_thread *thread = cpu ? cpu->thread : g_new0(struct vcpu_thread, 1);
+    if (!cpu && posix_memalign((void **)&cpu, 64, sizeof(*cpu))) {
+        error_set_errno(error, ENOMEM, "CPU %u", index);
+        g_free(thread);
+        return NULL;
+    }
+    memset(cpu, 0, sizeof(*cpu));
+    memset(thread, 0, sizeof(*thread));
+    cpu->thread = thread;
+    return made[index] = cpu;
+}
+
+static void list(struct vcpu *cpu)
+{
+    unsigned at = n_all;
+    pthread_mutex_lock(&mutex);
+    for (; at && all[at - 1]->index > cpu->index; at--) {
+        all[at] = all[at - 1];
+    }
+    all[at] = cpu;
+    n_all++;
+    pthread_mutex_unlock(&mutex);
+}
+
 struct vcpu *vcpu_new(unsigned index, uint32_t apic_id, const struct cpu_engine *engine,
                       const struct cpu_model *model, const struct vcpu_board *board,
                       struct space *memory, struct space *memory_smm, struct space *ports,
                       GError **error)
 {
-    if (index != n_all || index >= MAX_VCPUS) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "CPU %u: there can be at most %d, in order", index,
-                    MAX_VCPUS);
+    struct vcpu *cpu = make(index, error);
+    if (!cpu) {
         return NULL;
     }
-    struct vcpu *cpu = NULL;
-    if (posix_memalign((void **)&cpu, 64, sizeof(*cpu))) {
-        error_set_errno(error, ENOMEM, "CPU %u", index);
-        return NULL;
-    }
-    memset(cpu, 0, sizeof(*cpu));
     cpu->index = index;
     cpu->apic_id = apic_id;
     cpu->engine = engine;
@@ -247,11 +285,15 @@ struct vcpu *vcpu_new(unsigned index, uint32_t apic_id, const struct cpu_engine 
     cpu->memory_normal = memory;
     cpu->memory_smm = memory_smm ? memory_smm : memory;
     cpu->ports = ports;
-    cpu->thread = g_new0(struct vcpu_thread, 1);
     vcpu_reset(cpu, false);
+    cpu->r.a20_off = atomic_load(&a20_off);
+    if (n_all) { /* one that comes late counts with the others */
+        cpu->r.tsc_offset = all[0]->r.tsc_offset;
+        cpu->points = all[0]->points;
+    }
     listen_to(memory);
     listen_to(memory_smm);
-    all[n_all++] = cpu;
+    list(cpu);
     return cpu;
 }
 
@@ -353,7 +395,7 @@ static void *thread_main(void *arg)
     pthread_mutex_lock(&mutex);
     cpu->tid = (int)syscall(SYS_gettid);
     pthread_cond_broadcast(&changed);
-    while (!ending) {
+    while (!ending && !t->leaving) {
         if (!may_run || t->reported || t->held) {
             pthread_cond_wait(&changed, &mutex);
             continue;
@@ -470,6 +512,24 @@ bool vcpus_paused(void)
     return paused;
 }
 
+/* Waits for the ends of the threads of the @n in @cpus, which were told to. */
+static void join_threads(struct vcpu *const cpus[], unsigned n)
+{
+    bool locked = machine_lock_held();
+    if (locked) { /* a vCPU may be in its report() */
+        machine_unlock();
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (cpus[i]->thread->started) {
+            pthread_join(cpus[i]->thread->id, NULL);
+            cpus[i]->thread->started = false;
+        }
+    }
+    if (locked) {
+        machine_lock();
+    }
+}
+
 void vcpus_exit(void)
 {
     vcpus_pause();
@@ -477,19 +537,26 @@ void vcpus_exit(void)
     ending = true;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
-    bool locked = machine_lock_held();
-    if (locked) { /* a vCPU may be in its report() */
-        machine_unlock();
+    join_threads(all, n_all);
+}
+
+void vcpu_remove(struct vcpu *cpu)
+{
+    unsigned at = 0;
+    pthread_mutex_lock(&mutex);
+    while (at < n_all && all[at] != cpu) {
+        at++;
     }
-    for (unsigned i = 0; i < n_all; i++) {
-        if (all[i]->thread->started) {
-            pthread_join(all[i]->thread->id, NULL);
-            all[i]->thread->started = false;
-        }
+    for (; at + 1 < n_all; at++) {
+        all[at] = all[at + 1];
     }
-    if (locked) {
-        machine_lock();
-    }
+    all[--n_all] = NULL;
+    cpu->thread->leaving = true;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&mutex);
+    join_threads(&cpu, 1);
+    g_clear_pointer(&cpu->interp, g_free);
+    tlb_free(g_steal_pointer(&cpu->tlb));
 }
 
 void vcpus_on_stop(void (*stopped)(void *owner, struct vcpu *cpu, int stop), void *owner)

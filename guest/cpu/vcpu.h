@@ -248,14 +248,20 @@ struct vcpu {
 
 /*
  * One vCPU; not running.  @index counts from 0.  Its state is that after power-on.  The
- * engine's attach() is called in the vCPU's own thread when it first runs.
+ * engine's attach() is called in the vCPU's own thread when it first runs.  Machine lock held,
+ * all vCPUs are paused: they may come while a machine lives.
  */
 struct vcpu *vcpu_new(unsigned index, uint32_t apic_id, const struct cpu_engine *engine,
                       const struct cpu_model *model, const struct vcpu_board *board,
                       struct space *memory, struct space *memory_smm, struct space *ports,
                       GError **error);
+/* Takes @cpu away: its thread ends.  Main loop's thread; the machine lock, which is given up
+ * meanwhile, is held and all are paused.  The struct stays, for a vCPU of the same index. */
+void vcpu_remove(struct vcpu *cpu);
+/* Those that there are, in the order of their index, which may have gaps. */
 unsigned vcpu_count(void);
-struct vcpu *vcpu_at(unsigned index); /* NULL after the last */
+struct vcpu *vcpu_at(unsigned n);       /* NULL after the last */
+struct vcpu *vcpu_find(unsigned index); /* NULL: none has it */
 struct vcpu *vcpu_self(void);         /* the one whose thread this is, or NULL */
 
 /* State after power-on or INIT (@init keeps what INIT keeps).  The vCPU is paused. */

@@ -41,8 +41,22 @@ enum board_news {
     BOARD_NEWS
 };
 
+/* Where a processor sits; UINT32_MAX: not said. */
+struct cpu_place {
+    uint32_t socket, die, core, thread;
+};
+
+/* What the guest said of something that came or is to go: the arguments of ACPI's _OST. */
+struct ost {
+    const char *device; /* its id, or NULL */
+    const char *kind;   /* "CPU", "DIMM" */
+    unsigned slot;
+    uint32_t source, status;
+};
+
 struct board {
     struct space *memory, *memory_smm, *ports;
+    unsigned cpus;                /* of -smp: others may come and go */
     uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
     struct pci_bus *pci;          /* root bus, or NULL */
     struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */
@@ -67,6 +81,13 @@ struct board {
     void (*power_button)(struct board *board);
     /* The guest has let go of @dev: free it when no vCPU runs.  NULL: it stays. */
     void (*eject)(struct board *board, struct device *dev);
+    /* A processor comes (.index is which it became) or goes, while all stand still.  NULL:
+     * they stay as they are. */
+    bool (*cpu_start)(struct board *board, const struct cpu_place *at, uint32_t node,
+                      uint32_t *index, GError **error);
+    void (*cpu_stop)(struct board *board, uint32_t index);
+    /* NULL: nobody listens.  Machine lock held. */
+    void (*ost)(struct board *board, const struct ost *ost);
     /* Full path of a firmware file (option ROM), searched as -L says; caller frees. */
     char *(*find_file)(struct board *board, const char *name, GError **error);
     struct machine *machine; /* guest/machine's */

@@ -144,6 +144,11 @@ struct device_model {
     bool (*start)(struct device *dev, GError **error);
     void (*stop)(struct device *dev);           /* after start(); before freeing */
     unsigned (*bank)(const struct device *dev); /* 1, 2, ...; NULL if there are no banks */
+    /* Of what comes and goes while the guest runs and is no card of a bus: it has come, tell
+     * the guest; ask the guest to let go; the guest has let go. */
+    void (*plugged)(struct device *dev);
+    bool (*unplug)(struct device *dev, GError **error);
+    void (*ejected)(struct device *dev);
     void (*settle)(struct device *dev);         /* recompute outputs after access, reset, load */
     void (*reset)(struct device *dev);          /* what rows cannot say; rows were reset */
     /* Before a save: fetch into the rows what is kept elsewhere (the kernel). */

@@ -50,7 +50,7 @@ static void msr(struct vcpu *cpu, uint32_t index, uint64_t *value, bool set)
 static void fetch(struct device *dev)
 {
     struct kvm_apic_device *k = self(dev);
-    struct vcpu *cpu = vcpu_at(k->cpu);
+    struct vcpu *cpu = vcpu_find(k->cpu);
     if (k->fresh || !cpu->priv) {
         return; /* the kernel has not seen these rows yet */
     }
@@ -97,7 +97,7 @@ static void make_fresh(struct kvm_apic_device *k)
 static void put(void *owner)
 {
     struct kvm_apic_device *k = owner;
-    struct vcpu *cpu = vcpu_at(k->cpu);
+    struct vcpu *cpu = vcpu_find(k->cpu);
     if (!k->fresh) {
         return;
     }
@@ -118,12 +118,21 @@ static void put(void *owner)
 static bool start(struct device *dev, GError **error)
 {
     struct kvm_apic_device *k = self(dev);
-    if (k->cpu >= vcpu_count()) {
+    if (!vcpu_find(k->cpu)) {
         g_set_error(error, LODGE_ERROR, EINVAL, "kvm-apic: there is no CPU %u", k->cpu);
         return false;
     }
     kvm_on_push(k->cpu, put, k);
     return true;
+}
+
+static void stop(struct device *dev)
+{
+    struct kvm_apic_device *k = self(dev);
+    kvm_on_push(k->cpu, NULL, NULL);
+    if (k->fresh) {
+        atomic_fetch_sub(&kvm_apics_due, 1);
+    }
 }
 
 static void reg_put(struct kvm_apic_device *k, unsigned offset, uint32_t value)
@@ -134,7 +143,7 @@ static void reg_put(struct kvm_apic_device *k, unsigned offset, uint32_t value)
 static void reset(struct device *dev)
 {
     struct kvm_apic_device *k = self(dev);
-    reg_put(k, 0x20, vcpu_at(k->cpu)->apic_id << 24);
+    reg_put(k, 0x20, vcpu_find(k->cpu)->apic_id << 24);
     reg_put(k, 0x30, 0x00050014);
     reg_put(k, 0xe0, UINT32_MAX);
     reg_put(k, 0xf0, 0xff);
@@ -177,6 +186,7 @@ const struct device_model model_kvm_apic = {
     .props = props,
     .nprops = G_N_ELEMENTS(props),
     .start = start,
+    .stop = stop,
     .reset = reset,
     .saving = fetch,
     .loaded = loaded,

@@ -96,7 +96,7 @@ struct lapic {
 /* One machine a process. */
 static struct lapic *lapics[MAX_LAPICS]; /* by vcpu->index */
 static struct lapic *by_id[MAX_IDS];
-static unsigned n_lapics;
+static unsigned n_lapics;                  /* one more than the highest index; there may be gaps */
 static struct irq lint[2];
 static struct apic_page pages[MAX_LAPICS];
 
@@ -302,6 +302,9 @@ static void lint_set(struct irq *irq, bool level)
 {
     for (unsigned i = 0; i < n_lapics; i++) {
         struct lapic *s = lapics[i];
+        if (!s) {
+            continue;
+        }
         s->line[irq->n] = level;
         if (irq->n == 0 && takes_extint(s)) {
             if (level) {
@@ -422,7 +425,7 @@ static void send(const struct message *m)
     }
     for (unsigned i = 0; i < n_lapics; i++) {
         struct lapic *s = lapics[i];
-        if (!m->broadcast && !matches(s, m)) {
+        if (!s || (!m->broadcast && !matches(s, m))) {
             continue;
         }
         if (m->mode != MODE_LOWEST) {
@@ -459,7 +462,7 @@ static void send_ipi(struct lapic *s, uint32_t icr, uint32_t dest, bool wide)
         break;
     default:
         for (unsigned i = 0; i < n_lapics; i++) {
-            if (lapics[i] != s || (icr >> 18 & 3) == 2) {
+            if (lapics[i] && (lapics[i] != s || (icr >> 18 & 3) == 2)) {
                 deliver(lapics[i], &m);
             }
         }
@@ -482,7 +485,9 @@ void lapic_msi(struct board *board, uint64_t address, uint32_t data)
 void lapic_nmi_all(void)
 {
     for (unsigned i = 0; i < n_lapics; i++) {
-        lvt_fire(lapics[i], LVT_LINT1);
+        if (lapics[i]) {
+            lvt_fire(lapics[i], LVT_LINT1);
+        }
     }
 }
 
@@ -1074,13 +1079,18 @@ struct irq *lapic_lint(struct board *board, unsigned n)
 static bool start(struct device *dev, GError **error)
 {
     struct lapic *s = self(dev);
-    if (!s->cpu || s->cpu->index != n_lapics || s->cpu->apic_id >= MAX_IDS) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "a local APIC comes with its CPU, in order");
+    if (!s->cpu || s->cpu->index >= MAX_LAPICS || lapics[s->cpu->index] ||
+        s->cpu->apic_id >= MAX_IDS) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "a local APIC comes with its CPU");
         return false;
     }
     s->timer.fire = fire;
     s->timer.owner = s;
-    lapics[n_lapics++] = s;
+    lapics[s->cpu->index] = s;
+    n_lapics = MAX(n_lapics, s->cpu->index + 1);
+    for (unsigned i = 0; i < 2; i++) { /* one that comes late finds the lines as they are */
+        s->line[i] = lapics[0] && lapics[0]->line[i];
+    }
     by_id[s->cpu->apic_id] = s;
     return true;
 }
@@ -1090,7 +1100,9 @@ static void stop(struct device *dev)
     struct lapic *s = self(dev);
     lapics[s->cpu->index] = NULL;
     by_id[s->cpu->apic_id] = NULL;
-    n_lapics--;
+    while (n_lapics && !lapics[n_lapics - 1]) {
+        n_lapics--;
+    }
     page_leave(s);
 }
 

@@ -7,8 +7,8 @@
 /*
  * lapic - local APICs: what the vCPUs see of interrupts
  *
- * A board calls lapic_vcpu_board() before it makes vCPUs, lapic_new() for each vCPU in
- * order, connects the PIC's "int" to lapic_lint(board, 0) and sets .msi to lapic_msi().
+ * A board calls lapic_vcpu_board() before it makes vCPUs, lapic_new() for each vCPU,
+ * connects the PIC's "int" to lapic_lint(board, 0) and sets .msi to lapic_msi().
  * None of it exists where KVM keeps the interrupt controllers.
  */
 /* For vcpu_new(). */

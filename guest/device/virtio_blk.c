@@ -295,7 +295,8 @@ static bool check_props(struct virtio_blk *d, GError **error)
 {
     const char *wrong = NULL;
     if (d->num_queues == AUTO_QUEUES) {
-        d->num_queues = (uint16_t)CLAMP(vcpu_count(), 1, VIRTIO_QUEUES_MAX - 1);
+        d->num_queues = (uint16_t)CLAMP(d->base.pci.dev.board->cpus, 1,
+                                        VIRTIO_QUEUES_MAX - 1);
     }
     d->physical_block = MAX(d->physical_block, d->logical_block);
     if (!image_inserted(d->drive)) {

@@ -360,7 +360,8 @@ static bool check_props(struct virtio_scsi *s, GError **error)
 {
     const char *wrong = NULL;
     if (s->num_queues == AUTO_QUEUES) {
-        s->num_queues = (uint32_t)CLAMP(vcpu_count(), 1, VIRTIO_QUEUES_MAX - REQUEST_QUEUES);
+        s->num_queues = (uint32_t)CLAMP(s->base.pci.dev.board->cpus, 1,
+                                        VIRTIO_QUEUES_MAX - REQUEST_QUEUES);
     }
     if (s->queue_size < 4 || s->queue_size > VIRTIO_QUEUE_SIZE_MAX ||
         (s->queue_size & (s->queue_size - 1))) {

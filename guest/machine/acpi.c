@@ -168,9 +168,11 @@ static unsigned fadt(struct acpi_tables *t, const struct pc_layout *pc, unsigned
     return at;
 }
 
+enum { MADT_CPU_ENABLED = 1, MADT_CPU_CAPABLE = 2, MADT_X2APIC = 9 };
+
 static void madt_cpu(GByteArray *b, unsigned uid, uint32_t apic_id, bool present)
 {
-    unsigned flags = present ? 1 : 2; /* enabled, or online capable */
+    unsigned flags = present ? MADT_CPU_ENABLED : MADT_CPU_CAPABLE;
     if (apic_id < 255) {
         put_le(b, 0, 1);
         put_le(b, 8, 1);
@@ -178,7 +180,7 @@ static void madt_cpu(GByteArray *b, unsigned uid, uint32_t apic_id, bool present
         put_le(b, apic_id, 1);
         put_le(b, flags, 4);
     } else {
-        put_le(b, 9, 1);
+        put_le(b, MADT_X2APIC, 1);
         put_le(b, 16, 1);
         put_le(b, 0, 2);
         put_le(b, apic_id, 4);
@@ -205,6 +207,9 @@ static unsigned madt(struct acpi_tables *t, const struct pc_layout *pc)
     unsigned at = table_begin(t, "APIC", 5);
     put_le(b, LAPIC_AT, 4);
     put_le(b, 1, 4); /* there are 8259s */
+    t->madt_at = at;
+    t->madt_cpus_at = b->len;
+    t->maxcpus = pc->maxcpus;
     for (unsigned i = 0; i < pc->maxcpus; i++) {
         madt_cpu(b, i, pc->apic_id[i], i < pc->cpus);
     }
@@ -224,6 +229,17 @@ static unsigned madt(struct acpi_tables *t, const struct pc_layout *pc)
     put_le(b, 1, 1);
     table_end(t, at);
     return at;
+}
+
+void acpi_tables_cpus(const struct acpi_tables *t, uint8_t *bytes, const bool present[])
+{
+    uint8_t *p = bytes + t->madt_cpus_at, *checksum = bytes + t->madt_at + CHECKSUM_AT;
+    for (unsigned i = 0; i < t->maxcpus; i++, p += p[1]) {
+        uint8_t *flags = p + (*p == MADT_X2APIC ? 8 : 4);
+        uint8_t now = present[i] ? MADT_CPU_ENABLED : MADT_CPU_CAPABLE;
+        *checksum = (uint8_t)(*checksum + *flags - now); /* right before, right after */
+        *flags = now;
+    }
 }
 
 static unsigned hpet(struct acpi_tables *t)

@@ -136,6 +136,32 @@ void aml_else(struct aml *a)
     open_here(a);
 }
 
+void aml_while(struct aml *a)
+{
+    aml_op(a, AML_WHILE);
+    open_here(a);
+}
+
+void aml_mutex(struct aml *a, const char *name)
+{
+    extended(a, AML_MUTEX);
+    aml_path(a, name);
+    put(a, 0, 1);
+}
+
+void aml_acquire(struct aml *a, const char *name)
+{
+    extended(a, AML_ACQUIRE);
+    aml_path(a, name);
+    put(a, 0xffff, 2);
+}
+
+void aml_release(struct aml *a, const char *name)
+{
+    extended(a, AML_RELEASE);
+    aml_path(a, name);
+}
+
 void aml_name(struct aml *a, const char *name)
 {
     aml_op(a, AML_NAME);
@@ -169,7 +195,7 @@ void aml_region(struct aml *a, const char *name, unsigned space, uint64_t at, ui
     aml_int(a, bytes);
 }
 
-enum { FIELD_BYTES = 1, FIELD_DWORDS = 3 }; /* no lock, preserve */
+enum { FIELD_BYTES = 1, FIELD_DWORDS = 3, FIELD_ZEROS = 2 << 5 }; /* no lock, preserve */
 
 static void field(struct aml *a, const char *region, unsigned access)
 {
@@ -187,6 +213,11 @@ void aml_field(struct aml *a, const char *region)
 void aml_field_dwords(struct aml *a, const char *region)
 {
     field(a, region, FIELD_DWORDS);
+}
+
+void aml_field_events(struct aml *a, const char *region)
+{
+    field(a, region, FIELD_BYTES | FIELD_ZEROS);
 }
 
 void aml_field_unit(struct aml *a, const char *name, unsigned bits)

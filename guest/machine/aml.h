@@ -21,10 +21,12 @@ struct aml {
 enum aml_op {
     AML_ZERO = 0x00, AML_ONE = 0x01, AML_NAME = 0x08, AML_SCOPE = 0x10, AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12, AML_METHOD = 0x14, AML_LOCAL0 = 0x60, AML_ARG0 = 0x68, AML_STORE = 0x70,
-    AML_AND = 0x7b, AML_NOTIFY = 0x86, AML_OR = 0x7d, AML_DWORD_FIELD = 0x8a, AML_LEQUAL = 0x93, AML_IF = 0xa0,
-    AML_ELSE = 0xa1, AML_RETURN = 0xa4,
+    AML_ADD = 0x72, AML_SUBTRACT = 0x74, AML_AND = 0x7b, AML_OR = 0x7d, AML_NOTIFY = 0x86,
+    AML_DWORD_FIELD = 0x8a, AML_QWORD_FIELD = 0x8f, AML_LEQUAL = 0x93, AML_LLESS = 0x95,
+    AML_IF = 0xa0, AML_ELSE = 0xa1, AML_WHILE = 0xa2, AML_RETURN = 0xa4,
     /* After the prefix 0x5b. */
-    AML_REGION = 0x80, AML_FIELD = 0x81, AML_DEVICE = 0x82,
+    AML_MUTEX = 0x01, AML_ACQUIRE = 0x23, AML_RELEASE = 0x27, AML_REGION = 0x80, AML_FIELD = 0x81,
+    AML_DEVICE = 0x82,
 };
 
 void aml_op(struct aml *a, enum aml_op op);
@@ -40,6 +42,7 @@ void aml_method(struct aml *a, const char *name, unsigned args, bool serialized)
 void aml_package(struct aml *a, unsigned elements);
 void aml_if(struct aml *a); /* the condition follows */
 void aml_else(struct aml *a);
+void aml_while(struct aml *a); /* the condition follows */
 void aml_close(struct aml *a);
 
 /* Name(@name, ...). */
@@ -51,7 +54,12 @@ void aml_region(struct aml *a, const char *name, unsigned space, uint64_t at, ui
 /* A field of @region of byte access; aml_field_unit() for each, then aml_close(). */
 void aml_field(struct aml *a, const char *region);
 void aml_field_dwords(struct aml *a, const char *region); /* the same, of 32-bit access */
+void aml_field_events(struct aml *a, const char *region); /* bytes; a write's other bits are 0 */
 void aml_field_unit(struct aml *a, const char *name, unsigned bits); /* NULL: skipped */
+
+void aml_mutex(struct aml *a, const char *name);
+void aml_acquire(struct aml *a, const char *name); /* waits as long as it takes */
+void aml_release(struct aml *a, const char *name);
 
 /* Resource templates; aml_buffer() ends one and frees it. */
 GByteArray *res_new(void);

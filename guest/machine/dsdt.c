@@ -390,12 +390,22 @@ static void hot_plug(struct aml *a, const struct pc_layout *pc)
     aml_close(a);
 }
 
-static void hot_plug_event(struct aml *a)
+static void on_event(struct aml *a, const char *event, const char *method)
+{
+    aml_method(a, event, 0, false);
+    aml_path(a, method);
+    aml_close(a);
+}
+
+static void hot_plug_events(struct aml *a, const struct pc_layout *pc)
 {
     aml_scope(a, "\\_GPE");
-    aml_method(a, "_E01", 0, false);
-    aml_path(a, "\\_SB_.PCI0.PCNT");
-    aml_close(a);
+    if (pc->hot_slots) {
+        on_event(a, "_E01", "\\_SB_.PCI0.PCNT");
+    }
+    if (pc->cpus_port) {
+        on_event(a, "_E02", "\\_SB_.CPUS.CSCN");
+    }
     aml_close(a);
 }
 
@@ -461,6 +471,9 @@ static void board_devices(struct aml *a, const struct pc_layout *pc)
     GByteArray *r = res_new();
     res_io(r, PM_BASE, 0x80);
     res_io(r, SMB_BASE, 0x40);
+    if (pc->cpus_port) {
+        res_io(r, pc->cpus_port, 0x0c);
+    }
     if (!pc->q35) {
         res_io(r, 0xafe0, 4);
         res_io(r, 0xae00, 0x14);
@@ -506,11 +519,13 @@ void dsdt_write(GByteArray *out, const struct pc_layout *pc)
         fixed_link(&a, i);
     }
     board_devices(&a, pc);
-    processors(&a, pc);
-    aml_close(&a);
-    if (pc->hot_slots) {
-        hot_plug_event(&a);
+    if (pc->cpus_port) {
+        dsdt_cpus(&a, pc);
+    } else {
+        processors(&a, pc);
     }
+    aml_close(&a);
+    hot_plug_events(&a, pc);
     if (pc->s3) {
         sleep_state(&a, "_S3_", 1);
     }

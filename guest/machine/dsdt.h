@@ -3,5 +3,9 @@
 
 #include "guest/machine/tables.h"
 
+struct aml;
+
 /* Appends the AML of the DSDT: what the machine has that cannot be found by looking. */
 void dsdt_write(GByteArray *out, const struct pc_layout *pc);
+/* dsdt_hotplug.c, inside \_SB: processors with what a guest needs to see them come and go. */
+void dsdt_cpus(struct aml *a, const struct pc_layout *pc);

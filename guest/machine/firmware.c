@@ -93,8 +93,32 @@ static void fill_cmos(struct machine *m, struct device *rtc)
     cmos16(rtc, CMOS_ABOVE_16M, MIN(above16, 65535));
     cmos16(rtc, CMOS_ABOVE_4G, m->above_4g >> 16);
     mc146818_set(rtc, CMOS_ABOVE_4G + 2, (uint8_t)(m->above_4g >> 32));
-    mc146818_set(rtc, CMOS_CPUS, (uint8_t)(m->config.cpus - 1));
     cmos_floppies(m, rtc);
+}
+
+void firmware_cpus(struct machine *m)
+{
+    struct device *fw = board_part(m->board, "fw_cfg"), *rtc = board_part(m->board, "rtc");
+    g_autofree bool *present = g_new0(bool, m->config.maxcpus);
+    unsigned n = 0;
+    size_t bytes;
+    for (unsigned i = 0; i < m->config.maxcpus; i++) {
+        present[i] = pc_cpu_present(m, i);
+        n += present[i];
+    }
+    if (rtc && n) {
+        mc146818_set(rtc, CMOS_CPUS, (uint8_t)(n - 1));
+    }
+    if (fw) {
+        fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, (uint16_t)n);
+    }
+    if (m->acpi) {
+        uint8_t *file = fw ? fw_cfg_file_bytes(fw, ACPI_TABLES_FILE, &bytes) : NULL;
+        acpi_tables_cpus(m->acpi, m->acpi->tables->data, present);
+        if (file) {
+            acpi_tables_cpus(m->acpi, file, present);
+        }
+    }
 }
 
 void firmware_boot_order(struct machine *m)
@@ -330,7 +354,6 @@ static void add_numa(struct machine *m, struct device *fw)
 
 static void add_numbers(struct machine *m, struct device *fw)
 {
-    fw_cfg_add_u16(fw, FW_CFG_NB_CPUS, (uint16_t)m->config.cpus);
     fw_cfg_add_u16(fw, FW_CFG_MAX_CPUS, (uint16_t)m->config.maxcpus);
     fw_cfg_add_u64(fw, FW_CFG_RAM_SIZE, m->config.ram_bytes);
     fw_cfg_add_u16(fw, FW_CFG_NOGRAPHIC, 0);
@@ -347,6 +370,7 @@ bool firmware_prepare(struct machine *m, GError **error)
         fill_cmos(m, rtc);
     }
     firmware_boot_order(m);
+    firmware_cpus(m);
     m->booted = false;
     if (!fw) {
         return true;

@@ -325,6 +325,7 @@ void machine_reset(struct board *board)
     struct machine *m = board->machine;
     reset_all(board);
     firmware_boot_order(m);
+    firmware_cpus(m);
     if (m->direct) {
         pc_direct_boot(m);
     }

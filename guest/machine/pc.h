@@ -24,6 +24,7 @@ struct machine {
     bool q35, kvm, split_irqchip, smm;
     uint64_t below_4g, above_4g; /* bytes of RAM; below_4g is where it ends, too */
     uint32_t *apic_ids;          /* of maxcpus vCPUs */
+    const struct vcpu_board *vcpu_board;
     struct ram *ram, *bios, *isa_bios;
     struct region ram_640k, ram_low, ram_high, bios_region, isa_bios_region;
     struct irq line[24];         /* to PIC and I/O APIC at once */
@@ -69,6 +70,10 @@ bool pc_begin(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **er
 bool pc_drives(struct machine *m, GError **error);
 /* Interrupt controllers, vCPUs with their local APICs. */
 bool pc_cpus(struct machine *m, GError **error);
+/* By ACPI: who says to the guest that something came. */
+bool pc_hot_plug(struct machine *m, GError **error);
+/* Is processor @index there, and will it be when the guest looks? */
+bool pc_cpu_present(const struct machine *m, unsigned index);
 /* Clock, timers, serial and parallel ports, keyboard, fw_cfg ... */
 bool pc_isa_devices(struct machine *m, GError **error);
 /* The screen of -vga, in slot @addr. */
@@ -87,6 +92,8 @@ void pc_direct_wake(struct machine *m);
 /* ---- firmware.c ---- */
 /* fw_cfg and CMOS. */
 bool firmware_prepare(struct machine *m, GError **error);
+/* How many processors there are, after a reset. */
+void firmware_cpus(struct machine *m);
 /* -boot once= counts until the first reset after the start. */
 void firmware_boot_order(struct machine *m);
 

@@ -3,6 +3,7 @@
  * pc_finish: what is known only when all devices are there: tables, memory map, the boot.
  */
 #include "base/bytes.h"
+#include "guest/device/acpi_cpuhp.h"
 #include "guest/device/acpi_pcihp.h"
 #include "guest/device/acpi_pm.h"
 #include "guest/device/pci.h"
@@ -24,6 +25,9 @@ static struct pc_layout layout_of(struct machine *m)
     struct pc_layout pc = {.q35 = m->q35,
                            .cpus = m->config.cpus,
                            .maxcpus = m->config.maxcpus,
+                           .cpus_port = !board_part(b, "cpuhp") ? 0
+                                        : m->q35                ? ACPI_CPUHP_Q35
+                                                                : ACPI_CPUHP_PC,
                            .apic_id = m->apic_ids,
                            .ram_below_4g = m->below_4g,
                            .ram_above_4g = m->above_4g,

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* pc_parts: processors, interrupt controllers and the devices that every PC has. */
 #include "guest/cpu/engine.h"
+#include "guest/device/acpi_cpuhp.h"
 #include "guest/device/ata.h"
+#include "guest/device/cpu.h"
 #include "guest/device/i8254.h"
 #include "guest/device/i8259.h"
 #include "guest/device/ioapic.h"
@@ -59,19 +61,92 @@ static bool software_chips(struct machine *m, GError **error)
 
 /* ---- processors ---- */
 
-static bool add_cpu(struct machine *m, unsigned n, const struct vcpu_board *vb, GError **error)
+static char *apic_path(const struct machine *m, unsigned n)
+{
+    return !m->kvm ? g_strdup_printf("lapic.%u", n)
+           : n     ? g_strdup_printf("kvm-apic.%u", n)
+                   : g_strdup("kvm-apic");
+}
+
+static bool add_cpu(struct machine *m, unsigned n, GError **error)
 {
     struct board *b = m->board;
-    struct vcpu *cpu = vcpu_new(n, m->apic_ids[n], m->config.engine, m->cpu_model, vb, b->memory,
-                                b->memory_smm, b->ports, error);
+    struct vcpu *cpu = vcpu_new(n, m->apic_ids[n], m->config.engine, m->cpu_model, m->vcpu_board,
+                                b->memory, b->memory_smm, b->ports, error);
     if (!cpu) {
         return false;
     }
-    if (!m->kvm) {
-        return lapic_new(b, cpu, error);
+    g_autofree char *index = g_strdup_printf("%u", n), *path = apic_path(m, n);
+    if (m->kvm ? pc_device(m, "kvm-apic", path, error, "cpu", index, NULL) != NULL
+               : lapic_new(b, cpu, error) != NULL) {
+        return true;
     }
-    g_autofree char *index = g_strdup_printf("%u", n);
-    return pc_device(m, "kvm-apic", NULL, error, "cpu", index, NULL);
+    vcpu_remove(cpu);
+    return false;
+}
+
+/* One number of a place; where there is only one of a kind it need not be said. */
+static bool level(const char *name, uint32_t *at, unsigned n, bool needed, GError **error)
+{
+    if (*at == UINT32_MAX && !needed) {
+        *at = 0;
+    } else if (*at == UINT32_MAX) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "CPU %s is not set", name);
+    } else if (*at >= n) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "Invalid CPU %s: %u must be in range 0:%u", name,
+                    *at, n - 1);
+    }
+    return *at < n;
+}
+
+static bool cpu_start(struct board *board, const struct cpu_place *at, uint32_t node,
+                      uint32_t *index, GError **error)
+{
+    struct machine *m = machine_of(board);
+    const struct cpu_topology *t = &m->config.topology;
+    const struct numa *numa = m->config.numa;
+    unsigned threads = MAX(t->threads, 1), cores = MAX(t->cores, 1), dies = MAX(t->dies, 1);
+    unsigned sockets = m->config.maxcpus / (threads * cores * dies);
+    struct cpu_place p = *at;
+    if (!level("socket-id", &p.socket, sockets, true, error) ||
+        !level("die-id", &p.die, dies, dies > 1, error) ||
+        !level("core-id", &p.core, cores, true, error) ||
+        !level("thread-id", &p.thread, threads, true, error)) {
+        return false;
+    }
+    *index = ((p.socket * dies + p.die) * cores + p.core) * threads + p.thread;
+    if (vcpu_find(*index)) {
+        g_set_error(error, LODGE_ERROR, EEXIST, "CPU[%u] with APIC ID %u exists", *index,
+                    m->apic_ids[*index]);
+        return false;
+    }
+    if (node != UINT32_MAX && node != (numa ? numa->cpu_node[*index] : 0)) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "node-id=%u must match numa node specified with -numa option", node);
+        return false;
+    }
+    return add_cpu(m, *index, error);
+}
+
+static void cpu_stop(struct board *board, uint32_t index)
+{
+    g_autofree char *path = apic_path(machine_of(board), index);
+    device_free(board_find(board, path));
+    vcpu_remove(vcpu_find(index));
+}
+
+bool pc_cpu_present(const struct machine *m, unsigned index)
+{
+    return vcpu_find(index) && !cpu_device_leaving(m->board, index);
+}
+
+bool pc_hot_plug(struct machine *m, GError **error)
+{
+    g_autofree char *port =
+        g_strdup_printf("%u", m->q35 ? ACPI_CPUHP_Q35 : (unsigned)ACPI_CPUHP_PC);
+    g_autofree char *places = g_strdup_printf("%u", m->config.maxcpus);
+    return m->config.maxcpus == 1 ||
+           pc_device(m, "acpi-cpuhp", "cpuhp", error, "port", port, "places", places, NULL);
 }
 
 bool pc_cpus(struct machine *m, GError **error)
@@ -82,16 +157,19 @@ bool pc_cpus(struct machine *m, GError **error)
         return false;
     }
     m->split_irqchip = m->kvm && g_str_equal(machine_prop(m, "kernel-irqchip", "on"), "split");
-    const struct vcpu_board *vb = m->kvm ? &kvm_irqchip_vcpu_board : lapic_vcpu_board(b);
+    m->vcpu_board = m->kvm ? &kvm_irqchip_vcpu_board : lapic_vcpu_board(b);
     if (m->kvm && !pc_device(m, "kvm-irqchip", "irqchip", error, "split",
                              m->split_irqchip ? "on" : "off", NULL)) {
         return false;
     }
     for (unsigned n = 0; n < m->config.cpus; n++) {
-        if (!add_cpu(m, n, vb, error)) {
+        if (!add_cpu(m, n, error)) {
             return false;
         }
     }
+    b->cpus = m->config.cpus;
+    b->cpu_start = cpu_start;
+    b->cpu_stop = cpu_stop;
     if (!m->kvm) {
         b->msi = lapic_msi;
         b->smi = request_smi;

@@ -37,7 +37,7 @@ static bool build(struct board *board, const struct machine_config *config, GErr
     m->q35 = true;
     return pc_begin(m, 0xb0000000, 0x80000000, error) &&
            pc_device(m, "mch", "mch", error, "addr", "0", NULL) && southbridge(m, error) &&
-           smbus(m, error) && pc_isa_devices(m, error) && pc_screen(m, "1", error) && pc_drives(m, error);
+           pc_hot_plug(m, error) && smbus(m, error) && pc_isa_devices(m, error) && pc_screen(m, "1", error) && pc_drives(m, error);
 }
 
 const struct machine_model machine_q35 = {

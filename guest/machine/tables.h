@@ -14,7 +14,8 @@ struct numa;
  */
 struct pc_layout {
     bool q35;
-    unsigned cpus, maxcpus;
+    unsigned cpus, maxcpus;      /* present at first; firmware_cpus() tells the others */
+    uint16_t cpus_port;          /* I/O port of the hot-plug registers; 0: none */
     const uint32_t *apic_id;     /* of maxcpus processors */
     uint64_t ram_below_4g, ram_above_4g; /* bytes */
     uint64_t hole64_at, hole64_bytes;    /* for 64-bit BARs */
@@ -39,12 +40,16 @@ struct link_step {
 
 struct acpi_tables {
     GByteArray *tables, *rsdp;
+    unsigned madt_at, madt_cpus_at; /* where in .tables; the first processor's entry */
+    unsigned maxcpus;
     GArray *links; /* of struct link_step */
 };
 #define ACPI_TABLES_FILE "etc/acpi/tables"
 #define ACPI_RSDP_FILE "etc/acpi/rsdp"
 
 struct acpi_tables *acpi_tables_new(const struct pc_layout *pc);
+/* Says in @bytes, which are .tables or a copy, which of the maxcpus processors are there. */
+void acpi_tables_cpus(const struct acpi_tables *t, uint8_t *bytes, const bool present[]);
 void acpi_tables_free(struct acpi_tables *t);
 /* The script in the format of QEMU's fw_cfg file "etc/table-loader". */
 GByteArray *acpi_loader_script(const struct acpi_tables *t);

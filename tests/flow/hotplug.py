@@ -78,7 +78,99 @@ def hotplug(machine, bus, extra, turns):
         os.unlink(image)
 
 
+CPUS = "/sys/devices/system/cpu"
+
+
+def online(m, cpus, switch_on=True):
+    """Waits until these CPUs of the guest work, after switching on those that came."""
+    command = f"cat {CPUS}/online"
+    if switch_on:
+        command = f"for c in {CPUS}/cpu[0-9]*/online; do echo 1 > $c; done 2> /dev/null; {command}"
+    end = time.monotonic() + PATIENCE
+    while f"\n{cpus}\n" not in (text := m.run(command)):
+        if time.monotonic() > end:
+            raise Failed(f"CPUs online are not {cpus}: {text}")
+        time.sleep(0.2)
+
+
+def cpu_indexes(m):
+    return [c["cpu-index"] for c in m.qmp("query-cpus-fast")]
+
+
+def plug_cpu(m, index, name):
+    """As a manager does it: what the place is called comes from the machine."""
+    rows = m.qmp("query-hotpluggable-cpus")
+    place = rows[len(rows) - 1 - index]
+    if "qom-path" in place:
+        raise Failed(f"place {index} is taken: {place}")
+    m.qmp("device_add", driver=place["type"], id=name, **place["props"])
+
+
+def cpus(machine, accel):
+    """A CPU in the middle and one at the end come and go; a reset and another machine keep them."""
+    args = ["-M", machine, "-accel", accel, "-smp", "1,maxcpus=4,sockets=2,cores=1,threads=2",
+            *tiny("shell", "256M")]
+    folder = os.environ.get("TMPDIR", "/tmp")
+    state = os.path.join(folder, f"lodge-cpus-{os.getpid()}.state")
+    with Machine(args, qmp=True) as m:
+        m.expect("busybox")
+        online(m, "0", False)
+        kind = m.qmp("query-hotpluggable-cpus")[0]["type"]
+        refused(m, "device_add", "core-id: 7 must be in range 0:0", driver=kind, socket_id=0,
+                core_id=7, thread_id=1)
+        refused(m, "device_add", "socket-id is not set", driver=kind, thread_id=1)
+        refused(m, "device_add", "exists", driver=kind, socket_id=0, core_id=0, thread_id=0)
+        refused(m, "device_add", "expected cpu type", driver="Z80-x86_64-cpu", socket_id=0)
+        plug_cpu(m, 2, "two")
+        online(m, "0-1")
+        plug_cpu(m, 1, "one")
+        online(m, "0-2")
+        if cpu_indexes(m) != [0, 1, 2]:
+            raise Failed(f"CPUs are {cpu_indexes(m)}")
+        said = {s.get("device"): s for s in m.qmp("query-acpi-ospm-status")}
+        if said["two"]["source"] != 1 or said["two"]["status"] != 0:
+            raise Failed(f"the guest said of it: {said}")
+        if "done-0" not in m.run("taskset -p 4 $$ && dmesg | grep -q nosuch; taskset -p 1 $$"):
+            raise Failed("no program runs on the CPU")
+        m.qmp("device_del", id="two")
+        wait_event(m, "DEVICE_DELETED", "two")
+        refused(m, "device_del", "not found", id="two")
+        if cpu_indexes(m) != [0, 1]:
+            raise Failed(f"CPUs are {cpu_indexes(m)}")
+        plug_cpu(m, 2, "two")
+        online(m, "0-2")
+        at = len(m.seen)
+        m.qmp("system_reset")
+        m.expect("busybox", after=at)
+        online(m, "0-2", False)
+        m.qmp("device_del", id="one")
+        wait_event(m, "DEVICE_DELETED", "one")
+        m.qmp("migrate", uri=f"exec:cat > {state}")
+        m.until(lambda: m.qmp("query-migrate")["status"] in ("completed", "failed"), "migration")
+    more = ["-device", f"{kind},id=two,socket-id=1,core-id=0,thread-id=0"]
+    try:
+        with Machine([*args, "-incoming", f"exec:cat {state}"], qmp=True) as m:
+            m.wait()
+            if "with 2 CPUs" not in m.stderr():
+                raise Failed(f"a machine with less CPUs says: {m.stderr()}")
+        with Machine([*args, *more, "-incoming", f"exec:cat {state}"], qmp=True) as m:
+            m.until(lambda: m.qmp("query-status")["status"] == "running", "it does not go on")
+            if cpu_indexes(m) != [0, 2]:
+                raise Failed(f"CPUs are {cpu_indexes(m)}")
+            m.type("\n")
+            m.run("true")
+            m.qmp("device_del", id="two")
+            wait_event(m, "DEVICE_DELETED", "two")
+            online(m, "0", False)
+            m.type("poweroff -f\n")
+            m.wait()
+    finally:
+        os.unlink(state)
+
+
 TESTS = {
+    "hotplug-cpu-pc": lambda: cpus("pc", "bt"),
+    "hotplug-cpu-q35": lambda: cpus("q35", "bt"),
     "hotplug-pc": lambda: hotplug("pc", {}, [], 2),
     "hotplug-q35": lambda: hotplug("q35", {"bus": "port"}, ["-device", "pcie-root-port,id=port"], 1),
 }

@@ -211,7 +211,7 @@ static void on_signal_step(const char *args)
 
 static struct vcpu *cpu_of_thread(uint64_t id)
 {
-    return id == 0 ? gdb.cpu : vcpu_at((unsigned)(id - 1));
+    return id == 0 ? gdb.cpu : vcpu_find((unsigned)(id - 1));
 }
 
 /* One of vCont's actions, for those CPUs that no action before it named. */
@@ -291,7 +291,7 @@ static void on_thread_list(const char *args)
     g_autoptr(GString) text = g_string_new("m");
     (void)args;
     for (unsigned i = 0; i < vcpu_count(); i++) {
-        g_string_append_printf(text, "%s%x", i ? "," : "", i + 1);
+        g_string_append_printf(text, "%s%x", i ? "," : "", thread_of(vcpu_at(i)));
     }
     reply(text->str);
 }

@@ -32,7 +32,8 @@ static unsigned chosen_cpu;
 
 struct vcpu *hmp_cpu(void)
 {
-    return vcpu_at(chosen_cpu);
+    struct vcpu *cpu = vcpu_find(chosen_cpu);
+    return cpu ? cpu : vcpu_at(0); /* it was taken out */
 }
 
 /* ---- info ---- */
@@ -92,7 +93,7 @@ static void look_cpus(GString *out)
     for (unsigned i = 0; i < vcpu_count(); i++) {
         const struct vcpu *cpu = vcpu_at(i);
         g_string_append_printf(out, "%c CPU #%u: pc=0x%016" G_GINT64_MODIFIER "x%s\n",
-                               i == chosen_cpu ? '*' : ' ', i, cpu->r.rip,
+                               cpu == hmp_cpu() ? '*' : ' ', cpu->index, cpu->r.rip,
                                cpu->r.halted ? " (halted)" : "");
     }
 }
@@ -582,7 +583,7 @@ static bool do_cpu(ARGS)
 {
     uint64_t n;
     (void)out;
-    if (!text_u64(args->at[0], &n) || n >= vcpu_count()) {
+    if (!text_u64(args->at[0], &n) || n > UINT_MAX || !vcpu_find((unsigned)n)) {
         g_set_error(error, LODGE_ERROR, EINVAL, "no CPU %s", args->at[0]);
         return false;
     }

@@ -187,7 +187,7 @@ HANDLER(pmemsave)
 HANDLER(memsave)
 {
     json_int_t index = json_integer_value(json_object_get(args, "cpu-index"));
-    struct vcpu *cpu = index >= 0 ? vcpu_at((unsigned)index) : NULL;
+    struct vcpu *cpu = index >= 0 && index <= UINT_MAX ? vcpu_find((unsigned)index) : NULL;
     if (!cpu) {
         g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'cpu-index' expects a CPU number");
         return NULL;

@@ -89,7 +89,7 @@ HANDLER(query_jit)
     struct bt_cache_use cache = bt_cache_use();
     json_t *cpus = json_array();
     for (unsigned i = 0; i < vcpu_count(); i++) {
-        json_t *one = jit_of(i);
+        json_t *one = jit_of(vcpu_at(i)->index);
         if (one) {
             json_array_append_new(cpus, one);
         }
@@ -113,7 +113,7 @@ HANDLER(query_machines)
         g_auto(GStrv) aliases = g_strsplit(m->alias ? m->alias : "", ",", -1);
         for (int a = -1; a < 0 || aliases[a]; a++) {
             json_t *row = json_pack("{s:s, s:i, s:b, s:b, s:b, s:b}", "name", a < 0 ? m->name : aliases[a],
-                                    "cpu-max", (int)m->max_cpus, "hotpluggable-cpus", 0,
+                                    "cpu-max", (int)m->max_cpus, "hotpluggable-cpus", m->max_cpus > 1,
                                     "numa-mem-supported", 0, "deprecated", 0, "acpi", 1);
             if (a < 0 && m->is_default) {
                 json_object_set_new(row, "is-default", json_true());
@@ -204,50 +204,6 @@ HANDLER(query_cpu_model_expansion)
     json_object_set_new(props, "stepping", json_integer(m->stepping));
     json_object_set_new(props, "model-id", json_string(m->brand));
     return json_pack("{s:{s:s, s:o}}", "model", "name", m->name, "props", props);
-}
-
-static json_t *cpu_place(unsigned index)
-{
-    const struct cpu_topology *t = &config()->topology;
-    unsigned core = index / t->threads, die = core / t->cores;
-    return json_pack("{s:i, s:i, s:i, s:i}", "thread-id", (int)(index % t->threads), "core-id",
-                     (int)(core % t->cores), "die-id", (int)(die % t->dies), "socket-id",
-                     (int)(die / t->dies));
-}
-
-HANDLER(query_cpus_fast)
-{
-    UNUSED;
-    json_t *list = json_array();
-    for (unsigned i = 0; i < vcpu_count(); i++) {
-        g_autofree char *path = g_strdup_printf("/machine/unattached/device[%u]", i);
-        json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:o, s:s}", "cpu-index", (int)i,
-                                              "qom-path", path, "thread-id", vcpu_thread_id(vcpu_at(i)),
-                                              "props", cpu_place(i), "target", "x86_64"));
-    }
-    return list;
-}
-
-HANDLER(query_hotpluggable_cpus)
-{
-    UNUSED;
-    json_t *list = json_array();
-    for (unsigned i = 0; i < config()->maxcpus; i++) {
-        json_t *row = json_pack("{s:s, s:i, s:o}", "type", config()->cpu ? config()->cpu : "max",
-                                "vcpus-count", 1, "props", cpu_place(i));
-        if (i < vcpu_count()) {
-            g_autofree char *path = g_strdup_printf("/machine/unattached/device[%u]", i);
-            json_object_set_new(row, "qom-path", json_string(path));
-        }
-        json_array_insert_new(list, 0, row);
-    }
-    return list;
-}
-
-HANDLER(query_memory_size_summary)
-{
-    UNUSED;
-    return json_pack("{s:o, s:i}", "base-memory", u64(config()->ram_bytes), "plugged-memory", 0);
 }
 
 HANDLER(query_nothing_list)

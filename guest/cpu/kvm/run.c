@@ -46,15 +46,34 @@ static void on_kick(int sig)
     (void)sig;
 }
 
+/* A VM never loses a vCPU: the descriptor waits here, one more than it, for the next with its
+ * APIC id. */
+enum { PARKED_MAX = 4096 };
+static int parked[PARKED_MAX];
+
 static void release(struct kvm_vcpu *v)
 {
     if (v->run) {
         munmap(v->run, v->run_bytes);
     }
-    if (v->fd >= 0) {
+    if (v->fd >= 0 && v->cpu->apic_id < PARKED_MAX) {
+        parked[v->cpu->apic_id] = v->fd + 1;
+    } else if (v->fd >= 0) {
         close(v->fd);
     }
     g_free(v);
+}
+
+/* False if there is none. */
+static bool take_parked(struct kvm_vcpu *v)
+{
+    uint32_t id = v->cpu->apic_id;
+    if (id >= PARKED_MAX || !parked[id]) {
+        return false;
+    }
+    v->fd = parked[id] - 1;
+    parked[id] = 0;
+    return true;
 }
 
 static void detach(struct vcpu *cpu)
@@ -66,7 +85,10 @@ static void detach(struct vcpu *cpu)
 
 static bool make_vcpu(struct kvm_vcpu *v, GError **error)
 {
-    v->fd = ioctl(kvm_vm_fd(), KVM_CREATE_VCPU, (unsigned long)v->cpu->apic_id);
+    bool again = take_parked(v);
+    if (!again) {
+        v->fd = ioctl(kvm_vm_fd(), KVM_CREATE_VCPU, (unsigned long)v->cpu->apic_id);
+    }
     int size = ioctl(kvm_fd(), KVM_GET_VCPU_MMAP_SIZE, 0);
     if (v->fd < 0 || size < 0) {
         error_set_errno(error, errno, "KVM: vCPU %u", v->cpu->index);
@@ -79,7 +101,7 @@ static bool make_vcpu(struct kvm_vcpu *v, GError **error)
     }
     v->run = run;
     v->run_bytes = (size_t)size;
-    return kvm_set_cpuid(v, error);
+    return again || kvm_set_cpuid(v, error); /* what it shows has not changed */
 }
 
 /* Layouts belong to the machine lock; all vCPUs attach at once. */
