@@ -5,16 +5,12 @@
  */
 #include "manage/daemon/snapshot.h"
 
-#include "base/json.h"
 #include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
-#include "manage/daemon/run.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/stat.h>
-
-enum { IMAGE_SECONDS = 3600 };
 
 const struct snapshot_disk *snapshot_disk_of(const struct snapshot *s, const char *target)
 {
@@ -36,7 +32,7 @@ bool snapshot_is_external(const struct snapshot *s)
     return external;
 }
 
-static const char *file_of(const struct snapshot_disk *one)
+const char *snapshot_file(const struct snapshot_disk *one)
 {
     return !one->source ? NULL : one->source->file ? one->source->file : one->source->dev;
 }
@@ -90,28 +86,36 @@ static bool check_rows(struct snapshot *s, const DomainDef *def, GError **error)
     return true;
 }
 
-/* "/x/disk.qcow2" and "one" give "/x/disk.one". */
-static bool make_name(struct snapshot_disk *one, const struct domain_disk *disk, const char *name,
-                      GError **error)
+char *snapshot_image_name(const struct domain_disk *disk, const char *name, GError **error)
 {
     const char *path = disk_path(disk);
     if (!path) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "cannot generate external snapshot name for disk '%s' without source",
                       disk->target);
-        return false;
+        return NULL;
     }
     if (disk->type != DISK_FILE) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "source for disk '%s' is not a regular file; refusing to generate external "
                       "snapshot name",
                       disk->target);
-        return false;
+        return NULL;
     }
     const char *dot = strrchr(path, '.'), *slash = strrchr(path, '/');
     size_t stem = dot && slash && dot > slash ? (size_t)(dot - path) : strlen(path);
+    return g_strdup_printf("%.*s.%s", (int)stem, path, name);
+}
+
+static bool make_name(struct snapshot_disk *one, const struct domain_disk *disk, const char *name,
+                      GError **error)
+{
+    char *file = snapshot_image_name(disk, name, error);
+    if (!file) {
+        return false;
+    }
     one->source = one->source ? one->source : xml_new(&disk_source_table);
-    one->source->file = g_strdup_printf("%.*s.%s", (int)stem, path, name);
+    one->source->file = file;
     return true;
 }
 
@@ -129,10 +133,10 @@ static bool check_row(const struct snapshot *s, struct snapshot_disk *one,
                       one->name, usual == LOCATION_INTERNAL ? "internal" : "external");
         return false;
     }
-    if (file_of(one) && one->snapshot != LOCATION_EXTERNAL) {
+    if (snapshot_file(one) && one->snapshot != LOCATION_EXTERNAL) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "file '%s' for disk '%s' requires use of external snapshot mode",
-                      file_of(one), one->name);
+                      snapshot_file(one), one->name);
         return false;
     }
     if (one->snapshot != LOCATION_EXTERNAL) {
@@ -152,7 +156,7 @@ static bool check_row(const struct snapshot *s, struct snapshot_disk *one,
                       one->format);
         return false;
     }
-    if (!file_of(one) && !make_name(one, disk, s->name, error)) {
+    if (!snapshot_file(one) && !make_name(one, disk, s->name, error)) {
         return false;
     }
     one->type = one->source->dev ? DISK_BLOCK : DISK_FILE;
@@ -243,7 +247,7 @@ static GPtrArray *parts_of(const struct snapshot *s, const DomainDef *def)
 static bool check_part(const struct machine *m, const struct part *p, unsigned flags,
                        GError **error)
 {
-    const char *path = file_of(p->row), *paths[] = {path, p->old_path, NULL};
+    const char *path = snapshot_file(p->row), *paths[] = {path, p->old_path, NULL};
     struct stat found[2] = {0}, *st = found;
     if (!files_answer(paths, found, FILES_SECONDS, error)) {
         return false;
@@ -282,7 +286,7 @@ static void undo(struct machine *m, GPtrArray *parts)
             disk_drop_node(m, p->index);
         }
         if (p->made) {
-            g_unlink(file_of(p->row));
+            g_unlink(snapshot_file(p->row));
         }
     }
 }
@@ -297,7 +301,7 @@ static bool make_files(struct machine *m, GPtrArray *parts, unsigned flags, GErr
     }
     for (unsigned i = 0; i < parts->len && !(flags & SNAPSHOT_REUSE); i++) {
         struct part *p = parts->pdata[i];
-        const char *path = file_of(p->row);
+        const char *path = snapshot_file(p->row);
         uint64_t size = m ? disk_size(m, p->alias, error) : 0;
         if ((m && !size) ||
             !disk_create_image(path, p->row->format, size, p->old_path, p->old_format, error)) {
@@ -313,9 +317,10 @@ static bool add_nodes(struct machine *m, GPtrArray *parts, GError **error)
     for (unsigned i = 0; i < parts->len; i++) {
         struct part *p = parts->pdata[i];
         const struct domain_disk *disk = machine_disk(m, p->alias);
-        disk_lend(m, file_of(p->row));
+        disk_lend(m, snapshot_file(p->row));
         disk_lend(m, p->old_path); /* is opened again, for reading */
-        p->index = disk ? disk_add_node(m, disk, file_of(p->row), p->row->format, true, error) : -1;
+        p->index =
+            disk ? disk_add_node(m, disk, snapshot_file(p->row), p->row->format, true, error) : -1;
         if (p->index < 0) {
             return false;
         }
@@ -352,8 +357,9 @@ static void follow(struct machine *m, GPtrArray *parts)
         below->source->index = XML_ABSENT;
         below->backing = disk->backing;
         disk->backing = below;
-        disk_set_source(disk, file_of(p->row), p->row->format, p->index);
-        disk_config_follows(m->domain, p->target, p->old_path, file_of(p->row), p->row->format);
+        disk_set_source(disk, snapshot_file(p->row), p->row->format, p->index);
+        disk_config_follows(m->domain, p->target, p->old_path, snapshot_file(p->row),
+                            p->row->format);
     }
     machine_save(m);
 }
@@ -413,7 +419,7 @@ static bool off(Domain *d, const struct snapshot *s, unsigned flags, GError **er
     for (unsigned i = 0; i < parts->len; i++) {
         const struct part *p = parts->pdata[i];
         struct domain_disk *disk = domain_find_disk(def, p->target);
-        disk_set_source(disk, file_of(p->row), p->row->format, XML_ABSENT);
+        disk_set_source(disk, snapshot_file(p->row), p->row->format, XML_ABSENT);
         xml_free(&backing_table, g_steal_pointer(&disk->backing));
     }
     if (!domain_save_config(d, def, error)) {
@@ -430,146 +436,4 @@ bool snapshot_external(Domain *d, const struct snapshot *s, unsigned flags, GErr
         return false;
     }
     return domain_active(d) ? running(d, s, flags, error) : off(d, s, flags, error);
-}
-
-/* --- deleting --- */
-
-/* @path is committed into what is below it, by a job of the running machine. */
-static bool merge_live(struct machine *m, const char *target, const char *path, GError **error)
-{
-    struct domain_disk *disk = domain_find_disk(m->def, target);
-    g_autoptr(GArray) chain = disk ? disk_chain(disk) : NULL;
-    g_autofree char *alias = disk ? g_strdup(disk->alias) : NULL;
-    int at = disk ? disk_chain_find(chain, disk, path, error) : -1;
-    if (at < 0) {
-        return false;
-    }
-    if (!block_commit_range(m, disk, at, at + 1, error) || !block_job_wait(m, alias, true, error)) {
-        return false;
-    }
-    if (at == 0) {
-        g_autofree char *id = g_strconcat("job-", alias, NULL);
-        if (!qmp_do(m->qmp, error, "block-job-complete", "{s:s}", "device", id)) {
-            return false;
-        }
-    }
-    if (!block_job_wait(m, alias, false, error)) {
-        return false;
-    }
-    const struct block_job *job = block_job_find(m, alias);
-    bool ok = job && job->ended == BLOCK_JOB_COMPLETED;
-    block_job_settle(m, alias);
-    if (!ok) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "the commit of '%s' has failed", path);
-    }
-    return ok;
-}
-
-static bool run_image(GError **error, const char *verb, ...) G_GNUC_NULL_TERMINATED;
-static bool run_image(GError **error, const char *verb, ...)
-{
-    g_autofree char *program = daemon_program("lodge-img");
-    g_autoptr(GPtrArray) argv = g_ptr_array_new();
-    va_list ap;
-    g_ptr_array_add(argv, program);
-    va_start(ap, verb);
-    for (const char *word = verb; word; word = va_arg(ap, const char *)) {
-        g_ptr_array_add(argv, (char *)(uintptr_t)word);
-    }
-    va_end(ap);
-    g_ptr_array_add(argv, NULL);
-    g_autoptr(GError) why = NULL;
-    daemon_unlock();
-    bool ok = run_program((const char *const *)argv->pdata, NULL, IMAGE_SECONDS, NULL, NULL, &why);
-    daemon_lock();
-    if (!ok) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "%s", why->message);
-    }
-    return ok;
-}
-
-/* `lodge-img info --backing-chain`: an array, the top first. */
-static json_t *chain_of(const char *path, GError **error)
-{
-    g_autofree char *program = daemon_program("lodge-img"), *out = NULL;
-    const char *argv[] = {program, "info", "--backing-chain", "--output=json", path, NULL};
-    g_autoptr(GError) why = NULL;
-    daemon_unlock();
-    bool ok = run_program(argv, NULL, IMAGE_SECONDS, &out, NULL, &why);
-    daemon_lock();
-    json_t *chain = ok ? json_parse(out, strlen(out), NULL) : NULL;
-    if (!chain) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "%s: %s", path, why ? why->message : "no chain");
-    }
-    return chain;
-}
-
-static const char *chain_text(const json_t *chain, size_t at, const char *key)
-{
-    const char *text = json_string_value(json_object_get(json_array_get(chain, at), key));
-    return text ? text : "";
-}
-
-/* The same for a machine that is off. */
-static bool merge_off(Domain *d, const char *target, const char *path, GError **error)
-{
-    g_autoptr(DomainDef) def = domain_config(d, error);
-    struct domain_disk *disk = def ? domain_find_disk(def, target) : NULL;
-    g_autoptr(json_t) chain = disk && disk_path(disk) ? chain_of(disk_path(disk), error) : NULL;
-    size_t at = 0, n = json_array_size(chain);
-    while (at < n && strcmp(chain_text(chain, at, "filename"), path) != 0) {
-        at++;
-    }
-    if (!chain) {
-        return false;
-    }
-    if (at + 1 >= n) {
-        libvirt_error(error, ERR_INVALID_ARG, "could not find image '%s' in chain for '%s'", path,
-                      disk_path(disk));
-        return false;
-    }
-    const char *base = chain_text(chain, at + 1, "filename");
-    const char *format = chain_text(chain, at + 1, "format");
-    if (!run_image(error, "commit", "-q", "-d", "-f", chain_text(chain, at, "format"), path,
-                   NULL)) {
-        return false;
-    }
-    if (at > 0) {
-        return run_image(error, "rebase", "-q", "-u", "-b", base, "-F", format, "-f",
-                         chain_text(chain, at - 1, "format"), chain_text(chain, at - 1, "filename"),
-                         NULL);
-    }
-    disk_set_source(disk, base, format, XML_ABSENT);
-    xml_free(&backing_table, g_steal_pointer(&disk->backing));
-    return domain_save_config(d, def, error);
-}
-
-bool snapshot_delete_external(Domain *d, const struct snapshot *s, GError **error)
-{
-    g_autoptr(Machine) m = domain_active(d) ? machine_of(d, error) : NULL;
-    if (m && xml_count(m->block_jobs)) {
-        libvirt_error(error, ERR_OPERATION_INVALID,
-                      "cannot delete external snapshots when there is another active block job");
-        return false;
-    }
-    for (unsigned i = 0; i < xml_count(s->disks); i++) {
-        const struct snapshot_disk *one = s->disks->pdata[i];
-        const char *path = file_of(one);
-        if (one->snapshot != LOCATION_EXTERNAL || !path) {
-            continue;
-        }
-        if (!file_answers(path, NULL, error)) {
-            return false;
-        }
-        if (!(m ? merge_live(m, one->name, path, error) : merge_off(d, one->name, path, error))) {
-            return false;
-        }
-        if (g_unlink(path) != 0) {
-            daemon_log("unable to remove snapshot image file '%s' (%s)", path, g_strerror(errno));
-        }
-    }
-    if (s->memory_file && file_answers(s->memory_file, NULL, error)) {
-        g_unlink(s->memory_file);
-    }
-    return true;
 }

@@ -779,6 +779,7 @@ static const struct xml_row domain_rows[] = {
     XML_LIST(D, labels, "seclabel", &label_table, 0),
 };
 const struct xml_table domain_table = XML_TABLE("domain", D, domain_rows);
+const struct xml_table inactive_domain_table = XML_TABLE("inactiveDomain", D, domain_rows);
 
 #define LIST(field, t, ...)                                                                        \
     {                                                                                              \

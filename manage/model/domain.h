@@ -402,6 +402,7 @@ struct domain_def {
 };
 
 extern const struct xml_table domain_table;
+extern const struct xml_table inactive_domain_table; /* the same, inside a snapshot */
 extern const struct xml_table disk_table, controller_table, interface_table, input_table,
     graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
     serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,

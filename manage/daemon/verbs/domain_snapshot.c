@@ -9,6 +9,7 @@
 #include "manage/daemon/machine.h"
 #include "manage/daemon/run.h"
 #include "manage/daemon/snapshot.h"
+#include "manage/daemon/uuid.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
@@ -34,7 +35,9 @@ static const struct xml_row rows[] = {
     XML_ENUM(struct snapshot, memory, "memory/@snapshot", snapshot_words, 0),
     XML_TEXT(struct snapshot, memory_file, "memory/@file", 0),
     XML_LIST(struct snapshot, disks, "disks/disk", &snapshot_disk_table, 0),
-    XML_RAW(struct snapshot, domain, "domain", 0),
+    XML_LIST(struct snapshot, revert_disks, "revertDisks/disk", &snapshot_disk_table, 0),
+    XML_STRUCT(struct snapshot, def, "domain", &domain_table, 0),
+    XML_STRUCT(struct snapshot, inactive, "inactiveDomain", &inactive_domain_table, 0),
     XML_INT(struct snapshot, current, "active", 0),
 };
 static const struct xml_table snapshot_table = XML_TABLE("domainsnapshot", struct snapshot, rows);
@@ -44,7 +47,6 @@ static void free_snapshot(void *s)
     xml_free(&snapshot_table, s);
 }
 
-typedef struct snapshot Snapshot;
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(Snapshot, free_snapshot)
 
 /* --- files --- */
@@ -54,8 +56,7 @@ static char *folder_of(const Domain *d)
     return daemon_path(DAEMON_VAR, "qemu", "snapshot", d->name, NULL);
 }
 
-/* All of @d, by name. */
-static GPtrArray *load_all(const Domain *d)
+GPtrArray *snapshots_load(const Domain *d)
 {
     GPtrArray *all = g_ptr_array_new_with_free_func(free_snapshot);
     g_autofree char *folder = folder_of(d);
@@ -75,16 +76,16 @@ static GPtrArray *load_all(const Domain *d)
 
 void domain_count_snapshots(Domain *d)
 {
-    g_autoptr(GPtrArray) all = load_all(d);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
     d->snapshots = all->len;
 }
 
-static bool store(Domain *d, const Snapshot *s, GError **error)
+bool snapshot_store(const Domain *d, const Snapshot *s, GError **error)
 {
     g_autofree char *file = g_strconcat(s->name, ".xml", NULL);
     g_autofree char *path =
         daemon_path_make(DAEMON_VAR, 0700, error, "qemu", "snapshot", d->name, file, NULL);
-    g_autofree char *text = xml_write_text(&snapshot_table, s, 0);
+    g_autofree char *text = xml_write_text(&snapshot_table, s, XML_MODE_SECRET);
     return path && daemon_write_file(path, text, -1, 0600, error);
 }
 
@@ -98,7 +99,7 @@ static void forget(Domain *d, const char *name)
 
 void domain_forget_snapshots(Domain *d)
 {
-    g_autoptr(GPtrArray) all = load_all(d);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
     for (unsigned i = 0; i < all->len; i++) {
         forget(d, ((Snapshot *)all->pdata[i])->name);
     }
@@ -146,7 +147,7 @@ static bool make_current(Domain *d, GPtrArray *all, const char *name, GError **e
         int64_t now = name && strcmp(s->name, name) == 0;
         if ((s->current == 1) != now) {
             s->current = now;
-            if (!store(d, s, error)) {
+            if (!snapshot_store(d, s, error)) {
                 return false;
             }
         }
@@ -277,20 +278,21 @@ static bool check_new(const Domain *d, const Snapshot *s, const GPtrArray *all, 
     return true;
 }
 
-/* Everything inside <domain> of the definition that the snapshot is of. */
-static char *inside_domain(const DomainDef *def)
+/* What a client says of them is of no use: they are those of now. */
+static void take_definitions(const Domain *d, Snapshot *s, const DomainDef *def, bool up)
 {
-    g_autofree char *text = domain_def_format(def, 0);
-    const char *from = strchr(text, '>'), *to = g_strrstr(text, "</domain>");
-    return g_strstrip(g_strndup(from + 1, (size_t)(to - from - 1)));
+    xml_free(&domain_table, s->def);
+    xml_free(&inactive_domain_table, s->inactive);
+    s->def = domain_def_copy(def);
+    s->inactive = up && d->persistent ? domain_config(d, NULL) : NULL;
 }
 
 static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_of(d, true, error);
     bool up = domain_active(d);
-    if (!def || (flags & SNAPSHOT_REDEFINE)) {
-        return def != NULL;
+    if (!def) {
+        return false;
     }
     if (!snapshot_align(s, def, up, flags, error)) {
         return false;
@@ -300,7 +302,7 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
                : flags & SNAPSHOT_DISK_ONLY ? SNAP_DISK
                : d->state == STATE_RUNNING  ? SNAP_RUNNING
                                             : SNAP_PAUSED;
-    s->domain = inside_domain(def);
+    take_definitions(d, s, def, up);
     if (snapshot_is_external(s)) {
         return snapshot_external(d, s, flags, error);
     }
@@ -310,6 +312,46 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
     g_autoptr(Machine) m = machine_of(d, error);
     return m && on_machine(m, "snapshot-save", s, error) &&
            (!(flags & SNAPSHOT_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
+}
+
+/* What is said once more of one that was made before, here or elsewhere. */
+static bool check_again(const Domain *d, const Snapshot *s, const GPtrArray *all, GError **error)
+{
+    const Snapshot *above = s, *was = find(all, s->name);
+    if (!s->state || s->created == XML_ABSENT) {
+        libvirt_error(error, ERR_XML, "missing %s from existing snapshot",
+                      s->state ? "creationTime" : "state");
+        return false;
+    }
+    char uuid[UUID_TEXT];
+    uuid_text(d->uuid, uuid);
+    if (s->def && g_strcmp0(s->def->uuid, uuid) != 0) {
+        libvirt_error(error, ERR_INVALID_ARG, "definition for snapshot %s must use uuid %s",
+                      s->name, uuid);
+        return false;
+    }
+    if (was && (was->state == SNAP_SHUTOFF || was->state == SNAP_DISK) !=
+                   (s->state == SNAP_SHUTOFF || s->state == SNAP_DISK)) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "cannot change between online and offline snapshot state in snapshot %s",
+                      s->name);
+        return false;
+    }
+    for (unsigned depth = 0; above && above->parent; depth++) {
+        if (strcmp(above->parent, s->name) == 0 || depth > all->len) {
+            libvirt_error(error, ERR_INVALID_ARG, "parent %s would create cycle to %s", s->parent,
+                          s->name);
+            return false;
+        }
+        const char *wanted = above->parent;
+        above = find(all, wanted);
+        if (!above) {
+            libvirt_error(error, ERR_INVALID_ARG, "parent %s for snapshot %s not found", wanted,
+                          s->name);
+            return false;
+        }
+    }
+    return true;
 }
 
 static void give(rpc_snapshot *out, const Domain *d, const char *name)
@@ -328,10 +370,13 @@ static bool keep(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, GError 
     }
     s->current =
         !again || (flags & SNAPSHOT_CURRENT) || (above && strcmp(above->name, s->name) == 0);
-    if (s->current && !make_current(d, all, NULL, error)) {
-        return false;
+    /* First the new one: killed in between, there are two current ones and not none. */
+    bool ok = snapshot_store(d, s, error);
+    Snapshot *old = find(all, s->name);
+    if (old) {
+        g_ptr_array_remove(all, old);
     }
-    bool ok = store(d, s, error);
+    ok = ok && (!s->current || make_current(d, all, NULL, error));
     domain_count_snapshots(d);
     return ok;
 }
@@ -346,11 +391,13 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
     if (!s) {
         return false;
     }
-    g_autoptr(GPtrArray) all = load_all(d);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
     if (!s->name) {
         s->name = g_strdup_printf("%ld", (long)(g_get_real_time() / G_USEC_PER_SEC));
     }
-    if (!check_new(d, s, all, args->flags, error) || !make(d, s, args->flags, error)) {
+    bool again = args->flags & SNAPSHOT_REDEFINE;
+    if (!check_new(d, s, all, args->flags, error) ||
+        !(again ? check_again(d, s, all, error) : make(d, s, args->flags, error))) {
         return false;
     }
     give(&ret->snap, d, s->name);
@@ -359,16 +406,13 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
 
 /* --- going back --- */
 
-static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **error)
+static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
 {
-    enum { REVERT_RUNNING = 1, REVERT_PAUSED = 2 };
     bool run = flags & REVERT_RUNNING  ? true
                : flags & REVERT_PAUSED ? false
                                        : s->state == SNAP_RUNNING;
     if (snapshot_is_external(s)) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "revert to external snapshot not supported yet");
-        return false;
+        return snapshot_revert_external(d, s, flags, error);
     }
     g_autoptr(DomainDef) def = domain_config(d, error);
     if (!def) {
@@ -390,7 +434,7 @@ static bool revert_to(Domain *d, const Snapshot *s, unsigned flags, GError **err
                                           .incoming_fd = -1,
                                           .event_detail = 3,
                                           .running_reason = RUNNING_FROM_SNAPSHOT};
-        if (!machine_start(d, def, &how, error)) {
+        if (!machine_start(d, s->def ? s->def : def, &how, error)) {
             return false;
         }
     } else if (d->state == STATE_RUNNING && !machine_pause(d, PAUSED_FROM_SNAPSHOT, error)) {
@@ -409,9 +453,16 @@ bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags 
     if (!d) {
         return false;
     }
-    g_autoptr(GPtrArray) all = load_all(d);
-    const Snapshot *s = need(all, args->snap.name, error);
-    return s && revert_to(d, s, args->flags, error) && make_current(d, all, s->name, error);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
+    g_autoptr(GPtrArray) candidates = snapshot_candidates(all); /* as they were before */
+    Snapshot *s = need(all, args->snap.name, error);
+    if (!s || !revert_to(d, s, args->flags, error) || !make_current(d, all, s->name, error)) {
+        return false;
+    }
+    if (snapshot_is_external(s)) {
+        snapshot_clean(d, candidates);
+    }
+    return true;
 }
 
 /* --- deleting --- */
@@ -420,8 +471,10 @@ enum { DELETE_CHILDREN = 1, DELETE_METADATA = 2, DELETE_CHILDREN_ONLY = 4 };
 
 static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned flags, GError **error)
 {
-    if (!(flags & DELETE_METADATA) && snapshot_is_external(s)) {
-        if (!snapshot_delete_external(d, s, error)) {
+    bool external = !(flags & DELETE_METADATA) && snapshot_is_external(s);
+    g_autoptr(GPtrArray) candidates = external ? snapshot_candidates(all) : NULL;
+    if (external) {
+        if (!snapshot_delete_external(d, all, s, error)) {
             return false;
         }
     } else if (!(flags & DELETE_METADATA)) {
@@ -437,7 +490,7 @@ static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned fl
         if (g_strcmp0(child->parent, s->name) == 0) {
             g_free(child->parent);
             child->parent = g_strdup(s->parent);
-            if (!store(d, child, error)) {
+            if (!snapshot_store(d, child, error)) {
                 return false;
             }
         }
@@ -446,6 +499,9 @@ static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned fl
         return false;
     }
     forget(d, s->name);
+    if (external) {
+        snapshot_clean(d, candidates);
+    }
     return true;
 }
 
@@ -453,7 +509,7 @@ static bool delete_one(Domain *d, GPtrArray *all, const Snapshot *s, unsigned fl
 static bool delete_below(Domain *d, const char *name, unsigned flags, GError **error)
 {
     for (;;) {
-        g_autoptr(GPtrArray) all = load_all(d);
+        g_autoptr(GPtrArray) all = snapshots_load(d);
         const Snapshot *child = NULL;
         for (unsigned i = 0; i < all->len && !child; i++) {
             Snapshot *s = all->pdata[i];
@@ -481,7 +537,7 @@ bool verb_domain_snapshot_delete(struct call *call, const rpc_snapshot_flags *ar
         !delete_below(d, args->snap.name, args->flags, error)) {
         return false;
     }
-    g_autoptr(GPtrArray) all = load_all(d);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
     const Snapshot *s = need(all, args->snap.name, error);
     return s && ((args->flags & DELETE_CHILDREN_ONLY) || delete_one(d, all, s, args->flags, error));
 }
@@ -555,7 +611,7 @@ static bool is_below(const GPtrArray *all, const Snapshot *s, const char *top, b
 static GPtrArray *names_of(const Domain *d, const char *top, unsigned flags)
 {
     GPtrArray *names = g_ptr_array_new_with_free_func(g_free);
-    g_autoptr(GPtrArray) all = load_all(d);
+    g_autoptr(GPtrArray) all = snapshots_load(d);
     bool first = flags & LIST_ROOTS_OR_DESCENDANTS;
     unsigned steps = flags & LIST_TOPOLOGICAL ? all->len : 1;
     for (unsigned k = 0; k < steps; k++) {
@@ -659,7 +715,7 @@ bool verb_domain_snapshot_lookup_by_name(struct call *call, const rpc_domain_tex
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     if (!all || !need(all, args->text, error)) {
         return false;
     }
@@ -672,7 +728,7 @@ bool verb_domain_has_current_snapshot(struct call *call, const rpc_domain_flags 
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     ret->value = all && find_current(all);
     return all != NULL;
 }
@@ -682,7 +738,7 @@ bool verb_domain_snapshot_current(struct call *call, const rpc_domain_flags *arg
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     const Snapshot *s = all ? find_current(all) : NULL;
     if (all && !s) {
         libvirt_error(error, ERR_NO_DOMAIN_SNAPSHOT, "the domain does not have a current snapshot");
@@ -699,7 +755,7 @@ bool verb_domain_snapshot_get_parent(struct call *call, const rpc_snapshot_flags
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     const Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
     if (s && !s->parent) {
         libvirt_error(error, ERR_NO_DOMAIN_SNAPSHOT, "snapshot '%s' does not have a parent",
@@ -717,7 +773,7 @@ bool verb_domain_snapshot_is_current(struct call *call, const rpc_snapshot_flags
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     const Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
     ret->value = s && s->current == 1;
     return s != NULL;
@@ -728,7 +784,7 @@ bool verb_domain_snapshot_has_metadata(struct call *call, const rpc_snapshot_fla
 {
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     ret->value = 1;
     return all && need(all, args->snap.name, error);
 }
@@ -736,19 +792,15 @@ bool verb_domain_snapshot_has_metadata(struct call *call, const rpc_snapshot_fla
 bool verb_domain_snapshot_get_xml_desc(struct call *call, const rpc_snapshot_flags *args,
                                        rpc_text *ret, GError **error)
 {
-    (void)call;
+    enum { XML_SECURE = 1 };
     g_autoptr(Domain) d = domain_get(&args->snap.dom, error);
-    g_autoptr(GPtrArray) all = d ? load_all(d) : NULL;
+    g_autoptr(GPtrArray) all = d ? snapshots_load(d) : NULL;
     Snapshot *s = all ? need(all, args->snap.name, error) : NULL;
     if (!s) {
         return false;
     }
     s->current = XML_ABSENT; /* ours alone */
-    g_autofree char *text = xml_write_text(&snapshot_table, s, 0);
-    /* <domain> has attributes, which .domain does not hold. */
-    const char *at = strstr(text, "  <domain>\n");
-    ret->text = at ? g_strdup_printf("%.*s  <domain type='qemu'>\n%s", (int)(at - text), text,
-                                     at + strlen("  <domain>\n"))
-                   : g_strdup(text);
+    bool secret = !call_read_only(call) && (args->flags & XML_SECURE);
+    ret->text = xml_write_text(&snapshot_table, s, secret ? XML_MODE_SECRET : 0);
     return true;
 }
