@@ -341,9 +341,10 @@ static uint64_t side_key(enum tlb_mode mode, uint64_t linear, unsigned want)
     return (linear & PAGE_MASK) | (unsigned)mode << 2 | kind;
 }
 
-static struct side *side_at(struct tlb *t, uint64_t linear)
+/* Code that is written to and fetched in turn has a place for each. */
+static struct side *side_at(struct tlb *t, uint64_t key)
 {
-    return &t->log->side[(linear >> 12 ^ linear >> 20) % SIDE_SLOTS];
+    return &t->log->side[(key >> 12 ^ key >> 20 ^ (key & 3) << 6) % SIDE_SLOTS];
 }
 
 static void side_answer(const struct side *s, uint64_t linear, struct tlb_result *out)
@@ -422,8 +423,8 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
              struct tlb_result *out, uint32_t *error_code)
 {
     struct tlb *t = cpu->tlb;
-    struct side *side = side_at(t, linear), fresh;
     uint64_t key = side_key(mode, linear, want);
+    struct side *side = side_at(t, key), fresh;
     struct translation tr;
     uint8_t flags;
     if (side->key == key && side->turn == t->turn && (!side->note || ram_flags(side->host))) {

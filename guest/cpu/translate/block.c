@@ -29,7 +29,8 @@ struct desc *desc_new(struct tr *t, unsigned insn, bool saved)
     }
     t->cold.at += sizeof(*d);
     *d = (struct desc){.block = (int32_t)((uint8_t *)t->block - (uint8_t *)d),
-                       .insn = (uint16_t)insn, .bits = saved ? DESC_SAVED : 0};
+                       .insn = (uint16_t)insn, .bits = saved ? DESC_SAVED : 0,
+                       .store = STORE_OTHER};
     return d;
 }
 
@@ -49,6 +50,17 @@ static void slow_address(struct code *c, const struct stub *s)
     }
 }
 
+/* What a plain MOV to memory stores: bt_slow() does it where others have to hear of the write. */
+static uint8_t store_of(const struct tr *t, unsigned insn)
+{
+    const struct insn *i = &t->in[insn];
+    bool high = i->opsize == 1 && !(i->prefixes & PFX_REX) && i->reg >= 4;
+    if (i->op != OP_MOV || !i->has_modrm || !i->mem || (insn == 0 && t->block->host2)) {
+        return STORE_OTHER;
+    }
+    return i->imm_bytes ? STORE_IMM : high ? STORE_OTHER : i->reg;
+}
+
 /* An access without an entry, or perhaps across pages: see memory.c. */
 static void write_slow(struct tr *t, const struct stub *s)
 {
@@ -58,6 +70,7 @@ static void write_slow(struct tr *t, const struct stub *s)
         return;
     }
     d->size = s->size;
+    d->store = s->write ? store_of(t, s->insn) : STORE_OTHER;
     d->bits |= (s->write ? DESC_WRITE : 0) | (s->apart ? DESC_NO_NEXT : 0);
     d->retry = (uint16_t)(s->retry - t->block->code);
     if (s->back) { /* the same page for the last byte? */
@@ -281,7 +294,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *h
         return NULL;
     }
     *block = (struct block){.pc = pc, .host = host, .host2 = host2, .code = t->hot.at,
-                            .flags = b->flags | b->apart};
+                            .flags = b->flags | b->apart, .heat = heat_of(host)};
     t->block = block;
     t->exit_flags = b->flags;
     analyse(t);

@@ -171,9 +171,13 @@ static bool is_global(struct vcpu *cpu, uint64_t pc)
 enum { HEAT_SLOTS = 1 << 16, PLACES_COUNTED = 1 << 17, HOT_AT_PLACE = 3 };
 static uint8_t heat[HEAT_SLOTS], heat_at_place[HEAT_SLOTS];
 
-static uint8_t *times_seen(const uint8_t *host)
+/* Other code at the same place is new: its first bytes count, too (RAM has a guard behind it). */
+uint16_t heat_of(const uint8_t *host)
 {
-    return &heat[((uintptr_t)host ^ (uintptr_t)host >> 16) % HEAT_SLOTS];
+    uint64_t code;
+    memcpy(&code, host, sizeof(code));
+    code = (uint64_t)host ^ code * UINT64_C(0x9e3779b97f4a7c15);
+    return (uint16_t)(code * UINT64_C(0xd6e8feb86659fd93) >> 48);
 }
 
 static uint8_t *times_seen_at(const uint8_t *host, uint64_t pc)
@@ -182,22 +186,30 @@ static uint8_t *times_seen_at(const uint8_t *host, uint64_t pc)
     return &heat_at_place[h >> 48];
 }
 
-void forget_heat(const uint8_t *host)
+void forget_heat(uint16_t of)
 {
-    *times_seen(host) = 0;
+    heat[of] = 0;
+}
+
+/* Where there is translated code, more becomes hot sooner. */
+static unsigned hot_at(const uint8_t *host)
+{
+    return ram_flags(host) & PAGE_CODE ? bt_hot - bt_hot / 2 : bt_hot;
 }
 
 static bool is_cold(const uint8_t *host, uint64_t pc)
 {
     static unsigned counted;
-    uint8_t *n = times_seen(host), *here = times_seen_at(host, pc);
-    if (*n >= bt_hot && *here >= MIN(bt_hot, HOT_AT_PLACE)) {
+    uint8_t *n = &heat[heat_of(host)], *here = times_seen_at(host, pc);
+    unsigned hot = hot_at(host);
+    if (*n >= hot && *here >= MIN(hot, HOT_AT_PLACE)) {
         return false;
     }
     if (++counted % PLACES_COUNTED == 0) {
         memset(heat_at_place, 0, sizeof(heat_at_place));
+        memset(heat, 0, sizeof(heat));
     }
-    if (*n < bt_hot) {
+    if (*n < hot) {
         ++*n;
     }
     if (*here < HOT_AT_PLACE) {
@@ -403,20 +415,70 @@ bool bt_one(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     return one(b, d, b->cpu->tlb->full_flushes);
 }
 
+/* Behind the store that @d tells of, which has been done. */
+static bool stored(struct bt_cpu *b, const struct desc *d)
+{
+    const struct block *block = desc_block(d);
+    if (block->valid && !(d->bits & DESC_NO_NEXT) && d->insn + 2u < block->n_points) {
+        b->fp_was = b->fp_ok;
+        return resume_at(b, block, block->points[d->insn + 2].host);
+    }
+    uint64_t next = block->pc + desc_guest(d, 1);
+    state_in(b, d->bits & DESC_SAVED);
+    b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)next : next;
+    state_out(b);
+    return find_code(b, NULL);
+}
+
+/* A plain store to a page of code, without the interpreter: @d->store says of what. */
+static void store_noted(const struct bt_cpu *b, const struct desc *d, uint8_t *host)
+{
+    uint64_t value = 0;
+    if (d->store == STORE_IMM) {
+        unsigned bytes = MIN(d->size, 4u);
+        int32_t imm = 0;
+        memcpy(&imm, desc_block(d)->host + desc_guest(d, 1) - bytes, bytes);
+        value = (uint64_t)(int64_t)imm;
+    } else {
+        value = b->cpu->r.gpr[d->store];
+    }
+    switch (d->size) { /* one store each */
+    case 1:
+        *host = (uint8_t)value;
+        break;
+    case 2:
+        memcpy(host, &value, 2);
+        break;
+    case 4:
+        memcpy(host, &value, 4);
+        break;
+    default:
+        memcpy(host, &value, 8);
+    }
+    ram_note_write(host, d->size);
+}
+
 bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
 {
     struct tlb_result res;
     uint32_t code;
     uint64_t flushes = b->cpu->tlb->full_flushes;
+    unsigned want = d->bits & DESC_WRITE ? ACCESS_WRITE : ACCESS_READ;
     b->stats.slow++;
-    if (canonical(ea) && (ea & 4095) + d->size <= 4096 &&
-        tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, d->bits & DESC_WRITE ? ACCESS_WRITE : ACCESS_READ, &res,
-                 &code) == 0 &&
-        res.host && !res.note && still_known(b, flushes)) {
+    if (!canonical(ea) || (ea & 4095) + d->size > 4096 ||
+        tlb_fill(b->cpu, (enum tlb_mode)b->mode, ea, want, &res, &code) < 0 || !res.host ||
+        !still_known(b, flushes)) {
+        return one(b, d, flushes);
+    }
+    if (!res.note) {
         b->s0 = ea;
         b->s1 = (uint64_t)res.host - ea;
         b->fp_was = b->fp_ok;
         return resume_at(b, desc_block(d), d->retry);
+    }
+    if (d->store != STORE_OTHER && !(ram_flags(res.host) & PAGE_WATCH)) {
+        store_noted(b, d, res.host);
+        return stored(b, d);
     }
     return one(b, d, flushes);
 }

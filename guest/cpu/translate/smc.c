@@ -112,7 +112,7 @@ void smc_add(struct block *block)
 void block_kill(struct block *block)
 {
     block->valid = false;
-    forget_heat(block->host);
+    forget_heat(block->heat);
     cache_remove(block);
     unlink_block(block);
     jump_cache_forget(block);

@@ -164,6 +164,7 @@ struct block {
     uint16_t bytes;       /* of guest code */
     uint16_t n_points;
     uint32_t code_bytes;
+    uint16_t heat;        /* heat_of() */
     uint16_t skip_poll;   /* from .code to behind the poll */
     bool valid;
     bool fp;              /* its code counts on x87 or vector state behind a check */
@@ -189,7 +190,9 @@ struct desc {
     uint16_t retry;     /* host offset in the block */
     uint8_t size;       /* of the access; or an argument */
     uint8_t bits;       /* enum desc_bit */
+    uint8_t store;      /* a plain store: the number of its register, or enum desc_store */
 } __attribute__((packed));
+enum desc_store { STORE_IMM = 16, STORE_OTHER };
 enum desc_bit { DESC_WRITE = 1, DESC_SAVED = 2 /* flags are in .fl_saved */, DESC_NO_NEXT = 4 };
 
 /* The same for a direct jump out of a block, which leads to .stub until it is linked. */
@@ -458,7 +461,8 @@ bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 /* Makes the vCPU leave generated code soon; any thread. */
 void bt_kick(struct vcpu *cpu);
 
-void forget_heat(const uint8_t *host); /* the code there has become other code */
+uint16_t heat_of(const uint8_t *host); /* where it is counted how often code has run */
+void forget_heat(uint16_t of);         /* that code has been written to */
 
 /* ---- signal.c ---- */
 bool signals_open(GError **error); /* once a process */
