@@ -86,18 +86,8 @@ static bool take_cache(KeyVal *kv, struct image_options *image, GError **error)
 
 static bool take_on_error(KeyVal *kv, const char *key, enum image_on_error *out, GError **error)
 {
-    static const char *const names[] = {[IMAGE_ON_ERROR_REPORT] = "report",
-                                        [IMAGE_ON_ERROR_IGNORE] = "ignore",
-                                        [IMAGE_ON_ERROR_STOP] = "stop",
-                                        [IMAGE_ON_ERROR_ENOSPC] = "enospc"};
     const char *value = keyval_get(kv, key);
-    for (unsigned i = IMAGE_ON_ERROR_REPORT; value && i < G_N_ELEMENTS(names); i++) {
-        if (g_str_equal(names[i], value)) {
-            *out = i;
-            return true;
-        }
-    }
-    return !value || bad(error, key, value);
+    return !value || image_on_error_parse(value, out) || bad(error, key, value);
 }
 
 static bool take_zeroes(KeyVal *kv, struct image_options *image, GError **error)
@@ -130,8 +120,9 @@ static bool take_limit(KeyVal *kv, unsigned kind, const char *suffix, const char
     return keyval_size(kv, name, 1, out, error) && keyval_size(kv, full, 1, out, error);
 }
 
-static bool take_limits(KeyVal *kv, struct throttle_limits *l, GError **error)
+static bool take_limits(KeyVal *kv, struct image_options *image, GError **error)
 {
+    struct throttle_limits *l = &image->limits;
     for (unsigned i = 0; i < THROTTLE_KINDS; i++) {
         if (!take_limit(kv, i, "", "", &l->rate[i], error) ||
             !take_limit(kv, i, "_max", "-max", &l->burst[i], error) ||
@@ -143,6 +134,7 @@ static bool take_limits(KeyVal *kv, struct throttle_limits *l, GError **error)
         !keyval_size(kv, "throttling.iops-size", 1, &l->request_bytes, error)) {
         return false;
     }
+    image->group = keyval_get(kv, "throttling.group");
     const char *wrong = throttle_check(l);
     if (wrong) {
         g_set_error(error, LODGE_ERROR, EINVAL, "%s", wrong);
@@ -156,7 +148,7 @@ static bool take_drive_keys(KeyVal *kv, struct image_options *image, GError **er
     return keyval_bool(kv, "readonly", &image->read_only, error) &&
            keyval_bool(kv, "read-only", &image->read_only, error) &&
            keyval_bool(kv, "snapshot", &image->snapshot, error) && take_cache(kv, image, error) &&
-           take_zeroes(kv, image, error) && take_limits(kv, &image->limits, error) &&
+           take_zeroes(kv, image, error) && take_limits(kv, image, error) &&
            take_on_error(kv, "rerror", &image->on_read_error, error) &&
            take_on_error(kv, "werror", &image->on_write_error, error);
 }

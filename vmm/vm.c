@@ -265,8 +265,9 @@ static void disk_failed(Image *img, bool write, int error, enum image_on_error a
                                           [IMAGE_ON_ERROR_ENOSPC] = "stop"};
     vm_event("BLOCK_IO_ERROR",
              json_pack("{s:s, s:s, s:s, s:s, s:b, s:s}", "device", image_id(img), "node-name",
-                       image_id(img), "operation", write ? "write" : "read", "action",
-                       actions[action], "nospace", error == ENOSPC, "reason", g_strerror(error)));
+                       image_node_name(img) ? image_node_name(img) : "", "operation",
+                       write ? "write" : "read", "action", actions[action], "nospace",
+                       error == ENOSPC, "reason", g_strerror(error)));
     if (stops) {
         vm_report("%s: %s; the machine stops, cont tries again", image_id(img), g_strerror(error));
         wish(WISH_IO_STOP);

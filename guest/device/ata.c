@@ -1124,6 +1124,9 @@ bool ata_drive_start(struct ata_drive *d, bool cd, GError **error)
     if (!d->drive) {
         d->drive = image_new_empty(d->dev.path);
     }
+    if (!drive_policy_apply(&d->policy, d->drive, error)) {
+        return false;
+    }
     fill_geometry(d);
     if (cd) {
         atapi_start(d);

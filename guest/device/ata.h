@@ -21,24 +21,32 @@ enum {
     ATA_PACKET = 12,
 };
 enum ata_status {
-    ATA_ERR = 0x01, ATA_DRQ = 0x08, ATA_DSC = 0x10, ATA_DF = 0x20, ATA_DRDY = 0x40, ATA_BSY = 0x80,
+    ATA_ERR = 0x01,
+    ATA_DRQ = 0x08,
+    ATA_DSC = 0x10,
+    ATA_DF = 0x20,
+    ATA_DRDY = 0x40,
+    ATA_BSY = 0x80,
 };
 enum ata_error {
-    ATA_ABRT = 0x04, ATA_IDNF = 0x10, ATA_UNC = 0x40, ATA_ICRC = 0x80,
+    ATA_ABRT = 0x04,
+    ATA_IDNF = 0x10,
+    ATA_UNC = 0x40,
+    ATA_ICRC = 0x80,
 };
 enum { ATA_DEVICE_HEAD = 0x0f, ATA_DEVICE_DEV = 0x10, ATA_DEVICE_LBA = 0x40 };
 
 struct ata_drive;
 
 struct ata_port {
-    const char *name;            /* "ide.0" */
+    const char *name; /* "ide.0" */
     struct board *board;
     struct ata_drive *drive[2];
-    unsigned units;              /* 1 or 2 */
+    unsigned units; /* 1 or 2 */
     bool ahci;
     const struct ata_port_ops *ops;
     void *owner;
-    struct ata_port *next;       /* ata.c's */
+    struct ata_port *next; /* ata.c's */
 };
 
 struct ata_port_ops {
@@ -56,7 +64,7 @@ struct ata_port_ops {
     void (*attention)(struct ata_port *port, struct ata_drive *d);
 };
 
-void ata_port_add(struct ata_port *port); /* at a controller's start */
+void ata_port_add(struct ata_port *port);    /* at a controller's start */
 void ata_port_remove(struct ata_port *port); /* its drives are freed too */
 struct ata_port *ata_port_find(struct board *board, const char *name);
 
@@ -70,11 +78,11 @@ bool ata_attach(struct board *board, const char *bus, unsigned unit, struct imag
 /* What a drive's data phase does when the block in the buffer has been moved. */
 enum ata_phase {
     ATA_IDLE,
-    ATA_PIO_IN,     /* disk sectors to the host */
+    ATA_PIO_IN, /* disk sectors to the host */
     ATA_PIO_OUT,
-    ATA_ANSWER,     /* a buffer to the host, then the end: identify */
-    ATA_PACKET_OUT, /* the packet itself */
-    ATA_PACKET_IN,  /* an answer to a packet, in pieces of the byte count limit */
+    ATA_ANSWER,      /* a buffer to the host, then the end: identify */
+    ATA_PACKET_OUT,  /* the packet itself */
+    ATA_PACKET_IN,   /* an answer to a packet, in pieces of the byte count limit */
     ATA_PACKET_READ, /* sectors of a CD */
 };
 
@@ -97,11 +105,12 @@ struct ata_drive {
     struct ata_port *port;
     unsigned at; /* unit on its port */
     bool cd;
-    uint64_t sectors;     /* of ATA_SECTOR, also a CD's */
+    uint64_t sectors; /* of ATA_SECTOR, also a CD's */
     struct ata_transfer transfer;
-    bool busy;            /* .transfer is under way */
+    bool busy; /* .transfer is under way */
     /* Properties. */
     Image *drive;
+    struct drive_policy policy;
     const char *bus, *serial, *model_name, *version;
     uint32_t unit, cylinders, heads, track_sectors, bootindex, logical_block, physical_block;
     uint32_t rotation_rate;
@@ -114,10 +123,10 @@ struct ata_drive {
     uint8_t multiple, write_cache, standby;
     uint8_t phase;
     uint8_t lba48, dma, dma_write, flush_after, packet_dma;
-    uint64_t lba;                    /* the next sector of the command */
-    uint32_t left;                   /* sectors not yet moved */
+    uint64_t lba;                     /* the next sector of the command */
+    uint32_t left;                    /* sectors not yet moved */
     uint32_t buf_at, buf_end, filled; /* DRQ block in .buf; valid bytes of .buf */
-    uint32_t limit;                  /* packets: bytes of one DRQ block */
+    uint32_t limit;                   /* packets: bytes of one DRQ block */
     uint8_t buf[ATA_BUFFER];
     uint8_t packet[16];
     struct scsi_drive scsi; /* of a CD */
@@ -128,7 +137,7 @@ struct ata_drive {
 /* A list of pieces of guest memory, read as a command goes on. */
 struct ata_list {
     struct space *space;
-    uint64_t at;    /* what is left of the current piece */
+    uint64_t at; /* what is left of the current piece */
     uint32_t bytes;
     /* The next piece; false at the end of the list or if it cannot be read. */
     bool (*fetch)(struct ata_list *list);
@@ -174,7 +183,7 @@ void ata_note_written(const struct ata_drive *d, uint32_t bytes);
 void atapi_identify(struct ata_drive *d, uint8_t *id);
 void atapi_start(struct ata_drive *d);
 void atapi_reset(struct ata_drive *d);
-void atapi_packet(struct ata_drive *d);     /* .packet is complete */
+void atapi_packet(struct ata_drive *d); /* .packet is complete */
 void atapi_block_moved(struct ata_drive *d);
 void atapi_dma(struct ata_drive *d);
 void atapi_medium_changed(void *owner);
@@ -208,4 +217,5 @@ bool ata_drive_loaded(struct device *dev, GError **error);
         {"physical_block_size", PROP_U32, ATA_P(physical_block), ATA_SECTOR},                      \
         {"rotation_rate", PROP_U32, ATA_P(rotation_rate)},                                         \
         {"share-rw", PROP_BOOL, ATA_P(share_rw)}, {"cyls", PROP_U32, ATA_P(cylinders)},            \
-        {"heads", PROP_U32, ATA_P(heads)}, {"secs", PROP_U32, ATA_P(track_sectors)}
+        {"heads", PROP_U32, ATA_P(heads)}, {"secs", PROP_U32, ATA_P(track_sectors)},               \
+        DRIVE_POLICY_PROPS(struct ata_drive, policy)

@@ -120,6 +120,9 @@ bool scsi_unit_open(struct scsi_unit *u, bool cd, GError **error)
     if (!u->prop_drive) {
         u->prop_drive = image_new_empty(u->dev.path);
     }
+    if (!drive_policy_apply(&u->policy, u->prop_drive, error)) {
+        return false;
+    }
     d->cd = cd;
     d->image = u->prop_drive;
     d->removable = u->removable || cd;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
-#include "guest/device/device.h"
+#include "guest/device/drive.h"
 #include "host/image/image.h"
 
 /*
@@ -21,15 +21,33 @@
 enum { SCSI_CDB = 16, SCSI_DATA_MAX = 4096, SCSI_SENSE = 18, SCSI_CD_BLOCK = 2048 };
 enum scsi_status { SCSI_GOOD = 0x00, SCSI_CHECK = 0x02, SCSI_BUSY = 0x08 };
 enum scsi_key {
-    KEY_NONE = 0, KEY_NOT_READY = 2, KEY_MEDIUM = 3, KEY_HARDWARE = 4, KEY_ILLEGAL = 5,
-    KEY_ATTENTION = 6, KEY_PROTECT = 7,
+    KEY_NONE = 0,
+    KEY_NOT_READY = 2,
+    KEY_MEDIUM = 3,
+    KEY_HARDWARE = 4,
+    KEY_ILLEGAL = 5,
+    KEY_ATTENTION = 6,
+    KEY_PROTECT = 7,
 };
 enum scsi_asc {
-    ASC_NONE = 0x00, ASC_WRITE_ERROR = 0x0c, ASC_READ_ERROR = 0x11, ASC_PARAMETERS = 0x1a,
-    ASC_OPCODE = 0x20, ASC_LBA_RANGE = 0x21, ASC_FIELD = 0x24, ASC_NO_UNIT = 0x25,
-    ASC_PARAMETER = 0x26, ASC_WRITE_PROTECTED = 0x27, ASC_MEDIUM_CHANGED = 0x28, ASC_RESET = 0x29,
-    ASC_CHANGED = 0x2a, ASC_INCOMPATIBLE = 0x30, ASC_SAVING = 0x39, ASC_NO_MEDIUM = 0x3a,
-    ASC_LUNS_CHANGED = 0x3f, ASC_REMOVAL_PREVENTED = 0x53,
+    ASC_NONE = 0x00,
+    ASC_WRITE_ERROR = 0x0c,
+    ASC_READ_ERROR = 0x11,
+    ASC_PARAMETERS = 0x1a,
+    ASC_OPCODE = 0x20,
+    ASC_LBA_RANGE = 0x21,
+    ASC_FIELD = 0x24,
+    ASC_NO_UNIT = 0x25,
+    ASC_PARAMETER = 0x26,
+    ASC_WRITE_PROTECTED = 0x27,
+    ASC_MEDIUM_CHANGED = 0x28,
+    ASC_RESET = 0x29,
+    ASC_CHANGED = 0x2a,
+    ASC_INCOMPATIBLE = 0x30,
+    ASC_SAVING = 0x39,
+    ASC_NO_MEDIUM = 0x3a,
+    ASC_LUNS_CHANGED = 0x3f,
+    ASC_REMOVAL_PREVENTED = 0x53,
 };
 enum scsi_media_event { MEDIA_NONE, MEDIA_EJECT, MEDIA_NEW, MEDIA_REMOVAL };
 
@@ -57,7 +75,7 @@ struct scsi_answer {
 struct scsi_drive {
     bool cd, atapi, removable, write_cache_off;
     Image *image;
-    uint64_t blocks;  /* on the medium, of .block bytes */
+    uint64_t blocks; /* on the medium, of .block bytes */
     uint32_t block, physical_block, min_io, opt_io;
     uint16_t rotation_rate;
     uint64_t wwn;
@@ -65,7 +83,7 @@ struct scsi_drive {
     /* State. */
     struct scsi_sense sense; /* for REQUEST SENSE, where the carrier does not hand it on */
     uint8_t tray_open, locked, media_event;
-    uint8_t attention;       /* additional sense code of what the initiator must hear first */
+    uint8_t attention; /* additional sense code of what the initiator must hear first */
 };
 #define SCSI_DRIVE_STATE(type, d)                                                                  \
     STATE(type, d.sense.key), STATE(type, d.sense.asc), STATE(type, d.sense.ascq),                 \
@@ -113,6 +131,7 @@ struct scsi_unit {
     void *owner;
     /* Properties. */
     Image *prop_drive;
+    struct drive_policy policy;
     const char *prop_bus;
     uint32_t prop_channel, prop_target, prop_lun, bootindex;
     uint32_t logical_block, physical_block;
@@ -132,7 +151,7 @@ struct scsi_unit {
         {"opt_io_size", PROP_U32, offsetof(type, m.d.opt_io)},                                     \
         {"discard_granularity", PROP_U64, offsetof(type, m.discard_granularity), 4096},            \
         {"write-cache", PROP_BOOL, offsetof(type, m.write_cache), 1},                              \
-        {"share-rw", PROP_BOOL, offsetof(type, m.share_rw)}
+        {"share-rw", PROP_BOOL, offsetof(type, m.share_rw)}, DRIVE_POLICY_PROPS(type, m.policy)
 /* ... and those of a place on a bus. */
 #define SCSI_UNIT_PROPS(type, m)                                                                   \
     SCSI_DRIVE_PROPS(type, m), {"bus", PROP_STRING, offsetof(type, m.prop_bus)},                   \
@@ -146,7 +165,9 @@ struct scsi_unit {
         {"wwn", PROP_U64, offsetof(type, m.d.wwn)},                                                \
         {"rotation_rate", PROP_U16, offsetof(type, m.rotation_rate)},                              \
         {"removable", PROP_BOOL, offsetof(type, m.removable)},                                     \
-        {"dpofua", PROP_BOOL, offsetof(type, m.dpofua), .help = "always on"}
+    {                                                                                              \
+        "dpofua", PROP_BOOL, offsetof(type, m.dpofua), .help = "always on"                         \
+    }
 
 struct scsi_bus {
     char *name; /* "scsi0.0"; owned */
@@ -182,10 +203,10 @@ void scsi_device_stop(struct device *dev);
 void scsi_device_reset(struct device *dev);
 bool scsi_device_loaded(struct device *dev, GError **error);
 #define SCSI_DEVICE_MODEL                                                                          \
-    .size = sizeof(struct scsi_device), .version = 1, .bus = BUS_SCSI, .regs = regs,                 \
-    .nregs = G_N_ELEMENTS(regs), .props = props, .nprops = G_N_ELEMENTS(props),                    \
-    .bus_data = &kind, .start = scsi_device_start, .stop = scsi_device_stop,                       \
-    .reset = scsi_device_reset, .loaded = scsi_device_loaded
+    .size = sizeof(struct scsi_device), .version = 1, .bus = BUS_SCSI, .regs = regs,               \
+    .nregs = G_N_ELEMENTS(regs), .props = props, .nprops = G_N_ELEMENTS(props), .bus_data = &kind, \
+    .start = scsi_device_start, .stop = scsi_device_stop, .reset = scsi_device_reset,              \
+    .loaded = scsi_device_loaded
 void scsi_unit_reset(struct scsi_unit *u);
 bool scsi_unit_sane(const struct scsi_unit *u, GError **error);
 
@@ -199,17 +220,17 @@ struct scsi_request {
     unsigned step;
     /* State, where a step may end and the next not follow at once. */
     uint8_t cdb[SCSI_CDB];
-    uint8_t kind;     /* enum scsi_kind */
-    uint8_t status;   /* once it has ended */
+    uint8_t kind;   /* enum scsi_kind */
+    uint8_t status; /* once it has ended */
     struct scsi_sense sense;
-    uint64_t at;      /* the next byte of the medium, or of .data */
-    uint64_t left;    /* bytes not yet moved */
+    uint64_t at;   /* the next byte of the medium, or of .data */
+    uint64_t left; /* bytes not yet moved */
     uint8_t data[SCSI_DATA_MAX];
 };
 #define SCSI_REQUEST_STATE(type, r)                                                                \
-    STATE_ARRAY(type, r.cdb), STATE(type, r.kind), STATE(type, r.status), STATE(type, r.sense.key),\
-        STATE(type, r.sense.asc), STATE(type, r.sense.ascq), STATE(type, r.at),                    \
-        STATE(type, r.left), STATE_ARRAY(type, r.data)
+    STATE_ARRAY(type, r.cdb), STATE(type, r.kind), STATE(type, r.status),                          \
+        STATE(type, r.sense.key), STATE(type, r.sense.asc), STATE(type, r.sense.ascq),             \
+        STATE(type, r.at), STATE(type, r.left), STATE_ARRAY(type, r.data)
 /* Understands .cdb for .unit: sets .kind and .left. */
 void scsi_begin(struct scsi_request *r);
 static inline bool scsi_to_initiator(const struct scsi_request *r)

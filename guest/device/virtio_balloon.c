@@ -11,6 +11,8 @@
 #include "base/util.h"
 #include "guest/device/virtio.h"
 
+#include <time.h>
+
 enum { QUEUE_INFLATE, QUEUE_DEFLATE, QUEUE_STATS, QUEUE_REPORT };
 enum { QUEUE_SIZE = 128, CONFIG_BYTES = 8, CFG_WANTED = 0, CFG_ACTUAL = 4 };
 enum { BALLOON_F_STATS = 1, BALLOON_F_DEFLATE_ON_OOM = 2, BALLOON_F_REPORTING = 5 };
@@ -21,9 +23,12 @@ struct virtio_balloon {
 
     /* State. */
     uint64_t stats[BALLOON_STATS];
-    uint16_t stats_head;  /* the buffer we hold until new figures are wanted */
+    uint16_t stats_head; /* the buffer we hold until new figures are wanted */
     uint8_t stats_held;
-    struct timer again;   /* more work than a burst */
+    struct timer again;  /* more work than a burst */
+    uint64_t stats_time; /* when the figures came, seconds since 1970 */
+    uint32_t poll_seconds;
+    struct timer poll;
 
     /* Properties. */
     bool deflate_on_oom, reporting;
@@ -74,6 +79,7 @@ static void report(const struct virtio_element *e)
 static void take_stats(struct virtio_balloon *s, const struct virtio_element *e)
 {
     uint8_t row[STAT_BYTES];
+    s->stats_time = (uint64_t)time(NULL);
     for (unsigned i = 0; i < BALLOON_STATS; i++) {
         s->stats[i] = UINT64_MAX;
     }
@@ -149,6 +155,7 @@ static void reset_queues(struct virtio *v)
     struct virtio_balloon *s = of(v);
     s->stats_element = NULL;
     s->stats_held = 0;
+    s->stats_time = 0;
     timer_disarm(&s->again);
     le32_put(v->config + CFG_ACTUAL, 0);
     for (unsigned i = 0; i < BALLOON_STATS; i++) {
@@ -171,7 +178,11 @@ static void config_written(struct virtio *v, unsigned at, unsigned bytes, uint32
 }
 
 static const struct virtio_model model = {
-    .name = "virtio-balloon", .id = 5, .legacy_id = 0x1002, .kick = kick, .reset = reset_queues,
+    .name = "virtio-balloon",
+    .id = 5,
+    .legacy_id = 0x1002,
+    .kick = kick,
+    .reset = reset_queues,
     .config_written = config_written,
 };
 
@@ -205,6 +216,38 @@ void balloon_ask_stats(struct device *dev)
     }
 }
 
+uint64_t balloon_stats_time(const struct device *dev)
+{
+    return self(dev)->stats_time;
+}
+
+uint32_t balloon_poll_seconds(const struct device *dev)
+{
+    return self(dev)->poll_seconds;
+}
+
+static void poll_again(struct virtio_balloon *s)
+{
+    timer_disarm(&s->poll);
+    if (s->poll_seconds) {
+        timer_arm(&s->poll, clock_now() + s->poll_seconds * INT64_C(1000000000));
+    }
+}
+
+static void poll(void *owner)
+{
+    struct virtio_balloon *s = owner;
+    balloon_ask_stats(&s->base.pci.dev);
+    poll_again(s);
+}
+
+void balloon_poll_stats(struct device *dev, uint32_t seconds)
+{
+    self(dev)->poll_seconds = seconds;
+    balloon_ask_stats(dev);
+    poll_again(self(dev));
+}
+
 /* ---- the device ---- */
 
 static bool start(struct device *dev, GError **error)
@@ -216,6 +259,7 @@ static bool start(struct device *dev, GError **error)
         return false;
     }
     s->again = (struct timer){.fire = again, .owner = s};
+    s->poll = (struct timer){.fire = poll, .owner = s};
     v->model = &model;
     v->nqueues = s->reporting ? QUEUE_REPORT + 1 : QUEUE_REPORT;
     for (unsigned i = 0; i < v->nqueues; i++) {
@@ -252,6 +296,9 @@ static const struct reg regs[] = {
     STATE(struct virtio_balloon, stats_head),
     STATE(struct virtio_balloon, stats_held),
     STATE_TIMER(struct virtio_balloon, again),
+    STATE(struct virtio_balloon, stats_time, .since = 2),
+    STATE(struct virtio_balloon, poll_seconds, .since = 2, .keep = true),
+    STATE_TIMER(struct virtio_balloon, poll, .since = 2, .keep = true),
 };
 
 #define P(field) offsetof(struct virtio_balloon, field)
@@ -269,7 +316,7 @@ const struct device_model model_virtio_balloon = {
     .about = "memory balloon",
     .spec = "OASIS VIRTIO 1.2, \"Traditional Memory Balloon Device\"",
     .size = sizeof(struct virtio_balloon),
-    .version = 1,
+    .version = 2,
     .bus = BUS_PCI,
     .regs = regs,
     .nregs = G_N_ELEMENTS(regs),

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/util.h"
 #include "guest/cpu/vcpu.h"
+#include "guest/device/drive.h"
 #include "guest/device/virtio.h"
 #include "host/image/image.h"
 
@@ -37,6 +38,7 @@ struct virtio_blk {
     struct virtio_pci base;
     Image *drive;
     const char *serial;
+    struct drive_policy policy;
     uint16_t num_queues, queue_size;
     uint32_t logical_block, physical_block, bootindex;
     uint32_t min_io, opt_io;
@@ -321,7 +323,7 @@ static bool start(struct device *dev, GError **error)
 {
     struct virtio_blk *d = self(dev);
     struct virtio *v = &d->base.virtio;
-    if (!check_props(d, error)) {
+    if (!check_props(d, error) || !drive_policy_apply(&d->policy, d->drive, error)) {
         return false;
     }
     v->model = &blk;
@@ -365,6 +367,7 @@ static const struct prop props[] = {
     {"write-zeroes", PROP_BOOL, P(write_zeroes), 1},
     {"share-rw", PROP_BOOL, P(share_rw)},
     {"bootindex", PROP_U32, P(bootindex), UINT32_MAX},
+    DRIVE_POLICY_PROPS(struct virtio_blk, policy),
 };
 
 static const struct pci_ident ident = {

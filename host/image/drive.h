@@ -17,7 +17,8 @@ struct image {
     enum image_on_error on_read_error, on_write_error;
     struct image_request *held; /* failed, for image_retry_held() */
     enum image_zeroes zeroes;
-    struct throttle throttle;
+    struct throttle own_throttle, *throttle;      /* its own, or the group's */
+    struct throttle_group *group;                 /* NULL: none */
     struct image_request *waiting, **waiting_end; /* for the throttle, in order */
     guint timer;                                  /* when the first of them may go */
     struct image_stats stats;

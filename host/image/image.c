@@ -58,6 +58,7 @@ static Image *image_new(const char *id)
     start_once();
     struct image *img = g_new0(struct image, 1), **end = &images;
     img->id = g_strdup(id ? id : "");
+    img->throttle = &img->own_throttle;
     while (*end) {
         end = &(*end)->next;
     }
@@ -119,6 +120,15 @@ static void set_guard(struct image *img)
     }
 }
 
+/* Those of a group stay as they are if nothing is said. */
+static void set_limits(struct image *img, const struct throttle_limits *limits)
+{
+    static const struct throttle_limits none;
+    if (!img->group || memcmp(limits, &none, sizeof(none)) != 0) {
+        image_set_limits(img, limits);
+    }
+}
+
 static bool insert(struct image *img, const struct image_options *opts, GError **error)
 {
     struct node *top = open_nodes(opts, error);
@@ -132,11 +142,31 @@ static bool insert(struct image *img, const struct image_options *opts, GError *
     img->writethrough = opts->writethrough && !opts->snapshot;
     img->discard = top->flags & OPEN_UNMAP;
     img->zeroes = opts->zeroes;
-    image_set_limits(img, &opts->limits);
-    img->on_read_error = opts->on_read_error;
-    img->on_write_error = opts->on_write_error;
+    if (opts->group) {
+        image_join_group(img, opts->group);
+    }
+    set_limits(img, &opts->limits);
+    image_set_on_error(img, opts->on_read_error, opts->on_write_error);
     set_guard(img);
     return true;
+}
+
+bool image_on_error_parse(const char *word, enum image_on_error *out)
+{
+    static const char *const words[] = {"auto", "report", "ignore", "stop", "enospc"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+        if (strcmp(words[i], word) == 0) {
+            *out = (enum image_on_error)i;
+            return true;
+        }
+    }
+    return false;
+}
+
+void image_set_on_error(Image *img, enum image_on_error read, enum image_on_error write)
+{
+    img->on_read_error = read ? read : img->on_read_error;
+    img->on_write_error = write ? write : img->on_write_error;
 }
 
 bool image_resize(Image *img, uint64_t size, GError **error)
@@ -276,6 +306,7 @@ void image_close(Image *img)
         at = &(*at)->next;
     }
     *at = img->next;
+    throttle_group_leave(img->group);
     g_clear_handle_id(&img->timer, g_source_remove);
     g_free(img->id);
     g_free(img->node_name);

@@ -50,6 +50,9 @@ enum image_on_error {
     IMAGE_ON_ERROR_ENOSPC,  /* stop for a full disk, else report */
 };
 
+/* The word of werror= and rerror=; "auto" is DEFAULT.  False: there is none such. */
+bool image_on_error_parse(const char *word, enum image_on_error *out);
+
 /* detect-zeroes=: what becomes of a write that is all zero. */
 enum image_zeroes { IMAGE_ZEROES_WRITE, IMAGE_ZEROES_ZERO, IMAGE_ZEROES_UNMAP };
 
@@ -68,6 +71,7 @@ struct image_options {
     enum image_on_error on_read_error, on_write_error;
     enum image_zeroes zeroes;
     struct throttle_limits limits;
+    const char *group; /* that shares the limits, or NULL */
 };
 
 Image *image_open(const struct image_options *opts, GError **error);
@@ -106,7 +110,12 @@ struct node *image_pop(Image *img);
 struct node *image_take(Image *img);
 /* Its size as the medium has it now, for the device that hears of it through .changed. */
 bool image_resize(Image *img, uint64_t size, GError **error);
+/* DEFAULT leaves what there is. */
+void image_set_on_error(Image *img, enum image_on_error read, enum image_on_error write);
 void image_set_limits(Image *img, const struct throttle_limits *limits);
+/* Shares the limits of all drives in the group from now on; NULL: has its own. */
+void image_join_group(Image *img, const char *name);
+const char *image_group(const Image *img); /* NULL: none */
 struct throttle_limits image_limits(const Image *img);
 void image_each(void (*each)(Image *img, void *owner), void *owner);
 
@@ -140,6 +149,8 @@ void image_close_all(void);
  * The hook is the owner of the machine's; it must not stop vCPUs in place but ask for it.
  */
 extern void (*image_failed)(Image *img, bool write, int error, enum image_on_error action);
+/* The errno value for which requests of @img are held; 0: none are. */
+int image_held_for(const Image *img);
 bool image_holds_failed(void); /* then a state cannot be saved */
 void image_retry_held(void);
 

@@ -398,8 +398,8 @@ static gboolean go_on(gpointer image)
     img->timer = 0;
     while (img->waiting) {
         struct image_request *req = img->waiting;
-        int64_t wait = throttle_take(&img->throttle, req->op != IMAGE_READ, req->bytes,
-                                     g_get_monotonic_time());
+        int64_t wait =
+            throttle_take(img->throttle, req->op != IMAGE_READ, req->bytes, g_get_monotonic_time());
         if (wait) {
             start_timer(img, wait);
             break;
@@ -425,11 +425,11 @@ static void end_waiting(struct image *img)
 
 static bool must_wait(struct image *img, struct image_request *req)
 {
-    if (req->op == IMAGE_FLUSH || req->waits || !throttle_is_on(&img->throttle)) {
+    if (req->op == IMAGE_FLUSH || req->waits || !throttle_is_on(img->throttle)) {
         return false;
     }
     int64_t wait = img->waiting ? 1
-                                : throttle_take(&img->throttle, req->op != IMAGE_READ, req->bytes,
+                                : throttle_take(img->throttle, req->op != IMAGE_READ, req->bytes,
                                                 g_get_monotonic_time());
     if (!wait) {
         return false;
@@ -444,13 +444,32 @@ static bool must_wait(struct image *img, struct image_request *req)
 
 void image_set_limits(Image *img, const struct throttle_limits *limits)
 {
-    img->throttle = (struct throttle){.limits = *limits, .leaked_at = g_get_monotonic_time()};
+    struct throttle *t = img->throttle;
+    *t = (struct throttle){.limits = *limits, .leaked_at = g_get_monotonic_time()};
+    for (struct image *other = images; other; other = other->next) {
+        if (other->throttle == t) {
+            end_waiting(other);
+        }
+    }
+}
+
+void image_join_group(Image *img, const char *name)
+{
+    struct throttle_group *old = img->group;
+    img->group = name ? throttle_group_join(name) : NULL;
+    img->throttle = name ? &img->group->throttle : &img->own_throttle;
+    throttle_group_leave(old);
     end_waiting(img);
+}
+
+const char *image_group(const Image *img)
+{
+    return img->group ? img->group->name : NULL;
 }
 
 struct throttle_limits image_limits(const Image *img)
 {
-    return img->throttle.limits;
+    return img->throttle->limits;
 }
 
 void image_submit(Image *img, struct image_request *req)
@@ -527,6 +546,11 @@ void image_retry_held(void)
             req = next;
         }
     }
+}
+
+int image_held_for(const Image *img)
+{
+    return img->held ? -img->held->result : 0;
 }
 
 bool image_holds_failed(void)

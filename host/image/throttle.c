@@ -4,6 +4,7 @@
 #include "host/image/throttle.h"
 
 #include <glib.h>
+#include <string.h>
 
 enum { BURST_PART = 10, RATE_MAX_SHIFT = 50 };
 
@@ -87,4 +88,44 @@ const char *throttle_check(const struct throttle_limits *l)
         }
     }
     return NULL;
+}
+
+/* ---- groups ---- */
+
+static struct throttle_group *groups;
+
+struct throttle_group *throttle_group_find(const char *name)
+{
+    struct throttle_group *g = groups;
+    while (g && strcmp(g->name, name) != 0) {
+        g = g->next;
+    }
+    return g;
+}
+
+struct throttle_group *throttle_group_join(const char *name)
+{
+    struct throttle_group *g = throttle_group_find(name);
+    if (!g) {
+        g = g_new0(struct throttle_group, 1);
+        g->name = g_strdup(name);
+        g->next = groups;
+        groups = g;
+    }
+    g->users++;
+    return g;
+}
+
+void throttle_group_leave(struct throttle_group *group)
+{
+    struct throttle_group **at = &groups;
+    if (!group || --group->users) {
+        return;
+    }
+    while (*at != group) {
+        at = &(*at)->next;
+    }
+    *at = group->next;
+    g_free(group->name);
+    g_free(group);
 }

@@ -27,6 +27,17 @@ struct throttle {
     int64_t leaked_at; /* monotonic microseconds */
 };
 
+/* Drives that share their limits, by name: made by the first that joins, gone with the last. */
+struct throttle_group {
+    char *name;
+    struct throttle throttle;
+    unsigned users;
+    struct throttle_group *next;
+};
+struct throttle_group *throttle_group_find(const char *name); /* NULL: there is none */
+struct throttle_group *throttle_group_join(const char *name);
+void throttle_group_leave(struct throttle_group *group); /* NULL is fine */
+
 bool throttle_is_on(const struct throttle *t);
 /* Microseconds until a request may go; 0: at once, and it is counted. */
 int64_t throttle_take(struct throttle *t, bool write, uint64_t bytes, int64_t now);

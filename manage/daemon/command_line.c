@@ -517,10 +517,15 @@ static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine 
                           g_strerror(errno));
             return false;
         }
-        word(out, "-drive", "if=none,id=%s,media=%s,readonly=%s%s%s%s%s", name,
+        const char *werror = disk_on_error(disk->error_policy, true);
+        const char *rerror =
+            disk_on_error(disk->rerror_policy ? disk->rerror_policy : disk->error_policy, false);
+        bool floppy = disk->bus == BUS_FDC; /* others are told by their device */
+        word(out, "-drive", "if=none,id=%s,media=%s,readonly=%s%s%s%s%s%s%s%s%s", name,
              disk->device == DISK_DEVICE_CDROM ? "cdrom" : "disk", disk->readonly ? "on" : "off",
              file ? ",format=" : "", file ? disk->format : "", file ? ",file=" : "",
-             file ? file : "");
+             file ? file : "", floppy && werror ? ",werror=" : "", floppy && werror ? werror : "",
+             floppy && rerror ? ",rerror=" : "", floppy && rerror ? rerror : "");
         return true;
     }
     if (!disk_has_medium(disk)) {
@@ -535,6 +540,12 @@ static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine 
         return false;
     }
     g_autofree char *text = json_dumps(node, JSON_COMPACT);
+    if (disk->transient) { /* what is written goes with the machine */
+        g_autofree char *name = disk_node_name(disk), *file = comma(text);
+        word(out, "-drive", "if=none,id=%s,node-name=%s,snapshot=on,file=json:%s", name, name,
+             file);
+        return true;
+    }
     word(out, "-blockdev", "%s", text);
     return true;
 }

@@ -199,10 +199,18 @@ json_t *disk_node(const struct domain_disk *disk, GError **error)
     if (disk->discard) {
         set_text(o, "discard", disk_discard_words[disk->discard]);
     }
+    set_tri(o, "copy-on-read", disk->copy_on_read);
     if (disk->detect_zeroes) {
         set_text(o, "detect-zeroes", detect_zeroes_words[disk->detect_zeroes]);
     }
     return o;
+}
+
+/* Of a policy that means a full disk only, reads know nothing. */
+const char *disk_on_error(int policy, bool write)
+{
+    static const char *const words[] = {NULL, "stop", "report", "ignore", "enospc"};
+    return policy == POLICY_ENOSPACE && !write ? "report" : words[policy];
 }
 
 /* Where a disk that is no PCI device hangs. */
@@ -266,6 +274,16 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     set_tri(o, "ioeventfd", disk->ioeventfd);
     if (disk->shareable) {
         set_tri(o, "share-rw", TRI_YES);
+    }
+    set_text(o, "werror", disk_on_error(disk->error_policy, true));
+    set_text(o, "rerror",
+             disk_on_error(disk->rerror_policy ? disk->rerror_policy : disk->error_policy, false));
+    if (disk->bus == BUS_USB) {
+        set_tri(o, "removable", disk->removable);
+    }
+    if (disk->bus == BUS_SCSI) {
+        set_text(o, "vendor", disk->vendor);
+        set_text(o, "product", disk->product);
     }
     set_int(o, "bootindex", disk_boot_index(def, disk));
     return o;
@@ -472,6 +490,7 @@ static json_t *small_device(const DomainDef *def, const struct xml_table *t, con
         o = device("virtio-balloon-pci", d->alias, error);
         if (o) {
             set_tri(o, "deflate-on-oom", ((const struct domain_balloon *)item)->autodeflate);
+            set_tri(o, "free-page-reporting", ((const struct domain_balloon *)item)->reporting);
         }
     } else if (t == &rng_table) {
         const struct domain_rng *rng = item;

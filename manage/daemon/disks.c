@@ -22,6 +22,21 @@ struct domain_disk *machine_disk(const struct machine *m, const char *alias)
     return NULL;
 }
 
+bool disks_may_leave(const DomainDef *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const struct domain_disk *disk = def->disks->pdata[i];
+        if (disk->transient) {
+            libvirt_error(error, ERR_OPERATION_INVALID,
+                          "what was written to transient disk '%s' cannot be saved, snapshotted or "
+                          "migrated",
+                          disk->target);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* --- files --- */
 
 void disk_lend(const struct machine *m, const char *path)

@@ -24,6 +24,8 @@ struct block_job {
     int ended;   /* enum block_job_status; -1 while it runs */
 };
 
+/* False with an error if a disk's contents cannot go anywhere: <transient>. */
+bool disks_may_leave(const DomainDef *def, GError **error);
 struct domain_disk *machine_disk(const struct machine *m, const char *alias);
 /* Source, format and <backingStore> of every disk as the machine has them. */
 bool disks_learn(struct machine *m, GError **error);

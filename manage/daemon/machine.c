@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/util.h"
+#include "manage/daemon/balloon.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/port_guard.h"
 #include "manage/daemon/tune.h"
@@ -554,7 +555,8 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
     if (!hello || !learn(m, error) || !disks_learn(m, error) || !disks_throttle(m, error) ||
-        !set_passwords(m, error) || !tune_vcpus(m, error) || !guard_ports(m, error)) {
+        !balloon_start(m, error) || !set_passwords(m, error) || !tune_vcpus(m, error) ||
+        !guard_ports(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
@@ -686,6 +688,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     }
     d->machine = m;
     d->reason = 0;
+    startup_drop_missing(m, !how->incoming);
     if (!launch(m, how, &log_at, error)) {
         d->machine = NULL;
         machine_net_close(m->def);

@@ -91,6 +91,8 @@ struct launch {
     unsigned uid;
 };
 char **command_line(struct machine *m, const struct launch *l, GError **error);
+/* startup.c: takes out what may lack and is not there; @cold: the guest boots. */
+void startup_drop_missing(struct machine *m, bool cold);
 /* unsupported.c: false if @def asks for what a machine does not get yet. */
 bool machine_can_be(const DomainDef *def, GError **error);
 /* device_options.c: options of one device for -device and device_add; NULL with an error if it has none. */
@@ -100,6 +102,8 @@ json_t *device_options(const DomainDef *def, const struct xml_table *t, const vo
 json_t *disk_node(const struct domain_disk *disk, GError **error);
 char *disk_node_name(const struct domain_disk *disk);
 /* Whether its medium may be taken out; a drive of that kind has a name of its own. */
+/* werror= or rerror= of an error policy; NULL: nothing was asked for. */
+const char *disk_on_error(int policy, bool write);
 bool disk_changeable(const struct domain_disk *disk);
 char *disk_drive_name(const struct domain_disk *disk);
 /* The board has it anyway. */

@@ -159,8 +159,8 @@ static void on_io_error(struct machine *m, const json_t *body)
     }
     for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
         struct domain_disk *disk = m->def->disks->pdata[i];
-        g_autofree char *name = disk_node_name(disk);
-        if (g_strcmp0(name, node) != 0) {
+        g_autofree char *name = disk_drive_name(disk);
+        if (g_strcmp0(name, node) != 0 && g_strcmp0(name, text(body, "device")) != 0) {
             continue;
         }
         const char *path = disk_path(disk);

@@ -3,6 +3,7 @@
 
 #include "base/util.h"
 #include "manage/daemon/client.h"
+#include "manage/daemon/disks.h"
 
 #include <string.h>
 #include <sys/vfs.h>
@@ -278,7 +279,7 @@ static char *begin_running(Domain *d, const struct move *w, GError **error)
         return NULL;
     }
     g_autoptr(DomainDef) def = portable(m);
-    if (!(w->flags & MOVE_UNSAFE) && !is_safe(def, error)) {
+    if (!disks_may_leave(def, error) || (!(w->flags & MOVE_UNSAFE) && !is_safe(def, error))) {
         return NULL;
     }
     return travelling_xml(def, w, error);

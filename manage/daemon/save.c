@@ -6,7 +6,7 @@
  * lodge-vm is an unprivileged user and may not write where a client wants the file, so it sends
  * its state through a socket and we write.
  */
-#include "manage/daemon/machine.h"
+#include "manage/daemon/disks.h"
 
 #include "base/bytes.h"
 #include "base/util.h"
@@ -242,7 +242,7 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
 bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    if (!m) {
+    if (!m || !disks_may_leave(m->def, error)) {
         return false;
     }
     bool ran = d->state == STATE_RUNNING;

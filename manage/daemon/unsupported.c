@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/machine.h"
 
-#include <string.h>
-
 #include "manage/rpc/error.h"
 
 /*
@@ -51,11 +49,6 @@ static const struct wish domain_wishes[] = {
     }
 static const struct wish disk_wishes[] = {
     D(WISH_NUMBER, iothread, "disk/driver/@iothread"),
-    D(WISH_WORD, error_policy, "disk/driver/@error_policy"),
-    D(WISH_WORD, rerror_policy, "disk/driver/@rerror_policy"),
-    D(WISH_ON, copy_on_read, "disk/driver/@copy_on_read"),
-    D(WISH_ON, removable, "disk/target/@removable"),
-    D(WISH_FLAG, transient, "disk/transient"),
 };
 #undef D
 
@@ -144,27 +137,12 @@ static bool all_granted(const GPtrArray *list, const struct wish *wishes, unsign
 
 #define TABLE(t) t, G_N_ELEMENTS(t)
 
-static bool sources_granted(const GPtrArray *disks, GError **error)
-{
-    for (unsigned i = 0; i < xml_count(disks); i++) {
-        const struct domain_disk *disk = disks->pdata[i];
-        const char *startup = disk->source ? disk->source->startup : NULL;
-        if (startup && strcmp(startup, "mandatory") != 0) {
-            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                          "startupPolicy='%s' is not supported by lodged yet", startup);
-            return false;
-        }
-    }
-    return true;
-}
-
 bool machine_can_be(const DomainDef *def, GError **error)
 {
     return granted(def, TABLE(domain_wishes), error) &&
            (!def->cpu || granted(def->cpu, TABLE(cpu_wishes), error)) &&
            all_granted(def->timers, TABLE(timer_wishes), error) &&
            all_granted(def->disks, TABLE(disk_wishes), error) &&
-           sources_granted(def->disks, error) &&
            all_granted(def->graphics, TABLE(graphics_wishes), error) &&
            all_granted(def->interfaces, TABLE(interface_wishes), error);
 }

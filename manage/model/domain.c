@@ -513,6 +513,7 @@ const struct xml_table watchdog_table =
 static const struct xml_row balloon_rows[] = {
     XML_ENUM(struct domain_balloon, model, "@model", balloon_words, XML_REQUIRED),
     XML_ONOFF(struct domain_balloon, autodeflate, "@autodeflate", 0),
+    XML_ONOFF(struct domain_balloon, reporting, "@freePageReporting", 0),
     XML_INT(struct domain_balloon, period, "stats/@period", 0),
     ALIAS(struct domain_balloon),
     ADDRESS(struct domain_balloon),

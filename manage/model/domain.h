@@ -41,6 +41,7 @@ struct device_head {
 enum disk_type { DISK_FILE = 1, DISK_BLOCK, DISK_NETWORK, DISK_VOLUME };
 enum disk_device { DISK_DEVICE_DISK = 1, DISK_DEVICE_CDROM, DISK_DEVICE_FLOPPY };
 enum disk_bus { BUS_IDE = 1, BUS_FDC, BUS_SCSI, BUS_VIRTIO, BUS_USB, BUS_SATA };
+enum { POLICY_STOP = 1, POLICY_REPORT, POLICY_IGNORE, POLICY_ENOSPACE };
 enum disk_transport { TRANSPORT_TCP = 1, TRANSPORT_UNIX, TRANSPORT_TLS };
 struct disk_host {
     char *name, *socket;
@@ -266,7 +267,7 @@ struct domain_watchdog {
 struct domain_balloon {
     DEVICE_FIELDS;
     int model;
-    enum tristate autodeflate;
+    enum tristate autodeflate, reporting;
     int64_t period;
 };
 struct domain_rng {

@@ -698,6 +698,38 @@ static bool check_pins(const DomainDef *def, GError **error)
     return true;
 }
 
+/* What cannot go together in one disk. */
+static bool check_disk_words(const struct domain_disk *disk, GError **error)
+{
+    const char *startup = disk->source ? disk->source->startup : NULL;
+    const char *const policies[] = {"mandatory", "requisite", "optional", NULL};
+    if (disk->copy_on_read == TRI_YES && disk->readonly) {
+        libvirt_error(error, ERR_XML, "copy_on_read is not compatible with read-only disk '%s'",
+                      disk->target);
+    } else if (disk->rerror_policy == POLICY_ENOSPACE) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "unknown disk read error policy '%s'",
+                      error_policy_words[POLICY_ENOSPACE]);
+    } else if (startup && !g_strv_contains(policies, startup)) {
+        libvirt_error(error, ERR_XML, "unknown startupPolicy value '%s'", startup);
+    } else if (startup && disk->type == DISK_NETWORK) {
+        libvirt_error(error, ERR_XML, "Setting disk %s is not allowed for disk of network type",
+                      startup);
+    } else if (startup && disk->device == DISK_DEVICE_DISK && startup[0] == 'r') {
+        libvirt_error(error, ERR_XML, "Setting disk '%s' is allowed only for cdrom or floppy",
+                      startup);
+    } else if (disk->removable && disk->bus != BUS_USB) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "removable is only valid for usb disks");
+    } else if ((disk->vendor || disk->product) && disk->bus != BUS_SCSI) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Only scsi disk supports vendor and product");
+    } else if (disk->transient && disk->device != DISK_DEVICE_DISK) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "disk '%s' is no hard disk: it cannot be transient", disk->target);
+    } else {
+        return true;
+    }
+    return false;
+}
+
 static bool check_disk(const DomainDef *def, unsigned n, GError **error)
 {
     const struct domain_disk *disk = def->disks->pdata[n];
@@ -733,7 +765,7 @@ static bool check_disk(const DomainDef *def, unsigned n, GError **error)
                       "media",
                       disk->target);
     } else {
-        return true;
+        return check_disk_words(disk, error);
     }
     return false;
 }

@@ -44,8 +44,8 @@ class Devices(manage.Case):
         self.assertIn(f"{self.images}/b", self.virsh("domblklist", "dev", "--inactive"))
         self.assertIn("already exists", self.virsh("attach-disk", "dev", f"{self.images}/b", "vdb",
                                                    "--live", fails=True))
-        for xml, part in ((f"<disk type='file'><driver name='qemu' type='qcow2' error_policy='stop'/><source file="
-                           f"'{self.images}/b'/><target dev='vdd'/></disk>", "error_policy is not supported"),
+        for xml, part in ((f"<disk type='file'><driver name='qemu' type='qcow2'/><source file="
+                           f"'{self.images}/b'/><target dev='vdd'/><transient/></disk>", "transient disk"),
                           ("<memory model='dimm'><target><size>131072</size></target></memory>", "not supported")):
             with self.assertRaisesRegex(libvirt.libvirtError, part):  # as at a start: nothing is dropped in silence
                 self.dom.attachDevice(xml)

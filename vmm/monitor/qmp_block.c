@@ -110,6 +110,10 @@ static json_t *node_json(Image *img, struct node *n)
         json_object_set_new(o, "backing_file", json_string(n->backing_name));
     }
     add_limits(o, &limits);
+    if (throttle_is_on(&(struct throttle){.limits = limits})) {
+        json_object_set_new(o, "group",
+                            json_string(image_group(img) ? image_group(img) : image_id(img)));
+    }
     return o;
 }
 
@@ -137,7 +141,11 @@ static void add_block(Image *img, void *list)
     if (removable) {
         json_object_set_new(row, "tray_open", json_boolean(!image_inserted(img)));
     }
-    json_object_set_new(row, "io-status", json_string(image_holds_failed() ? "failed" : "ok"));
+    int held_for = image_held_for(img);
+    json_object_set_new(row, "io-status",
+                        json_string(!held_for            ? "ok"
+                                    : held_for == ENOSPC ? "nospace"
+                                                         : "failed"));
     json_array_append_new(list, row);
 }
 
@@ -342,10 +350,16 @@ HANDLER(block_set_io_throttle)
                json_u64(args, burst, &l.burst[i], error) &&
                json_u64(args, length, &l.seconds[i], error);
     }
-    const char *wrong = fine ? throttle_check(&l) : NULL;
+    const char *wrong = fine ? throttle_check(&l) : NULL, *group = qmp_str(args, "group");
     if (wrong) {
         g_set_error(error, LODGE_ERROR, EINVAL, "%s", wrong);
+    } else if (fine && !throttle_is_on(&(struct throttle){.limits = l})) {
+        image_join_group(img, NULL); /* the others of its group keep their limits */
+        image_set_limits(img, &l);
     } else if (fine) {
+        if (group) {
+            image_join_group(img, group);
+        }
         image_set_limits(img, &l);
     }
     return NULL;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "vmm/monitor/qmp_handlers.h"
+#include "vmm/monitor/qmp_qom.h"
 
 #include "guest/cpu/engine.h"
 #include "guest/cpu/translate/bt.h"
@@ -427,7 +428,7 @@ HANDLER(qom_list_types)
 }
 
 /* "/machine/peripheral/ID" */
-static struct device *at_path(const char *path)
+struct device *qom_device(const char *path)
 {
     static const char prefix[] = "/machine/peripheral/";
     return g_str_has_prefix(path, prefix) ? board_find(vm_board(), path + strlen(prefix)) : NULL;
@@ -436,7 +437,7 @@ static struct device *at_path(const char *path)
 HANDLER(qom_list)
 {
     const char *path = qmp_str(args, "path");
-    struct device *dev = at_path(path);
+    struct device *dev = qom_device(path);
     json_t *list = json_array();
     if (g_str_equal(path, "/machine/peripheral")) {
         for (struct device *d = vm_board()->devices; d; d = d->next) {
@@ -500,8 +501,8 @@ static json_t *prop_value(const struct device *dev, const struct prop *p)
 HANDLER(qom_get)
 {
     const char *path = qmp_str(args, "path"), *name = qmp_str(args, "property");
-    struct device *dev = at_path(path);
-    json_t *value = NULL;
+    struct device *dev = qom_device(path);
+    json_t *value = dev ? qom_balloon(dev, name) : NULL;
     if (!dev) {
         g_set_error(error, LODGE_ERROR, ENODEV, "Device '%s' not found", path);
         return NULL;

@@ -144,6 +144,11 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
     if (!disk_has_medium(disk)) {
         return true;
     }
+    if (disk->transient) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "hot-plug of transient disk '%s' is not supported", disk->target);
+        return false;
+    }
     if (disk_path(disk) && !file_answers(disk_path(disk), NULL, error)) {
         return false;
     }

@@ -60,6 +60,9 @@ static bool send_limits(struct machine *m, const char *alias, const struct iotun
             json_object_set_new(args, vm_names[i], json_integer(value_of(t, i)));
         }
     }
+    if (t && t->group) {
+        json_object_set_new(args, "group", json_string(t->group));
+    }
     g_autoptr(json_t) got = qmp_run(m->qmp, "block_set_io_throttle", args, QMP_TIMEOUT_MS, error);
     return got != NULL;
 }
@@ -92,11 +95,6 @@ static bool check(const struct iotune *t, GError **error)
                           iotune_words[MAXIMA + i + 1], iotune_words[LENGTHS + i + 1]);
             return false;
         }
-    }
-    if (t->group) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "iotune/group_name is not supported by lodged");
-        return false;
     }
     return true;
 }
@@ -181,10 +179,11 @@ static bool take(const rpc_domain_of_params_flags *args, struct iotune *t, Param
         while (k < VALUES && strcmp(p->field, iotune_words[k + 1]) != 0) {
             k++;
         }
-        if (strcmp(p->field, "group_name") == 0) {
-            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                          "iotune/group_name is not supported by lodged");
-            return false;
+        if (strcmp(p->field, "group_name") == 0 && p->value.type == 7) {
+            g_free(t->group);
+            t->group = g_strdup(p->value.rpc_value_u.s);
+            params_text(given, "blkdeviotune.group_name", t->group);
+            continue;
         }
         if (k == VALUES) {
             libvirt_error(error, ERR_INVALID_ARG, "parameter '%s' not supported", p->field);
@@ -230,7 +229,7 @@ static void trim(struct iotune *t)
 }
 
 /* Becomes @disk's; zeroes are not written. */
-static void give(struct domain_disk *disk, const struct iotune *t)
+static void give_one(struct domain_disk *disk, const struct iotune *t)
 {
     struct iotune *copy = xml_new(&iotune_table);
     bool any = false;
@@ -238,11 +237,30 @@ static void give(struct domain_disk *disk, const struct iotune *t)
         copy->v[i] = t->v[i] ? t->v[i] : XML_ABSENT;
         any |= t->v[i] != 0;
     }
+    copy->group = g_strdup(t->group);
     xml_free(&iotune_table, disk->iotune);
     disk->iotune = any ? copy : NULL;
     if (!any) {
         xml_free(&iotune_table, copy);
     }
+}
+
+/* Disks of one group share one set of limits. */
+static void give(DomainDef *def, struct domain_disk *disk, const struct iotune *t)
+{
+    for (unsigned i = 0; t->group && i < xml_count(def->disks); i++) {
+        struct domain_disk *other = def->disks->pdata[i];
+        if (other != disk && other->iotune && !g_strcmp0(other->iotune->group, t->group)) {
+            give_one(other, t);
+        }
+    }
+    give_one(disk, t);
+}
+
+/* Of the group that was named, or else of the disk's own. */
+static const char *group_of(const struct iotune *wanted, const struct domain_disk *disk)
+{
+    return wanted->group ? wanted->group : disk->iotune ? disk->iotune->group : NULL;
 }
 
 static bool set_live(Domain *d, const char *name, const struct iotune *wanted, GError **error)
@@ -253,7 +271,8 @@ static bool set_live(Domain *d, const char *name, const struct iotune *wanted, G
         return false;
     }
     struct iotune t = *wanted;
-    g_autofree char *alias = g_strdup(disk->alias);
+    g_autofree char *alias = g_strdup(disk->alias), *group = g_strdup(group_of(wanted, disk));
+    t.group = group;
     fill(&t, disk->iotune);
     trim(&t);
     if (!check(&t, error) || !send_limits(m, alias, &t, error)) {
@@ -261,7 +280,7 @@ static bool set_live(Domain *d, const char *name, const struct iotune *wanted, G
     }
     disk = machine_disk(m, alias);
     if (disk && !m->ended) {
-        give(disk, &t);
+        give(m->def, disk, &t);
         machine_save(m);
     }
     return true;
@@ -275,12 +294,14 @@ static bool set_config(Domain *d, const char *name, const struct iotune *wanted,
         return false;
     }
     struct iotune t = *wanted;
+    g_autofree char *group = g_strdup(group_of(wanted, disk));
+    t.group = group;
     fill(&t, disk->iotune);
     trim(&t);
     if (!check(&t, error)) {
         return false;
     }
-    give(disk, &t);
+    give(def, disk, &t);
     return domain_save_config(d, def, error);
 }
 
@@ -301,6 +322,7 @@ bool verb_domain_set_block_io_tune(struct call *call, const rpc_domain_of_params
     bool ok = take(args, &wanted, given, error) &&
               (!(flags & AFFECT_LIVE) || set_live(d, args->of, &wanted, error)) &&
               (!(flags & AFFECT_CONFIG) || set_config(d, args->of, &wanted, error));
+    g_free(wanted.group);
     params_text(given, "blkdeviotune.disk", args->of);
     if (ok && (flags & AFFECT_LIVE)) {
         tune_event(d, given);

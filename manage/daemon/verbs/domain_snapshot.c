@@ -6,7 +6,7 @@
  *
  * Spec: libvirt, "Snapshot XML format".
  */
-#include "manage/daemon/machine.h"
+#include "manage/daemon/disks.h"
 #include "manage/daemon/run.h"
 #include "manage/daemon/snapshot.h"
 #include "manage/daemon/uuid.h"
@@ -294,7 +294,7 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
     if (!def) {
         return false;
     }
-    if (!snapshot_align(s, def, up, flags, error)) {
+    if ((up && !disks_may_leave(def, error)) || !snapshot_align(s, def, up, flags, error)) {
         return false;
     }
     s->created = g_get_real_time() / G_USEC_PER_SEC;

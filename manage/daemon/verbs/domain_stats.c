@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Figures of machines: disks, interfaces, memory, processors, all of them at once. */
+#include "manage/daemon/balloon.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
@@ -174,11 +175,17 @@ bool verb_domain_memory_stats(struct call *call, const rpc_domain_uint_flags *ar
     if (!m) {
         return false;
     }
-    const rpc_memory_stat stats[] = {
+    struct balloon_figure figures[BALLOON_FIGURES];
+    unsigned told = balloon_figures(m, QMP_TIMEOUT_MS, figures);
+    rpc_memory_stat stats[BALLOON_FIGURES + 2] = {
         {.tag = MEMORY_ACTUAL, .value = (uint64_t)m->def->current_memory},
-        {.tag = MEMORY_RSS, .value = rss_kib(m->pid)},
     };
-    unsigned n = MIN(args->value, G_N_ELEMENTS(stats));
+    unsigned n = 1;
+    for (unsigned i = 0; i < told; i++) {
+        stats[n++] = (rpc_memory_stat){.tag = figures[i].tag, .value = figures[i].value};
+    }
+    stats[n++] = (rpc_memory_stat){.tag = MEMORY_RSS, .value = rss_kib(m->pid)};
+    n = MIN(args->value, n);
     ret->stats.stats_len = n;
     ret->stats.stats_val = g_memdup2(stats, n * sizeof(stats[0]));
     return true;
@@ -355,6 +362,8 @@ struct asked {
     const json_t *blocks;
     GHashTable *files;
     const GArray *threads;
+    struct balloon_figure figures[BALLOON_FIGURES];
+    unsigned figures_told;
 };
 
 static void put_all(Params *p, Domain *d, unsigned what, const struct asked *asked)
@@ -373,6 +382,10 @@ static void put_all(Params *p, Domain *d, unsigned what, const struct asked *ask
     if (what & STATS_BALLOON) {
         params_ullong(p, "balloon.current", (uint64_t)(m ? m->def->current_memory : d->memory));
         params_ullong(p, "balloon.maximum", (uint64_t)(m ? m->def->memory : d->max_memory));
+        for (unsigned i = 0; m && i < asked->figures_told; i++) {
+            g_autofree char *name = g_strconcat("balloon.", asked->figures[i].stat, NULL);
+            params_ullong(p, name, asked->figures[i].value);
+        }
         if (m) {
             params_ullong(p, "balloon.rss", rss_kib(m->pid));
         }
@@ -450,8 +463,13 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
             g_autoptr(Machine) m = machine_ref(d->machine);
             threads = tune_vcpu_threads(m, STATS_SECONDS * 1000, NULL);
         }
+        struct asked asked = {blocks, files, threads, {{0}}, 0};
+        if ((what & STATS_BALLOON) && domain_active(d) && !sick &&
+            (threads || !(what & STATS_VCPU)) && !(d->job && (args->flags & STATS_NOWAIT))) {
+            g_autoptr(Machine) m = machine_ref(d->machine);
+            asked.figures_told = balloon_figures(m, STATS_SECONDS * 1000, asked.figures);
+        }
         Params *p = params_new();
-        const struct asked asked = {blocks, files, threads};
         put_all(p, d, what, &asked);
         rpc_domain_stats one = {.dom = domain_rpc(d), .params.params_len = p->len};
         one.params.params_val = (rpc_param *)(void *)g_array_free(p, FALSE);

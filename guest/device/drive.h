@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#pragma once
+
+#include "guest/device/device.h"
+#include "host/image/image.h"
+
+/* What becomes of requests that fail on the host, as the device of a drive says it. */
+struct drive_policy {
+    const char *werror, *rerror; /* NULL: as the drive has it */
+};
+#define DRIVE_POLICY_PROPS(type, member)                                                           \
+    {"werror", PROP_STRING, offsetof(type, member.werror),                                         \
+     .help = "auto, report, ignore, stop or enospc"},                                              \
+    {                                                                                              \
+        "rerror", PROP_STRING, offsetof(type, member.rerror),                                      \
+            .help = "auto, report, ignore or stop"                                                 \
+    }
+
+bool drive_policy_apply(const struct drive_policy *p, Image *img, GError **error);

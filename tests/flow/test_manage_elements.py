@@ -1,0 +1,230 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Words of the domain XML that a running guest shows: full disks, transient and copied-on-read ones, limits
+that disks share, media that are missing, what the guest says of its memory."""
+import ctypes
+import json
+import os
+import re
+import subprocess
+import threading
+import unittest
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, UP, machine
+
+IMG = os.environ["LODGE_IMG"]
+
+# One loop for all connections: it also answers the daemon's keepalive.
+libvirt.virEventRegisterDefaultImpl()
+libvirt.virEventAddTimeout(50, lambda *_: None, None)
+
+
+def _loop():
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+
+threading.Thread(target=_loop, daemon=True).start()
+
+
+def img(*args):
+    return subprocess.run([IMG, *args], capture_output=True, text=True, check=True).stdout
+
+
+def disk(file, target="vda", driver="", more="", form="raw", bus="virtio", kind="disk", source=""):
+    return f"""<disk type='file' device='{kind}'><driver name='qemu' type='{form}' {driver}/>
+        <source file='{file}' {source}/><target dev='{target}' bus='{bus}'/>{more}</disk>"""
+
+
+class Elements(manage.Case):
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1][5:]
+        self.folder = os.path.join(self.daemon.root, self.name)
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        self.conn = self.connect()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def define(self, devices="", **more):
+        dom = self.conn.defineXML(machine(self.name, devices="<console type='pty'/>" + devices, **more))
+        self.addCleanup(self.forget)
+        return dom
+
+    def forget(self):
+        dom = self.daemon.connect().lookupByName(self.name)
+        if dom.isActive():
+            dom.destroy()
+        dom.undefine()
+
+    def boot(self, devices="", **more):
+        self.dom = self.define(devices, **more)
+        self.dom.create()
+        self.console = Console(self.conn, self.dom)
+        self.console.expect(UP)
+        self.console.expect(b"# ")
+        self.turn = 0
+
+    def say(self, line):
+        """Runs @line in the guest; what it printed."""
+        self.turn += 1
+        end = b"end-%d:" % self.turn
+        at = len(self.console.seen)
+        self.console.type(b"%s; echo en''d-%d:$?\n" % (line.encode(), self.turn))
+        self.console.expect(b"\n" + end, at)
+        self.console.expect(b"# ", at + self.console.seen[at:].index(b"\n" + end))
+        return self.console.seen[at:].decode(errors="replace")
+
+    def qmp(self, command, **args):
+        text = json.dumps({"execute": command, "arguments": args})
+        return json.loads(self.virsh("qemu-monitor-command", self.name, text))["return"]
+
+    def small_disk(self, name):
+        """A file system of 1 MiB, which can grow."""
+        folder = self.path(name)
+        os.mkdir(folder)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"none", folder.encode(), b"tmpfs", 0, b"size=1M,mode=755") != 0:
+            manage.leave_out(self, "no tmpfs: " + os.strerror(ctypes.get_errno()))
+        self.addCleanup(libc.umount2, folder.encode(), 2)
+        return folder, lambda: self.assertEqual(
+            libc.mount(b"none", folder.encode(), b"tmpfs", 32, b"size=32M,mode=755"), 0)
+
+    def test_full_disk(self):
+        folder, grow = self.small_disk("small")
+        for name in ("stop.raw", "report.raw"):
+            with open(f"{folder}/{name}", "wb") as f:
+                f.truncate(8 << 20)
+        seen = []
+        self.conn.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON,
+            lambda _c, _d, path, alias, action, reason, _o: seen.append((path, alias, action, reason)), None)
+        self.boot(disk(f"{folder}/report.raw", "vda", "error_policy='report'") +
+                  disk(f"{folder}/stop.raw", "vdb", "error_policy='stop' rerror_policy='report'"))
+        xml = self.dom.XMLDesc()
+        self.assertIn("error_policy='report'", xml)
+        self.assertIn("error_policy='stop' rerror_policy='report'", xml)
+        out = self.say("dd if=/dev/zero of=/dev/vda bs=64k count=32 conv=fsync")
+        self.assertRegex(out, "(?i)i/o error")
+        self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        manage.until(lambda: (f"{folder}/report.raw", "virtio-disk0", 2, "enospc") in seen, "the report")
+        self.console.type(b"dd if=/dev/zero of=/dev/vdb bs=64k count=32 conv=fsync; echo wri''tten $?\n")
+        paused = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+        manage.until(lambda: self.dom.state() == paused, "the machine stands still")
+        manage.until(lambda: (f"{folder}/stop.raw", "virtio-disk1", 1, "enospc") in seen, "the stop")
+        self.assertRegex(self.virsh("domblkerror", self.name), "vdb: no space")
+        self.assertIn("paused (I/O error)", self.virsh("domstate", self.name, "--reason"))
+        grow()
+        self.dom.resume()
+        self.console.expect(b"written 0")
+        self.assertEqual(self.dom.diskErrors(), {})
+
+    def test_transient(self):
+        with open(self.path("a.raw"), "wb") as f:
+            f.write(b"old" + bytes((1 << 20) - 3))
+        img("create", "-q", "-f", "qcow2", self.path("base"), "2M")
+        img("create", "-q", "-f", "qcow2", "-b", self.path("base"), "-F", "qcow2", self.path("top"))
+        self.boot(disk(self.path("a.raw"), more="<transient/>") +
+                  disk(self.path("top"), "vdb", "copy_on_read='on'", form="qcow2"))
+        self.assertIn("3131", self.say("printf 1111 > /dev/vda; sync; od -x -N 4 /dev/vda"))
+        with open(self.path("a.raw"), "rb") as f:
+            self.assertEqual(f.read(3), b"old")
+        for verb in (["save", self.name, self.path("state")], ["snapshot-create-as", self.name, "one"]):
+            self.assertIn("transient disk 'vda'", self.virsh(*verb, fails=True))
+        self.dom.destroy()
+        self.dom.create()
+        console = Console(self.conn, self.dom)
+        console.expect(UP)
+        console.expect(b"# ")
+        console.type(b"head -c 3 /dev/vda; echo -is; cat /dev/vdb > /dev/null; echo re''ad\n")
+        console.expect(b"old-is")
+        console.expect(b"\nread")
+
+    def test_copied_on_read(self):
+        img("create", "-q", "-f", "qcow2", self.path("base"), "2M")
+        with open(self.path("data"), "wb") as f:
+            f.write(b"x" * (1 << 20))
+        img("convert", "-O", "qcow2", self.path("data"), self.path("base"))
+        img("create", "-q", "-f", "qcow2", "-b", self.path("base"), "-F", "qcow2", self.path("top"))
+        self.boot(disk(self.path("top"), driver="copy_on_read='on'", form="qcow2"))
+        self.say("cat /dev/vda > /dev/null")
+        self.dom.destroy()
+        above = json.loads(img("map", "--output=json", self.path("top")))
+        self.assertEqual({row["depth"] for row in above if row["data"]}, {0})
+
+    def test_shared_limits(self):
+        for name in "ab":
+            img("create", "-q", "-f", "raw", self.path(name), "1M")
+        limit = "<iotune><total_bytes_sec>4000000</total_bytes_sec><group_name>both</group_name></iotune>"
+        self.boot(disk(self.path("a"), more=limit) + disk(self.path("b"), "vdb", more=limit))
+        groups = [(r["inserted"]["group"], r["inserted"]["bps"]) for r in self.qmp("query-block")]
+        self.assertEqual(groups, [("both", 4000000)] * 2)
+        self.virsh("blkdeviotune", self.name, "vda", "--total-bytes-sec", "5000000", "--live")
+        self.assertEqual([r["inserted"]["bps"] for r in self.qmp("query-block")], [5000000] * 2)
+        self.assertEqual(self.dom.XMLDesc().count("<total_bytes_sec>5000000</total_bytes_sec>"), 2)
+        self.virsh("blkdeviotune", self.name, "vda", "--total-bytes-sec", "6000000", "--group-name", "own",
+                   "--live")
+        self.assertEqual([r["inserted"]["bps"] for r in self.qmp("query-block")], [6000000, 5000000])
+        self.assertEqual(self.dom.blockIoTune("vda")["group_name"], "own")
+
+    def test_missing_media(self):
+        seen = []
+        self.conn.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_DISK_CHANGE,
+            lambda _c, _d, old, new, alias, reason, _o: seen.append((old, new, alias, reason)), None)
+        cd, hard = self.path("no.iso"), self.path("no.raw")
+        self.dom = self.define(
+            disk(cd, "sda", kind="cdrom", bus="sata", source="startupPolicy='optional'") +
+            disk(hard, "vda", source="startupPolicy='optional'"))
+        self.dom.create()
+        manage.until(lambda: len(seen) == 2, "both are told")
+        self.assertEqual(sorted(seen), sorted([(cd, None, "sata0-0-0", 0), (hard, None, "virtio-disk0", 1)]))
+        live = self.dom.XMLDesc()
+        self.assertNotIn("no.iso", live)
+        self.assertNotIn("vda", live)
+        self.assertIn("no.iso", self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        self.dom.destroy()
+        given = self.dom.XMLDesc()
+        for policy, words in (("mandatory", "Cannot access storage file"), ("requisite", "Cannot access"),
+                              ("whatever", "startupPolicy")):
+            with self.assertRaisesRegex(libvirt.libvirtError, words):
+                xml = given.replace("no.iso' startupPolicy='optional'", f"no.iso' startupPolicy='{policy}'")
+                self.conn.defineXML(xml).create()
+
+    def test_memory_figures(self):
+        self.boot("<memballoon model='virtio' autodeflate='on' freePageReporting='on'><stats period='1'/>"
+                  "</memballoon>")
+        wanted = {"unused", "available", "usable", "last_update", "minor_fault", "swap_in"}
+        manage.until(lambda: wanted <= set(self.dom.memoryStats()), "the guest's figures")
+        stats = self.dom.memoryStats()
+        self.assertGreater(stats["available"], stats["unused"])
+        self.assertLess(stats["available"], 128 << 10)
+        first = stats["last_update"]
+        manage.until(lambda: self.dom.memoryStats()["last_update"] > first, "figures come again")
+        self.assertIn("balloon.available=", self.virsh("domstats", self.name, "--balloon"))
+        self.virsh("dommemstat", self.name, "--period", "3", "--live", "--config")
+        self.assertIn("<stats period='3'/>", self.dom.XMLDesc())
+        self.assertIn("<stats period='3'/>", self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+        alias = re.search(r"<memballoon.*?alias name='(\w+)'", self.dom.XMLDesc(), re.S)[1]
+        self.assertEqual(self.qmp("qom-get", path=f"/machine/peripheral/{alias}",
+                                  property="guest-stats-polling-interval"), 3)
+        self.virsh("dommemstat", self.name, "--period", "0", "--live")
+        self.assertNotIn("<stats", self.dom.XMLDesc())
+
+    def test_refused_words(self):
+        for words, xml in (
+                ("copy_on_read is not compatible", disk("/x", driver="copy_on_read='on'", more="<readonly/>")),
+                ("read error policy", disk("/x", driver="rerror_policy='enospace'")),
+                ("allowed only for cdrom", disk("/x", source="startupPolicy='requisite'")),
+                ("only valid for usb", disk("/x").replace("<target ", "<target removable='on' ")),
+                ("Only scsi", disk("/x", more="<vendor>V</vendor>"))):
+            with self.assertRaisesRegex(libvirt.libvirtError, words):
+                self.conn.defineXML(machine("never", devices=xml))
+
+
+if __name__ == "__main__":
+    unittest.main()
