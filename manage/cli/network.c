@@ -220,20 +220,133 @@ static bool run_update(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+/* ---- ports ---- */
+
+static bool run_port_list(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const headers[] = {"UUID", NULL};
+    g_auto(rpc_network) net = {0};
+    g_auto(rpc_network_ports) all = {0};
+    bool table = !args_flag(a, "uuid");
+    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
+        return false;
+    }
+    rpc_network_list_args args = {net, 1, 0};
+    if (!ask_network_list_all_ports(shell_rpc(sh, NULL), &args, &all, error)) {
+        shell_failing(sh, "Failed to list network ports");
+        return false;
+    }
+    if (table) {
+        out_table(sh, headers);
+    }
+    for (unsigned i = 0; i < all.items.items_len; i++) {
+        g_autofree char *uuid = uuid_text(all.items.items_val[i].uuid);
+        if (table) {
+            out_row(sh, uuid, NULL);
+        } else {
+            out_line(sh, "%s", uuid);
+        }
+    }
+    if (table) {
+        out_table_end(sh);
+    }
+    return true;
+}
+
+static bool run_port_create(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct flag_bit bits[] = {{"validate", 2}};
+    g_auto(rpc_network) net = {0};
+    g_auto(rpc_network_port_ret) ret = {0};
+    const char *path = args_text(a, "file");
+    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
+        return false;
+    }
+    g_autofree char *xml = shell_read_file(path, error);
+    if (!xml) {
+        return false;
+    }
+    rpc_network_text_flags args = {net, xml, flags_of(a, bits, G_N_ELEMENTS(bits))};
+    if (!ask_network_port_create_xml(shell_rpc(sh, NULL), &args, &ret, error)) {
+        shell_failing(sh, "Failed to create network from %s", path);
+        return false;
+    }
+    g_autofree char *uuid = uuid_text(ret.port.uuid);
+    out_note_open(sh, "Network port %s created from %s", uuid, path);
+    return true;
+}
+
+static bool find_port(struct shell *sh, const struct args *a, rpc_network_port_ret *ret,
+                      GError **error)
+{
+    g_auto(rpc_network) net = {0};
+    const char *name = args_text(a, "port");
+    rpc_network_port_args args;
+    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
+        return false;
+    }
+    args.net = net;
+    if (!text_uuid(name, args.uuid)) {
+        return shell_fail(error, "failed to get network port '%s'", name);
+    }
+    if (!ask_network_port_lookup_by_uuid(shell_rpc(sh, NULL), &args, ret, error)) {
+        shell_failing(sh, "failed to get network port '%s'", name);
+        return false;
+    }
+    return true;
+}
+
+static bool run_port_xml(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_network_port_ret) found = {0};
+    g_auto(rpc_text) xml = {0};
+    if (!find_port(sh, a, &found, error)) {
+        return false;
+    }
+    rpc_network_port_flags args = {found.port, 0};
+    return ask_network_port_get_xml_desc(shell_rpc(sh, NULL), &args, &xml, error) &&
+           show_xml(sh, a, xml.text, error);
+}
+
+static bool run_port_delete(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_network_port_ret) found = {0};
+    rpc_none none;
+    if (!find_port(sh, a, &found, error)) {
+        return false;
+    }
+    g_autofree char *uuid = uuid_text(found.port.uuid);
+    rpc_network_port_flags args = {found.port, 0};
+    if (!ask_network_port_delete(shell_rpc(sh, NULL), &args, &none, error)) {
+        shell_failing(sh, "Failed to delete network port %s", uuid);
+        return false;
+    }
+    out_note(sh, "Network port %s deleted", uuid);
+    return true;
+}
+
+#define PORT_OPTION                                                                                \
+    {                                                                                              \
+        "port", OPT_TEXT, OPT_NEEDED, "port UUID"                                                  \
+    }
+#define VALIDATE_OPTION                                                                            \
+    {                                                                                              \
+        "validate", OPT_BOOL, 0, "check the XML (it always is)"                                    \
+    }
 #define SIMPLE(...) (&(const struct simple){__VA_ARGS__})
 
 const struct verb_group verb_group_network = {"Networking", "network", (const struct verb_row[]){
     {"net-autostart", (const struct option_row[]){NETWORK_OPTION,
         {"disable", OPT_BOOL, 0, "not any more"}, {NULL}},
      "starts a network together with the daemon", run_autostart},
-    {"net-create", (const struct option_row[]){FILE_OPTION, {NULL}},
+    {"net-create", (const struct option_row[]){FILE_OPTION, VALIDATE_OPTION, {NULL}},
      "starts a network from XML without defining it", run_network_from_file,
-     &(const struct from_file){PROC_network_create_xml, false, "Network %s created from %s",
-        {{NULL}}}},
-    {"net-define", (const struct option_row[]){FILE_OPTION, {NULL}},
+     &(const struct from_file){PROC_network_create_xml_flags, true, "Network %s created from %s",
+        {{"validate", 1}}}},
+    {"net-define", (const struct option_row[]){FILE_OPTION, VALIDATE_OPTION, {NULL}},
      "keeps a network's XML, without starting it", run_network_from_file,
-     &(const struct from_file){PROC_network_define_xml, false, "Network %s defined from %s",
-        {{NULL}}}},
+     &(const struct from_file){PROC_network_define_xml_flags, true, "Network %s defined from %s",
+        {{"validate", 1}}}},
     {"net-destroy", (const struct option_row[]){NETWORK_OPTION, {NULL}},
      "stops a network", run_simple_network,
      SIMPLE(PROC_network_destroy, false, 0, "Failed to destroy network %s",
@@ -258,6 +371,17 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
      "lists networks", run_list},
     {"net-name", (const struct option_row[]){NETWORK_OPTION, {NULL}}, "prints a network's name",
      run_name, "name"},
+    {"net-port-create", (const struct option_row[]){NETWORK_OPTION, FILE_OPTION, VALIDATE_OPTION,
+        {NULL}},
+     "makes a port on a running network", run_port_create},
+    {"net-port-delete", (const struct option_row[]){NETWORK_OPTION, PORT_OPTION, {NULL}},
+     "removes a port of a network", run_port_delete},
+    {"net-port-dumpxml", (const struct option_row[]){NETWORK_OPTION, PORT_OPTION, XPATH_OPTIONS,
+        {NULL}},
+     "prints the XML of a network's port", run_port_xml},
+    {"net-port-list", (const struct option_row[]){NETWORK_OPTION,
+        {"uuid", OPT_BOOL, 0, "only UUIDs"}, {"table", OPT_BOOL, 0, "a table (default)"}, {NULL}},
+     "lists who is plugged into a network", run_port_list},
     {"net-start", (const struct option_row[]){NETWORK_OPTION, {NULL}},
      "starts a network that is defined", run_simple_network,
      SIMPLE(PROC_network_create, false, 0, "Failed to start network %s", "Network %s started",

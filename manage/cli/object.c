@@ -19,7 +19,7 @@ char *uuid_text(const rpc_uuid u)
                            b[12], b[13], b[14], b[15]);
 }
 
-static bool text_uuid(const char *text, rpc_uuid out)
+bool text_uuid(const char *text, rpc_uuid out)
 {
     unsigned n = 0;
     for (const char *p = text; *p; p++) {
@@ -73,8 +73,7 @@ bool shell_network(struct shell *sh, const char *name, rpc_network *out, GError 
     if (!rpc) {
         return false;
     }
-    if (!(text_uuid(name, by_uuid.uuid) &&
-          ask_network_lookup_by_uuid(rpc, &by_uuid, &ret, NULL)) &&
+    if (!(text_uuid(name, by_uuid.uuid) && ask_network_lookup_by_uuid(rpc, &by_uuid, &ret, NULL)) &&
         !ask_network_lookup_by_name(rpc, &by_name, &ret, error)) {
         shell_failing(sh, "failed to get network '%s'", name);
         return false;
@@ -127,8 +126,10 @@ bool shell_volume(struct shell *sh, const char *name, const char *pool, rpc_volu
         !ask_storage_vol_lookup_by_key(rpc, &text, &ret, NULL)) {
         ask_storage_vol_lookup_by_path(rpc, &text, &ret, &why);
         if (why) {
-            shell_failing(sh, pool ? "failed to get vol '%s'"
-                                   : "failed to get vol '%s', specifying --pool might help", name);
+            shell_failing(sh,
+                          pool ? "failed to get vol '%s'"
+                               : "failed to get vol '%s', specifying --pool might help",
+                          name);
         }
     }
     if (why) {
@@ -193,7 +194,8 @@ bool run_simple_domain(struct shell *sh, const struct args *a, GError **error)
     rpc_domain_flags args = {dom, s->base_flags | flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
     return ask_simple(sh, s, dom.name,
                       s->with_flags ? (xdrproc_t)xdr_rpc_domain_flags
-                                    : (xdrproc_t)xdr_rpc_domain_args, &args, error);
+                                    : (xdrproc_t)xdr_rpc_domain_args,
+                      &args, error);
 }
 
 bool run_simple_network(struct shell *sh, const struct args *a, GError **error)
@@ -206,7 +208,8 @@ bool run_simple_network(struct shell *sh, const struct args *a, GError **error)
     rpc_network_flags args = {net, s->base_flags};
     return ask_simple(sh, s, net.name,
                       s->with_flags ? (xdrproc_t)xdr_rpc_network_flags
-                                    : (xdrproc_t)xdr_rpc_network_args, &args, error);
+                                    : (xdrproc_t)xdr_rpc_network_args,
+                      &args, error);
 }
 
 bool run_simple_pool(struct shell *sh, const struct args *a, GError **error)
@@ -218,8 +221,8 @@ bool run_simple_pool(struct shell *sh, const struct args *a, GError **error)
     }
     rpc_pool_flags args = {pool, s->base_flags | flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
     return ask_simple(sh, s, pool.name,
-                      s->with_flags ? (xdrproc_t)xdr_rpc_pool_flags
-                                    : (xdrproc_t)xdr_rpc_pool_args, &args, error);
+                      s->with_flags ? (xdrproc_t)xdr_rpc_pool_flags : (xdrproc_t)xdr_rpc_pool_args,
+                      &args, error);
 }
 
 /* ---- XML out ---- */

@@ -81,9 +81,9 @@ char **shell_complete(struct shell *sh, char *const *words, unsigned n);
 
 /* ---- The options of a call. ---- */
 bool args_flag(const struct args *a, const char *name);
-const char *args_text(const struct args *a, const char *name); /* NULL: not given */
+const char *args_text(const struct args *a, const char *name);           /* NULL: not given */
 bool args_number(const struct args *a, const char *name, uint64_t *out); /* false: not given */
-char **args_many(const struct args *a, const char *name); /* borrowed; may be NULL */
+char **args_many(const struct args *a, const char *name);                /* borrowed; may be NULL */
 
 /* ---- Output: as virsh prints it, or with --json one value for each verb. ---- */
 void out_table(struct shell *sh, const char *const *headers); /* ends with NULL */
@@ -117,6 +117,7 @@ bool shell_pool(struct shell *sh, const char *name, rpc_pool *out, GError **erro
 bool shell_volume(struct shell *sh, const char *name, const char *pool, rpc_volume *out,
                   GError **error);
 char *uuid_text(const rpc_uuid uuid);
+bool text_uuid(const char *text, rpc_uuid out);
 /* A file that the verb takes, as text; NULL with an error. */
 char *shell_read_file(const char *path, GError **error);
 /* Opens @xml in the user's editor until it is left; NULL with an error, or if nothing changed. */
@@ -145,6 +146,8 @@ AUTO_XDR(rpc_volumes)
 AUTO_XDR(rpc_snapshots)
 AUTO_XDR(rpc_domain_ret)
 AUTO_XDR(rpc_network_ret)
+AUTO_XDR(rpc_network_ports)
+AUTO_XDR(rpc_network_port_ret)
 AUTO_XDR(rpc_pool_ret)
 AUTO_XDR(rpc_volume_ret)
 AUTO_XDR(rpc_snapshot_ret)

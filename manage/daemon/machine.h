@@ -95,7 +95,8 @@ char **command_line(struct machine *m, const struct launch *l, GError **error);
 void startup_drop_missing(struct machine *m, bool cold);
 /* unsupported.c: false if @def asks for what a machine does not get yet. */
 bool machine_can_be(const DomainDef *def, GError **error);
-/* device_options.c: options of one device for -device and device_add; NULL with an error if it has none. */
+/* device_options.c: options of one device for -device and device_add; NULL with an error if it has
+ * none. */
 json_t *device_options(const DomainDef *def, const struct xml_table *t, const void *device,
                        GError **error);
 /* The same for the -blockdev of a disk: its node, with the file in it. */
@@ -131,6 +132,9 @@ char *json_words(const json_t *options);
 bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
 /* Gives back what machine_net_open() took; after the end, and for a card that has gone. */
 void machine_net_close(const DomainDef *def);
+/* Its tap goes to another bridge, or is something else on the same: what @wanted says. */
+bool machine_net_move(struct machine *m, struct domain_interface *nic,
+                      struct domain_interface *wanted, GError **error);
 void machine_nic_close(const struct domain_interface *nic);
 /* Of -vnc; picks a port where the definition leaves it open. */
 char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error);

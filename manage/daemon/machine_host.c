@@ -49,44 +49,112 @@ static void mac_bytes(const char *text, uint8_t mac[6])
     }
 }
 
-bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error)
+static const char *const direct_modes[] = {NULL, "vepa", "bridge", "private", "passthrough"};
+
+static struct port_want want_of(const struct machine *m, const struct domain_interface *nic,
+                                const struct net_vlan *vlan)
 {
-    (void)m;
-    static const char *const modes[] = {NULL, "vepa", "bridge", "private", "passthrough"};
-    struct net_vlan vlan = {0};
-    if (!vlan_of(nic, &vlan, error)) {
-        return false;
-    }
     struct port_want want = {
+        .owner = m->def->name,
+        .owner_uuid = m->def->uuid,
         .network = nic->type == IFACE_NETWORK ? nic->network : NULL,
         .portgroup = nic->portgroup,
         .bridge = nic->type == IFACE_BRIDGE ? nic->bridge : NULL,
         .lower = nic->type == IFACE_DIRECT ? nic->dev : NULL,
-        .mode = nic->type == IFACE_DIRECT ? modes[nic->mode ? nic->mode : 1] : NULL,
+        .mode = nic->type == IFACE_DIRECT ? direct_modes[nic->mode ? nic->mode : 1] : NULL,
         .device = nic->target,
         .vnet_header = true,
         .queues = 1,
         .mtu = nic->mtu > 0 ? (unsigned)nic->mtu : 0,
-        .vlan = nic->tags ? &vlan : NULL,
+        .vlan = nic->tags ? vlan : NULL,
         .isolated = nic->isolated,
     };
-    struct port port = {0};
     mac_bytes(nic->mac, want.mac);
+    return want;
+}
+
+static void set_text(char **to, const char *text)
+{
+    g_free(*to);
+    *to = *text ? g_strdup(text) : NULL;
+}
+
+/* What a network has decided for its interface is told with what runs. */
+static void tell_place(struct domain_interface *nic, const struct port *port)
+{
+    if (nic->type != IFACE_NETWORK) {
+        return;
+    }
+    set_text(&nic->port_id, port->id);
+    set_text(&nic->bridge, port->bridge);
+    set_text(&nic->dev, port->lower);
+    nic->mode = 0;
+    for (unsigned i = 1; i < G_N_ELEMENTS(direct_modes); i++) {
+        nic->mode = strcmp(port->mode, direct_modes[i]) ? nic->mode : (int)i;
+    }
+}
+
+bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error)
+{
+    struct net_vlan vlan = {0};
+    if (!vlan_of(nic, &vlan, error)) {
+        return false;
+    }
+    struct port_want want = want_of(m, nic, &vlan);
+    struct port port = {0};
     bool ok = port_attach(&want, &port, error);
     vlan_clear(&vlan);
     if (!ok) {
         return false;
     }
-    g_free(nic->target);
-    nic->target = g_strdup(port.device);
-    if (nic->type == IFACE_NETWORK && port.bridge[0]) {
-        g_free(nic->bridge);
-        nic->bridge = g_strdup(port.bridge);
-    }
+    set_text(&nic->target, port.device);
+    tell_place(nic, &port);
     *fd = port.fds[0];
     port.fds[0] = -1;
     port_clear(&port);
     return nic->link != LINK_DOWN || port_set_link(nic->target, false, error);
+}
+
+static bool on_bridge(const struct domain_interface *nic)
+{
+    return nic->type == IFACE_BRIDGE || (nic->type == IFACE_NETWORK && nic->bridge);
+}
+
+bool machine_net_move(struct machine *m, struct domain_interface *nic,
+                      struct domain_interface *wanted, GError **error)
+{
+    struct net_vlan vlan = {0};
+    struct port port;
+    if (!on_bridge(nic) || (wanted->type != IFACE_NETWORK && wanted->type != IFACE_BRIDGE)) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "only an interface on a bridge can be moved, and to another bridge");
+        return false;
+    }
+    if (!vlan_of(wanted, &vlan, error)) {
+        return false;
+    }
+    struct port_want want = want_of(m, wanted, &vlan);
+    mac_bytes(nic->mac, want.mac);
+    bool ok = port_move(nic->target, &want, &port, error);
+    vlan_clear(&vlan);
+    if (!ok) {
+        return false;
+    }
+    if (nic->port_id) {
+        network_port_remove(network_find(nic->network), nic->port_id);
+    }
+    set_text(&nic->network, wanted->type == IFACE_NETWORK ? wanted->network : "");
+    set_text(&nic->portgroup, wanted->portgroup ? wanted->portgroup : "");
+    set_text(&nic->port_id, "");
+    set_text(&nic->bridge, port.bridge);
+    GPtrArray *tags = nic->tags; /* the caller frees what was */
+    nic->tags = wanted->tags;
+    wanted->tags = tags;
+    nic->vlan_trunk = wanted->vlan_trunk;
+    nic->isolated = wanted->isolated;
+    nic->type = wanted->type;
+    tell_place(nic, &port);
+    return true;
 }
 
 static bool guarded(const struct domain_interface *nic)
@@ -152,6 +220,9 @@ void machine_nic_close(const struct domain_interface *nic)
     }
     if (nic->type != IFACE_USER && nic->target) {
         port_detach(nic->target);
+    }
+    if (nic->port_id) {
+        network_port_remove(network_find(nic->network), nic->port_id);
     }
 }
 

@@ -145,6 +145,9 @@ static DomainDef *portable(const struct machine *m)
         }
         if (nic->type == IFACE_NETWORK) {
             g_clear_pointer(&nic->bridge, g_free);
+            g_clear_pointer(&nic->dev, g_free);
+            g_clear_pointer(&nic->port_id, g_free);
+            nic->mode = 0;
         }
     }
     return def;

@@ -25,6 +25,7 @@ static void network_unref(struct network *net)
     if (!--net->refs) {
         network_def_free(net->def);
         network_def_free(net->next);
+        g_ptr_array_unref(net->ports);
         g_free(net);
     }
 }
@@ -108,6 +109,7 @@ static struct network *network_new(struct network_def *def)
     struct network *net = g_new0(struct network, 1);
     net->def = def;
     net->refs = 1;
+    net->ports = g_ptr_array_new_with_free_func(net_port_free);
     managed_add(&network_kind, net);
     return net;
 }
@@ -423,6 +425,7 @@ bool network_stop(struct network *net, GError **error)
         own_stop(net->def);
         daemon_lock();
     }
+    network_ports_clear(net);
     net->active = false;
     note_running(net);
     take_next(net);
@@ -447,6 +450,7 @@ bool network_apply(struct network *net, struct network_def *live, GError **error
     if (ok) {
         network_def_free(net->def);
         net->def = live;
+        network_ports_count(net);
         note_running(net);
     }
     return ok;
@@ -530,6 +534,7 @@ static void load_text(const char *text, const char *name, bool running)
             net->def = def;
         }
         net->active = true;
+        network_ports_load(net);
     } else if (def) {
         net = network_add(def, false, &error);
     }
@@ -571,6 +576,7 @@ static void wake(struct network *net)
     }
     if (net->active && network_has_own_bridge(net->def)) {
         if (!link_is_bridge(net->def->bridge, NULL)) { /* the host has started anew */
+            network_ports_clear(net);
             net->active = false;
             note_running(net);
             take_next(net);

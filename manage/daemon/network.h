@@ -15,6 +15,7 @@
 struct network {
     struct network_def *def;
     struct network_def *next; /* defined while it runs: what it is after it was stopped; or NULL */
+    GPtrArray *ports;         /* struct net_port: who is plugged in while it runs */
     bool active, persistent, autostart;
     bool changing;
     bool gone; /* no longer in the list */
@@ -47,10 +48,24 @@ bool network_stop(struct network *net, GError **error);
 /* What runs becomes @live, which is taken over on success, without an interruption of ports. */
 bool network_apply(struct network *net, struct network_def *live, GError **error);
 
+/* ---- who is plugged in ---- */
+
+struct net_port *network_port_find(const struct network *net, const char *uuid);
+/* Takes @port over, decides where it comes to and notes it. */
+bool network_port_add(struct network *net, struct net_port *port, GError **error);
+void network_port_remove(struct network *net, const char *uuid); /* @net NULL: nothing */
+/* Which of the network's devices the next port gets; NULL with an error. */
+const char *network_port_device(const struct network *net, GError **error);
+void network_ports_load(struct network *net);
+void network_ports_clear(struct network *net);
+/* Their numbers into the definition of what runs. */
+void network_ports_count(struct network *net);
+
 /* ---- what a machine's interface is attached to ---- */
 
 /* What <interface> says; what is NULL or 0 is not said. */
 struct port_want {
+    const char *owner, *owner_uuid;  /* the machine */
     const char *network, *portgroup; /* of type "network" */
     const char *bridge;              /* of type "bridge" */
     const char *lower, *mode;        /* of type "direct": macvtap over a device of the host */
@@ -68,6 +83,8 @@ struct port {
     char device[IFNAMSIZ]; /* "vnet0", "macvtap0" */
     char bridge[IFNAMSIZ]; /* "": none */
     char mode[16];         /* of macvtap; "": it is a tap */
+    char lower[IFNAMSIZ];  /* of macvtap: the host's device */
+    char id[37];           /* of the network's port; "": there is none */
     unsigned mtu;          /* 0: the usual one */
     int *fds;              /* .queues of them, the caller's; g_malloc'd */
     unsigned queues;
@@ -81,8 +98,9 @@ struct port {
 bool port_attach(const struct port_want *want, struct port *out, GError **error);
 /* After the machine has closed its descriptors; also if it is gone already. */
 void port_detach(const char *device);
-/* A tap goes to what @want says, of which only where counts; the bridge's name, g_free(). */
-char *port_move(const char *device, const struct port_want *want, GError **error);
+/* A tap goes to what @want says, of which only where and whose counts; @out gets .bridge and .id.
+ */
+bool port_move(const char *device, const struct port_want *want, struct port *out, GError **error);
 /* <link state=> of a running port: whether frames pass. */
 bool port_set_link(const char *device, bool up, GError **error);
 void port_clear(struct port *port); /* closes and frees */

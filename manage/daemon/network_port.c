@@ -11,20 +11,16 @@
 
 /* Everything that port, portgroup and network say, in one. */
 struct plan {
+    struct network *net; /* or NULL */
     const char *bridge, *lower, *mode;
     const struct net_vlan *vlan;
     bool isolated;
     unsigned mtu;
 };
 
-static const char *first_device(const struct network_def *def)
-{
-    return ((const struct net_interface *)def->interfaces->pdata[0])->dev;
-}
-
 static bool plan_network(const struct port_want *want, struct plan *plan, GError **error)
 {
-    const struct network *net = network_find(want->network);
+    struct network *net = network_find(want->network);
     if (!net) {
         libvirt_error(error, ERR_NO_NETWORK, "no network with matching name '%s'", want->network);
         return false;
@@ -35,16 +31,22 @@ static bool plan_network(const struct port_want *want, struct plan *plan, GError
         return false;
     }
     const struct net_portgroup *group = network_portgroup(def, want->portgroup);
+    if (want->portgroup && !group) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "network '%s' has no portgroup '%s'",
+                      want->network, want->portgroup);
+        return false;
+    }
+    plan->net = net;
     if (def->bridge) {
         plan->bridge = def->bridge;
     } else {
-        plan->lower = first_device(def);
+        plan->lower = network_port_device(net, error);
         plan->mode = forward_mode_names[def->mode];
     }
     plan->vlan = group && group->vlan ? group->vlan : def->vlan;
-    plan->isolated = (group && group->isolated ? group->isolated : def->isolated) == TRI_YES;
+    plan->isolated = def->isolated == TRI_YES;
     plan->mtu = def->mtu == XML_ABSENT ? 0 : (unsigned)def->mtu;
-    return true;
+    return plan->bridge || plan->lower;
 }
 
 static bool make_plan(const struct port_want *want, struct plan *plan, GError **error)
@@ -100,6 +102,11 @@ static bool put_mac(const char *device, const uint8_t mac[6], GError **error)
     return link_set_mac(device, own, error);
 }
 
+static char *mac_text(const uint8_t m[6])
+{
+    return g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", m[0], m[1], m[2], m[3], m[4], m[5]);
+}
+
 static bool plug_in(const char *device, const struct plan *plan, GError **error)
 {
     return (!plan->mtu || link_set_mtu(device, plan->mtu, error)) &&
@@ -147,6 +154,7 @@ static bool attach_macvtap(const struct port_want *want, const struct plan *plan
     }
     g_strlcpy(out->device, name, sizeof(out->device));
     g_strlcpy(out->mode, plan->mode, sizeof(out->mode));
+    g_strlcpy(out->lower, plan->lower, sizeof(out->lower));
     for (; out->queues < MAX(want->queues, 1); out->queues++) {
         int fd = macvtap_open(name, want->vnet_header, error);
         if (fd < 0) {
@@ -155,6 +163,34 @@ static bool attach_macvtap(const struct port_want *want, const struct plan *plan
         out->fds[out->queues] = fd;
     }
     return link_up(name, error);
+}
+
+static struct net_vlan *vlan_copy(const struct net_vlan *vlan)
+{
+    return vlan ? xml_copy(&net_vlan_table, vlan) : NULL;
+}
+
+/* The network knows whom it has there. */
+static bool enter(const struct port_want *want, const struct plan *plan, struct port *out,
+                  GError **error)
+{
+    if (!plan->net || !want->owner) {
+        return true;
+    }
+    struct net_port *port = net_port_new();
+    port->uuid = g_uuid_string_random();
+    port->owner = g_strdup(want->owner);
+    port->owner_uuid = g_strdup(want->owner_uuid);
+    port->group = g_strdup(want->portgroup);
+    port->mac = mac_text(want->mac);
+    port->vlan = vlan_copy(plan->vlan);
+    port->isolated = plan->isolated ? TRI_YES : TRI_ABSENT;
+    g_strlcpy(out->id, port->uuid, sizeof(out->id));
+    if (!network_port_add(plan->net, port, error)) {
+        out->id[0] = '\0';
+        return false;
+    }
+    return true;
 }
 
 bool port_attach(const struct port_want *want, struct port *out, GError **error)
@@ -169,8 +205,9 @@ bool port_attach(const struct port_want *want, struct port *out, GError **error)
     if (want->queues > PORT_QUEUES_MAX) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "%u queues: at most %d", want->queues,
                       PORT_QUEUES_MAX);
-    } else if (plan.bridge ? attach_tap(want, &plan, out, error)
-                           : attach_macvtap(want, &plan, out, error)) {
+    } else if ((plan.bridge ? attach_tap(want, &plan, out, error)
+                            : attach_macvtap(want, &plan, out, error)) &&
+               enter(want, &plan, out, error)) {
         return true;
     }
     bool macvtap = out->mode[0];
@@ -189,18 +226,21 @@ void port_detach(const char *device)
     }
 }
 
-char *port_move(const char *device, const struct port_want *want, GError **error)
+bool port_move(const char *device, const struct port_want *want, struct port *out, GError **error)
 {
     struct plan plan;
+    *out = (struct port){0};
     if (!make_plan(want, &plan, error)) {
-        return NULL;
+        return false;
     }
     if (!plan.bridge) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "%s can only be moved to a bridge", device);
-        return NULL;
+        return false;
     }
-    g_autofree char *bridge = g_strdup(plan.bridge);
-    return plug_in(device, &plan, error) ? g_steal_pointer(&bridge) : NULL;
+    g_strlcpy(out->bridge, plan.bridge, sizeof(out->bridge));
+    /* Off the bridge it loses what it was there: tags, isolation. */
+    return link_set_master(device, NULL, error) && plug_in(device, &plan, error) &&
+           enter(want, &plan, out, error);
 }
 
 bool port_set_link(const char *device, bool up, GError **error)

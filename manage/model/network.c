@@ -125,7 +125,7 @@ static const struct xml_row vlan_rows[] = {
     XML_YESNO(struct net_vlan, trunk, "@trunk", 0),
     XML_LIST(struct net_vlan, tags, "tag", &tag_table, 0),
 };
-static const struct xml_table vlan_table = XML_TABLE("vlan", struct net_vlan, vlan_rows);
+const struct xml_table net_vlan_table = XML_TABLE("vlan", struct net_vlan, vlan_rows);
 
 static const struct xml_row portgroup_rows[] = {
     XML_TEXT(struct net_portgroup, name, "@name", XML_REQUIRED),
@@ -133,8 +133,7 @@ static const struct xml_row portgroup_rows[] = {
     XML_YESNO(struct net_portgroup, trust, "@trustGuestRxFilters", 0),
     XML_STRUCT(struct net_portgroup, inbound, "bandwidth/inbound", &inbound_table, 0),
     XML_STRUCT(struct net_portgroup, outbound, "bandwidth/outbound", &outbound_table, 0),
-    XML_STRUCT(struct net_portgroup, vlan, "vlan", &vlan_table, 0),
-    XML_YESNO(struct net_portgroup, isolated, "port/@isolated", 0),
+    XML_STRUCT(struct net_portgroup, vlan, "vlan", &net_vlan_table, 0),
 };
 const struct xml_table net_portgroup_table =
     XML_TABLE("portgroup", struct net_portgroup, portgroup_rows);
@@ -175,7 +174,7 @@ static const struct xml_row network_rows[] = {
     XML_LIST(N, dns_hosts, "dns/host", &net_dns_host_table, 0),
     XML_STRUCT(N, inbound, "bandwidth/inbound", &inbound_table, 0),
     XML_STRUCT(N, outbound, "bandwidth/outbound", &outbound_table, 0),
-    XML_STRUCT(N, vlan, "vlan", &vlan_table, 0),
+    XML_STRUCT(N, vlan, "vlan", &net_vlan_table, 0),
     XML_YESNO(N, isolated, "port/@isolated", 0),
     XML_LIST(N, ips, "ip", &ip_table, 0),
     XML_LIST(N, routes, "route", &route_table, 0),
@@ -531,7 +530,7 @@ static bool refuse(const char *element, const struct network_def *def, GError **
     return false;
 }
 
-static bool vlan_check(const struct net_vlan *vlan, GError **error)
+bool vlan_check(const struct net_vlan *vlan, GError **error)
 {
     for (unsigned i = 0; vlan && i < xml_count(vlan->tags); i++) {
         const struct net_tag *tag = vlan->tags->pdata[i];

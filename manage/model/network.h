@@ -77,7 +77,7 @@ struct net_option { /* a line for dnsmasq's configuration */
 };
 struct net_portgroup {
     char *name;
-    enum tristate by_default, trust, isolated;
+    enum tristate by_default, trust;
     struct net_vlan *vlan;
     struct bandwidth *inbound, *outbound;
 };
@@ -132,6 +132,8 @@ struct network_def {
     int64_t connections;  /* of a running network: its ports */
 };
 
+extern const struct xml_table net_vlan_table;
+
 /* Whether the bridge is ours: made at the start, with addresses, DHCP and rules. */
 bool network_has_own_bridge(const struct network_def *def);
 
@@ -142,6 +144,22 @@ struct network_def *network_def_copy(const struct network_def *def);
 char *network_format(const struct network_def *def);
 /* @name or, if that is NULL, the default one; NULL: there is none. */
 const struct net_portgroup *network_portgroup(const struct network_def *def, const char *name);
+
+/* libvirt's <networkport>. */
+enum net_plug { PLUG_NETWORK = 1, PLUG_BRIDGE, PLUG_DIRECT };
+struct net_port {
+    char *uuid, *owner, *owner_uuid, *group, *mac;
+    struct bandwidth *inbound, *outbound;
+    struct net_vlan *vlan;
+    enum tristate isolated, trust;
+    int plug; /* enum net_plug; 0: not decided yet */
+    char *bridge, *dev, *mode;
+};
+struct net_port *net_port_new(void);
+/* A UUID is made if it is not given. */
+struct net_port *net_port_parse(const char *text, GError **error);
+void net_port_free(void *port); /* NULL is fine */
+char *net_port_format(const struct net_port *port);
 
 /* libvirt's numbers of net-update. */
 enum network_command { NETWORK_MODIFY = 1, NETWORK_DELETE, NETWORK_ADD_LAST, NETWORK_ADD_FIRST };

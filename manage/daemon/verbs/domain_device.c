@@ -534,43 +534,24 @@ static bool set_link(struct machine *m, struct domain_interface *nic, int state,
     return true;
 }
 
+static bool same_tags(const struct domain_interface *a, const struct domain_interface *b)
+{
+    bool same = a->vlan_trunk == b->vlan_trunk && xml_count(a->tags) == xml_count(b->tags);
+    for (unsigned i = 0; same && i < xml_count(a->tags); i++) {
+        const struct vlan_tag *x = a->tags->pdata[i], *y = b->tags->pdata[i];
+        same = x->id == y->id && x->native == y->native;
+    }
+    return same;
+}
+
 /* Other wires behind the same card: everything about where it is plugged in. */
 static bool same_wires(const struct domain_interface *a, const struct domain_interface *b)
 {
     return a->type == b->type && g_strcmp0(a->network, b->network) == 0 &&
-           g_strcmp0(a->portgroup, b->portgroup) == 0 && g_strcmp0(a->dev, b->dev) == 0 &&
-           (a->type != IFACE_BRIDGE || g_strcmp0(a->bridge, b->bridge) == 0);
-}
-
-/* The card keeps its tap, which goes to another bridge. */
-static bool move_port(struct domain_interface *nic, struct domain_interface *wanted, GError **error)
-{
-    bool can = nic->type == IFACE_NETWORK || nic->type == IFACE_BRIDGE;
-    bool may = wanted->type == IFACE_NETWORK || wanted->type == IFACE_BRIDGE;
-    if (!can || !may) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                      "only an interface on a bridge can be moved, and to another bridge");
-        return false;
-    }
-    const struct port_want want = {
-        .network = wanted->type == IFACE_NETWORK ? wanted->network : NULL,
-        .portgroup = wanted->portgroup,
-        .bridge = wanted->type == IFACE_BRIDGE ? wanted->bridge : NULL,
-        .isolated = wanted->isolated,
-    };
-    g_autofree char *bridge = port_move(nic->target, &want, error);
-    if (!bridge) {
-        return false;
-    }
-    char **texts[][2] = {{&nic->network, &wanted->network}, {&nic->portgroup, &wanted->portgroup}};
-    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
-        g_free(*texts[i][0]);
-        *texts[i][0] = g_strdup(*texts[i][1]);
-    }
-    g_free(nic->bridge);
-    nic->bridge = g_steal_pointer(&bridge);
-    nic->type = wanted->type;
-    return true;
+           g_strcmp0(a->portgroup, b->portgroup) == 0 &&
+           (a->type != IFACE_DIRECT || (g_strcmp0(a->dev, b->dev) == 0 && a->mode == b->mode)) &&
+           (a->type != IFACE_BRIDGE || g_strcmp0(a->bridge, b->bridge) == 0) && same_tags(a, b) &&
+           a->isolated == b->isolated;
 }
 
 /* What a card keeps as long as it is plugged in; what the new XML does not say stays as well. */
@@ -646,7 +627,7 @@ static bool change_interface(struct machine *m, struct domain_interface *nic,
                              struct domain_interface *wanted, GError **error)
 {
     return same_card(nic, wanted, error) &&
-           (same_wires(nic, wanted) || move_port(nic, wanted, error)) &&
+           (same_wires(nic, wanted) || machine_net_move(m, nic, wanted, error)) &&
            set_link(m, nic, wanted->link, error) && change_guard(m, nic, wanted, error);
 }
 

@@ -317,3 +317,100 @@ bool verb_network_update(struct call *call, const rpc_network_update_args *args,
     network_changed(net);
     return ok;
 }
+
+/* ---- ports ---- */
+
+static void port_put(const struct network *net, const struct net_port *port, rpc_network_port *out)
+{
+    managed_put(&network_kind, &out->net, net);
+    uuid_bytes(port->uuid, (uint8_t *)out->uuid);
+}
+
+static struct net_port *port_get(const struct network *net, const char *uuid, GError **error)
+{
+    g_autofree char *text = uuid_text((const uint8_t *)uuid);
+    struct net_port *port = net ? network_port_find(net, text) : NULL;
+    if (net && !port) {
+        libvirt_error(error, ERR_NO_NETWORK_PORT, "no network port with matching uuid '%s'", text);
+    }
+    return port;
+}
+
+bool verb_network_list_all_ports(struct call *call, const rpc_network_list_args *args,
+                                 rpc_network_ports *ret, GError **error)
+{
+    (void)call;
+    const struct network *net = get(&args->net, error);
+    if (!net || !flags_check(args->flags, 0, error)) {
+        return false;
+    }
+    ret->count = net->ports->len;
+    ret->items.items_len = args->need_results ? net->ports->len : 0;
+    ret->items.items_val = g_new0(rpc_network_port, ret->items.items_len);
+    for (unsigned i = 0; i < ret->items.items_len; i++) {
+        port_put(net, net->ports->pdata[i], &ret->items.items_val[i]);
+    }
+    return true;
+}
+
+bool verb_network_port_lookup_by_uuid(struct call *call, const rpc_network_port_args *args,
+                                      rpc_network_port_ret *ret, GError **error)
+{
+    (void)call;
+    const struct network *net = get(&args->net, error);
+    const struct net_port *port = port_get(net, args->uuid, error);
+    if (port) {
+        port_put(net, port, &ret->port);
+    }
+    return port;
+}
+
+bool verb_network_port_create_xml(struct call *call, const rpc_network_text_flags *args,
+                                  rpc_network_port_ret *ret, GError **error)
+{
+    enum { PORT_VALIDATE = 2 }; /* what is unknown is always refused */
+    (void)call;
+    struct network *net = get(&args->net, error);
+    if (!net || !flags_check(args->flags, PORT_VALIDATE, error) || !network_change(net, error)) {
+        return false;
+    }
+    struct net_port *port = net_port_parse(args->text, error);
+    bool ok = port && network_port_add(net, port, error);
+    if (ok) {
+        port_put(net, port, &ret->port);
+    }
+    network_changed(net);
+    return ok;
+}
+
+bool verb_network_port_get_xml_desc(struct call *call, const rpc_network_port_flags *args,
+                                    rpc_text *ret, GError **error)
+{
+    (void)call;
+    const struct network *net = get(&args->port.net, error);
+    const struct net_port *port = port_get(net, args->port.uuid, error);
+    if (!port || !flags_check(args->flags, 0, error)) {
+        return false;
+    }
+    ret->text = net_port_format(port);
+    return true;
+}
+
+bool verb_network_port_delete(struct call *call, const rpc_network_port_flags *args, rpc_none *ret,
+                              GError **error)
+{
+    (void)call;
+    (void)ret;
+    struct network *net = get(&args->port.net, error);
+    if (!net || !flags_check(args->flags, 0, error) || !network_change(net, error)) {
+        return false;
+    }
+    const struct net_port *port = port_get(net, args->port.uuid, error);
+    bool found = port;
+    if (found) {
+        g_autofree char *uuid = g_strdup(port->uuid);
+        network_port_remove(net, uuid);
+    }
+    network_changed(net);
+    return found;
+}
