@@ -19,7 +19,6 @@
 enum { CACHE_SLOTS = 4096, MAX_INSN = 15 };
 
 struct decoded {
-    const uint8_t *host; /* NULL: empty */
     bool plain;
     struct insn insn;
 };
@@ -31,6 +30,8 @@ struct interp {
     uint8_t code_mode;
     uint8_t *code_host;
     struct decoded odd;  /* across pages, or not from memory */
+    /* Where those below come from, NULL: nowhere.  Apart, so that a miss waits for little memory. */
+    const uint8_t *cached[CACHE_SLOTS];
     struct decoded cache[CACHE_SLOTS];
 };
 
@@ -135,14 +136,15 @@ static const struct decoded *decode(struct vcpu *cpu, struct interp *s, uint64_t
     if (!host || left < MAX_INSN + 1) {
         return decode_odd(cpu, s, linear);
     }
-    struct decoded *d = &s->cache[((uintptr_t)host ^ (uintptr_t)host >> 12) % CACHE_SLOTS];
-    if (d->host == host && d->insn.code_bytes == mode && same_bytes(host, &d->insn)) {
+    unsigned slot = ((uintptr_t)host ^ (uintptr_t)host >> 12) % CACHE_SLOTS;
+    struct decoded *d = &s->cache[slot];
+    if (s->cached[slot] == host && d->insn.code_bytes == mode && same_bytes(host, &d->insn)) {
         return d;
     }
-    d->host = NULL;
+    s->cached[slot] = NULL;
     check_decoded(cpu, insn_decode(host, MAX_INSN, mode, &d->insn));
     d->plain = interp_plain(&d->insn);
-    d->host = d->insn.desc->class == CLASS_UNDEFINED ? NULL : host;
+    s->cached[slot] = d->insn.desc->class == CLASS_UNDEFINED ? NULL : host;
     return d;
 }
 

@@ -197,24 +197,36 @@ static unsigned hot_at(const uint8_t *host)
     return ram_flags(host) & PAGE_CODE ? bt_hot - bt_hot / 2 : bt_hot;
 }
 
-static bool is_cold(const uint8_t *host, uint64_t pc)
+static void count_heat(void)
 {
     static unsigned counted;
-    uint8_t *n = &heat[heat_of(host)], *here = times_seen_at(host, pc);
-    unsigned hot = hot_at(host);
-    if (*n >= hot && *here >= MIN(hot, HOT_AT_PLACE)) {
-        return false;
-    }
     if (++counted % PLACES_COUNTED == 0) {
         memset(heat_at_place, 0, sizeof(heat_at_place));
         memset(heat, 0, sizeof(heat));
     }
-    if (*n < hot) {
-        ++*n;
+}
+
+/* By far most of what is cold is so at every address: one look tells, at little memory. */
+static bool is_cold(const uint8_t *host)
+{
+    uint8_t *n = &heat[heat_of(host)];
+    unsigned hot = hot_at(host);
+    if (*n + MIN(hot, HOT_AT_PLACE) >= hot) {
+        return false;
     }
-    if (*here < HOT_AT_PLACE) {
-        ++*here;
+    count_heat();
+    ++*n;
+    return true;
+}
+
+static bool is_cold_at(const uint8_t *host, uint64_t pc)
+{
+    uint8_t *here = times_seen_at(host, pc);
+    if (*here >= MIN(hot_at(host), HOT_AT_PLACE)) {
+        return false;
     }
+    count_heat();
+    ++*here;
     return true;
 }
 
@@ -258,14 +270,19 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
     uint64_t pc = cpu->r.rip;
     struct code_place at;
     struct block *block = NULL;
-    if (!find_place(cpu, pc, !link, &at)) {
+    uint8_t *host = code_host(cpu, pc);
+    if (host && is_cold(host)) {
+        *cold = true;
+        return NULL;
+    }
+    if (!host || !find_place(cpu, pc, !link, &at)) {
         return NULL;
     }
     pthread_mutex_lock(&cache_lock);
     block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
     if (!block) {
         pthread_mutex_unlock(&cache_lock);
-        if (is_cold(at.host, pc)) {
+        if (is_cold_at(at.host, pc)) {
             *cold = true;
             return NULL;
         }
@@ -313,12 +330,27 @@ static bool step(struct bt_cpu *b)
     return true;
 }
 
-/* Interprets up to the next branch that is taken; false: leave generated code. */
+/* Is what comes next the interpreter's, too? */
+static bool goes_on_cold(struct bt_cpu *b)
+{
+    struct vcpu *cpu = b->cpu;
+    if (!cpu_may_go_on(cpu) || cpu->r.halted || cpu->r.shadow || (b->flags & BLOCK_INTERP) ||
+        direct_wanted(b)) {
+        return false;
+    }
+    const uint8_t *host = code_host(cpu, cpu->r.rip);
+    return host && is_cold(host);
+}
+
+/* Interprets from branch to branch, up to code that is not new; false: leave generated code. */
 static bool run_cold(struct bt_cpu *b)
 {
-    int stop = interp_straight(b->cpu);
-    b->stats.cold++;
-    state_out(b);
+    int stop;
+    do {
+        stop = interp_straight(b->cpu);
+        b->stats.cold++;
+        state_out(b);
+    } while (stop == STOP_NONE && goes_on_cold(b));
     if (stop != STOP_NONE) {
         b->stop = stop;
     }
