@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/json.h"
 #include "base/rng.h"
+#include "guest/device/pc_dimm.h"
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/image/secret.h"
@@ -203,7 +204,7 @@ static bool object_release(const struct object *ob)
     if (rng) {
         return !rng_used(rng) && rng_remove(ob->id);
     }
-    return ob->size && !ob->used;
+    return ob->size && !ob->used && !pc_dimm_uses(vm_board(), ob->id);
 }
 
 bool vm_object_remove(const char *id, GError **error)
@@ -247,6 +248,20 @@ bool build_objects(struct vm_options *o, GError **error)
     return vm_options_each(o, (const char *const[]){"object", NULL}, add_object, NULL, error);
 }
 
+const struct ram_source *build_module_backend(const char *id, uint64_t *bytes, GError **error)
+{
+    struct object *ob = object_find(id);
+    if (!ob || !ob->size || ob->used) {
+        g_set_error(error, LODGE_ERROR, ob && ob->used ? EBUSY : ENOENT,
+                    ob && ob->used ? "can't use already busy memdev: %s"
+                                   : "memdev=%s: no such memory backend",
+                    id);
+        return NULL;
+    }
+    *bytes = ob->size;
+    return &ob->source;
+}
+
 const struct ram_source *build_memory_backend(const char *id, uint64_t *bytes, GError **error)
 {
     struct object *ob = object_find(id);
@@ -282,7 +297,8 @@ bool build_ram_source(struct vm_options *o, GError **error)
                     o->memory_backend);
         return false;
     }
-    m->ram_bytes = m->max_ram_bytes = bytes;
+    m->ram_bytes = bytes;
+    m->max_ram_bytes = MAX(m->max_ram_bytes, bytes);
     m->ram_source = *source;
     return true;
 }

@@ -235,7 +235,8 @@ static bool build_board(struct vm_options *o, GError **error)
                     m->machine, model->max_cpus);
         return false;
     }
-    m->backends = (struct backends){vm_drive, netdev_find, build_chardev, rng_find, audio_find};
+    m->backends = (struct backends){vm_drive, netdev_find, build_chardev, rng_find, audio_find,
+                                    build_module_backend};
     m->display = display_new();
     struct board *board = machine_new(m, error);
     vm_set_board(board);

@@ -16,6 +16,8 @@ bool build_objects(struct vm_options *o, GError **error);
 bool build_ram_source(struct vm_options *o, GError **error);
 /* What the -object @id says about memory, and its size; it counts as used from now on. */
 const struct ram_source *build_memory_backend(const char *id, uint64_t *bytes, GError **error);
+/* The same for a module, which says itself whether it uses it. */
+const struct ram_source *build_module_backend(const char *id, uint64_t *bytes, GError **error);
 bool build_nets(struct vm_options *o, GError **error);
 bool build_audio(struct vm_options *o, GError **error);
 bool build_serials(struct vm_options *o, GError **error);

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "guest/cpu/vcpu.h"
+#include "guest/device/pc_dimm.h"
 #include "guest/device/pci.h"
+#include "host/image/image.h"
+#include "vmm/options.h"
 #include "vmm/build.h"
+#include "vmm/dump.h"
 #include "vmm/migrate.h"
 #include "vmm/vm.h"
 
@@ -17,6 +21,11 @@ static const char *const bus_names[] = {
 /* ---- processors: their model's name is that of -cpu and this ---- */
 
 static const char cpu_suffix[] = "x86_64-cpu";
+
+uint64_t vm_memory(void)
+{
+    return vm_options()->machine.ram_bytes + pc_dimm_total(vm_board());
+}
 
 char *vm_cpu_type(void)
 {
@@ -274,13 +283,16 @@ static GPtrArray *ejected; /* of struct device: under the machine lock */
 static gboolean free_ejected(gpointer unused)
 {
     (void)unused;
-    if (migrate_running()) { /* it goes on as if the guest had not yet let go */
+    if (migrate_running() || dump_view().status == DUMP_ACTIVE) { /* they read all memory */
         g_timeout_add(100, free_ejected, NULL);
         return G_SOURCE_REMOVE;
     }
     vm_hold();
     while (ejected->len) {
         struct device *dev = g_ptr_array_remove_index(ejected, 0);
+        if (dev->model->ejected) {
+            image_drain_all(); /* what a disk still writes to memory that goes */
+        }
         json_t *what = json_pack("{s:s*, s:s}", "device", dev->id, "path", dev->path);
         device_free(dev);
         vm_event("DEVICE_DELETED", what);

@@ -21,7 +21,7 @@ static json_t *news_data(enum board_news what)
     if (what == BOARD_CLOCK_SET) {
         return json_pack("{s:I}", "offset", v);
     }
-    return json_pack("{s:I}", "actual", (json_int_t)vm_options()->machine.ram_bytes - v);
+    return json_pack("{s:I}", "actual", (json_int_t)vm_memory() - v);
 }
 
 static gboolean send_news(gpointer data)
@@ -78,9 +78,21 @@ json_t *event_ost(const struct ost *ost)
                      "status", (json_int_t)ost->status);
 }
 
+/* Spec: ACPI 6.3, "_OST (OSPM Status Indication)", "Operating System Ejection". */
+static bool is_refusal(const struct ost *ost)
+{
+    enum { EJECT_REQUEST = 3, EJECTION = 0x103, IN_PROGRESS = 0x84 };
+    return (ost->source == EJECT_REQUEST || ost->source == EJECTION) && ost->status &&
+           ost->status < IN_PROGRESS;
+}
+
 static void ost_said(struct board *board, const struct ost *ost)
 {
     (void)board;
+    if (g_str_equal(ost->kind, "DIMM") && is_refusal(ost) && ost->device) {
+        vm_event("MEM_UNPLUG_ERROR", json_pack("{s:s, s:s}", "device", ost->device, "msg",
+                                               "the guest cannot do without it"));
+    }
     vm_event("ACPI_DEVICE_OST", json_pack("{s:o}", "info", event_ost(ost)));
 }
 

@@ -352,16 +352,21 @@ static bool join_memory(struct numa_build *b, GError **error)
 bool build_numa(struct vm_options *o, GError **error)
 {
     struct numa_build b = {.m = &o->machine};
-    if (!vm_options_used(o, "numa")) {
+    bool modules = !vm_options_used(o, "numa");
+    if (modules && !o->machine.ram_slots) {
         return true;
     }
     b.numa = g_new0(struct numa, 1); /* the machine's: lives as long as it */
     b.numa->cpu_node = g_malloc(o->machine.maxcpus);
     memset(b.numa->cpu_node, NO_NODE, o->machine.maxcpus);
     if (!vm_options_each(o, (const char *const[]){"numa", NULL}, on_numa, &b, error) ||
-        !ids_without_gaps(&b, error) || !join_memory(&b, error) ||
+        !ids_without_gaps(&b, error) || (!modules && !join_memory(&b, error)) ||
         (b.numa->has_distances && !complete_distances(&b, error))) {
         return false;
+    }
+    if (modules) { /* guests learn from SRAT that there may be more memory: one node of all */
+        b.ids = 1;
+        b.numa->bytes[0] = o->machine.ram_bytes;
     }
     b.numa->nodes = b.ids;
     place_cpus(&b);

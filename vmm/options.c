@@ -144,20 +144,23 @@ static bool on_m(struct vm_options *o, const char *arg, GError **error)
     bool ok = kv && keyval_size(kv, "size", 1 << 20, &size, error) &&
               keyval_size(kv, "maxmem", 1 << 20, &most, error) &&
               keyval_u64(kv, "slots", 256, &slots, error) && keyval_done(kv, error);
-    if (ok && (slots || most > size)) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP,
-                    "memory hot-plug (slots=, maxmem=) is not supported");
-        ok = false;
-    } else if (ok && (size == 0 || (most && most < size))) {
-        g_set_error(error, LODGE_ERROR, EINVAL,
-                    size ? "maxmem is less than the size" : "a machine needs memory");
+    const char *wrong = size == 0                      ? "a machine needs memory"
+                        : slots && !most               ? "missing 'maxmem' option"
+                        : most && most < size          ? "maxmem is less than the size"
+                        : slots && most == size        ? "slots are of no use where maxmem is the size"
+                        : most > UINT64_C(1) << 44     ? "maxmem is more than 16T"
+                                                       : NULL;
+    if (ok && wrong) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s", wrong);
         ok = false;
     }
     if (!ok) {
         g_prefix_error(error, "-m %s: ", arg);
         return false;
     }
-    m->ram_bytes = m->max_ram_bytes = (size + PAGE_SIZE - 1) & PAGE_MASK;
+    m->ram_bytes = (size + PAGE_SIZE - 1) & PAGE_MASK;
+    m->max_ram_bytes = MAX(m->ram_bytes, most);
+    m->ram_slots = (unsigned)slots;
     return true;
 }
 

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { FRAME_BYTES = 16, HEAD_VERSION = 1, BLOCKS_MAX = 256 };
+enum { FRAME_BYTES = 16, HEAD_VERSION = 1, BLOCKS_MAX = 512 };
 static const char magic[8] = "LODGEVM";
 
 /* Finds damage, not malice. */

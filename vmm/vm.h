@@ -98,6 +98,7 @@ bool vm_drive_is_cd(const struct image *img);
 /* Keys down now, up after @hold_ms; at most 16. */
 bool vm_send_keys(const unsigned *codes, unsigned n, unsigned hold_ms);
 void vm_list_devices(GString *out);
+uint64_t vm_memory(void); /* bytes, modules counted */
 char *vm_cpu_type(void); /* the model of -device for a processor like the others */
 bool vm_list_device_properties(const char *name, GString *out, GError **error);
 void vm_list_objects(GString *out);

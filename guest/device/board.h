@@ -22,6 +22,8 @@ struct backends {
     struct chardev *(*chardev)(const char *id);
     struct rng_source *(*rng)(const char *id);
     struct audio *(*audio)(const char *id);
+    /* Of memory, and its size; NULL with an error also where it is taken. */
+    const struct ram_source *(*memory)(const char *id, uint64_t *bytes, GError **error);
 };
 
 enum board_event {
@@ -57,6 +59,9 @@ struct ost {
 struct board {
     struct space *memory, *memory_smm, *ports;
     unsigned cpus;                /* of -smp: others may come and go */
+    uint64_t dimm_at, dimm_bytes; /* addresses kept for memory modules */
+    uint64_t dimm_max;            /* bytes that all of them may have */
+    unsigned dimm_slots, numa_nodes;
     uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
     struct pci_bus *pci;          /* root bus, or NULL */
     struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */

@@ -289,7 +289,9 @@ static void srat_cpu(GByteArray *b, uint32_t apic_id, unsigned node)
     put_le(b, 0, 8);
 }
 
-static void srat_memory(GByteArray *b, uint64_t at, uint64_t bytes, unsigned node)
+enum { SRAT_ENABLED = 1, SRAT_HOTPLUG = 2 };
+
+static void srat_memory(GByteArray *b, uint64_t at, uint64_t bytes, unsigned node, unsigned flags)
 {
     put_le(b, 1, 1);
     put_le(b, 40, 1);
@@ -298,7 +300,7 @@ static void srat_memory(GByteArray *b, uint64_t at, uint64_t bytes, unsigned nod
     put_le(b, at, 8);
     put_le(b, bytes, 8);
     put_le(b, 0, 4);
-    put_le(b, 1, 4); /* enabled */
+    put_le(b, flags, 4);
     put_le(b, 0, 8);
 }
 
@@ -308,7 +310,7 @@ static void srat_window(GByteArray *b, uint64_t from, uint64_t end, uint64_t win
 {
     uint64_t first = MAX(from, window), last = MIN(end, window + bytes);
     if (first < last) {
-        srat_memory(b, at + (first - window), last - first, node);
+        srat_memory(b, at + (first - window), last - first, node, SRAT_ENABLED);
     }
 }
 
@@ -328,6 +330,9 @@ static unsigned srat(struct acpi_tables *t, const struct pc_layout *pc)
         srat_window(b, from, end, 0, 0, LOW_RAM_END, n);
         srat_window(b, from, end, ONE_MB, ONE_MB, pc->ram_below_4g - ONE_MB, n);
         srat_window(b, from, end, pc->ram_below_4g, FOUR_GB, pc->ram_above_4g, n);
+    }
+    if (pc->dimm_bytes) { /* the modules' own entries in the namespace say where they belong */
+        srat_memory(b, pc->dimm_at, pc->dimm_bytes, numa->nodes - 1, SRAT_ENABLED | SRAT_HOTPLUG);
     }
     table_end(t, at);
     return at;

@@ -406,6 +406,9 @@ static void hot_plug_events(struct aml *a, const struct pc_layout *pc)
     if (pc->cpus_port) {
         on_event(a, "_E02", "\\_SB_.CPUS.CSCN");
     }
+    if (pc->dimm_slots) {
+        on_event(a, "_E03", "\\_SB_.MHPC.MSCN");
+    }
     aml_close(a);
 }
 
@@ -474,6 +477,9 @@ static void board_devices(struct aml *a, const struct pc_layout *pc)
     if (pc->cpus_port) {
         res_io(r, pc->cpus_port, 0x0c);
     }
+    if (pc->dimm_slots) {
+        res_io(r, 0x0a00, 0x18);
+    }
     if (!pc->q35) {
         res_io(r, 0xafe0, 4);
         res_io(r, 0xae00, 0x14);
@@ -523,6 +529,9 @@ void dsdt_write(GByteArray *out, const struct pc_layout *pc)
         dsdt_cpus(&a, pc);
     } else {
         processors(&a, pc);
+    }
+    if (pc->dimm_slots) {
+        dsdt_memory(&a, pc);
     }
     aml_close(&a);
     hot_plug_events(&a, pc);

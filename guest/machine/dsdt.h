@@ -9,3 +9,5 @@ struct aml;
 void dsdt_write(GByteArray *out, const struct pc_layout *pc);
 /* dsdt_hotplug.c, inside \_SB: processors with what a guest needs to see them come and go. */
 void dsdt_cpus(struct aml *a, const struct pc_layout *pc);
+/* The same for memory modules. */
+void dsdt_memory(struct aml *a, const struct pc_layout *pc);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * dsdt_hotplug: processors that come and go, in the namespace.
+ * dsdt_hotplug: processors and memory modules that come and go, in the namespace.
  *
  * Spec: ACPI Specification 6.3, "Processor Container Device", "_MAT (Multiple APIC Table
  * Entry)", "_STA (Device Status)", "_EJx (Eject)", "_OST (OSPM Status Indication)"; registers:
- * guest/device/acpi_cpuhp.c.
+ * guest/device/acpi_cpuhp.c and acpi_memhp.c.
  */
 #include "guest/machine/dsdt.h"
 
@@ -239,5 +239,167 @@ void dsdt_cpus(struct aml *a, const struct pc_layout *pc)
     }
     notify_method(a, "CTFY", "C%03X", pc->maxcpus);
     cpu_scan(a);
+    aml_close(a);
+}
+
+/* ---- memory modules ---- */
+
+static void memory_registers(struct aml *a)
+{
+    aml_region(a, "HPMR", SPACE_IO, 0x0a00, 0x18);
+    aml_field_dwords(a, "HPMR"); /* as they read */
+    aml_field_unit(a, "MRBA", 64);
+    aml_field_unit(a, "MRLE", 64);
+    aml_field_unit(a, "MRPX", 32);
+    aml_close(a);
+    aml_field_dwords(a, "HPMR"); /* as they are written */
+    aml_field_unit(a, "MSEL", 32);
+    aml_field_unit(a, "MOEV", 32);
+    aml_field_unit(a, "MOSC", 32);
+    aml_close(a);
+    aml_field_events(a, "HPMR");
+    aml_field_unit(a, NULL, 0x14 * 8);
+    aml_field_unit(a, "MENA", 1);
+    aml_field_unit(a, "MINS", 1);
+    aml_field_unit(a, "MRMV", 1);
+    aml_field_unit(a, "MEJT", 1);
+    aml_close(a);
+    aml_mutex(a, "MLCK");
+}
+
+/* CreateQWordField(MR64, @at, @name) */
+static void resource_field(struct aml *a, unsigned at, const char *name)
+{
+    aml_op(a, AML_QWORD_FIELD);
+    aml_path(a, "MR64");
+    aml_int(a, at);
+    aml_path(a, name);
+}
+
+static void store_field(struct aml *a, const char *from, const char *to)
+{
+    aml_op(a, AML_STORE);
+    aml_path(a, from);
+    aml_path(a, to);
+}
+
+enum { QWORD_FIRST = 14, QWORD_LAST = 22, QWORD_LENGTH = 38 }; /* of its descriptor */
+
+static void memory_resources(struct aml *a)
+{
+    GByteArray *r = res_new();
+    res_memory_window(r, 0, UINT64_MAX - 1);
+    aml_method(a, "MCRS", 1, true);
+    aml_acquire(a, "MLCK");
+    store_op(a, AML_ARG0, "MSEL");
+    aml_name_resources(a, "MR64", r);
+    resource_field(a, QWORD_FIRST, "MINM");
+    resource_field(a, QWORD_LAST, "MAXM");
+    resource_field(a, QWORD_LENGTH, "LENM");
+    store_field(a, "MRBA", "MINM");
+    store_field(a, "MRLE", "LENM");
+    aml_op(a, AML_ADD);
+    aml_path(a, "MINM");
+    aml_path(a, "LENM");
+    aml_op(a, AML_LOCAL0);
+    aml_op(a, AML_SUBTRACT);
+    aml_op(a, AML_LOCAL0);
+    aml_int(a, 1);
+    aml_path(a, "MAXM");
+    aml_release(a, "MLCK");
+    aml_op(a, AML_RETURN);
+    aml_path(a, "MR64");
+    aml_close(a);
+}
+
+static void memory_methods(struct aml *a)
+{
+    aml_method(a, "MSTA", 1, true);
+    aml_acquire(a, "MLCK");
+    store_op(a, AML_ARG0, "MSEL");
+    set_op(a, AML_LOCAL0, 0);
+    if_field(a, "MENA");
+    set_op(a, AML_LOCAL0, STA_PRESENT);
+    aml_close(a);
+    aml_release(a, "MLCK");
+    return_op(a, AML_LOCAL0);
+    aml_close(a);
+
+    aml_method(a, "MPXM", 1, true);
+    aml_acquire(a, "MLCK");
+    store_op(a, AML_ARG0, "MSEL");
+    load_op(a, "MRPX", AML_LOCAL0);
+    aml_release(a, "MLCK");
+    return_op(a, AML_LOCAL0);
+    aml_close(a);
+
+    aml_method(a, "MEJM", 2, true);
+    aml_acquire(a, "MLCK");
+    store_op(a, AML_ARG0, "MSEL");
+    store_int(a, 1, "MEJT");
+    aml_release(a, "MLCK");
+    aml_close(a);
+
+    aml_method(a, "MOST", 4, true);
+    aml_acquire(a, "MLCK");
+    store_op(a, AML_ARG0, "MSEL");
+    store_op(a, AML_ARG0 + 1, "MOEV");
+    store_op(a, AML_ARG0 + 2, "MOSC");
+    aml_release(a, "MLCK");
+    aml_close(a);
+}
+
+static void memory_scan(struct aml *a, unsigned slots)
+{
+    aml_method(a, "MSCN", 0, true);
+    aml_acquire(a, "MLCK");
+    set_op(a, AML_LOCAL0 + 1, 0);
+    aml_while(a);
+    aml_op(a, AML_LLESS);
+    aml_op(a, AML_LOCAL0 + 1);
+    aml_int(a, slots);
+    store_op(a, AML_LOCAL0 + 1, "MSEL");
+    take_event(a, "MINS", "MTFY", NOTIFY_CHECK);
+    take_event(a, "MRMV", "MTFY", NOTIFY_EJECT);
+    aml_op(a, AML_ADD);
+    aml_op(a, AML_LOCAL0 + 1);
+    aml_int(a, 1);
+    aml_op(a, AML_LOCAL0 + 1);
+    aml_close(a);
+    aml_release(a, "MLCK");
+    aml_close(a);
+}
+
+static void memory_device(struct aml *a, const struct pc_layout *pc, unsigned slot)
+{
+    char name[5];
+    snprintf(name, sizeof(name), "M%03X", slot & 0xfff);
+    aml_device(a, name);
+    aml_name_id(a, "_HID", "PNP0C80");
+    aml_name_int(a, "_UID", slot);
+    forward(a, "_STA", 0, "MSTA", slot);
+    forward(a, "_CRS", 0, "MCRS", slot);
+    if (pc->numa) {
+        forward(a, "_PXM", 0, "MPXM", slot);
+    }
+    forward(a, "_EJ0", 1, "MEJM", slot);
+    forward(a, "_OST", 3, "MOST", slot);
+    aml_close(a);
+}
+
+void dsdt_memory(struct aml *a, const struct pc_layout *pc)
+{
+    aml_device(a, "MHPC");
+    aml_name_id(a, "_HID", "PNP0A06");
+    aml_name(a, "_UID");
+    aml_string(a, "DIMM devices");
+    memory_registers(a);
+    memory_methods(a);
+    memory_resources(a);
+    for (unsigned i = 0; i < pc->dimm_slots; i++) {
+        memory_device(a, pc, i);
+    }
+    notify_method(a, "MTFY", "M%03X", pc->dimm_slots);
+    memory_scan(a, pc->dimm_slots);
     aml_close(a);
 }

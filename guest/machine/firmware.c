@@ -276,10 +276,8 @@ static bool add_memory_map(struct machine *m, struct device *fw, GError **error)
         put_le(map, m->e820[i].bytes, 8);
         put_le(map, m->e820[i].type, 4);
     }
-    uint64_t end = (UINT64_C(1) << 32) + m->above_4g;
     return add_array(fw, "etc/e820", map, error) &&
-           add_le(fw, "etc/reserved-memory-end", (end + 0x3fffffff) & ~UINT64_C(0x3fffffff), 8,
-                  error);
+           add_le(fw, "etc/reserved-memory-end", pc_memory_end(m), 8, error);
 }
 
 static bool add_tables(struct machine *m, struct device *fw, GError **error)

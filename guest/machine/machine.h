@@ -15,6 +15,7 @@ struct machine_config {
     unsigned cpus, maxcpus;
     struct cpu_topology topology;
     uint64_t ram_bytes, max_ram_bytes;
+    unsigned ram_slots;       /* for memory modules */
     const struct numa *numa;  /* -numa; NULL: all lies equally close */
     struct ram_source ram_source;
     const char *cpu;          /* -cpu */

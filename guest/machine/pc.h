@@ -57,6 +57,8 @@ struct device *pc_device(struct machine *m, const char *model, const char *path,
 struct device *pc_device_new(const char *model, GError **error);
 
 /* ---- pc_memory.c ---- */
+/* Where RAM, and what may become RAM, ends: a multiple of 1 GiB from 4 GiB on. */
+uint64_t pc_memory_end(const struct machine *m);
 /* RAM: below @gap_at if all of it fits there, else split at @split_at. */
 bool pc_memory(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error);
 /* The firmware ROM (-bios, or @file) or flash below 4 GiB, and its end below 1 MiB. */

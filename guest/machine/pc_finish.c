@@ -21,7 +21,6 @@ static struct pc_layout layout_of(struct machine *m)
 {
     struct board *b = m->board;
     const struct acpi_pm *pm = acpi_pm_of(b);
-    uint64_t top = m->above_4g ? FOUR_GB + m->above_4g : FOUR_GB;
     struct pc_layout pc = {.q35 = m->q35,
                            .cpus = m->config.cpus,
                            .maxcpus = m->config.maxcpus,
@@ -29,13 +28,15 @@ static struct pc_layout layout_of(struct machine *m)
                                         : m->q35                ? ACPI_CPUHP_Q35
                                                                 : ACPI_CPUHP_PC,
                            .apic_id = m->apic_ids,
+                           .dimm_slots = board_part(b, "memhp") ? b->dimm_slots : 0,
+                           .dimm_at = b->dimm_at,
+                           .dimm_bytes = b->dimm_bytes,
                            .ram_below_4g = m->below_4g,
                            .ram_above_4g = m->above_4g,
                            .numa = m->config.numa,
                            .s3 = pm && !pm->disable_s3,
                            .s4 = pm && !pm->disable_s4};
-    pc.hole64_at =
-        MAX((top + (UINT64_C(1) << 30) - 1) & ~((UINT64_C(1) << 30) - 1), UINT64_C(32) << 30);
+    pc.hole64_at = MAX(pc_memory_end(m), UINT64_C(32) << 30);
     pc.hole64_bytes = UINT64_C(32) << 30;
     if (m->q35) {
         pc.ecam_at = Q35_ECAM_AT;

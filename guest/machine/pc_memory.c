@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define FOUR_GB (UINT64_C(1) << 32)
+#define ONE_GB (UINT64_C(1) << 30)
 
 enum { VGA_AT = 0xa0000, ROM_AT = 0xc0000, ONE_MB = 0x100000, ISA_BIOS_BYTES = 0x20000 };
 enum { BIOS_MAX = 16 << 20, BIOS_UNIT = 0x10000 };
@@ -54,6 +55,30 @@ static void place_ram(struct machine *m)
     space_commit(s);
 }
 
+static uint64_t whole_gib(uint64_t v)
+{
+    return (v + ONE_GB - 1) & ~(ONE_GB - 1);
+}
+
+uint64_t pc_memory_end(const struct machine *m)
+{
+    const struct board *b = m->board;
+    return whole_gib(b->dimm_bytes ? b->dimm_at + b->dimm_bytes : FOUR_GB + m->above_4g);
+}
+
+/* Each slot may waste as much as the greatest page, so that the whole of maxmem finds room. */
+static void keep_room_for_dimms(struct machine *m)
+{
+    struct board *b = m->board;
+    b->numa_nodes = m->config.numa ? m->config.numa->nodes : 1;
+    if (m->config.max_ram_bytes > m->config.ram_bytes) {
+        b->dimm_max = m->config.max_ram_bytes - m->config.ram_bytes;
+        b->dimm_slots = m->config.ram_slots;
+        b->dimm_at = whole_gib(FOUR_GB + m->above_4g);
+        b->dimm_bytes = b->dimm_max + b->dimm_slots * ONE_GB;
+    }
+}
+
 bool pc_memory(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **error)
 {
     uint64_t bytes = m->config.ram_bytes;
@@ -68,6 +93,7 @@ bool pc_memory(struct machine *m, uint64_t gap_at, uint64_t split_at, GError **e
     m->below_4g = bytes >= gap_at ? MIN(split_at, bytes) : bytes;
     m->above_4g = bytes - m->below_4g;
     m->board->ram_below_4g = m->below_4g;
+    keep_room_for_dimms(m);
     bool dump = !m->config.ram_source.dump_off;
     if (!machine_prop_bool(m, "dump-guest-core", dump, &dump, error)) {
         return false;

@@ -145,8 +145,16 @@ bool pc_hot_plug(struct machine *m, GError **error)
     g_autofree char *port =
         g_strdup_printf("%u", m->q35 ? ACPI_CPUHP_Q35 : (unsigned)ACPI_CPUHP_PC);
     g_autofree char *places = g_strdup_printf("%u", m->config.maxcpus);
-    return m->config.maxcpus == 1 ||
-           pc_device(m, "acpi-cpuhp", "cpuhp", error, "port", port, "places", places, NULL);
+    unsigned bits = m->cpu_model->phys_bits;
+    if (bits && m->board->dimm_bytes && pc_memory_end(m) > UINT64_C(1) << bits) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "-m maxmem=: memory would end beyond the processor's %u bits of addresses",
+                    bits);
+        return false;
+    }
+    return (m->config.maxcpus == 1 ||
+            pc_device(m, "acpi-cpuhp", "cpuhp", error, "port", port, "places", places, NULL)) &&
+           (!m->board->dimm_slots || pc_device(m, "acpi-memhp", "memhp", error, NULL));
 }
 
 bool pc_cpus(struct machine *m, GError **error)

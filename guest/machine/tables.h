@@ -18,6 +18,8 @@ struct pc_layout {
     uint16_t cpus_port;          /* I/O port of the hot-plug registers; 0: none */
     const uint32_t *apic_id;     /* of maxcpus processors */
     uint64_t ram_below_4g, ram_above_4g; /* bytes */
+    unsigned dimm_slots;                 /* for memory modules that come and go */
+    uint64_t dimm_at, dimm_bytes;        /* addresses that are kept for them */
     uint64_t hole64_at, hole64_bytes;    /* for 64-bit BARs */
     uint32_t ecam_at, ecam_bytes;        /* q35 */
     bool hpet, serial[4], parallel, floppy, keyboard, fw_cfg, s3, s4;

@@ -12,7 +12,7 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
-enum { BLOCKS_MAX = 64 };
+enum { BLOCKS_MAX = 384 }; /* 256 memory modules, and what cards have */
 #define POOL_BYTES (UINT64_C(1) << 42)
 #define HUGE_2M (UINT64_C(2) << 20)
 

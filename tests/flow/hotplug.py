@@ -168,7 +168,115 @@ def cpus(machine, accel):
         os.unlink(state)
 
 
+def total(m):
+    """KiB that the guest's Linux has."""
+    return int(m.run("echo ki''b: $(sed -n 's/MemTotal: *//p' /proc/meminfo)").split("kib: ")[1].split()[0])
+
+
+def wait_total(m, least, most):
+    end = time.monotonic() + PATIENCE
+    while not least <= (has := total(m)) <= most:
+        if time.monotonic() > end:
+            raise Failed(f"the guest has {has} KiB, not {least} to {most}")
+        time.sleep(0.2)
+
+
+def plug_memory(m, name, kind="memory-backend-ram", **where):
+    m.qmp("object-add", qom_type=kind, id=f"mem-{name}", size=128 << 20)
+    m.qmp("device_add", driver="pc-dimm", id=name, memdev=f"mem-{name}", **where)
+
+
+MORE_KIB = 128 << 10
+
+
+def fill(size):
+    return f"mkdir -p /m; mount -t tmpfs -o size=400M t /m; yes lodge | head -c {size} > /m/x"
+
+
+strange = "tr -d 'lodge\\n' < /m/x"  # nothing, unless memory has changed
+
+
+def memory(machine, accel):
+    """Modules come, are used and go; one that is needed stays, over a reset and on another machine."""
+    boot = tiny("shell", append="memhp_default_state=online_movable")[2:]
+    args = ["-M", machine, "-accel", accel, "-m", "256M,slots=4,maxmem=2G", *boot]
+    folder = os.environ.get("TMPDIR", "/tmp")
+    state = os.path.join(folder, f"lodge-memory-{os.getpid()}.state")
+    with Machine(args, qmp=True) as m:
+        m.expect("busybox")
+        base = total(m)
+        refused(m, "device_add", "no such memory backend", driver="pc-dimm", memdev="nobody")
+        plug_memory(m, "a")
+        refused(m, "object-del", "in use", id="mem-a")
+        refused(m, "device_add", "busy", driver="pc-dimm", memdev="mem-a")
+        m.qmp("object-add", qom_type="memory-backend-ram", id="odd", size=3 << 20)
+        refused(m, "device_add", "multiple of 0x200000", driver="pc-dimm", memdev="odd")
+        m.qmp("object-add", qom_type="memory-backend-ram", id="huge", size=1 << 31)
+        refused(m, "device_add", "not enough space", driver="pc-dimm", memdev="huge")
+        m.qmp("object-add", qom_type="memory-backend-ram", id="good", size=128 << 20)
+        refused(m, "device_add", "slot 0 is busy", driver="pc-dimm", memdev="good", slot=0)
+        refused(m, "device_add", "valid range is [0-3]", driver="pc-dimm", memdev="good", slot=4)
+        refused(m, "device_add", "conflicts", driver="pc-dimm", memdev="good", addr=0x100000000)
+        refused(m, "device_add", "outside", driver="pc-dimm", memdev="good", addr=0x40000000)
+        refused(m, "device_add", "number of numa nodes", driver="pc-dimm", memdev="good", node=1)
+        plug_memory(m, "b", "memory-backend-memfd", slot=2)
+        wait_total(m, base + 2 * MORE_KIB - 8000, base + 2 * MORE_KIB)
+        sizes = m.qmp("query-memory-size-summary")
+        if sizes != {"base-memory": 256 << 20, "plugged-memory": 256 << 20}:
+            raise Failed(f"query-memory-size-summary: {sizes}")
+        found = [(d["data"]["id"], d["data"]["addr"], d["data"]["slot"])
+                 for d in m.qmp("query-memory-devices")]
+        if found != [("a", 1 << 32, 0), ("b", (1 << 32) + (128 << 20), 2)]:
+            raise Failed(f"query-memory-devices: {found}")
+        # More than the machine began with, so the modules hold some of it.
+        m.run(fill("220M"))
+        if "done-1" not in (text := m.run(f"{strange} | grep -q .")):
+            raise Failed(f"what was written reads otherwise: {text}")
+        m.run("rm /m/x")
+        m.qmp("device_del", id="a")
+        wait_event(m, "DEVICE_DELETED", "a")
+        wait_total(m, base, base + MORE_KIB)
+        m.qmp("object-del", id="mem-a")
+        # What the kernel itself lives in cannot go.
+        m.run("echo offline > /sys/devices/system/memory/memory33/state;"
+              "echo online_kernel > /sys/devices/system/memory/memory33/state;"
+              "i=0; while [ $i -lt 3000 ]; do echo > /m/$i; i=$((i+1)); done")
+        m.qmp("device_del", id="b")
+        wait_event(m, "MEM_UNPLUG_ERROR", "b")
+        at = len(m.seen)
+        m.qmp("system_reset")
+        m.expect("busybox", after=at)
+        wait_total(m, base + MORE_KIB - 8000, base + MORE_KIB)
+        m.run(fill("150M"))
+        m.qmp("migrate", uri=f"exec:cat > {state}")
+        m.until(lambda: m.qmp("query-migrate")["status"] in ("completed", "failed"), "migration")
+    more = ["-object", "memory-backend-ram,id=mem-b,size=128M"]
+    dimm = "pc-dimm,id=b,memdev=mem-b,slot=2,addr="
+    try:
+        for device, text in (([], 'this machine has 0'),
+                             ([*more, "-device", dimm + "0x100000000"], "the state has it at 0x108000000")):
+            with Machine([*args, *device, "-incoming", f"exec:cat {state}"], qmp=True) as m:
+                m.wait()
+                if text not in m.stderr():
+                    raise Failed(f"a machine with other memory says: {m.stderr()}")
+        with Machine([*args, *more, "-device", dimm + "0x108000000",
+                      "-incoming", f"exec:cat {state}"], qmp=True) as m:
+            m.until(lambda: m.qmp("query-status")["status"] == "running", "it does not go on")
+            m.type("\n")
+            if "done-1" not in m.run(f"{strange} | grep -q ."):
+                raise Failed("memory has changed on the way")
+            m.run("rm /m/x")
+            m.qmp("device_del", id="b")
+            wait_event(m, "DEVICE_DELETED", "b")
+            m.type("poweroff -f\n")
+            m.wait()
+    finally:
+        os.unlink(state)
+
+
 TESTS = {
+    "hotplug-memory-pc": lambda: memory("pc", "bt"),
+    "hotplug-memory-q35": lambda: memory("q35", "bt"),
     "hotplug-cpu-pc": lambda: cpus("pc", "bt"),
     "hotplug-cpu-q35": lambda: cpus("q35", "bt"),
     "hotplug-pc": lambda: hotplug("pc", {}, [], 2),

@@ -17,7 +17,8 @@ static struct pc_layout layout(bool q35)
         .ram_below_4g = 128 << 20, .ecam_at = q35 ? 0xb0000000 : 0,
         .ecam_bytes = q35 ? 256 << 20 : 0, .hole64_at = UINT64_C(1) << 35,
         .hole64_bytes = UINT64_C(1) << 35, .hpet = true, .serial = {true}, .parallel = true,
-        .floppy = true, .keyboard = true, .fw_cfg = true, .s3 = true, .s4 = true};
+        .floppy = true, .keyboard = true, .fw_cfg = true, .s3 = true, .s4 = true,
+        .cpus_port = 0xaf00, .dimm_slots = 3, .hot_slots = q35 ? 0 : 0xf0};
 }
 
 static uint8_t sum(const uint8_t *p, size_t n)
@@ -87,6 +88,14 @@ static void possible_processors_are_listed_but_not_enabled(void **state)
     }
     assert_int_equal(enabled, 2);
     assert_int_equal(possible, 2);
+    /* Those that are there change, the checksum stays right. */
+    acpi_tables_cpus(t, t->tables->data, (const bool[]){true, false, true, true});
+    madt = table(t, "APIC");
+    assert_int_equal(le32_at(madt + 44 + 4), 1);
+    assert_int_equal(le32_at(madt + 52 + 4), 2);
+    assert_int_equal(le32_at(madt + 60 + 4), 1);
+    assert_int_equal(madt[68], 9);
+    assert_int_equal(le32_at(madt + 68 + 8), 1);
     acpi_tables_free(t);
 }
 
@@ -100,13 +109,15 @@ static void nodes_have_their_processors_memory_and_distances(void **state)
         uint64_t at, bytes;
         unsigned node;
     } expected[] = {{0, 640 << 10, 0}, {mb, 999 * mb, 0}, {1000 * mb, 2072 * mb, 1},
-                    {UINT64_C(1) << 32, 1024 * mb, 1}};
+                    {UINT64_C(1) << 32, 1024 * mb, 1}, {8192 * mb, 5120 * mb, 2}};
     struct numa numa = {.nodes = 3, .bytes = {1000 * mb, 3096 * mb}, .cpu_node = (uint8_t *)cpu_node,
                         .has_distances = true, .distance = {{10, 20, 30}, {21, 10, 40}, {31, 41, 10}}};
     struct pc_layout pc = layout(false);
     pc.ram_below_4g = 3072 * mb;
     pc.ram_above_4g = 1024 * mb;
     pc.numa = &numa;
+    pc.dimm_at = UINT64_C(8) << 30;
+    pc.dimm_bytes = UINT64_C(5) << 30;
     struct acpi_tables *t = acpi_tables_new(&pc);
     acpi_install(t, base, 0xf0000);
     const uint8_t *srat = table(t, "SRAT"), *slit = table(t, "SLIT");
@@ -120,7 +131,7 @@ static void nodes_have_their_processors_memory_and_distances(void **state)
             assert_int_equal(le32_at(p + 2), expected[ranges].node);
             assert_int_equal(le64_at(p + 8), expected[ranges].at);
             assert_int_equal(le64_at(p + 16), expected[ranges].bytes);
-            assert_int_equal(le32_at(p + 28), 1);
+            assert_int_equal(le32_at(p + 28), ranges == 4 ? 3 : 1); /* modules come and go */
             ranges++;
         } else {
             assert_int_equal(p[0], ids[cpus] < 255 ? 0 : 2);

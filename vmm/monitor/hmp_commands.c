@@ -433,7 +433,7 @@ static bool info_balloon(ARGS)
         return false;
     }
     g_string_append_printf(out, "balloon: actual=%" G_GUINT64_FORMAT "\n",
-                           (vm_options()->machine.ram_bytes - balloon_given(dev)) >> 20);
+                           (vm_memory() - balloon_given(dev)) >> 20);
     return true;
 }
 

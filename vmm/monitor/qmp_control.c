@@ -614,7 +614,7 @@ HANDLER(balloon)
     } else if (value <= 0) {
         g_set_error(error, LODGE_ERROR, EINVAL, "Parameter 'target' expects a size");
     } else {
-        uint64_t all = vm_options()->machine.ram_bytes;
+        uint64_t all = vm_memory();
         balloon_set_target(dev, all - MIN((uint64_t)value, all));
     }
     return NULL;

@@ -3,7 +3,9 @@
 
 #include "guest/cpu/vcpu.h"
 #include "guest/device/acpi_cpuhp.h"
+#include "guest/device/acpi_memhp.h"
 #include "guest/device/cpu.h"
+#include "guest/device/pc_dimm.h"
 #include "guest/machine/machine.h"
 #include "vmm/events.h"
 #include "vmm/options.h"
@@ -78,8 +80,30 @@ HANDLER(query_hotpluggable_cpus)
 HANDLER(query_memory_size_summary)
 {
     UNUSED;
-    return json_pack("{s:I, s:i}", "base-memory", (json_int_t)config()->ram_bytes, "plugged-memory",
-                     0);
+    return json_pack("{s:I, s:I}", "base-memory", (json_int_t)config()->ram_bytes, "plugged-memory",
+                     (json_int_t)pc_dimm_total(vm_board()));
+}
+
+static json_t *module(const struct dimm *dimm)
+{
+    g_autofree char *memdev = g_strdup_printf("/objects/%s", dimm->memdev);
+    return json_pack("{s:s, s:{s:s*, s:I, s:I, s:i, s:i, s:s, s:b, s:b}}", "type", "dimm", "data",
+                     "id", dimm->dev->id, "addr", (json_int_t)dimm->at, "size",
+                     (json_int_t)dimm->bytes, "slot", (int)dimm->slot, "node", (int)dimm->node,
+                     "memdev", memdev, "hotpluggable", 1, "hotplugged", dimm->hotplugged);
+}
+
+HANDLER(query_memory_devices)
+{
+    UNUSED;
+    struct dimm dimm;
+    json_t *list = json_array();
+    for (unsigned i = 0; i < vm_board()->dimm_slots; i++) {
+        if (pc_dimm_at(vm_board(), i, &dimm)) {
+            json_array_append_new(list, module(&dimm));
+        }
+    }
+    return list;
 }
 
 /* ---- what the guest said of them ---- */
@@ -90,6 +114,9 @@ HANDLER(query_acpi_ospm_status)
     struct ost ost;
     json_t *list = json_array();
     for (unsigned i = 0; acpi_cpuhp_status(vm_board(), i, &ost); i++) {
+        json_array_append_new(list, event_ost(&ost));
+    }
+    for (unsigned i = 0; acpi_memhp_status(vm_board(), i, &ost); i++) {
         json_array_append_new(list, event_ost(&ost));
     }
     return list;

@@ -256,7 +256,7 @@ HANDLER(query_balloon)
         g_set_error(error, LODGE_ERROR, ENXIO, "No balloon device has been activated");
         return NULL;
     }
-    return json_pack("{s:o}", "actual", u64(config()->ram_bytes - balloon_given(dev)));
+    return json_pack("{s:o}", "actual", u64(vm_memory() - balloon_given(dev)));
 }
 
 /* ---- command line ---- */

@@ -13,7 +13,7 @@
 #include <linux/kvm.h>
 #include <string.h>
 
-enum { SLOTS_MAX = 256, SPANS_MAX = 1024, LOG_WORDS = 512 };
+enum { SLOTS_MAX = 400, SPANS_MAX = 1024, LOG_WORDS = 512 };
 
 struct slot {
     uint64_t gpa, size;
