@@ -19,6 +19,12 @@ bool daemon_lock_held(void); /* by this thread; for assertions */
  * g_get_monotonic_time(): then false.  Who waits looks again at what it waits for. */
 bool daemon_wait(gint64 end);
 void daemon_wake(void);
+/*
+ * A turn belongs to one caller at a time, who may give the lock up meanwhile: what is written to
+ * the disk comes one after the other.  Waits a while for who has it.
+ */
+bool daemon_take_turn(bool *turn, GError **error);
+void daemon_end_turn(bool *turn);
 /* How long a wait for somebody else takes that should take @seconds: less with LODGED_PATIENCE in
  * the environment, so that tests of time-outs need not last. */
 unsigned daemon_patience(unsigned seconds);
@@ -46,6 +52,11 @@ char *daemon_program(const char *name);
  * flushes.
  */
 bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error);
+/* The same, and its folder, by who holds the daemon lock, which is given up meanwhile.  In a turn.
+ */
+bool daemon_keep_file(const char *path, const char *text, int mode, GError **error);
+/* The other way; it need not be there. */
+bool daemon_forget_file(const char *path, GError **error);
 /* The same for what need not outlive the host (DAEMON_RUN): nothing is flushed. */
 bool daemon_note_file(const char *path, const char *text, GError **error);
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/daemon.h"
 
+#include "manage/error.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -41,6 +43,26 @@ bool daemon_wait(gint64 end)
 void daemon_wake(void)
 {
     pthread_cond_broadcast(&changed);
+}
+
+bool daemon_take_turn(bool *turn, GError **error)
+{
+    enum { SECONDS = 30 };
+    gint64 end = g_get_monotonic_time() + daemon_patience(SECONDS) * G_USEC_PER_SEC;
+    while (*turn) {
+        if (!daemon_wait(end)) {
+            libvirt_error(error, ERR_OPERATION_TIMEOUT, "%s",
+                          "what was defined before is still being written");
+            return false;
+        }
+    }
+    return *turn = true;
+}
+
+void daemon_end_turn(bool *turn)
+{
+    *turn = false;
+    daemon_wake();
 }
 
 unsigned daemon_patience(unsigned seconds)

@@ -127,20 +127,14 @@ bool managed_set_autostart(const struct managed_kind *kind, const char *name, bo
 bool managed_write(const struct managed_kind *kind, const char *name, const char *xml,
                    GError **error)
 {
-    g_autofree char *file = g_strconcat(name, ".xml", NULL);
-    g_autofree char *path = daemon_path_make(DAEMON_ETC, 0700, error, kind->folder, file, NULL);
-    return path && daemon_write_file(path, xml, -1, 0600, error);
+    g_autofree char *path = managed_file(kind, name);
+    return daemon_keep_file(path, xml, 0600, error);
 }
 
 bool managed_unlink(const struct managed_kind *kind, const char *name, GError **error)
 {
     g_autofree char *path = managed_file(kind, name);
-    if (unlink(path) < 0 && errno != ENOENT) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove config file '%s': %s", path,
-                      g_strerror(errno));
-        return false;
-    }
-    return true;
+    return daemon_forget_file(path, error);
 }
 
 /* ---- verbs ---- */

@@ -19,6 +19,7 @@ struct managed_kind {
     const char *folder;      /* below DAEMON_ETC */
     GPtrArray **all;
     struct traits (*traits)(const void *thing);
+    bool *turn; /* who adds, writes or removes a definition has it */
 };
 
 /* ---- the list ---- */
@@ -43,6 +44,7 @@ char *managed_file(const struct managed_kind *kind, const char *name);
 bool managed_starts(const struct managed_kind *kind, const char *name);
 bool managed_set_autostart(const struct managed_kind *kind, const char *name, bool on,
                            GError **error);
+/* In a turn; gives the lock up. */
 bool managed_write(const struct managed_kind *kind, const char *name, const char *xml,
                    GError **error);
 bool managed_unlink(const struct managed_kind *kind, const char *name, GError **error);

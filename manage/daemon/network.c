@@ -40,12 +40,14 @@ static struct traits traits(const void *thing)
                            .autostart = net->autostart};
 }
 
+static bool turn;
 const struct managed_kind network_kind = {.noun = "network",
                                           .word = "network",
                                           .missing = ERR_NO_NETWORK,
                                           .folder = "qemu/networks",
                                           .all = &networks,
-                                          .traits = traits};
+                                          .traits = traits,
+                                          .turn = &turn};
 
 struct network *network_find(const char *name)
 {
@@ -114,6 +116,13 @@ static struct network *network_new(struct network_def *def)
     return net;
 }
 
+static void put_lasting(struct network *net, struct network_def *def)
+{
+    struct network_def **place = net->active || net->changing ? &net->next : &net->def;
+    network_def_free(*place);
+    *place = def;
+}
+
 struct network *network_add(struct network_def *def, bool transient, GError **error)
 {
     if (!may_add(def, transient, error)) {
@@ -124,9 +133,16 @@ struct network *network_add(struct network_def *def, bool transient, GError **er
     if (!net) {
         return network_new(def);
     }
-    struct network_def **place = net->active || net->changing ? &net->next : &net->def;
-    network_def_free(*place);
-    *place = def;
+    if (!transient) {
+        put_lasting(net, def);
+    } else if (net->changing) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "network '%s' is being changed", def->name);
+        network_def_free(def);
+        return NULL;
+    } else {
+        net->next = net->def;
+        net->def = def;
+    }
     return net;
 }
 
@@ -151,6 +167,40 @@ bool network_save(const struct network *net, GError **error)
     const struct network_def *def = network_lasting(net);
     g_autofree char *text = network_format(def);
     return managed_write(&network_kind, def->name, text, error);
+}
+
+/* The disk has not taken what @net was to become: it is what it was, @old, or nothing. */
+static void take_back(struct network *net, struct network_def *old)
+{
+    net->persistent = old;
+    if (old) {
+        put_lasting(net, old);
+    } else if (net->active || net->changing) {
+        network_def_free(g_steal_pointer(&net->next));
+    } else {
+        network_remove(net);
+    }
+    network_unref(net);
+}
+
+struct network *network_define(struct network_def *def, GError **error)
+{
+    struct network *net = network_find(def->name);
+    bool was = net && net->persistent;
+    struct network_def *old = was ? network_def_copy(network_lasting(net)) : NULL;
+    net = network_add(def, false, error);
+    if (net) {
+        net->refs++;
+        net->persistent = true; /* whoever stops it meanwhile keeps it */
+        if (network_save(net, error)) {
+            network_unref(net);
+        } else {
+            take_back(net, g_steal_pointer(&old));
+            net = NULL;
+        }
+    }
+    network_def_free(old);
+    return net;
 }
 
 bool network_set_autostart(struct network *net, bool on, GError **error)

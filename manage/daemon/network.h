@@ -30,10 +30,13 @@ extern const struct daemon_room room_network;
 extern const struct managed_kind network_kind;
 struct network *network_find(const char *name);
 /* A new network or the one of that name with its definition changed; takes @def over.  With
- * @transient: one that is to be started now and to be forgotten when it is stopped. */
+ * @transient: one that is to be started now, whose lasting definition, if it has one, stays.  In a
+ * turn. */
 struct network *network_add(struct network_def *def, bool transient, GError **error);
 void network_remove(struct network *net);
 const struct network_def *network_lasting(const struct network *net);
+/* The same as what lasts, and on the disk, or not at all.  In a turn; gives the lock up. */
+struct network *network_define(struct network_def *def, GError **error);
 bool network_save(const struct network *net, GError **error);
 bool network_forget_files(struct network *net, GError **error);
 bool network_set_autostart(struct network *net, bool on, GError **error);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/util.h"
 #include "manage/daemon/daemon.h"
+#include "manage/error.h"
 
 #include <fcntl.h>
 #include <glib/gstdio.h>
@@ -149,6 +150,34 @@ static bool replace(const char *path, const char *text, size_t n, int mode, bool
 bool daemon_write_file(const char *path, const char *text, gssize n, int mode, GError **error)
 {
     return replace(path, text, n < 0 ? strlen(text) : (size_t)n, mode, true, error);
+}
+
+bool daemon_keep_file(const char *path, const char *text, int mode, GError **error)
+{
+    enum { READABLE = 044, FOR_ALL = 0755, FOR_US = 0700 };
+    g_autofree char *folder = g_path_get_dirname(path);
+    daemon_unlock();
+    bool ok = g_mkdir_with_parents(folder, mode & READABLE ? FOR_ALL : FOR_US) == 0;
+    if (ok) {
+        ok = daemon_write_file(path, text, -1, mode, error);
+    } else {
+        error_set_errno(error, errno, "%s", folder);
+    }
+    daemon_lock();
+    return ok;
+}
+
+bool daemon_forget_file(const char *path, GError **error)
+{
+    daemon_unlock();
+    bool ok = unlink(path) == 0 || errno == ENOENT;
+    int code = errno;
+    daemon_lock();
+    if (!ok) {
+        libvirt_error(error, ERR_SYSTEM, "cannot remove config file '%s': %s", path,
+                      g_strerror(code));
+    }
+    return ok;
 }
 
 bool daemon_note_file(const char *path, const char *text, GError **error)

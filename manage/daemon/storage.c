@@ -66,12 +66,14 @@ static struct traits traits(const void *thing)
                            .type = 1u << (TYPE + pool->def->type)};
 }
 
+static bool turn;
 const struct managed_kind pool_kind = {.noun = "storage pool",
                                        .word = "pool",
                                        .missing = ERR_NO_STORAGE_POOL,
                                        .folder = "storage",
                                        .all = &pools,
-                                       .traits = traits};
+                                       .traits = traits,
+                                       .turn = &turn};
 
 struct pool *pool_find(const char *name)
 {
@@ -143,6 +145,23 @@ static struct pool *pool_new(struct pool_def *def)
     return pool;
 }
 
+static bool busy(const struct pool *pool)
+{
+    return pool->changing || pool->users || pool->stuck;
+}
+
+static void put_lasting(struct pool *pool, struct pool_def *def)
+{
+    if (pool->active || busy(pool)) {
+        pool_def_free(pool->next);
+        pool->next = def;
+    } else {
+        pool_def_free(pool->def);
+        pool->def = def;
+        pool->kind = storage_kind_find(def->type);
+    }
+}
+
 struct pool *pool_add(struct pool_def *def, bool transient, GError **error)
 {
     if (!may_add(def, transient, error)) {
@@ -153,11 +172,15 @@ struct pool *pool_add(struct pool_def *def, bool transient, GError **error)
     if (!pool) {
         return pool_new(def);
     }
-    if (pool->active || pool->changing || pool->users || pool->stuck) {
-        pool_def_free(pool->next);
-        pool->next = def;
+    if (!transient) {
+        put_lasting(pool, def);
+    } else if (busy(pool)) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "storage pool '%s' is being changed",
+                      def->name);
+        pool_def_free(def);
+        return NULL;
     } else {
-        pool_def_free(pool->def);
+        pool->next = pool->def;
         pool->def = def;
         pool->kind = storage_kind_find(def->type);
     }
@@ -180,11 +203,45 @@ const struct pool_def *pool_lasting(const struct pool *pool)
     return pool->next ? pool->next : pool->def;
 }
 
-bool pool_save(const struct pool *pool, GError **error)
+static bool save(const struct pool *pool, GError **error)
 {
     const struct pool_def *def = pool_lasting(pool);
     g_autofree char *text = pool_format(def);
     return managed_write(&pool_kind, def->name, text, error);
+}
+
+/* The disk has not taken what @pool was to become: it is what it was, @old, or nothing. */
+static void take_back(struct pool *pool, struct pool_def *old)
+{
+    pool->persistent = old;
+    if (old) {
+        put_lasting(pool, old);
+    } else if (pool->active || busy(pool)) {
+        pool_def_free(g_steal_pointer(&pool->next));
+    } else {
+        pool_remove(pool);
+    }
+    pool_unref(pool);
+}
+
+struct pool *pool_define(struct pool_def *def, GError **error)
+{
+    struct pool *pool = pool_find(def->name);
+    bool was = pool && pool->persistent;
+    struct pool_def *old = was ? pool_def_copy(pool_lasting(pool)) : NULL;
+    pool = pool_add(def, false, error);
+    if (pool) {
+        pool_ref(pool);
+        pool->persistent = true; /* whoever stops it meanwhile keeps it */
+        if (save(pool, error)) {
+            pool_unref(pool);
+        } else {
+            take_back(pool, g_steal_pointer(&old));
+            pool = NULL;
+        }
+    }
+    pool_def_free(old);
+    return pool;
 }
 
 bool pool_set_autostart(struct pool *pool, bool on, GError **error)

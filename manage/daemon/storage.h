@@ -41,11 +41,13 @@ struct pool *pool_find(const char *name);
 struct pool *pool_ref(struct pool *pool);
 void pool_unref(struct pool *pool);
 /* A new pool or the one of that name with its definition changed; takes @def over.  With
- * @transient: one that is to be started now and to be forgotten when it is stopped. */
+ * @transient: one that is to be started now, whose lasting definition, if it has one, stays.  In a
+ * turn. */
 struct pool *pool_add(struct pool_def *def, bool transient, GError **error);
 /* Takes it out of the list, for good. */
 void pool_remove(struct pool *pool);
-bool pool_save(const struct pool *pool, GError **error);
+/* The same as what lasts, and on the disk, or not at all.  In a turn; gives the lock up. */
+struct pool *pool_define(struct pool_def *def, GError **error);
 /* The other way: no restart finds it again. */
 bool pool_forget_files(struct pool *pool, GError **error);
 /* The same definition that a restart would find, be the pool active or not. */

@@ -203,6 +203,11 @@ struct pool_def *pool_def_new(int type)
     return def;
 }
 
+struct pool_def *pool_def_copy(const struct pool_def *def)
+{
+    return xml_copy(&pool_table, def);
+}
+
 void pool_def_free(struct pool_def *def)
 {
     if (def) {

@@ -85,6 +85,7 @@ struct pool_rules {
  */
 struct pool_def *pool_parse(const char *text, const struct pool_rules *(*rules)(int type),
                             GError **error);
+struct pool_def *pool_def_copy(const struct pool_def *def);
 void pool_def_free(struct pool_def *def); /* NULL is fine */
 char *pool_format(const struct pool_def *def);
 /* <source> alone, as find-storage-pool-sources takes it; NULL text is an empty one. */

@@ -139,6 +139,79 @@ class Files(Sick):
         self.assertEqual(self.code(self.connect().restore, pipe), libvirt.VIR_ERR_OPERATION_FAILED)
 
 
+class Definitions(Sick):
+    """A disk that takes no definition delays those who define the like, and what it did not take is not there."""
+    NETWORK = "<network><name>{0}</name><bridge name='{0}'/></network>"
+    POOL = "<pool type='dir'><name>{0}</name><target><path>/nowhere/{0}</path></target></pool>"
+    SECRET = "<secret><usage type='volume'><volume>{0}</volume></usage></secret>"
+    FILTER = "<filter name='{0}'/>"
+
+    def setUp(self):
+        self.begin(LODGED_PATIENCE="2")
+        self.conn = self.connect()
+
+    def lists(self, conn):
+        return [sorted(x.name() for x in conn.listAllNetworks()), sorted(x.name() for x in conn.listAllStoragePools()),
+                sorted(x.usageID() for x in conn.listAllSecrets()), sorted(x.name() for x in conn.listAllNWFilters())]
+
+    def slow(self, folder, define, changed, xml):
+        """@define of a first works; of two more one waits for the disk and one for that."""
+        define(xml.format("one"))
+        before = self.lists(self.conn)
+        path = f"{self.daemon.root}/etc/{folder}"
+        server = manage.dead_folder(self, path)
+        calls = [Call(define, xml.format(name)) for name in ("two", "three")]
+        manage.until(lambda: self.lists(self.connect()) and not all(c.is_alive() for c in calls), "the other gives up")
+        late, stuck = sorted(calls, key=Call.is_alive)
+        self.assertEqual(late.code, TIMED_OUT, late.error)
+        self.assertTrue(stuck.is_alive())
+        server.close()
+        stuck.join()
+        self.assertTrue(stuck.code)
+        self.assertEqual(self.lists(self.conn), before)
+        define(xml.format("two"))
+        self.assertNotEqual(self.lists(self.conn), before)
+        changed()
+
+    def test_networks(self):
+        def changed():
+            """What runs by another definition than the lasting one falls back to that."""
+            net = self.conn.networkLookupByName("one")
+            was = net.XMLDesc()
+            self.conn.networkCreateXML(was.replace("<bridge", "<domain name='passing'/><bridge"))
+            self.assertIn("passing", net.XMLDesc())
+            self.assertNotIn("passing", net.XMLDesc(libvirt.VIR_NETWORK_XML_INACTIVE))
+            net.destroy()
+            self.assertEqual(net.XMLDesc(), was)
+        self.slow("qemu/networks", self.conn.networkDefineXML, changed, self.NETWORK)
+
+    def test_pools(self):
+        def changed():
+            pool = self.conn.storagePoolLookupByName("one")
+            was = pool.XMLDesc()
+            self.conn.storagePoolCreateXML(was.replace("/nowhere/one", self.daemon.root))
+            self.assertIn(f"<path>{self.daemon.root}</path>", pool.XMLDesc())
+            pool.destroy()
+            self.assertEqual(pool.XMLDesc(), was)
+        self.slow("storage", self.conn.storagePoolDefineXML, changed, self.POOL)
+
+    def test_secrets(self):
+        def changed():
+            secret = self.conn.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_VOLUME, "one")
+            server = manage.dead_folder(self, f"{self.daemon.root}/etc/secrets")
+            value = Call(secret.setValue, b"words")
+            self.lists(self.connect())
+            server.close()
+            value.join()
+            self.assertTrue(value.code)
+            secret.undefine()
+        self.slow("secrets", self.conn.secretDefineXML, changed, self.SECRET)
+
+    def test_filters(self):
+        self.slow("nwfilter", self.conn.nwfilterDefineXML,
+                  lambda: self.conn.nwfilterLookupByName("one").undefine(), self.FILTER)
+
+
 class Clients(Sick):
     def setUp(self):
         self.begin("-o", "keepalive.stall=1", "-o", "keepalive.interval=0")

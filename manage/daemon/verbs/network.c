@@ -114,21 +114,17 @@ bool verb_network_get_dhcp_leases(struct call *call, const rpc_leases_args *args
 static bool define(const char *xml, rpc_network_ret *ret, GError **error)
 {
     struct network_def *def = network_parse(xml, error);
-    bool known = def && network_find(def->name);
-    struct network *net = def ? network_add(def, false, error) : NULL;
-    if (!net) {
+    if (!def || !daemon_take_turn(network_kind.turn, error)) {
+        network_def_free(def);
         return false;
     }
-    if (!network_save(net, error)) {
-        if (!known) {
-            network_remove(net);
-        }
-        return false;
+    const struct network *net = network_define(def, error);
+    if (net) {
+        network_event(net, NETWORK_DEFINED);
+        managed_put(&network_kind, &ret->net, net);
     }
-    net->persistent = true;
-    network_event(net, NETWORK_DEFINED);
-    managed_put(&network_kind, &ret->net, net);
-    return true;
+    daemon_end_turn(network_kind.turn);
+    return net;
 }
 
 bool verb_network_define_xml(struct call *call, const rpc_text *args, rpc_network_ret *ret,
@@ -145,10 +141,29 @@ bool verb_network_define_xml_flags(struct call *call, const rpc_text_flags *args
     return flags_check(args->flags, DEFINE_VALIDATE, error) && define(args->text, ret, error);
 }
 
+/* Nobody changes the network of that name, if there is one. */
+static bool settled(const char *name, GError **error)
+{
+    struct network *net = network_find(name);
+    if (!net || !net->changing) {
+        return true;
+    }
+    if (!network_change(net, error)) {
+        return false;
+    }
+    network_changed(net);
+    return true;
+}
+
 static bool create_xml(const char *xml, rpc_network_ret *ret, GError **error)
 {
     struct network_def *def = network_parse(xml, error);
-    struct network *net = def ? network_add(def, true, error) : NULL;
+    if (!def || !settled(def->name, error) || !daemon_take_turn(network_kind.turn, error)) {
+        network_def_free(def);
+        return false;
+    }
+    struct network *net = network_add(def, true, error);
+    daemon_end_turn(network_kind.turn);
     if (!net || !network_change(net, error)) {
         return false;
     }
@@ -233,6 +248,23 @@ bool verb_network_destroy(struct call *call, const rpc_network_args *args, rpc_n
     return ok;
 }
 
+static bool forget(struct network *net, GError **error)
+{
+    if (!net->persistent) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "can't undefine transient network");
+        return false;
+    }
+    if (!network_forget_files(net, error)) {
+        return false;
+    }
+    network_event(net, NETWORK_UNDEFINED); /* one that runs does so until it is stopped */
+    network_def_free(g_steal_pointer(&net->next));
+    if (!net->active) {
+        network_remove(net);
+    }
+    return true;
+}
+
 bool verb_network_undefine(struct call *call, const rpc_network_args *args, rpc_none *ret,
                            GError **error)
 {
@@ -242,18 +274,10 @@ bool verb_network_undefine(struct call *call, const rpc_network_args *args, rpc_
     if (!net || !network_change(net, error)) {
         return false;
     }
-    bool ok = net->persistent;
-    if (!ok) {
-        libvirt_error(error, ERR_OPERATION_INVALID, "can't undefine transient network");
-    } else {
-        ok = network_forget_files(net, error);
-    }
-    if (ok) { /* one that runs does so until it is stopped */
-        network_event(net, NETWORK_UNDEFINED);
-        network_def_free(g_steal_pointer(&net->next));
-        if (!net->active) {
-            network_remove(net);
-        }
+    bool ok = daemon_take_turn(network_kind.turn, error);
+    if (ok) {
+        ok = forget(net, error);
+        daemon_end_turn(network_kind.turn);
     }
     network_changed(net);
     return ok;
@@ -285,9 +309,13 @@ static bool update(struct network *net, const rpc_network_update_args *args, boo
     }
     if (config) {
         struct network_def **place = net->active ? &net->next : &net->def;
-        network_def_free(*place);
+        struct network_def *before = *place;
         *place = later;
         ok = network_save(net, error);
+        if (!ok) {
+            *place = before;
+        }
+        network_def_free(ok ? before : later);
     }
     return ok;
 }
@@ -313,7 +341,11 @@ bool verb_network_update(struct call *call, const rpc_network_update_args *args,
                       "cannot change persistent config of a transient network");
         ok = false;
     }
-    ok = ok && update(net, args, live, config, error);
+    ok = ok && daemon_take_turn(network_kind.turn, error);
+    if (ok) {
+        ok = update(net, args, live, config, error);
+        daemon_end_turn(network_kind.turn);
+    }
     network_changed(net);
     return ok;
 }

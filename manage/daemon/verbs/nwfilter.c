@@ -17,6 +17,7 @@ struct filter {
 };
 
 static GHashTable *filters; /* name -> struct filter */
+static bool turn;           /* of who changes them; the lock is given up while the disk writes */
 
 static void filter_free(void *item)
 {
@@ -101,7 +102,7 @@ static struct filter *filter_read(const char *text, GError **error)
 /* Filters that people's machines ask for by name, known to libvirt's users. */
 #define RULE(action, direction, priority, inside)                                                  \
     "<rule action='" action "' direction='" direction "' priority='" priority "'>" inside "</"     \
-                                                                                          "rule>"
+    "rule>"
 #define USE(filter) "<filterref filter='" filter "'/>"
 static const struct {
     const char *name, *chain, *priority, *inside;
@@ -325,25 +326,36 @@ bool verb_nwfilter_get_xml_desc(struct call *call, const rpc_nwfilter_flags *arg
     return f;
 }
 
-static bool define(const char *text, rpc_nwfilter_ret *ret, GError **error)
+static bool put(struct filter *f, rpc_nwfilter_ret *ret, GError **error)
 {
-    struct filter *f = filter_read(text, error);
-    if (!f) {
-        return false;
-    }
     const struct filter *same = by_uuid(f->uuid), *old = g_hash_table_lookup(filters, f->name);
-    g_autofree char *name = g_strconcat(f->name, ".xml", NULL), *path = NULL;
+    g_autofree char *name = g_strconcat(f->name, ".xml", NULL);
+    g_autofree char *path = daemon_path(DAEMON_ETC, "nwfilter", name, NULL);
     if (same != old) {
         libvirt_error(error, ERR_OPERATION_FAILED, "filter '%s' already exists with another uuid",
                       same ? same->name : old->name);
-    } else if ((path = daemon_path_make(DAEMON_ETC, 0755, error, "nwfilter", name, NULL)) &&
-               daemon_write_file(path, f->xml, -1, 0644, error)) {
+    } else if (daemon_keep_file(path, f->xml, 0644, error)) {
         g_hash_table_replace(filters, f->name, f);
         ret->filter = name_of(f);
         return true;
     }
     filter_free(f);
     return false;
+}
+
+static bool define(const char *text, rpc_nwfilter_ret *ret, GError **error)
+{
+    struct filter *f = filter_read(text, error);
+    if (!f) {
+        return false;
+    }
+    if (!daemon_take_turn(&turn, error)) {
+        filter_free(f);
+        return false;
+    }
+    bool ok = put(f, ret, error);
+    daemon_end_turn(&turn);
+    return ok;
 }
 
 bool verb_nwfilter_define_xml(struct call *call, const rpc_text *args, rpc_nwfilter_ret *ret,
@@ -360,20 +372,26 @@ bool verb_nwfilter_define_xml_flags(struct call *call, const rpc_text_flags *arg
     return define(args->text, ret, error);
 }
 
-bool verb_nwfilter_undefine(struct call *call, const rpc_nwfilter_args *args, rpc_none *ret,
-                            GError **error)
+static bool forget(const struct filter *f, GError **error)
 {
-    struct filter *f = find(&args->filter, error);
-    (void)call, (void)ret;
-    if (!f) {
-        return false;
-    }
     g_autofree char *name = g_strconcat(f->name, ".xml", NULL);
     g_autofree char *path = daemon_path(DAEMON_ETC, "nwfilter", name, NULL);
-    if (unlink(path) != 0 && errno != ENOENT) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove %s: %s", path, g_strerror(errno));
+    if (!daemon_forget_file(path, error)) {
         return false;
     }
     g_hash_table_remove(filters, f->name);
     return true;
+}
+
+bool verb_nwfilter_undefine(struct call *call, const rpc_nwfilter_args *args, rpc_none *ret,
+                            GError **error)
+{
+    (void)call, (void)ret;
+    if (!daemon_take_turn(&turn, error)) {
+        return false;
+    }
+    struct filter *f = find(&args->filter, error);
+    bool ok = f && forget(f, error);
+    daemon_end_turn(&turn);
+    return ok;
 }

@@ -110,21 +110,17 @@ bool verb_storage_pool_define_xml(struct call *call, const rpc_text_flags *args,
         return false;
     }
     struct pool_def *def = pool_parse(args->text, storage_rules, error);
-    bool known = def && pool_find(def->name);
-    struct pool *pool = def ? pool_add(def, false, error) : NULL;
-    if (!pool) {
+    if (!def || !daemon_take_turn(pool_kind.turn, error)) {
+        pool_def_free(def);
         return false;
     }
-    if (!pool_save(pool, error)) {
-        if (!known) {
-            pool_remove(pool);
-        }
-        return false;
+    const struct pool *pool = pool_define(def, error);
+    if (pool) {
+        pool_event(pool, POOL_DEFINED);
+        put(&ret->pool, pool);
     }
-    pool->persistent = true;
-    pool_event(pool, POOL_DEFINED);
-    put(&ret->pool, pool);
-    return true;
+    daemon_end_turn(pool_kind.turn);
+    return pool;
 }
 
 static bool build_flags(unsigned flags, unsigned *build, GError **error)
@@ -141,6 +137,17 @@ static bool build_flags(unsigned flags, unsigned *build, GError **error)
     return flags_check(flags, WITH_BUILD | WITH_BUILD_OVERWRITE | WITH_BUILD_NO_OVERWRITE, error);
 }
 
+/* Nobody changes the pool of that name, if there is one. */
+static bool settled(const char *name, GError **error)
+{
+    struct pool *pool = pool_find(name);
+    if (!pool || !pool_change(pool, error)) {
+        return !pool;
+    }
+    pool_changed(pool);
+    return true;
+}
+
 bool verb_storage_pool_create_xml(struct call *call, const rpc_text_flags *args, rpc_pool_ret *ret,
                                   GError **error)
 {
@@ -149,7 +156,12 @@ bool verb_storage_pool_create_xml(struct call *call, const rpc_text_flags *args,
     struct pool_def *def = build_flags(args->flags, &build, error)
                                ? pool_parse(args->text, storage_rules, error)
                                : NULL;
-    struct pool *pool = def ? pool_add(def, true, error) : NULL;
+    if (!def || !settled(def->name, error) || !daemon_take_turn(pool_kind.turn, error)) {
+        pool_def_free(def);
+        return false;
+    }
+    struct pool *pool = pool_add(def, true, error);
+    daemon_end_turn(pool_kind.turn);
     if (!pool || !pool_change(pool, error)) {
         return false;
     }
@@ -276,10 +288,14 @@ bool verb_storage_pool_undefine(struct call *call, const rpc_pool_args *args, rp
     if (!pool || !pool_change(pool, error)) {
         return false;
     }
-    bool ok = pool_active_check(pool, false, error) && pool_forget_files(pool, error);
+    bool ok = pool_active_check(pool, false, error) && daemon_take_turn(pool_kind.turn, error);
     if (ok) {
-        pool_event(pool, POOL_UNDEFINED);
-        pool_remove(pool);
+        ok = pool_forget_files(pool, error);
+        if (ok) {
+            pool_event(pool, POOL_UNDEFINED);
+            pool_remove(pool);
+        }
+        daemon_end_turn(pool_kind.turn);
     }
     pool_changed(pool);
     return ok;

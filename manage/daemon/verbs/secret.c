@@ -3,8 +3,6 @@
 #include "manage/daemon/uuid.h"
 #include "manage/daemon/verb.h"
 
-#include <errno.h>
-#include <unistd.h>
 
 /*
  * Secrets: a definition in etc/secrets/UUID.xml, a value in UUID.base64 that only root may
@@ -17,6 +15,7 @@ struct entry {
 };
 
 static GHashTable *entries; /* uuid text -> struct entry */
+static bool turn;           /* of who changes them; the lock is given up while the disk writes */
 
 enum { EVENT_DEFINED, EVENT_UNDEFINED };
 
@@ -215,20 +214,13 @@ bool verb_secret_lookup_by_usage(struct call *call, const rpc_secret_usage_args 
 
 static bool write_secret(const struct secret *s, GError **error)
 {
-    g_autofree char *name = g_strconcat(s->uuid, ".xml", NULL);
-    g_autofree char *path = daemon_path_make(DAEMON_ETC, 0700, error, "secrets", name, NULL);
+    g_autofree char *path = file_of(s->uuid, ".xml");
     g_autofree char *text = xml_write_text(&secret_table, s, 0);
-    return path && daemon_write_file(path, text, -1, 0600, error);
+    return daemon_keep_file(path, text, 0600, error);
 }
 
-bool verb_secret_define_xml(struct call *call, const rpc_text_flags *args, rpc_secret_ret *ret,
-                            GError **error)
+static bool define(struct secret *s, rpc_secret_ret *ret, GError **error)
 {
-    struct secret *s = secret_model_read(args->text, error);
-    (void)call;
-    if (!s) {
-        return false;
-    }
     struct entry *old = g_hash_table_lookup(entries, s->uuid);
     const struct entry *same = find_usage(secret_usage_type(s), secret_usage_id(s));
     if (same && same != old) {
@@ -249,6 +241,20 @@ bool verb_secret_define_xml(struct call *call, const rpc_text_flags *args, rpc_s
     return false;
 }
 
+bool verb_secret_define_xml(struct call *call, const rpc_text_flags *args, rpc_secret_ret *ret,
+                            GError **error)
+{
+    struct secret *s = secret_model_read(args->text, error);
+    (void)call;
+    if (!s || !daemon_take_turn(&turn, error)) {
+        secret_model_free(s);
+        return false;
+    }
+    bool ok = define(s, ret, error);
+    daemon_end_turn(&turn);
+    return ok;
+}
+
 bool verb_secret_get_xml_desc(struct call *call, const rpc_secret_flags *args, rpc_text *ret,
                               GError **error)
 {
@@ -260,11 +266,9 @@ bool verb_secret_get_xml_desc(struct call *call, const rpc_secret_flags *args, r
     return e;
 }
 
-bool verb_secret_set_value(struct call *call, const rpc_secret_value_args *args, rpc_none *ret,
-                           GError **error)
+static bool set_value(const rpc_secret_value_args *args, GError **error)
 {
     struct entry *e = find(args->secret.uuid, error);
-    (void)call, (void)ret;
     if (!e) {
         return false;
     }
@@ -272,7 +276,7 @@ bool verb_secret_set_value(struct call *call, const rpc_secret_value_args *args,
         g_autofree char *path = file_of(e->secret->uuid, ".base64");
         g_autofree char *text =
             g_base64_encode((const guchar *)args->value.value_val, args->value.value_len);
-        if (!daemon_write_file(path, text, -1, 0600, error)) {
+        if (!daemon_keep_file(path, text, 0600, error)) {
             return false;
         }
     }
@@ -282,6 +286,18 @@ bool verb_secret_set_value(struct call *call, const rpc_secret_value_args *args,
     event_secret_value_changed(&m);
     g_free(m.secret.usage_id);
     return true;
+}
+
+bool verb_secret_set_value(struct call *call, const rpc_secret_value_args *args, rpc_none *ret,
+                           GError **error)
+{
+    (void)call, (void)ret;
+    if (!daemon_take_turn(&turn, error)) {
+        return false;
+    }
+    bool ok = set_value(args, error);
+    daemon_end_turn(&turn);
+    return ok;
 }
 
 bool verb_secret_get_value(struct call *call, const rpc_secret_flags *args, rpc_secret_value *ret,
@@ -307,21 +323,30 @@ bool verb_secret_get_value(struct call *call, const rpc_secret_flags *args, rpc_
     return true;
 }
 
-bool verb_secret_undefine(struct call *call, const rpc_secret_args *args, rpc_none *ret,
-                          GError **error)
+static bool undefine(const rpc_secret_args *args, GError **error)
 {
     struct entry *e = find(args->secret.uuid, error);
-    (void)call, (void)ret;
     if (!e) {
         return false;
     }
     g_autofree char *xml = file_of(e->secret->uuid, ".xml");
     g_autofree char *value = file_of(e->secret->uuid, ".base64");
-    if ((unlink(value) != 0 && errno != ENOENT) || (unlink(xml) != 0 && errno != ENOENT)) {
-        libvirt_error(error, ERR_SYSTEM, "cannot remove %s: %s", xml, g_strerror(errno));
+    if (!daemon_forget_file(value, error) || !daemon_forget_file(xml, error)) {
         return false;
     }
     tell(e, EVENT_UNDEFINED);
     g_hash_table_remove(entries, e->secret->uuid);
     return true;
+}
+
+bool verb_secret_undefine(struct call *call, const rpc_secret_args *args, rpc_none *ret,
+                          GError **error)
+{
+    (void)call, (void)ret;
+    if (!daemon_take_turn(&turn, error)) {
+        return false;
+    }
+    bool ok = undefine(args, error);
+    daemon_end_turn(&turn);
+    return ok;
 }
