@@ -127,7 +127,11 @@ static void write_exit(struct tr *t, const struct stub *s)
     if (!s->saved) {
         flags_save(c);
     }
-    jump_cached(c, s->flags & BLOCK_MODE, s->value);
+    if (floats(t)) {
+        jump_floating(c, s->value);
+    } else {
+        jump_cached(c, s->flags & BLOCK_MODE, s->value);
+    }
 }
 
 /* Not in the first slot of the jump cache. */
@@ -146,14 +150,36 @@ static void write_target(struct tr *t, const struct stub *s)
     emit_jmp(c, thunk_at[THUNK_TARGET]);
 }
 
-/* The way in for those who bring the flags in .fl_saved, if they matter. */
+/* .page from S0.  The first instruction has the form that emit_patch_jmp() wants. */
+static void write_place(struct code *c, uint64_t offset)
+{
+    emit_copy(c, (const uint8_t[]){0x4d, 0x8d, 0x9a}, 3); /* lea S1, [S0 - offset] */
+    emit_value(c, -offset, 4);
+    emit_store(c, 8, SLOT(page), S1);
+}
+
+/*
+ * The way in from the jump cache, for those who bring the flags in .fl_saved: they are loaded if
+ * they matter.
+ */
 static void write_entry(struct tr *t)
 {
-    t->block->entry = t->block->code;
-    if (t->live[0] & FLAGS_ARITH) {
-        t->block->entry = t->cold.at;
-        flags_load(&t->cold);
-        emit_jmp(&t->cold, t->block->code);
+    struct block *b = t->block;
+    bool matter = t->live[0] & FLAGS_ARITH;
+    struct code *c = matter ? &t->cold : &t->hot;
+    if (floats(t)) {
+        c->at = (uint8_t *)(((uintptr_t)c->at + 7) & ~(uintptr_t)7);
+    }
+    b->entry = c->at;
+    if (floats(t)) {
+        write_place(c, b->pc);
+    }
+    b->code = t->hot.at;
+    b->flags_in = NULL;
+    if (matter) {
+        b->flags_in = c->at;
+        flags_load(c);
+        emit_jmp(c, b->code);
     }
 }
 
@@ -274,7 +300,8 @@ static bool finish(struct tr *t)
     return true;
 }
 
-struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *host2)
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint32_t flags, uint8_t *host,
+                        uint8_t *host2)
 {
     struct tr *t = &the_translation;
     t->b = b;
@@ -294,7 +321,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *h
         return NULL;
     }
     *block = (struct block){.pc = pc, .host = host, .host2 = host2, .code = t->hot.at,
-                            .flags = b->flags | b->apart, .heat = heat_of(host)};
+                            .flags = flags, .heat = heat_of(host)};
     t->block = block;
     t->exit_flags = b->flags;
     analyse(t);
@@ -302,13 +329,14 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *h
         cache_abort();
         return NULL;
     }
+    write_entry(t);
     write_insns(t);
     stubs_write(t);
-    write_entry(t);
     if (!finish(t)) {
         atomic_store(&cache_full, true);
         return NULL;
     }
+    keep_heat(block->heat);
     b->stats.translated++;
     b->stats.insns += t->n;
     return block;

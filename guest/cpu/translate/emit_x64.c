@@ -357,6 +357,19 @@ void emit_patch_rel32(uint8_t *field, const uint8_t *target)
                      __ATOMIC_RELEASE);
 }
 
+/* AMD64 APM, volume 2, "Cross-Modifying Code": one store to a naturally aligned quadword. */
+void emit_patch_jmp(uint8_t *insn, const uint8_t *target)
+{
+    uint32_t rel = (uint32_t)(target - (insn + 5));
+    uint8_t bytes[8];
+    uint64_t all;
+    memcpy(bytes, insn, sizeof(bytes));
+    bytes[0] = 0xe9;
+    memcpy(bytes + 1, &rel, sizeof(rel));
+    memcpy(&all, bytes, sizeof(all));
+    __atomic_store_n((uint64_t *)(void *)insn, all, __ATOMIC_RELEASE);
+}
+
 /* AMD64 APM, volume 3, "NOP": the recommended multi-byte forms. */
 void emit_nops(struct code *c, unsigned bytes)
 {

@@ -75,6 +75,8 @@ uint8_t *emit_jcc_short(struct code *c, unsigned cc);
 void emit_short_target(struct code *c, uint8_t *from);
 /* Makes the 4 bytes that a jump form above ended in point to @target; atomic. */
 void emit_patch_rel32(uint8_t *field, const uint8_t *target);
+/* The same for a whole jump over an instruction of 5 to 8 bytes on a multiple of 8. */
+void emit_patch_jmp(uint8_t *insn, const uint8_t *target);
 void emit_nops(struct code *c, unsigned bytes);
 /* Room in front of @head bytes and a rel32, so that the rel32 can be patched while others run
  * it: it must not lie across cache lines. */

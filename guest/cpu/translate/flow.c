@@ -11,8 +11,12 @@
  */
 #include "guest/cpu/translate/translate.h"
 
+/* The second page of a floating block's first instruction has another .page. */
 static bool may_link(const struct tr *t, uint64_t pc)
 {
+    if (floats(t)) {
+        return block_page(t->block, pc) == 0;
+    }
     return block_page(t->block, pc) >= 0 || t->mode != TLB_USER;
 }
 
@@ -38,6 +42,20 @@ void jump_cached(struct code *c, unsigned mode, uint64_t pc)
     emit_jmp_mem(c, code);
 }
 
+void address_floating(struct code *c, unsigned reg, uint64_t pc)
+{
+    emit_load(c, 8, reg, SLOT(page));
+    emit_lea(c, reg, MEM_BASE(reg, (int32_t)pc));
+}
+
+void jump_floating(struct code *c, uint64_t pc)
+{
+    address_floating(c, S0, pc);
+    jump_look_up(c, TLB_USER);
+    emit_jcc(c, CC_NE, thunk_at[THUNK_JUMP_0 + TLB_USER]);
+    emit_jmp_mem(c, JUMP_SLOT(TLB_USER, code, S1));
+}
+
 /* What comes next through the jump cache expects the flags in .fl_saved. */
 static void flags_out(struct tr *t)
 {
@@ -51,7 +69,11 @@ void exit_direct(struct tr *t, uint64_t pc)
 {
     if (!may_link(t, pc)) {
         flags_out(t);
-        jump_cached(&t->hot, t->exit_flags & BLOCK_MODE, pc);
+        if (floats(t)) {
+            jump_floating(&t->hot, pc);
+        } else {
+            jump_cached(&t->hot, t->exit_flags & BLOCK_MODE, pc);
+        }
         return;
     }
     struct stub *s = exit_stub(t, pc);
@@ -90,12 +112,15 @@ void insn_interp(struct tr *t, bool ends)
     t->done = ends;
 }
 
-/* Stores @value, or S2 if @reg, below the stack pointer, and moves that. */
+/* Stores the address @value below the stack pointer, and moves that. */
 static void push_value(struct tr *t, uint64_t value)
 {
     int bytes = t->code64 ? 8 : 4;
     struct mem m = memory_near(t, RSP, -bytes, (unsigned)bytes, true);
-    if (!t->code64 || value == (uint64_t)(int64_t)(int32_t)value) {
+    if (floats(t)) {
+        address_floating(&t->hot, S2, value);
+        emit_store(&t->hot, 8, m, S2);
+    } else if (!t->code64 || value == (uint64_t)(int64_t)(int32_t)value) {
         emit_store_imm(&t->hot, (unsigned)bytes, m, (int32_t)value);
     } else {
         emit_mov_imm(&t->hot, S2, value);
@@ -128,7 +153,7 @@ bool emit_branch(struct tr *t, const struct insn *i)
     }
     if (!t->code64) {
         target = (uint32_t)target;
-    } else if (!canonical(target)) {
+    } else if (!canonical(target) || (floats(t) && (int64_t)target != (int32_t)target)) {
         return false;
     }
     switch (i->op) {
@@ -210,7 +235,9 @@ bool emit_indirect(struct tr *t, const struct insn *i)
         emit_load(&t->hot, 8, S1, to);
         to = SLOT(link_pc);
         emit_store(&t->hot, 8, to, S1);
+        emit_store(&t->hot, 8, SLOT(target), S0);
         push_value(t, next_pc(t));
+        emit_load(&t->hot, 8, S0, SLOT(target)); /* a floating block asks where it is */
     }
     flags_out(t);
     emit_jmp_mem(&t->hot, to);

@@ -138,7 +138,8 @@ bool group_start(struct tr *t, unsigned base, int32_t disp, unsigned size, bool 
                  struct group *out)
 {
     struct access a = {base, size, disp, write};
-    bool across = t->at == 0 && t->block->host2; /* could not be the other translation's first */
+    /* Could not be the other translation's first, or not be linked to. */
+    bool across = t->block->host2 && (t->at == 0 || floats(t));
     *out = (struct group){.valid = true, .base = (uint8_t)base, .write = write};
     return t->code64 && !(t->block->flags & BLOCK_APART) && !across && size <= 32 &&
            plan(t, &a, &out->lo, &out->hi) > 1;

@@ -59,8 +59,8 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
         }
     }
     /* A loop goes through the poll; forward jumps need not. */
-    if ((d->bits & EXIT_SAVED) && to->entry != to->code) {
-        emit_patch_rel32(field_of(d), to->entry);
+    if ((d->bits & EXIT_SAVED) && to->flags_in) {
+        emit_patch_rel32(field_of(d), to->flags_in);
     } else {
         emit_patch_rel32(field_of(d), to->code + (to->pc > x->from->pc ? to->skip_poll : 0));
     }
@@ -68,8 +68,11 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
 
 void link_never(const struct exit_desc *d)
 {
-    unsigned first = d->bits & EXIT_SAVED ? THUNK_PASS_SAVED_0 : THUNK_PASS_0;
-    emit_patch_rel32((uint8_t *)d->stub + EXIT_STUB - 4, thunk_at[first + d->mode]);
+    bool saved = d->bits & EXIT_SAVED;
+    unsigned which = exit_block(d)->flags & BLOCK_FLOAT
+                         ? (saved ? THUNK_PASS_FLOAT_SAVED : THUNK_PASS_FLOAT)
+                         : (saved ? THUNK_PASS_SAVED_0 : THUNK_PASS_0) + d->mode;
+    emit_patch_rel32((uint8_t *)d->stub + EXIT_STUB - 4, thunk_at[which]);
 }
 
 static void cut(struct exit *x)
@@ -201,28 +204,30 @@ static void displace(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t pc
     log_slot(b, mode, slot ^ JUMP_PAIR); /* it may not be global */
 }
 
-void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global)
+void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool global)
 {
-    unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
-    if (b->jump_flags[mode] != block->flags) {
+    unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(pc);
+    uint32_t flags = block->flags & ~(uint32_t)BLOCK_FLOAT;
+    if (b->jump_flags[mode] != flags) {
         jump_cache_clear(b, mode);
-        b->jump_flags[mode] = block->flags;
+        b->jump_flags[mode] = flags;
     }
+    block->linear = pc;
     if (is_slot_of_0(slot)) {
         return;
     }
     if (b->n_jump_log > JUMP_LOG - 2) {
         drop_logged(b);
     }
-    displace(b, mode, slot, block->pc);
+    displace(b, mode, slot, pc);
     if (!global) {
-        mark(b->jump_pages, block->pc);
+        mark(b->jump_pages, pc);
         log_slot(b, mode, slot);
     }
-    mark(b->jump_seen, block->pc);
+    mark(b->jump_seen, pc);
     set_key(b, mode, slot, 0);
     b->jump[mode].at[slot].code = exec_of(block->entry);
-    set_key(b, mode, slot, block->pc);
+    set_key(b, mode, slot, pc);
 }
 
 uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc)
@@ -268,14 +273,27 @@ void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool glo
     }
 }
 
+void jump_cache_remove(struct bt_cpu *b, unsigned mode, uint64_t pc)
+{
+    unsigned slot = jump_slot(pc);
+    for (unsigned n = 0; n < 2; n++, slot ^= JUMP_PAIR) {
+        if (b->jump[mode].at[slot].key == pc) {
+            set_key(b, mode, slot, 0);
+        }
+    }
+}
+
+/* Who comes to a floating block at another address is sent away at its door. */
 void jump_cache_forget(const struct block *block)
 {
-    unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(block->pc);
+    bool floating = block->flags & BLOCK_FLOAT;
     for (unsigned k = 0; k < BT_CPUS; k++) {
-        for (unsigned n = 0; bt_cpus[k] && n < 2; n++, slot ^= JUMP_PAIR) {
-            if (bt_cpus[k]->jump[mode].at[slot].key == block->pc) {
-                set_key(bt_cpus[k], mode, slot, 0);
-            }
+        if (bt_cpus[k]) {
+            jump_cache_remove(bt_cpus[k], block->flags & BLOCK_MODE,
+                              floating ? block->linear : block->pc);
         }
+    }
+    if (floating) {
+        emit_patch_jmp(block->entry, thunk_at[THUNK_DISPATCH]);
     }
 }

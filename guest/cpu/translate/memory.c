@@ -193,6 +193,23 @@ static bool constant_operand(struct tr *t, uint64_t linear, unsigned size, bool 
     return true;
 }
 
+/* The same relative to where the page of a floating block is. */
+static bool floating_operand(struct tr *t, uint64_t pc, unsigned size, bool write,
+                             struct mem *out)
+{
+    if (!one_page(pc, size) || (int64_t)pc != (int32_t)pc) {
+        return false;
+    }
+    flags_free(t);
+    struct stub *s = slow_stub(t, size, write);
+    s->address = ADDRESS_IN_S0;
+    address_floating(&t->hot, S0, pc);
+    emit_mov(&t->hot, S1, S0);
+    look_up(t, s, write);
+    *out = MEM_SUM(S0, S1);
+    return true;
+}
+
 static bool has_base(const struct insn *i)
 {
     return i->seg == SEG_FS || i->seg == SEG_GS;
@@ -242,7 +259,13 @@ void memory_address(struct tr *t, const struct insn *i)
 {
     struct code *c = &t->hot;
     t->in_s1 = 0;
-    if (i->rip_relative) {
+    if (i->rip_relative && floats(t)) {
+        address_floating(c, S0, next_pc(t));
+        emit_lea(c, S0, MEM_BASE(S0, (int32_t)i->disp));
+        if (i->addrsize == 4) {
+            emit_mov32(c, S0, S0);
+        }
+    } else if (i->rip_relative) {
         uint64_t a = next_pc(t) + (uint64_t)i->disp;
         emit_mov_imm(c, S0, i->addrsize == 4 ? (uint32_t)a : a);
     } else if (has_base(i) && based_address(t, i)) {
@@ -270,6 +293,9 @@ bool memory_operand(struct tr *t, const struct insn *i, unsigned size, bool writ
 {
     if (!has_base(i) && i->base < 0 && i->index < 0) {
         uint64_t a = (uint64_t)i->disp + (i->rip_relative ? next_pc(t) : 0);
+        if (i->rip_relative && floats(t)) {
+            return i->addrsize == 8 && floating_operand(t, a, size, write, out);
+        }
         return constant_operand(t, i->addrsize == 4 ? (uint32_t)a : a, size, write, out);
     }
     if (!has_base(i) && i->addrsize == 8 && i->index < 0 && !stolen(i->base)) {

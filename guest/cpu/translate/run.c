@@ -163,13 +163,11 @@ static bool is_global(struct vcpu *cpu, uint64_t pc)
 
 /*
  * Code that has run only a few times is interpreted: most of it never comes again, and its
- * translation would cost more time and memory than it gives back.  Code that is known to be hot
- * has to be translated anew at another address, and so is interpreted there at first, if not as
- * often: short programs are started again and again, at random places.  Now and then these
- * places are forgotten, or in the end none would be new.
+ * translation would cost more time and memory than it gives back.  Now and then the counts are
+ * halved, or in the end nothing would be new.
  */
-enum { HEAT_SLOTS = 1 << 16, PLACES_COUNTED = 1 << 17, HOT_AT_PLACE = 3 };
-static uint8_t heat[HEAT_SLOTS], heat_at_place[HEAT_SLOTS];
+enum { HEAT_SLOTS = 1 << 16, HEAT_COUNTED = 1 << 17 };
+static uint8_t heat[HEAT_SLOTS];
 
 /* Other code at the same place is new: its first bytes count, too (RAM has a guard behind it). */
 uint16_t heat_of(const uint8_t *host)
@@ -180,10 +178,9 @@ uint16_t heat_of(const uint8_t *host)
     return (uint16_t)(code * UINT64_C(0xd6e8feb86659fd93) >> 48);
 }
 
-static uint8_t *times_seen_at(const uint8_t *host, uint64_t pc)
+void keep_heat(uint16_t of)
 {
-    uint64_t h = ((uint64_t)host ^ pc >> 12) * UINT64_C(0x9e3779b97f4a7c15);
-    return &heat_at_place[h >> 48];
+    heat[of] = UINT8_MAX;
 }
 
 void forget_heat(uint16_t of)
@@ -197,36 +194,20 @@ static unsigned hot_at(const uint8_t *host)
     return ram_flags(host) & PAGE_CODE ? bt_hot - bt_hot / 2 : bt_hot;
 }
 
-static void count_heat(void)
-{
-    static unsigned counted;
-    if (++counted % PLACES_COUNTED == 0) {
-        memset(heat_at_place, 0, sizeof(heat_at_place));
-        memset(heat, 0, sizeof(heat));
-    }
-}
-
-/* By far most of what is cold is so at every address: one look tells, at little memory. */
+/* One look at little memory tells by far most of what is cold. */
 static bool is_cold(const uint8_t *host)
 {
+    static unsigned counted;
     uint8_t *n = &heat[heat_of(host)];
-    unsigned hot = hot_at(host);
-    if (*n + MIN(hot, HOT_AT_PLACE) >= hot) {
+    if (*n >= hot_at(host)) {
         return false;
     }
-    count_heat();
+    if (++counted % HEAT_COUNTED == 0) {
+        for (unsigned k = 0; k < HEAT_SLOTS; k++) {
+            heat[k] /= 2;
+        }
+    }
     ++*n;
-    return true;
-}
-
-static bool is_cold_at(const uint8_t *host, uint64_t pc)
-{
-    uint8_t *here = times_seen_at(host, pc);
-    if (*here >= MIN(hot_at(host), HOT_AT_PLACE)) {
-        return false;
-    }
-    count_heat();
-    ++*here;
     return true;
 }
 
@@ -268,24 +249,21 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
 {
     struct vcpu *cpu = b->cpu;
     uint64_t pc = cpu->r.rip;
+    uint32_t flags = block_key(b, &pc);
     struct code_place at;
     struct block *block = NULL;
-    uint8_t *host = code_host(cpu, pc);
+    uint8_t *host = code_host(cpu, cpu->r.rip);
     if (host && is_cold(host)) {
         *cold = true;
         return NULL;
     }
-    if (!host || !find_place(cpu, pc, !link, &at)) {
+    if (!host || !find_place(cpu, cpu->r.rip, !link, &at)) {
         return NULL;
     }
     pthread_mutex_lock(&cache_lock);
-    block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
+    block = cache_find(at.host, at.host2, pc, flags);
     if (!block) {
         pthread_mutex_unlock(&cache_lock);
-        if (is_cold_at(at.host, pc)) {
-            *cold = true;
-            return NULL;
-        }
         smc_watch(b, at.host);
         if (at.host2) {
             smc_watch(b, at.host2);
@@ -293,15 +271,25 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
         pthread_mutex_lock(&cache_lock);
         bool watched = smc_watched(at.host) && (!at.host2 || smc_watched(at.host2));
         if (watched && !atomic_load(&cache_full)) { /* else a write has come in between */
-            block = cache_find(at.host, at.host2, pc, b->flags | b->apart);
-            block = block ? block : translate(b, pc, at.host, at.host2);
+            block = cache_find(at.host, at.host2, pc, flags);
+            block = block ? block : translate(b, pc, flags, at.host, at.host2);
         }
     }
     if (block && !link) {
-        jump_cache_add(b, block, at.global);
+        jump_cache_add(b, block, cpu->r.rip, at.global);
     }
     pthread_mutex_unlock(&cache_lock);
     return block;
+}
+
+/* Generated code for r.rip is entered at @code next. */
+static void start_at(struct bt_cpu *b, uint64_t code)
+{
+    b->resume = code;
+    b->fp_resume = 0;
+    b->s0 = b->cpu->r.rip;
+    b->page = b->s0 & PAGE_MASK;
+    b->cpu->r.rflags &= ~(uint64_t)FLAG_RF;
 }
 
 /* The same from the jump cache, without a lock. */
@@ -311,8 +299,7 @@ static bool cached_at_rip(struct bt_cpu *b)
     uint64_t code = b->jump_flags[b->mode] == b->flags ? jump_cache_find(b, b->mode, pc) : 0;
     if (code) {
         b->fl_saved = b->fl;
-        b->resume = code;
-        b->fp_resume = 0;
+        start_at(b, code);
     }
     return code;
 }
@@ -368,7 +355,6 @@ static bool find_code(struct bt_cpu *b, struct block **block)
         }
         if (!cpu->r.shadow) {
             if (!block && cached_at_rip(b)) {
-                cpu->r.rflags &= ~(uint64_t)FLAG_RF;
                 return true;
             }
             bool cold = false;
@@ -381,9 +367,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
                 continue;
             }
             if (found) {
-                cpu->r.rflags &= ~(uint64_t)FLAG_RF;
-                b->resume = exec_of(found->code);
-                b->fp_resume = 0;
+                start_at(b, exec_of(found->code));
                 if (block) {
                     *block = found;
                 }
@@ -420,7 +404,7 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags, 
 {
     const struct block *block = desc_block(d);
     if (!(d->bits & DESC_NO_NEXT) && still_known(b, flushes) && d->insn + 2u < block->n_points &&
-        b->cpu->r.rip == block->pc + desc_guest(d, 1) && block->valid && b->flags == flags &&
+        b->cpu->r.rip == block_pc(b, block) + desc_guest(d, 1) && block->valid && b->flags == flags &&
         cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
         return resume_at(b, block, block->points[d->insn + 2].host);
     }
@@ -430,7 +414,7 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags, 
 static bool one(struct bt_cpu *b, const struct desc *d, uint64_t flushes)
 {
     uint32_t flags = b->flags;
-    uint64_t pc = desc_block(d)->pc + desc_guest(d, 0);
+    uint64_t pc = block_pc(b, desc_block(d)) + desc_guest(d, 0);
     b->cpu->r.rip = pc;
     state_in(b, d->bits & DESC_SAVED);
     do {
@@ -455,7 +439,7 @@ static bool stored(struct bt_cpu *b, const struct desc *d)
         b->fp_was = b->fp_ok;
         return resume_at(b, block, block->points[d->insn + 2].host);
     }
-    uint64_t next = block->pc + desc_guest(d, 1);
+    uint64_t next = block_pc(b, block) + desc_guest(d, 1);
     state_in(b, d->bits & DESC_SAVED);
     b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)next : next;
     state_out(b);
@@ -522,10 +506,12 @@ static bool learn_target(struct bt_cpu *b, uint64_t pc)
     if (is_slot_of_0(jump_slot(pc)) || !find_place(b->cpu, pc, true, &at)) {
         return false;
     }
+    uint64_t key = pc;
+    uint32_t flags = block_key(b, &key);
     pthread_mutex_lock(&cache_lock);
-    struct block *block = cache_find(at.host, at.host2, pc, b->flags);
+    struct block *block = cache_find(at.host, at.host2, key, flags);
     if (block) {
-        jump_cache_add(b, block, at.global);
+        jump_cache_add(b, block, pc, at.global);
     }
     pthread_mutex_unlock(&cache_lock);
     return block;
@@ -555,6 +541,7 @@ bool bt_dispatch(struct bt_cpu *b, const struct desc *d, uint64_t pc)
     b->fl = b->fl_saved;
     state_in(b, false);
     b->cpu->r.rip = b->flags & BLOCK_32 ? (uint32_t)pc : pc;
+    jump_cache_remove(b, b->mode, b->cpu->r.rip); /* it may lead to a dead block's door */
     return find_code(b, NULL);
 }
 
@@ -591,7 +578,7 @@ bool bt_link(struct bt_cpu *b, const struct exit_desc *exec_d, uint64_t unused)
         b->fl = b->fl_saved;
     }
     state_in(b, false);
-    b->cpu->r.rip = x->pc;
+    b->cpu->r.rip = x->pc + (exit_block(x)->flags & BLOCK_FLOAT ? b->page : 0);
     struct block *block = NULL;
     b->apart = x->bits & EXIT_APART ? BLOCK_APART : 0;
     bool found = find_code(b, &block);
@@ -655,8 +642,9 @@ bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
         return cpuid(b, d);
     }
     state_in(b, d->bits & DESC_SAVED);
-    cpu->r.rip = desc_block(d)->pc + desc_guest(d, 0);
-    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, desc_block(d)->pc + desc_guest(d, 1))
+    uint64_t start = block_pc(b, desc_block(d));
+    cpu->r.rip = start + desc_guest(d, 0);
+    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, start + desc_guest(d, 1))
                                         : system_return(cpu);
     if (!ok) {
         return step(b) && find_code(b, NULL);

@@ -15,6 +15,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <immintrin.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -52,6 +53,11 @@ static G_NO_INLINE void not_ours(int sig)
     signal(sig, SIG_DFL); /* comes again at once */
 }
 
+static __attribute__((target("fsgsbase"))) const struct bt_cpu *running(void)
+{
+    return (const struct bt_cpu *)(_readgsbase_u64() - TLB_HEADER_BYTES);
+}
+
 static void on_signal(int sig, siginfo_t *info, void *context)
 {
     greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
@@ -65,7 +71,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
     unsigned offset = (unsigned)(pc - cache_exec - b->code);
     bool poll = offset < b->skip_poll;
     const struct point *p = point_before(b, offset);
-    g[REG_R8 + S0 - R8] = (greg_t)(b->pc + (poll ? 0u : p->guest & ~(unsigned)POINT_SAVED));
+    g[REG_R8 + S0 - R8] = (greg_t)(block_pc(running(), b) + (poll ? 0u : p->guest & ~(unsigned)POINT_SAVED));
     g[REG_R8 + S2 - R8] = !poll && (p->guest & POINT_SAVED);
     g[REG_RIP] = (greg_t)exec_of(thunk_at[poll ? THUNK_POLL : THUNK_FAULT]);
 }

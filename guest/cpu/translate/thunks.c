@@ -170,10 +170,14 @@ static void write_jump(struct code *c, unsigned mode)
 }
 
 /* A direct jump, described at S2, that is never linked. */
-static void write_pass(struct code *c, unsigned mode, bool saved)
+static void write_pass(struct code *c, enum thunk which, unsigned mode, bool saved)
 {
-    thunk_at[(saved ? THUNK_PASS_SAVED_0 : THUNK_PASS_0) + mode] = c->at;
+    thunk_at[which] = c->at;
     emit_load(c, 8, S0, MEM_BASE(S2, offsetof(struct exit_desc, pc)));
+    if (which == THUNK_PASS_FLOAT || which == THUNK_PASS_FLOAT_SAVED) {
+        emit_load(c, 8, S1, SLOT(page));
+        emit_lea(c, S0, MEM_SUM(S0, S1));
+    }
     if (!saved) {
         flags_save(c);
     }
@@ -203,8 +207,10 @@ void thunks_write(struct code *c)
     write_helper(c, THUNK_FAULT, (const void *)bt_fault);
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         write_jump(c, mode);
-        write_pass(c, mode, false);
-        write_pass(c, mode, true);
+        write_pass(c, THUNK_PASS_0 + mode, mode, false);
+        write_pass(c, THUNK_PASS_SAVED_0 + mode, mode, true);
     }
+    write_pass(c, THUNK_PASS_FLOAT, TLB_USER, false);
+    write_pass(c, THUNK_PASS_FLOAT_SAVED, TLB_USER, true);
     write_pc_0(c);
 }

@@ -52,6 +52,8 @@ struct bt_cpu {
     uint64_t high[3];       /* guest R10, R11, R15 */
     uint64_t s0, s1;        /* S0 and S1 when .resume is entered */
     uint64_t resume;
+    uint64_t page;          /* linear, of the floating block that runs */
+    uint64_t target;        /* S0 while an indirect call pushes */
     const uint64_t *poll;   /* read at block heads; not canonical: something is requested */
     uint64_t seg_base[SEG_COUNT];
     uint64_t tsc_add, tsc_aux;
@@ -141,6 +143,7 @@ enum block_flag {
     BLOCK_GS = 256,
     BLOCK_INTERP = 32,   /* nothing here can be translated: never a block's */
     BLOCK_APART = 512,   /* each access is checked apart: only reached from a group's check */
+    BLOCK_FLOAT = 1024,  /* made for any linear address of its page: block_key() */
 };
 
 struct block;
@@ -152,13 +155,20 @@ struct page_ref {
     uint64_t lines;       /* 64-byte lines of the page that the block was made from */
 };
 
+/*
+ * Programs and their libraries lie elsewhere each time they are started, so what is made of
+ * them does not depend on that: all addresses in it are relative to .page, where its page is
+ * now.  The jump cache's way into such a block sets that; links inside the page keep it.
+ */
 struct block {
-    uint64_t pc;
+    uint64_t pc;          /* floating: its offset in the page */
+    uint64_t linear;      /* floating: where it was last in a jump cache */
     uint8_t *host;        /* of the first byte of guest code */
     uint8_t *host2;       /* its first instruction goes on in this page, and so does the block;
                              or NULL: it lies in one page */
     uint8_t *code;        /* writable view; the guest's flags are in the host's */
-    uint8_t *entry;       /* the same with the guest's flags in .fl_saved */
+    uint8_t *entry;       /* from the jump cache: the guest's flags in .fl_saved, S0 its pc */
+    uint8_t *flags_in;    /* a link's with the flags in .fl_saved; NULL: .code does not care */
     uint32_t flags;
     struct page_ref ref[2]; /* in the pages of .host and .host2 */
     uint16_t bytes;       /* of guest code */
@@ -230,11 +240,30 @@ bool cache_begin(struct code *hot, struct code *cold);
 void *cache_meta(size_t bytes); /* NULL: full */
 void cache_abort(void);         /* gives back what was taken since cache_begin() */
 void cache_end_block(const struct code *hot, const struct code *cold);
+/* @pc and @flags: block_key() */
 struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags);
 void cache_add(struct block *b);
 void cache_remove(struct block *b);
 struct block *cache_block_at(const uint8_t *exec_pc); /* of a host address, or NULL */
 uint64_t cache_used(void);
+
+/* What a block for @pc and the state in force is found by: *@pc becomes block.pc. */
+static inline uint32_t block_key(const struct bt_cpu *b, uint64_t *pc)
+{
+    const uint64_t room = UINT64_C(1) << 32; /* what a displacement reaches stays canonical */
+    uint32_t flags = b->flags | b->apart;
+    if ((flags & (BLOCK_MODE | BLOCK_32)) != TLB_USER || *pc < room ||
+        *pc >= (UINT64_C(1) << 47) - room) {
+        return flags;
+    }
+    *pc &= 4095;
+    return flags | BLOCK_FLOAT;
+}
+/* Of a block that runs on @b. */
+static inline uint64_t block_pc(const struct bt_cpu *b, const struct block *block)
+{
+    return block->pc + (block->flags & BLOCK_FLOAT ? b->page : 0);
+}
 
 static inline uint64_t exec_of(const uint8_t *at)
 {
@@ -275,11 +304,12 @@ void unlink_block(struct block *block);
 /* Links that rely on mappings of [linear, linear + bytes); bytes 0: all. */
 void unlink_cross(uint64_t linear, uint64_t bytes);
 void link_reset(void);
-void jump_cache_add(struct bt_cpu *b, const struct block *block, bool global);
+void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool global);
 uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc); /* 0: not there */
 void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
 void jump_cache_clear(struct bt_cpu *b, unsigned mode);
 void jump_cache_forget(const struct block *block); /* in all vCPUs */
+void jump_cache_remove(struct bt_cpu *b, unsigned mode, uint64_t pc);
 extern struct bt_cpu *bt_cpus[]; /* by vCPU index; NULL: not this engine's */
 enum { BT_CPUS = 256 };
 
@@ -325,9 +355,10 @@ struct tr {
 };
 enum { STUBS = BLOCK_INSNS * 4 };
 
-/* The block at @pc, whose code bytes are at @host, and go on at @host2 if its first
- * instruction lies across pages; NULL: no room, or not translatable. */
-struct block *translate(struct bt_cpu *b, uint64_t pc, uint8_t *host, uint8_t *host2);
+/* The block of the key @pc and @flags, whose code bytes are at @host, and go on at @host2 if its
+ * first instruction lies across pages; NULL: no room, or not translatable. */
+struct block *translate(struct bt_cpu *b, uint64_t pc, uint32_t flags, uint8_t *host,
+                        uint8_t *host2);
 
 /* analyse.c */
 void analyse(struct tr *t);
@@ -337,6 +368,11 @@ static inline int block_page(const struct block *b, uint64_t pc)
     uint64_t page = (pc >> 12) - (b->pc >> 12);
     return page == 0 ? 0 : page == 1 && b->host2 ? 1 : -1;
 }
+static inline bool floats(const struct tr *t)
+{
+    return t->block->flags & BLOCK_FLOAT;
+}
+/* These are relative to .page in a floating block. */
 static inline uint64_t insn_pc(const struct tr *t, unsigned i)
 {
     return t->block->pc + t->offset[i];
@@ -410,7 +446,10 @@ struct desc *desc_new(struct tr *t, unsigned insn, bool saved);
 void exit_apart(struct tr *t, unsigned cc);       /* jcc to this instruction, BLOCK_APART */
 void exit_direct(struct tr *t, uint64_t pc);      /* jmp */
 void exit_cond(struct tr *t, unsigned cc, uint64_t pc);
-void jump_cached(struct code *c, unsigned mode, uint64_t pc); /* flags saved; they are changed */
+/* The flags are saved; they are changed. */
+void jump_cached(struct code *c, unsigned mode, uint64_t pc);
+void jump_floating(struct code *c, uint64_t pc);
+void address_floating(struct code *c, unsigned reg, uint64_t pc); /* @reg = .page + @pc */
 void insn_interp(struct tr *t, bool ends);        /* the interpreter does this one */
 bool emit_branch(struct tr *t, const struct insn *i);
 bool emit_indirect(struct tr *t, const struct insn *i);
@@ -436,6 +475,7 @@ enum thunk { THUNK_ENTER, THUNK_RESUME, THUNK_LEAVE, THUNK_SLOW, THUNK_ONE, THUN
              THUNK_POLL, THUNK_FAULT, THUNK_JUMP_0, THUNK_JUMP_1, THUNK_JUMP_2,
              THUNK_PASS_0, THUNK_PASS_1, THUNK_PASS_2, /* flags in the host's */
              THUNK_PASS_SAVED_0, THUNK_PASS_SAVED_1, THUNK_PASS_SAVED_2,
+             THUNK_PASS_FLOAT, THUNK_PASS_FLOAT_SAVED,
              THUNK_PC_0, THUNKS };
 extern uint8_t *thunk_at[THUNKS]; /* writable view */
 void thunks_write(struct code *c);
@@ -462,6 +502,7 @@ bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc);
 void bt_kick(struct vcpu *cpu);
 
 uint16_t heat_of(const uint8_t *host); /* where it is counted how often code has run */
+void keep_heat(uint16_t of);           /* that code has been translated */
 void forget_heat(uint16_t of);         /* that code has been written to */
 
 /* ---- signal.c ---- */
