@@ -11,84 +11,22 @@
  */
 #include "base/bytes.h"
 #include "base/util.h"
-#include "guest/device/e1000_tx.h"
-#include "guest/device/nic.h"
-
-enum { MMIO_BYTES = 128 << 10, IO_BYTES = 64, DESC_BYTES = 16 };
-enum { CTRL_SLU = 1 << 6, CTRL_RST = 1 << 26, CTRL_VME = 1 << 30 };
-#define CTRL_PHY_RST (1u << 31)
-enum { STATUS_LU = 1 << 1, STATUS_ALWAYS = 0x781 }; /* 1000 Mbit/s, full duplex */
-#define STATUS_BIT31 0x80080000u
-enum { EECD_SK = 1, EECD_CS = 2, EECD_DI = 4, EECD_DO = 8, EECD_STORED = 0x77, EECD_GNT = 0x80,
-       EECD_PRESENT = 0x100 };
-enum { EEPROM_WORDS = 64, EEPROM_SUM = 0xbaba, EEPROM_READ = 6 };
-enum { ICR_TXDW = 1 << 0, ICR_TXQE = 1 << 1, ICR_LSC = 1 << 2, ICR_RXDMT0 = 1 << 4,
-       ICR_RXO = 1 << 6, ICR_RXT0 = 1 << 7, ICR_MDAC = 1 << 9 };
-#define ICR_ASSERTED (1u << 31)
-enum { RCTL_EN = 1 << 1, RCTL_UPE = 1 << 3, RCTL_MPE = 1 << 4, RCTL_LPE = 1 << 5,
-       RCTL_BAM = 1 << 15, RCTL_VFE = 1 << 18, RCTL_BSEX = 1 << 25, RCTL_SECRC = 1 << 26 };
-enum { TCTL_EN = 1 << 1, MDIC_WRITE = 1 << 26, MDIC_READ = 1 << 27, MDIC_READY = 1 << 28,
-       MDIC_ERROR = 1 << 30 };
-enum { PHY_REGS = 32, PHY_CTRL = 0, PHY_STATUS = 1, PHY_LP = 5, PHY_SPECIFIC = 17 };
-enum { PHY_CTRL_LOOPBACK = 1 << 14, PHY_CTRL_RESET = 1 << 15, PHY_CTRL_RESTART = 1 << 9 };
-enum { PHY_STATUS_LINK = 1 << 2, PHY_STATUS_DONE = 1 << 5, PHY_SPECIFIC_LINK = 1 << 10 };
-enum { RX_DD = 1, RX_EOP = 2, RX_IXSM = 4, RX_VP = 8, RX_TCPCS = 0x20, RX_IPCS = 0x40 };
-enum { RXCSUM_IP = 1 << 8, RXCSUM_TCP = 1 << 9 };
-enum { TX_RS = 1 << 27, TX_DD = 1, TX_BURST = 512 };
-enum { FRAME_MIN = 60, FRAME_MAX = 1518, FCS = 4 };
-#define RA_VALID (1u << 31)
-
-/* Arrays of registers, which the table cannot hold. */
-enum { STATS_AT = 0x4000, STATS = 74, MTA_AT = 0x5200, MTA = 128, RA_AT = 0x5400, RA = 32,
-       VFTA_AT = 0x5600, VFTA = 128 };
-/* Statistics by their index: (offset - 0x4000) / 4. */
-enum stat { STAT_MPC = 4, STAT_GPRC = 0x74 / 4, STAT_BPRC, STAT_MPRC, STAT_GPTC,
-            STAT_GORC = 0x88 / 4, STAT_GOTC = 0x90 / 4, STAT_RNBC = 0xa0 / 4,
-            STAT_TOR = 0xc0 / 4, STAT_TOT = 0xc8 / 4, STAT_TPR = 0xd0 / 4, STAT_TPT };
-
-struct e1000 {
-    struct pci_device pci; /* first */
-
-    /* State: registers. */
-    uint32_t ctrl, eecd, eerd, ctrl_ext, mdic, fcal, fcah, fct, vet, icr, itr, ims, rctl, fcttv,
-        txcw, tctl, tipg, ait, ledctl, pba, fcrtl, fcrth, rdbal, rdbah, rdlen, rdh, rdt, rdtr,
-        rxdctl, radv, rsrpd, tdbal, tdbah, tdlen, tdh, tdt, tidv, txdctl, tadv, rxcsum, wuc, wufc,
-        wus, manc, ioaddr;
-    uint32_t stats[STATS], mta[MTA], ra[RA], vfta[VFTA];
-    uint16_t phy[PHY_REGS];
-    /* The EEPROM's serial wire. */
-    uint16_t ee_in, ee_bits;
-    uint16_t ee_out; /* bit of the EEPROM that is on the wire */
-    uint8_t ee_reading;
-    /* The descriptor sequence being gathered: e1000_tx.c. */
-    struct e1000_tx tx;
-    struct timer throttle; /* armed: no new interrupt before */
-
-    /* Properties. */
-    struct netdev *net;
-    uint8_t mac[6];
-    uint32_t bootindex;
-
-    uint16_t eeprom[EEPROM_WORDS];
-    struct region mmio, io;
-    struct timer wake, tx_again;
-};
-
-static struct e1000 *self(struct device *dev)
-{
-    return container_of(dev, struct e1000, pci.dev);
-}
+#include "guest/device/e1000.h"
 
 /* ---- interrupts ---- */
 
-static void raise_cause(struct e1000 *s, uint32_t cause)
+enum { RX_CAUSES = ICR_RXT0 | ICR_RXDMT0, TX_CAUSES = ICR_TXDW | ICR_TXQE };
+
+void e1000_raise(struct e1000 *s, uint32_t cause)
 {
+    cause |= cause & RX_CAUSES ? s->kind->rx_cause : 0;
+    cause |= cause & TX_CAUSES ? s->kind->tx_cause : 0;
+    cause |= cause & (ICR_LSC | ICR_RXO | ICR_MDAC) ? s->kind->other_cause : 0;
     s->icr |= cause;
 }
 
-static void settle(struct device *dev)
+void e1000_line(struct e1000 *s)
 {
-    struct e1000 *s = self(dev);
     bool level = s->icr & s->ims;
     if (!level || s->pci.irq_level) {
         pci_irq(&s->pci, level);
@@ -100,40 +38,49 @@ static void settle(struct device *dev)
     }
 }
 
-static void throttle_over(void *owner)
+static void settle(struct device *dev)
 {
-    settle(owner);
+    e1000_line(e1000_of(dev));
 }
 
-static uint64_t icr_read(struct device *dev, uint64_t stored)
+static void throttle_over(void *owner)
 {
-    struct e1000 *s = self(dev);
+    device_settle(owner);
+}
+
+uint64_t e1000_icr_read(struct device *dev, uint64_t stored)
+{
+    struct e1000 *s = e1000_of(dev);
     uint32_t v = (uint32_t)stored | (stored & s->ims ? ICR_ASSERTED : 0);
-    s->icr = 0;
+    if (s->kind->icr_read) {
+        s->kind->icr_read(s);
+    } else {
+        s->icr = 0;
+    }
     return v;
 }
 
-static void icr_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_icr_write(struct device *dev, uint64_t old, uint64_t now)
 {
     (void)old;
-    self(dev)->icr &= ~(uint32_t)now;
+    e1000_of(dev)->icr &= ~(uint32_t)now;
 }
 
-static void ics_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_ics_write(struct device *dev, uint64_t old, uint64_t now)
 {
     (void)old;
-    raise_cause(self(dev), (uint32_t)now & 0x1ffff);
+    e1000_raise(e1000_of(dev), (uint32_t)now & e1000_of(dev)->kind->causes);
 }
 
-static void ims_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_ims_write(struct device *dev, uint64_t old, uint64_t now)
 {
-    self(dev)->ims = (uint32_t)(old | now) & 0x1ffff;
+    e1000_of(dev)->ims = (uint32_t)(old | now) & e1000_of(dev)->kind->causes;
 }
 
-static void imc_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_imc_write(struct device *dev, uint64_t old, uint64_t now)
 {
     (void)old;
-    self(dev)->ims &= ~(uint32_t)now;
+    e1000_of(dev)->ims &= ~(uint32_t)now;
 }
 
 /* ---- link, PHY, EEPROM ---- */
@@ -155,7 +102,7 @@ static void set_link(struct e1000 *s, bool up)
         s->phy[PHY_LP] = 0x45e0; /* acknowledged; 10 and 100 Mbit/s, pause */
     }
     if (was != up) {
-        raise_cause(s, ICR_LSC);
+        e1000_raise(s, ICR_LSC);
     }
 }
 
@@ -168,7 +115,7 @@ static void link_changed(void *card)
 {
     struct e1000 *s = card;
     set_link(s, cable(s));
-    settle(&s->pci.dev);
+    device_settle(&s->pci.dev);
 }
 
 static void phy_reset(struct e1000 *s)
@@ -177,7 +124,7 @@ static void phy_reset(struct e1000 *s)
         uint8_t at;
         uint16_t value;
     } rows[] = {
-        {PHY_CTRL, 0x1140}, {PHY_STATUS, 0x7949}, {2, 0x0141}, {3, 0x0c20}, {4, 0x0de1},
+        {PHY_CTRL, 0x1140}, {PHY_STATUS, 0x7949}, {2, 0x0141}, {3, 0}, {4, 0x0de1},
         {9, 0x0e00}, {10, 0x3c00}, {15, 0x3000}, {16, 0x0360}, {PHY_SPECIFIC, 0xa800},
         {20, 0x0d60}, {21, 0},
     };
@@ -185,6 +132,7 @@ static void phy_reset(struct e1000 *s)
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         s->phy[rows[i].at] = rows[i].value;
     }
+    s->phy[3] = s->kind->phy_id;
     set_link(s, cable(s));
 }
 
@@ -199,48 +147,41 @@ static void phy_write(struct e1000 *s, unsigned at, uint16_t v)
         }
         if (v & (PHY_CTRL_RESTART | PHY_CTRL_RESET)) {
             set_link(s, cable(s));
-            raise_cause(s, ICR_LSC); /* negotiated in no time */
+            e1000_raise(s, ICR_LSC); /* negotiated in no time */
         }
     } else if (!(read_only >> at & 1)) {
         s->phy[at] = v;
     }
 }
 
-static void mdic_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_mdic_write(struct device *dev, uint64_t old, uint64_t now)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     unsigned at = now >> 16 & 31, phy = now >> 21 & 31;
     (void)old;
     s->mdic = (uint32_t)now | MDIC_READY;
     if (phy != 1) {
         s->mdic |= MDIC_ERROR;
+    } else if (at >= PHY_PAGED && at != PHY_PAGE && s->phy[PHY_PAGE]) {
+        s->mdic &= now & MDIC_READ ? 0xffff0000 : ~0u; /* other pages are empty */
     } else if (now & MDIC_READ) {
         s->mdic = (s->mdic & 0xffff0000) | s->phy[at];
     } else if (now & MDIC_WRITE) {
         phy_write(s, at, (uint16_t)now);
     }
     if (now & 1u << 29) {
-        raise_cause(s, ICR_MDAC);
+        e1000_raise(s, ICR_MDAC);
     }
 }
 
 static void eeprom_fill(struct e1000 *s)
 {
-    static const struct {
-        uint8_t at;
-        uint16_t value;
-    } rows[] = {
-        {0x05, 0xffff}, {0x08, 0x3000}, {0x09, 0x1000}, {0x0a, 0x6403}, {0x0b, 0x100e},
-        {0x0c, 0x8086}, {0x0d, 0x100e}, {0x0e, 0x8086}, {0x0f, 0x3040}, {0x10, 0x0008},
-        {0x11, 0x2000}, {0x12, 0x7e14}, {0x13, 0x0048}, {0x14, 0x1000}, {0x15, 0x00d8},
-        {0x24, 0x4d01},
-    };
     uint16_t sum = 0;
     for (unsigned i = 0; i < 3; i++) {
         s->eeprom[i] = le16_at(s->mac + 2 * i);
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        s->eeprom[rows[i].at] = rows[i].value;
+    for (unsigned i = 0; i < s->kind->n_nvm; i++) {
+        s->eeprom[s->kind->nvm[i][0]] = s->kind->nvm[i][1];
     }
     for (unsigned i = 0; i < EEPROM_WORDS - 1; i++) {
         sum = (uint16_t)(sum + s->eeprom[i]);
@@ -249,9 +190,9 @@ static void eeprom_fill(struct e1000 *s)
 }
 
 /* Microwire: start bit, opcode, six address bits in; then data bits out, highest first. */
-static void eecd_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_eecd_write(struct device *dev, uint64_t old, uint64_t now)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     if (!(now & EECD_CS)) {
         return;
     }
@@ -272,28 +213,31 @@ static void eecd_write(struct device *dev, uint64_t old, uint64_t now)
     }
 }
 
-static uint64_t eecd_read(struct device *dev, uint64_t stored)
+uint64_t e1000_eecd_read(struct device *dev, uint64_t stored)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     unsigned word = s->eeprom[s->ee_out / 16 % EEPROM_WORDS], bit = 15 - s->ee_out % 16;
     bool out = !s->ee_reading || (word >> bit & 1);
-    return (stored & EECD_STORED) | EECD_PRESENT | EECD_GNT | (out ? EECD_DO : 0);
+    return (stored & EECD_STORED) | s->kind->eecd | (out ? EECD_DO : 0);
 }
 
-static uint64_t eerd_read(struct device *dev, uint64_t stored)
+uint64_t e1000_eerd_read(struct device *dev, uint64_t stored)
 {
-    unsigned at = stored >> 8 & 0xff;
+    struct e1000 *s = e1000_of(dev);
+    unsigned at = (uint16_t)stored >> s->kind->eerd_shift;
     if (!(stored & 1)) {
         return stored;
     }
-    uint64_t word = at < EEPROM_WORDS ? self(dev)->eeprom[at] : 0;
-    return 1u << 4 | (uint64_t)at << 8 | word << 16;
+    uint64_t word = at < EEPROM_WORDS ? s->eeprom[at] : 0;
+    return s->kind->eerd_done | (uint64_t)at << s->kind->eerd_shift | word << 16;
 }
 
-static uint64_t status_read(struct device *dev, uint64_t unused)
+uint64_t e1000_status_read(struct device *dev, uint64_t unused)
 {
     (void)unused;
-    return STATUS_BIT31 | STATUS_ALWAYS | (link_is_up(self(dev)) ? STATUS_LU : 0);
+    struct e1000 *s = e1000_of(dev);
+    return STATUS_BIT31 | STATUS_ALWAYS | (s->ctrl & CTRL_NO_MASTER ? 0 : STATUS_MASTER) |
+           (link_is_up(s) ? STATUS_LU : 0);
 }
 
 /* ---- receive ---- */
@@ -335,19 +279,29 @@ static bool is_ours(const struct e1000 *s, const uint8_t *frame)
     return group && (s->mta[hash / 32] >> hash % 32 & 1);
 }
 
-static uint32_t rx_buffer_bytes(const struct e1000 *s)
+uint32_t e1000_rx_buffer(const struct e1000 *s)
 {
     static const uint16_t plain[4] = {2048, 1024, 512, 256}, extended[4] = {2048, 16384, 8192, 4096};
     return (s->rctl & RCTL_BSEX ? extended : plain)[s->rctl >> 16 & 3];
 }
 
-static uint32_t rx_free(const struct e1000 *s)
+static void rx_shape(const struct e1000 *s, uint32_t *descriptor, uint32_t *room)
+{
+    *descriptor = DESC_BYTES;
+    *room = e1000_rx_buffer(s);
+    if (s->kind->rx_shape) {
+        s->kind->rx_shape(s, descriptor, room);
+    }
+}
+
+/* Head and tail count pieces of 16 bytes, of which a larger descriptor takes two. */
+static uint32_t rx_free(const struct e1000 *s, uint32_t descriptor)
 {
     uint32_t ring = s->rdlen / DESC_BYTES;
     if (!ring || s->rdh >= ring || s->rdt >= ring) {
         return 0;
     }
-    return (s->rdt + ring - s->rdh) % ring;
+    return (s->rdt + ring - s->rdh) % ring / (descriptor / DESC_BYTES);
 }
 
 /* What the card would have found out about checksums, where the host vouches for them. */
@@ -364,28 +318,38 @@ static uint8_t rx_checksum_status(const struct e1000 *s, const uint8_t *frame, s
     return status ? status : RX_IXSM;
 }
 
+void e1000_rx_put(struct e1000 *s, uint64_t at, const struct e1000_part *part)
+{
+    uint8_t d[DESC_BYTES] = {0};
+    pci_dma_read(&s->pci, at, d, sizeof(d));
+    if (part->real && le64_at(d)) {
+        pci_dma_write(&s->pci, le64_at(d), part->from, part->real);
+    }
+    le16_put(d + 8, (uint16_t)part->shown);
+    le16_put(d + 10, 0);
+    d[12] = part->status;
+    d[13] = 0;
+    le16_put(d + 14, part->special);
+    pci_dma_write(&s->pci, at, d, sizeof(d));
+}
+
 /* Writes one frame over as many descriptors as it takes; there are enough. */
 static void rx_store(struct e1000 *s, const uint8_t *frame, size_t n, size_t shown, uint8_t status,
                      uint16_t special)
 {
-    uint32_t room = rx_buffer_bytes(s), ring = s->rdlen / DESC_BYTES;
+    uint32_t descriptor, room;
+    rx_shape(s, &descriptor, &room);
+    uint32_t ring = s->rdlen / DESC_BYTES;
     uint64_t base = s->rdbal | (uint64_t)s->rdbah << 32;
     size_t at = 0;
     do {
-        uint8_t d[DESC_BYTES] = {0};
-        pci_dma_read(&s->pci, base + s->rdh * DESC_BYTES, d, sizeof(d));
-        size_t part = MIN(shown - at, room), real = at < n ? MIN(part, n - at) : 0;
-        if (real && le64_at(d)) {
-            pci_dma_write(&s->pci, le64_at(d), frame + at, real);
-        }
-        at += part;
-        le16_put(d + 8, (uint16_t)part);
-        le16_put(d + 10, 0);
-        d[12] = (uint8_t)(status | RX_DD | (at == shown ? RX_EOP : 0));
-        d[13] = 0;
-        le16_put(d + 14, special);
-        pci_dma_write(&s->pci, base + s->rdh * DESC_BYTES, d, sizeof(d));
-        s->rdh = (s->rdh + 1) % ring;
+        struct e1000_part part = {.from = frame + at, .shown = MIN(shown - at, room)};
+        part.real = at < n ? MIN(part.shown, n - at) : 0;
+        part.special = special;
+        at += part.shown;
+        part.status = (uint8_t)(status | RX_DD | (at == shown ? RX_EOP : 0));
+        (s->kind->rx_put ? s->kind->rx_put : e1000_rx_put)(s, base + s->rdh * DESC_BYTES, &part);
+        s->rdh = (s->rdh + descriptor / DESC_BYTES) % ring;
     } while (at < shown);
 }
 
@@ -428,23 +392,25 @@ static bool receive(void *card, const void *data, size_t n)
         n -= ETH_VLAN_BYTES;
     }
     size_t shown = n + (s->rctl & RCTL_SECRC ? 0 : FCS);
-    if ((uint64_t)rx_free(s) * rx_buffer_bytes(s) < shown) {
-        raise_cause(s, ICR_RXO);
-        settle(&s->pci.dev);
+    uint32_t descriptor, room;
+    rx_shape(s, &descriptor, &room);
+    if ((uint64_t)rx_free(s, descriptor) * room < shown) {
+        e1000_raise(s, ICR_RXO);
+        device_settle(&s->pci.dev);
         return false; /* until the driver moves RDT */
     }
     rx_store(s, frame, n, shown, status, special);
     rx_count(s, frame, n);
-    uint32_t low = s->rdlen / DESC_BYTES >> ((s->rctl >> 8 & 3) + 1);
-    raise_cause(s, ICR_RXT0 | (rx_free(s) <= low ? ICR_RXDMT0 : 0));
-    settle(&s->pci.dev);
+    uint32_t low = s->rdlen / descriptor >> ((s->rctl >> 8 & 3) + 1);
+    e1000_raise(s, ICR_RXT0 | (rx_free(s, descriptor) <= low ? ICR_RXDMT0 : 0));
+    device_settle(&s->pci.dev);
     return true;
 }
 
-static void rx_changed(struct device *dev, uint64_t old, uint64_t now)
+void e1000_rx_changed(struct device *dev, uint64_t old, uint64_t now)
 {
     (void)old, (void)now;
-    net_resume(self(dev)->net);
+    net_resume(e1000_of(dev)->net);
 }
 
 /* ---- transmit ---- */
@@ -500,8 +466,8 @@ static void transmit(struct e1000 *s)
     } else {
         cause |= ICR_TXQE;
     }
-    raise_cause(s, cause);
-    settle(&s->pci.dev);
+    e1000_raise(s, cause);
+    device_settle(&s->pci.dev);
 }
 
 static void tx_again(void *owner)
@@ -509,10 +475,10 @@ static void tx_again(void *owner)
     transmit(owner);
 }
 
-static void tx_changed(struct device *dev, uint64_t old, uint64_t now)
+void e1000_tx_changed(struct device *dev, uint64_t old, uint64_t now)
 {
     (void)old, (void)now;
-    transmit(self(dev));
+    transmit(e1000_of(dev));
 }
 
 static void wake(void *owner)
@@ -534,9 +500,9 @@ static void reset_macs(struct e1000 *s)
     s->ra[1] = le16_at(s->mac + 4) | RA_VALID;
 }
 
-static void reset(struct device *dev)
+void e1000_reset(struct device *dev)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     timer_disarm(&s->tx_again);
     reset_macs(s);
     phy_reset(s);
@@ -544,9 +510,9 @@ static void reset(struct device *dev)
 }
 
 /* CTRL.RST: the MAC's registers as after power-on; PHY and PCI registers stay. */
-static void ctrl_write(struct device *dev, uint64_t old, uint64_t now)
+void e1000_ctrl_write(struct device *dev, uint64_t old, uint64_t now)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     (void)old;
     if (now & CTRL_RST) {
         const struct device_model *m = dev->model;
@@ -645,66 +611,38 @@ static const struct region_ops io_ops = {.read = io_read, .write = io_write, .ma
 
 /* ---- table ---- */
 
-#define R(field, at, ...) REG(struct e1000, field, .port = at, __VA_ARGS__)
-#define RW(field, at, mask, ...)                                                                   \
-    R(field, at, .dir = REG_RW, .writable = mask, __VA_ARGS__)
-#define C(label, at, ...) REG_COMPUTED(label, .port = at, .width = 4, __VA_ARGS__)
-#define A(field) STATE_ARRAY(struct e1000, field)
-#define ALL 0xffffffff
-static const struct reg regs[] = {
-    PCI_STATE(struct e1000, pci),
-    RW(ctrl, 0x0000, ALL, .reset = 0x00140240, .on_write = ctrl_write),
-    C("status", 0x0008, .dir = REG_R, .on_read = status_read),
-    RW(eecd, 0x0010, EECD_STORED, .on_read = eecd_read, .on_write = eecd_write),
-    RW(eerd, 0x0014, 0xff01, .on_read = eerd_read),
-    RW(ctrl_ext, 0x0018, ALL),
-    R(mdic, 0x0020, .dir = REG_R, .reset = MDIC_READY),
-    C("mdic_command", 0x0020, .dir = REG_W, .on_write = mdic_write),
-    RW(fcal, 0x0028, ALL), RW(fcah, 0x002c, 0xffff), RW(fct, 0x0030, 0xffff),
-    RW(vet, 0x0038, 0xffff, .reset = ETH_TYPE_VLAN),
-    R(icr, 0x00c0, .dir = REG_R, .on_read = icr_read),
-    C("icr_clear", 0x00c0, .dir = REG_W, .on_write = icr_write),
-    RW(itr, 0x00c4, 0xffff, .help = "units of 256 ns between interrupts"),
-    C("ics", 0x00c8, .dir = REG_W, .on_write = ics_write),
-    RW(ims, 0x00d0, ALL, .on_write = ims_write),
-    C("imc", 0x00d8, .dir = REG_W, .on_write = imc_write),
-    RW(rctl, 0x0100, ALL, .on_write = rx_changed),
-    RW(fcttv, 0x0170, 0xffff), RW(txcw, 0x0178, ALL),
-    RW(tctl, 0x0400, ALL, .on_write = tx_changed),
-    RW(tipg, 0x0410, ALL), RW(ait, 0x0458, 0xffff), RW(ledctl, 0x0e00, ALL, .reset = 0x07061302),
-    RW(pba, 0x1000, 0xffff, .reset = 0x00100030),
-    RW(fcrtl, 0x2160, ALL), RW(fcrth, 0x2168, ALL),
-    RW(rdbal, 0x2800, 0xfffffff0), RW(rdbah, 0x2804, ALL), RW(rdlen, 0x2808, 0xfff80),
-    RW(rdh, 0x2810, 0xffff), RW(rdt, 0x2818, 0xffff, .on_write = rx_changed),
-    RW(rdtr, 0x2820, 0xffff), RW(rxdctl, 0x2828, ALL), RW(radv, 0x282c, 0xffff),
-    RW(rsrpd, 0x2c00, 0xfff),
-    RW(tdbal, 0x3800, 0xfffffff0), RW(tdbah, 0x3804, ALL), RW(tdlen, 0x3808, 0xfff80),
-    RW(tdh, 0x3810, 0xffff), RW(tdt, 0x3818, 0xffff, .on_write = tx_changed),
-    RW(tidv, 0x3820, 0xffff), RW(txdctl, 0x3828, ALL), RW(tadv, 0x382c, 0xffff),
-    RW(rxcsum, 0x5000, 0x7ff), RW(wuc, 0x5800, ALL), RW(wufc, 0x5808, ALL), RW(wus, 0x5810, ALL),
-    RW(manc, 0x5820, ALL),
-    STATE(struct e1000, ioaddr), A(stats), A(mta), A(ra), A(vfta), A(phy),
-    STATE(struct e1000, ee_in), STATE(struct e1000, ee_bits), STATE(struct e1000, ee_out),
-    STATE(struct e1000, ee_reading), STATE_TIMER(struct e1000, throttle),
-    E1000_TX_STATE(struct e1000, tx),
-};
+static const struct reg regs[] = {E1000_ROWS};
 
-#define P(field) offsetof(struct e1000, field)
-static const struct prop props[] = {
-    PCI_PROPS(struct e1000, pci),
-    {"netdev", PROP_NETDEV, P(net), .help = "id of the -netdev"},
-    {"mac", PROP_MAC, P(mac), .help = "52:54:00:12:34:56 and counting if absent"},
-    {"bootindex", PROP_U32, P(bootindex), UINT32_MAX},
-};
+static const struct prop props[] = {E1000_PROPS};
 
 static const struct pci_ident ident = {
     .vendor = 0x8086, .device = 0x100e, .subsystem_vendor = 0x1af4, .subsystem = 0x1100,
     .revision = 3, .class = 0x020000, .irq_pin = 1, .romfile = "efi-e1000.rom",
 };
 
-static bool start(struct device *dev, GError **error)
+static const uint16_t nvm[][2] = {
+    {0x05, 0xffff}, {0x08, 0x3000}, {0x09, 0x1000}, {0x0a, 0x6403}, {0x0b, 0x100e},
+    {0x0c, 0x8086}, {0x0d, 0x100e}, {0x0e, 0x8086}, {0x0f, 0x3040}, {0x10, 0x0008},
+    {0x11, 0x2000}, {0x12, 0x7e14}, {0x13, 0x0048}, {0x14, 0x1000}, {0x15, 0x00d8},
+    {0x24, 0x4d01},
+};
+
+static const struct e1000_kind kind = {
+    .name = "e1000",
+    .phy_id = 0x0c20,
+    .causes = 0x1ffff,
+    .eerd_shift = 8,
+    .eerd_done = 1u << 4,
+    .eecd = EECD_PRESENT | EECD_GNT,
+    .nvm = nvm,
+    .n_nvm = G_N_ELEMENTS(nvm),
+    .mmio_bar = 0,
+    .io_bar = 1,
+};
+
+bool e1000_start(struct e1000 *s, const struct e1000_kind *of, GError **error)
 {
-    struct e1000 *s = self(dev);
+    s->kind = of;
     if (!nic_plug(s->net, receive, s, error)) {
         return false;
     }
@@ -720,16 +658,21 @@ static bool start(struct device *dev, GError **error)
         nic_unplug(s->net);
         return false;
     }
-    s->mmio = (struct region){.name = "e1000-mmio", .size = MMIO_BYTES, .ops = &mmio_ops, .owner = s};
-    s->io = (struct region){.name = "e1000-io", .size = IO_BYTES, .ops = &io_ops, .owner = s};
-    pci_set_bar(&s->pci, 0, &s->mmio, false, false, false);
-    pci_set_bar(&s->pci, 1, &s->io, true, false, false);
+    s->mmio = (struct region){.name = of->name, .size = MMIO_BYTES, .ops = &mmio_ops, .owner = s};
+    s->io = (struct region){.name = of->name, .size = IO_BYTES, .ops = &io_ops, .owner = s};
+    pci_set_bar(&s->pci, of->mmio_bar, &s->mmio, false, false, false);
+    pci_set_bar(&s->pci, of->io_bar, &s->io, true, false, false);
     return true;
 }
 
-static void stop(struct device *dev)
+static bool start(struct device *dev, GError **error)
 {
-    struct e1000 *s = self(dev);
+    return e1000_start(e1000_of(dev), &kind, error);
+}
+
+void e1000_stop(struct device *dev)
+{
+    struct e1000 *s = e1000_of(dev);
     nic_unplug(s->net);
     timer_disarm(&s->wake);
     timer_disarm(&s->tx_again);
@@ -737,9 +680,9 @@ static void stop(struct device *dev)
 }
 
 /* What was queued goes on once the machine runs. */
-static bool loaded(struct device *dev, GError **error)
+bool e1000_loaded(struct device *dev, GError **error)
 {
-    struct e1000 *s = self(dev);
+    struct e1000 *s = e1000_of(dev);
     if (!e1000_tx_sane(&s->tx)) {
         g_set_error(error, LODGE_ERROR, EINVAL, "the transmit context cannot be");
         return false;
@@ -762,8 +705,8 @@ const struct device_model model_e1000 = {
     .nprops = G_N_ELEMENTS(props),
     .bus_data = &ident,
     .start = start,
-    .stop = stop,
+    .stop = e1000_stop,
     .settle = settle,
-    .reset = reset,
-    .loaded = loaded,
+    .reset = e1000_reset,
+    .loaded = e1000_loaded,
 };

@@ -388,10 +388,15 @@ def more_devices():
                      "-device", "xio3130-downstream,id=down,bus=up,addr=3,chassis=2", "-device", "pcie-root-port,id=port2",
                      "-device", "pcie-pci-bridge,id=old,bus=port2", "-device", "pci-bridge,id=older,bus=old,chassis_nr=3,addr=2",
                      "-drive", f"if=none,id=b,file={folder}/behind,format=raw,readonly=on",
-                     "-device", "virtio-blk-pci,drive=b,bus=older,addr=4", "-nic", "user,model=e1000",
+                     "-device", "virtio-blk-pci,drive=b,bus=older,addr=4", "-nic", "user,model=e1000e",
                      *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")], vga=False) as m:
             m.expect("busybox")
             expect_in(m, "cat /proc/fb", "bochs-drm")
+            network(m)
+            for mode, line in ((0, "fasteoi"), (1, "MSI"), (2, "eth0-rx-0")):
+                expect_in(m, f"rmmod e1000e; insmod /lib/modules/e1000e.ko IntMode={mode}; ifconfig eth0 mtu 4000 up; "
+                             f"udhcpc -q -n -i eth0 -s /bin/lease >/dev/null; grep eth0 /proc/interrupts", line)
+                expect_in(m, "ping -c 1 -s 1200 -W 20 10.0.2.2 >/dev/null", "done-0")
             viewer = viewer_of(m, vnc)
             virtio_input(m, viewer)
             older_usb(m, viewer)
