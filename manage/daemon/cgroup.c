@@ -311,19 +311,47 @@ void cgroup_free(struct cgroup *g)
     g_free(g);
 }
 
+/* A group and its parts, if nobody is in them. */
+static void remove_group(const char *group)
+{
+    g_autoptr(GDir) dir = g_dir_open(group, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(group, name, NULL);
+        rmdir(path); /* which does nothing to the files */
+    }
+    rmdir(group);
+}
+
+static bool is_machine(const char *name)
+{
+    return g_str_has_prefix(name, GROUP_PREFIX) && !name[strspn(name, GROUP_CHARACTERS)];
+}
+
+void cgroups_sweep(void)
+{
+    for (unsigned c = 0; c < GROUPS; c++) {
+        g_autoptr(GDir) dir = places[c].partition ? g_dir_open(places[c].partition, 0, NULL) : NULL;
+        const char *name;
+        while (dir && (name = g_dir_read_name(dir))) {
+            g_autofree char *path = g_build_filename(places[c].partition, name, NULL);
+            if (is_machine(name)) {
+                remove_group(path);
+            }
+        }
+        if (dir) {
+            rmdir(places[c].partition);
+        }
+    }
+}
+
 void cgroup_remove(struct cgroup *g)
 {
     for (unsigned c = 0; g && c < GROUPS; c++) {
         if (!g->paths[c]) {
             continue;
         }
-        g_autoptr(GDir) dir = g_dir_open(g->paths[c], 0, NULL);
-        const char *name;
-        while (dir && (name = g_dir_read_name(dir))) {
-            g_autofree char *path = g_build_filename(g->paths[c], name, NULL);
-            rmdir(path); /* which does nothing to the files */
-        }
-        rmdir(g->paths[c]);
+        remove_group(g->paths[c]);
         /* The last machine takes the folders above with it, as far as they are ours. */
         g_autofree char *above = g_path_get_dirname(g->paths[c]);
         while (rmdir(above) == 0 && places[c].base && strlen(above) > strlen(places[c].base)) {

@@ -43,6 +43,12 @@ void cgroups_find(const char *mountinfo, const char *own, const char *partition)
 /* By what this daemon is: the system's one uses /machine, others a place below their own group. */
 void cgroups_start(void);
 
+/* Names of machines' groups begin and are made so. */
+#define GROUP_PREFIX     "qemu-"
+#define GROUP_CHARACTERS G_CSET_a_2_z G_CSET_A_2_Z G_CSET_DIGITS "-_+"
+/* Groups of machines that ended while no daemon was there go; those that run stay. */
+void cgroups_sweep(void);
+
 struct cgroup;
 /* A new group; NULL if there is no controller at all. */
 struct cgroup *cgroup_new(const char *name);

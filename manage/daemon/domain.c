@@ -591,6 +591,7 @@ static bool start(GError **error)
     load_all(folder);
     cgroups_start();
     machines_recover();
+    cgroups_sweep();
     if (first_of_boot()) {
         domain_each(autostart_all, NULL);
     }

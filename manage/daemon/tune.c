@@ -78,13 +78,8 @@ bool tune_check(const DomainDef *def, GError **error)
 
 static char *group_name(const DomainDef *def)
 {
-    char *name = g_strdup_printf("qemu-%ld-%.60s", (long)def->id, def->name);
-    for (char *s = name; *s; s++) {
-        if (!g_ascii_isalnum(*s) && !strchr("-_+", *s)) {
-            *s = '_';
-        }
-    }
-    return name;
+    char *name = g_strdup_printf(GROUP_PREFIX "%ld-%.60s", (long)def->id, def->name);
+    return g_strcanon(name, GROUP_CHARACTERS, '_');
 }
 
 static bool set_devices(struct machine *m, GError **error)

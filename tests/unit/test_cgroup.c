@@ -44,6 +44,12 @@ static void assert_text(const char *path, const char *text)
     assert_string_equal(is, text);
 }
 
+static void assert_there(const char *path, bool there)
+{
+    g_autofree char *full = at(path);
+    assert_int_equal(g_file_test(full, G_FILE_TEST_EXISTS), there);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -255,6 +261,28 @@ static void test_nothing(void **state)
     cgroup_remove(g);
 }
 
+/* Machines that ended while no daemon was there: their groups are empty but for the kernel's files.
+ */
+static void test_sweep(void **state)
+{
+    static const char *const folders[] = {
+        "v2/machine/a/qemu-1-gone/vcpu0", "v2/machine/a/qemu-3-too",
+        "v2/machine/a/qemu-4-x.libvirt-qemu", "v2/machine/a/other"};
+    (void)state;
+    unified("/machine/a");
+    put("v2/machine/a/qemu-2-runs/process", "1");
+    for (unsigned i = 0; i < G_N_ELEMENTS(folders); i++) {
+        g_autofree char *path = at(folders[i]);
+        assert_int_equal(g_mkdir_with_parents(path, 0755), 0);
+    }
+    cgroups_sweep();
+    assert_there("v2/machine/a/qemu-1-gone", false);
+    assert_there("v2/machine/a/qemu-3-too", false);
+    assert_there("v2/machine/a/qemu-2-runs", true);
+    assert_there("v2/machine/a/qemu-4-x.libvirt-qemu", true); /* of others */
+    assert_there("v2/machine/a/other", true);
+}
+
 static void test_sets(void **state)
 {
     static const struct {
@@ -283,6 +311,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_v2_places, setup, teardown),
         cmocka_unit_test_setup_teardown(test_v1, setup, teardown),
         cmocka_unit_test(test_nothing),
+        cmocka_unit_test_setup_teardown(test_sweep, setup, teardown),
         cmocka_unit_test(test_sets),
     };
     return cmocka_run_group_tests_name("cgroup", tests, NULL, NULL);
