@@ -4,7 +4,7 @@ PREFIX ?= /usr/local
 export PREFIX
 
 .DEFAULT_GOAL := all
-.PHONY: all help check check-guest check-kvm check-asan bench bench-images bench-manage run install clean
+.PHONY: all help check check-guest check-kvm check-asan check-tsan bench bench-images bench-manage run install clean
 
 all: $(BUILD)/build.ninja ## build everything into build/
 	@ninja -C $(BUILD)
@@ -60,6 +60,9 @@ check-asan: check-deps ## the unit tests under the address and undefined-behavio
 	@[ -d $(BUILD)-asan ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined >/dev/null
 	@ninja -C $(BUILD)-asan
 	@meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit
+
+check-tsan: check-deps all ## lodged under the thread sanitizer
+	@tools/check-tsan $(BUILD)
 
 clean: ## remove what was built (guest disks under build/guests too)
 	rm -rf $(BUILD)

@@ -218,13 +218,13 @@ static bool flush(struct client *c)
     return true;
 }
 
-static gboolean kicked(void *data);
+static void kicked(void *data);
 
 void client_kick(struct client *c)
 {
     if (!c->kicked && !c->dead) {
         c->kicked = true;
-        g_idle_add_full(G_PRIORITY_DEFAULT, kicked, client_ref(c), NULL);
+        daemon_in_loop(G_PRIORITY_DEFAULT, kicked, client_ref(c));
         poller_interrupt();
     }
 }
@@ -383,8 +383,12 @@ static ssize_t receive(struct client *c, uint8_t *to, size_t n)
 static bool take(struct client *c, const uint8_t *data, size_t n)
 {
     ssize_t used = 0;
-    if (c->wrapped) { /* the peer knows too: it waited for the answer */
-        return login->unwrap(c->login, data, n, c->in) && consume_kept(c);
+    daemon_lock();
+    bool wrapped = c->wrapped; /* the peer knows too: it waited for the answer */
+    bool ok = !wrapped || login->unwrap(c->login, data, n, c->in);
+    daemon_unlock();
+    if (wrapped) {
+        return ok && consume_kept(c);
     }
     if (!c->in->len) {
         used = consume(c, data, n);
@@ -451,7 +455,7 @@ static void client_work(struct client *c)
     }
 }
 
-static gboolean kicked(void *data)
+static void kicked(void *data)
 {
     struct client *c = data;
     daemon_lock();
@@ -459,7 +463,6 @@ static gboolean kicked(void *data)
     daemon_unlock();
     client_work(c);
     client_unref(c);
-    return G_SOURCE_REMOVE;
 }
 
 static void handshake(struct client *c)

@@ -73,6 +73,8 @@ struct daemon_room {
 void daemon_quit(void);
 /* Threads for verbs, streams and whatever else may wait; called without the daemon lock. */
 void daemon_worker(void (*work)(void *), void *data);
+/* The other way, from any thread: @errand runs once on the main loop. */
+void daemon_in_loop(int priority, void (*errand)(void *), void *data);
 
 /* One line in the log.  Any thread. */
 void daemon_log(const char *fmt, ...) G_GNUC_PRINTF(1, 2);

@@ -6,6 +6,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+/* How GLib hands work to another thread is not seen by the thread sanitizer. */
+#ifdef __SANITIZE_THREAD__
+#include <sanitizer/tsan_interface.h>
+#define HAND_OVER(item) __tsan_release(item)
+#define TAKE_OVER(item) __tsan_acquire(item)
+#else
+#define HAND_OVER(item) ((void)(item))
+#define TAKE_OVER(item) ((void)(item))
+#endif
+
 /* The daemon lock, and the threads that verbs wait on. */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -79,12 +89,32 @@ struct work {
     void *data;
 };
 
+static struct work *work_new(void (*run)(void *), void *data)
+{
+    struct work *work = g_new(struct work, 1);
+    *work = (struct work){run, data};
+    HAND_OVER(work);
+    return work;
+}
+
 static void run(void *item, void *unused)
 {
+    TAKE_OVER(item);
     struct work work = *(struct work *)item;
     (void)unused;
     g_free(item);
     work.run(work.data);
+}
+
+static gboolean run_errand(void *item)
+{
+    run(item, NULL);
+    return G_SOURCE_REMOVE;
+}
+
+void daemon_in_loop(int priority, void (*errand)(void *), void *data)
+{
+    g_idle_add_full(priority, run_errand, work_new(errand, data), NULL);
 }
 
 void daemon_worker(void (*work)(void *), void *data)
@@ -96,7 +126,5 @@ void daemon_worker(void (*work)(void *), void *data)
         g_thread_pool_set_max_unused_threads(WORKERS_KEPT);
         g_once_init_leave(&once, 1);
     }
-    struct work *item = g_new(struct work, 1);
-    *item = (struct work){work, data};
-    g_thread_pool_push(pool, item, NULL);
+    g_thread_pool_push(pool, work_new(work, data), NULL);
 }

@@ -271,14 +271,13 @@ static void process_ended(struct watch *watch, uint32_t events)
 }
 
 /* Runs on the main loop, which owns the structure from now on. */
-static gboolean watch_process(void *data)
+static void watch_process(void *data)
 {
     struct machine *m = data;
     if (!poller_add(&m->watch)) {
         daemon_log("%s: cannot watch its process: %s", m->domain->name, g_strerror(errno));
         process_ended(&m->watch, 0);
     }
-    return G_SOURCE_REMOVE;
 }
 
 /* Waits until the process has gone, or the time is over. */
@@ -703,7 +702,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     int id = d->id;
     d->id = -1; /* nobody hears of it before it is up */
     g_autoptr(Domain) keep = domain_ref(d);
-    g_idle_add_full(G_PRIORITY_HIGH, watch_process, machine_ref(m), NULL);
+    daemon_in_loop(G_PRIORITY_HIGH, watch_process, machine_ref(m));
     bool ok = talk(m, how, &own);
     if (!ok || d->machine != m) {
         if (d->machine == m && (!m->qmp || strstr(own ? own->message : "", "no longer running"))) {
@@ -924,7 +923,7 @@ static bool recover(const char *folder, GError **error)
     d->job = true;
     next_id = MAX(next_id, d->id + 1);
     domain_ref(d);
-    g_idle_add_full(G_PRIORITY_HIGH, watch_process, m, NULL);
+    daemon_in_loop(G_PRIORITY_HIGH, watch_process, m);
     daemon_worker(reconnect, machine_ref(m));
     return true;
 }

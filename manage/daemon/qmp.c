@@ -13,7 +13,6 @@
 struct qmp {
     struct watch watch; /* first */
     gatomicrefcount refs;
-    bool attached;             /* main loop only: in the poller */
     bool closed;               /* nobody wants callbacks any more */
     bool dead;                 /* the other end is gone */
     struct json_framer framer; /* main loop only */
@@ -51,7 +50,7 @@ static void handle(struct qmp *q, const char *text, size_t n)
         int64_t number = json_integer_value(id);
         struct pending *p = g_hash_table_lookup(q->waiting, &number);
         if (p && !p->reply) {
-            p->reply = json_incref(message);
+            p->reply = g_steal_pointer(&message);
             daemon_wake();
         }
     }
@@ -61,7 +60,6 @@ static void handle(struct qmp *q, const char *text, size_t n)
 static void lost(struct qmp *q)
 {
     poller_remove(&q->watch);
-    q->attached = false;
     daemon_lock();
     q->dead = true;
     if (!q->closed) {
@@ -96,14 +94,12 @@ static void ready(struct watch *watch, uint32_t events)
     }
 }
 
-static gboolean attach(void *data)
+static void attach(void *data)
 {
     struct qmp *q = data;
-    q->attached = poller_add(&q->watch);
-    if (!q->attached) {
+    if (!poller_add(&q->watch)) {
         lost(q);
     }
-    return G_SOURCE_REMOVE;
 }
 
 /* --- everybody else's --- */
@@ -124,7 +120,7 @@ struct qmp *qmp_open(const char *path, const struct qmp_ops *ops, void *data, GE
     json_framer_init(&q->framer);
     g_atomic_ref_count_init(&q->refs);
     g_atomic_ref_count_inc(&q->refs); /* the main loop's */
-    g_idle_add_full(G_PRIORITY_HIGH, attach, q, NULL);
+    daemon_in_loop(G_PRIORITY_HIGH, attach, q);
     return q;
 }
 

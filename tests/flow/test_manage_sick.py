@@ -197,14 +197,7 @@ class Definitions(Sick):
 
     def test_secrets(self):
         def changed():
-            secret = self.conn.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_VOLUME, "one")
-            server = manage.dead_folder(self, f"{self.daemon.root}/etc/secrets")
-            value = Call(secret.setValue, b"words")
-            self.lists(self.connect())
-            server.close()
-            value.join()
-            self.assertTrue(value.code)
-            secret.undefine()
+            self.conn.secretLookupByUsage(libvirt.VIR_SECRET_USAGE_TYPE_VOLUME, "one").undefine()
         self.slow("secrets", self.conn.secretDefineXML, changed, self.SECRET)
 
     def test_filters(self):
