@@ -241,10 +241,10 @@ def expect_in(m, command, text):
         raise Failed(f"{command}: no \"{text}\" in {out}")
 
 
-def network(m):
+def network(m, card="eth0"):
     data = os.urandom(3 << 20)
     served = Served(data)
-    expect_in(m, "ifconfig eth0", "10.0.2.15")
+    expect_in(m, f"ifconfig {card}", "10.0.2.15")
     expect_in(m, "ping -c 1 -W 20 10.0.2.2 >/dev/null", "done-0")
     expect_in(m, f"wget -q -O - http://10.0.2.2:{served.port}/x | md5sum", md5(data))
     served.server.shutdown()
@@ -389,6 +389,7 @@ def more_devices():
                      "-device", "pcie-pci-bridge,id=old,bus=port2", "-device", "pci-bridge,id=older,bus=old,chassis_nr=3,addr=2",
                      "-drive", f"if=none,id=b,file={folder}/behind,format=raw,readonly=on",
                      "-device", "virtio-blk-pci,drive=b,bus=older,addr=4", "-nic", "user,model=e1000e",
+                     "-nic", "user,model=rtl8139",
                      *tiny("shell", "256M", "quiet console=tty0 console=ttyS0", guest="amd64")], vga=False) as m:
             m.expect("busybox")
             expect_in(m, "cat /proc/fb", "bochs-drm")
@@ -397,6 +398,9 @@ def more_devices():
                 expect_in(m, f"rmmod e1000e; insmod /lib/modules/e1000e.ko IntMode={mode}; ifconfig eth0 mtu 4000 up; "
                              f"udhcpc -q -n -i eth0 -s /bin/lease >/dev/null; grep eth0 /proc/interrupts", line)
                 expect_in(m, "ping -c 1 -s 1200 -W 20 10.0.2.2 >/dev/null", "done-0")
+            expect_in(m, "ifconfig eth0 down; ifconfig eth1 up; udhcpc -q -n -i eth1 -s /bin/lease >/dev/null", "done-0")
+            expect_in(m, "readlink /sys/class/net/eth1/device/driver", "8139cp")
+            network(m, "eth1")
             viewer = viewer_of(m, vnc)
             virtio_input(m, viewer)
             older_usb(m, viewer)
