@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "host/image/cipher.h"
 #include "host/image/core.h"
+#include "host/image/dirty.h"
 #include "host/image/options.h"
 #include "host/image/protocol.h"
 
@@ -106,6 +107,7 @@ void node_close(struct node *n)
     g_mutex_clear(&n->core->tracks.lock);
     g_cond_clear(&n->core->tracks.ended);
     g_mutex_clear(&n->core->units.lock);
+    dirty_forget(n);
     g_free(n->core->name);
     g_free(n->core);
     g_free(n);

@@ -12,6 +12,7 @@
 #include "host/image/cipher.h"
 #include "host/image/codec.h"
 #include "host/image/core.h"
+#include "host/image/dirty.h"
 #include "host/image/protocol.h"
 
 enum { BOUNCE = 1 << 20, FILL_WHOLE = 64 << 10 };
@@ -436,6 +437,7 @@ static int write_units(struct node *n, uint64_t offset, const uint8_t *from, uin
 int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
 {
     const uint8_t *p = from;
+    const uint64_t first = offset, all = n;
     int r = check_write(top, offset, n);
     while (r == 0 && n) {
         uint64_t done = 0;
@@ -447,6 +449,7 @@ int chain_write(struct node *top, uint64_t offset, const void *from, uint64_t n)
         offset += done;
         n -= done;
     }
+    dirty_record(top, first, all);
     return after_write(top, r);
 }
 
@@ -471,6 +474,7 @@ int chain_write_packed(struct node *n, uint64_t offset, const void *packed, uint
         r = link_locked(n, offset, &e, file_write(file_of(n, &e), e.at, packed, stored));
     }
     track_end(n, &t);
+    dirty_record(n, offset, length);
     return after_write(n, r);
 }
 
@@ -544,13 +548,16 @@ int chain_zero(struct node *top, uint64_t offset, uint64_t n, enum zero_kind kin
     }
     uint64_t first = (offset + mask) & ~mask, last = end == top->size ? end : end & ~mask;
     if (first >= last) {
-        return kind == ZERO_ABSENT ? -EINVAL : after_write(top, zero_inside(top, offset, n, kind));
+        r = kind == ZERO_ABSENT ? -EINVAL : zero_inside(top, offset, n, kind);
+        dirty_record(top, offset, n);
+        return after_write(top, r);
     }
     if (kind == ZERO_ABSENT && (first != offset || last != end)) {
         return -EINVAL;
     }
     r = zero_inside(top, offset, first - offset, kind);
     r = r ? r : zero_granules(top, first, last - first, kind);
+    dirty_record(top, offset, n);
     return after_write(top, r ? r : zero_inside(top, last, end - last, kind));
 }
 

@@ -9,6 +9,7 @@
 struct core {
     struct tracks tracks;
     struct units units;
+    struct dirty *dirty; /* bitmaps that end with the node */
     char *name;    /* as it was asked for: a path, a name with a scheme or json:{...} */
     bool guessed;  /* raw by probing */
     bool opened;   /* the format's close() is due */

@@ -32,6 +32,8 @@ extern struct image *images;
 /* image.c: after a job; the nodes below @top are the drive's from now on. */
 void image_set_top(Image *img, struct node *top);
 
+void node_moves(struct node *top); /* NULL is fine */
+
 /* request.c */
 bool requests_over(void); /* some wait for run_finished() */
 void run_finished(void);

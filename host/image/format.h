@@ -258,6 +258,14 @@ struct bitmap_tools {
     bool (*enable)(struct node *node, const char *name, bool on, GError **error);
     bool (*merge)(struct node *node, const char *name, struct node *from, const char *source,
                   GError **error);
+    /* The same with @n marks of 1 << @grain_bits bytes each. */
+    bool (*merge_bits)(struct node *node, const char *name, const uint64_t *bits, uint64_t n,
+                       unsigned grain_bits, GError **error);
+    /* After bytes changed: any thread, without the node's lock; the bitmaps that record them
+     * stay where they are as long as requests are under way. */
+    void (*record)(struct node *node, uint64_t offset, uint64_t length);
+    /* Appends an object for each, as dirty_list() has them. */
+    void (*list)(struct node *node, json_t *all);
     /* Copies all (convert --bitmaps); broken ones are skipped or an error. */
     bool (*copy)(struct node *to, struct node *from, bool skip_broken, GError **error);
     /* Whether the bytes from @offset are marked in the bitmap, and how far that goes, at most

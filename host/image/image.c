@@ -6,6 +6,14 @@
 #include "host/image/drive.h"
 
 struct image *images;
+void (*image_node_moves)(struct node *top);
+
+void node_moves(struct node *top)
+{
+    if (top && image_node_moves) {
+        image_node_moves(top);
+    }
+}
 
 extern const struct image_format format_overlay;
 
@@ -182,6 +190,7 @@ bool image_resize(Image *img, uint64_t size, GError **error)
         return false;
     }
     image_drain(img);
+    node_moves(top);
     if (!chain_resize(top, size, PREALLOC_OFF, error)) {
         g_prefix_error(error, "%s: ", img->id);
         return false;
@@ -238,6 +247,7 @@ bool image_push(Image *img, struct node *over, GError **error)
         return false;
     }
     image_drain(img);
+    node_moves(top);
     int r = chain_flush(top);
     if (r < 0) {
         error_set_errno(error, -r, "%s: cannot flush", img->id);
@@ -256,6 +266,7 @@ struct node *image_pop(Image *img)
     struct node *over = img->top, *below = over->backing;
     g_autoptr(GError) error = NULL;
     image_drain(img);
+    node_moves(over);
     over->backing = NULL;
     if (below->format != &format_overlay && !node_reopen(below, false, &error)) {
         g_warning("%s stays read-only: %s", node_name(below), error->message);
@@ -267,6 +278,7 @@ struct node *image_pop(Image *img)
 struct node *image_take(Image *img)
 {
     image_drain(img);
+    node_moves(img->top);
     g_clear_pointer(&img->file, g_free);
     return g_steal_pointer(&img->top);
 }
@@ -275,6 +287,7 @@ static void take_out(struct image *img)
 {
     job_end(img);
     image_drain(img);
+    node_moves(img->top);
     g_clear_pointer(&img->top, chain_close);
     g_clear_pointer(&img->file, g_free);
 }

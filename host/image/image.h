@@ -117,6 +117,9 @@ void image_set_limits(Image *img, const struct throttle_limits *limits);
 void image_join_group(Image *img, const char *name);
 const char *image_group(const Image *img); /* NULL: none */
 struct throttle_limits image_limits(const Image *img);
+/* Called in the main loop before nodes of the chain from @top down are closed, opened anew or put
+ * elsewhere: whoever uses them beside the drive lets go of them.  May be NULL. */
+extern void (*image_node_moves)(struct node *top);
 void image_each(void (*each)(Image *img, void *owner), void *owner);
 
 /* Data path. */

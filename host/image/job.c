@@ -14,6 +14,7 @@
  */
 #include "host/image/job.h"
 
+#include "host/image/dirty.h"
 #include "host/image/drive.h"
 
 #include <stdatomic.h>
@@ -22,7 +23,8 @@ enum { PIECE = 64 << 10, IDLE_US = 10000, RATE_PART_US = 100000 };
 
 struct job {
     struct job *next;
-    char *id, *error_text, *backing_file;
+    char *id, *error_text, *backing_file, *bitmap;
+    struct dirty *taken;      /* what the bitmap had when the job began */
     struct job_spec spec;
     struct node *source;      /* read from */
     bool active;              /* the guest writes to the source: it never ends by itself */
@@ -33,12 +35,12 @@ struct job {
     _Atomic uint64_t done, speed;
     _Atomic bool ready_told;
     int result;               /* the thread's; then the job's */
-    uint64_t size;
+    uint64_t size, total;     /* of the disk; bytes to be copied */
     _Atomic uint64_t *bits;   /* a bit a piece: dirty, or done (backup) */
     uint64_t pieces;
     GMutex lock;              /* backup: .busy */
     GCond moved;
-    uint64_t busy[8];         /* pieces + 1 that are being copied; 0: none */
+    uint64_t busy[32];        /* pieces + 1 that are being copied; 0: none */
     uint8_t *buf;             /* the thread's, PIECE bytes */
 };
 
@@ -278,37 +280,106 @@ static int copy_through(struct job *j, uint64_t piece)
     return r;
 }
 
+/* Waits for who copies the piece; then it is ours to copy or read until done_with(), or (false) in
+ * the target. */
+static bool take_piece(struct job *j, uint64_t piece, unsigned *slot)
+{
+    g_mutex_lock(&j->lock);
+    while (is_busy(j, piece, slot) || *slot == G_N_ELEMENTS(j->busy)) {
+        g_cond_wait(&j->moved, &j->lock);
+    }
+    bool todo = !bit_get(j, piece);
+    j->busy[*slot] = todo ? piece + 1 : 0;
+    g_mutex_unlock(&j->lock);
+    return todo;
+}
+
+static void done_with(struct job *j, uint64_t piece, unsigned slot, bool copied, int result)
+{
+    g_mutex_lock(&j->lock);
+    if (copied) {
+        bit_set(j, piece);
+        j->result = j->result ? j->result : result;
+    }
+    j->busy[slot] = 0;
+    g_cond_broadcast(&j->moved);
+    g_mutex_unlock(&j->lock);
+}
+
 /* Copies the piece unless it has been, or waits for who does. */
 static int save_piece(struct job *j, uint64_t piece, bool *copied)
 {
     unsigned slot;
-    int r = 0;
-    g_mutex_lock(&j->lock);
-    while (is_busy(j, piece, &slot) || slot == G_N_ELEMENTS(j->busy)) {
-        g_cond_wait(&j->moved, &j->lock);
-    }
-    bool todo = !bit_get(j, piece);
-    j->busy[slot] = todo ? piece + 1 : 0;
-    g_mutex_unlock(&j->lock);
-    if (!todo) {
+    if (!take_piece(j, piece, &slot)) {
         return 0;
     }
-    r = copy_through(j, piece);
+    int r = copy_through(j, piece);
     *copied = true;
-    g_mutex_lock(&j->lock);
-    bit_set(j, piece);
-    j->busy[slot] = 0;
-    j->result = j->result ? j->result : r;
-    g_cond_broadcast(&j->moved);
-    g_mutex_unlock(&j->lock);
+    done_with(j, piece, slot, true, r);
     j->done += piece_bytes(j, piece);
     return r;
+}
+
+int job_read(struct job *j, uint64_t offset, void *to, uint64_t n)
+{
+    uint8_t *at = to;
+    int r = 0;
+    while (r == 0 && n) {
+        unsigned slot;
+        uint64_t piece = offset / PIECE, step = MIN(n, (piece + 1) * PIECE - offset);
+        if (take_piece(j, piece, &slot)) {
+            r = chain_read(j->source, offset, at, step);
+            done_with(j, piece, slot, false, 0);
+        } else {
+            r = chain_read(j->spec.target, offset, at, step);
+        }
+        r = r ? r : j->result; /* what could not be saved is lost */
+        at += step;
+        offset += step;
+        n -= step;
+    }
+    return r;
+}
+
+int job_status(struct job *j, uint64_t offset, uint64_t n, struct chain_status *out)
+{
+    unsigned slot;
+    uint64_t piece = offset / PIECE, step = MIN(n, (piece + 1) * PIECE - offset);
+    if (!take_piece(j, piece, &slot)) {
+        return chain_status(j->spec.target, NULL, offset, step, out);
+    }
+    int r = chain_status(j->source, NULL, offset, step, out);
+    done_with(j, piece, slot, false, 0);
+    return r;
+}
+
+struct job *job_of_target(const char *name)
+{
+    for (struct job *j = jobs; j; j = j->next) {
+        const json_t *options = j->spec.target ? j->spec.target->options : NULL;
+        const char *is = json_string_value(json_object_get(options, "node-name"));
+        if (j->spec.kind == JOB_BACKUP && is && !g_strcmp0(is, name)) {
+            return j;
+        }
+    }
+    return NULL;
+}
+
+struct node *job_target(const struct job *j)
+{
+    return j->spec.target;
+}
+
+struct node *job_source(const struct job *j)
+{
+    return j->source;
 }
 
 static int run_backup(struct job *j)
 {
     int r = 0;
-    for (uint64_t p = 0; r == 0 && j->result == 0 && p < j->pieces; p++) {
+    bool copies = j->spec.sync != SYNC_NONE;
+    for (uint64_t p = 0; copies && r == 0 && j->result == 0 && p < j->pieces; p++) {
         bool copied = false;
         struct chain_status s = {.present = true};
         if (j->spec.sync == SYNC_TOP) {
@@ -437,6 +508,9 @@ static bool finish_mirror(struct job *j, GError **error)
     if (!j->complete) {
         return true; /* cancelled when it was ready: the target is a copy of now */
     }
+    if (!dirty_inherit(to, old, error)) {
+        return false;
+    }
     image_set_top(img, to);
     close_between(old, j->spec.kind == JOB_COMMIT ? to : NULL);
     j->spec.target = NULL;
@@ -458,6 +532,44 @@ static bool finish(struct job *j, GError **error)
     return true;
 }
 
+/* ---- the bitmap of a backup ---- */
+
+/* All is done but what the bitmap marks; it counts anew.  The drive is at rest. */
+static bool begin_bitmap(struct job *j, GError **error)
+{
+    for (uint64_t i = 0; i <= j->pieces / 64; i++) {
+        j->bits[i] = UINT64_MAX;
+    }
+    for (uint64_t at = 0, run = 0; at < j->size; at += run) {
+        bool dirty = false;
+        int r = dirty_next(j->source, j->bitmap, at, j->size - at, &dirty, &run);
+        if (r) {
+            error_set_errno(error, -r, "bitmap '%s'", j->bitmap);
+            return false;
+        }
+        for (uint64_t p = at / PIECE; dirty && p * PIECE < at + run; p++) {
+            j->total += bit_take(j, p) ? piece_bytes(j, p) : 0;
+        }
+    }
+    if (j->spec.bitmap_mode == BITMAP_NEVER) {
+        return true;
+    }
+    j->taken = dirty_copy(j->source, j->bitmap, error);
+    return j->taken && dirty_clear(j->source, j->bitmap, error);
+}
+
+/* Nothing came of the job: the bitmap marks again what it did. */
+static void end_bitmap(struct job *j, bool failed)
+{
+    g_autoptr(GError) error = NULL;
+    if (j->taken && failed && j->spec.bitmap_mode == BITMAP_ON_SUCCESS &&
+        dirty_exists(j->source, j->bitmap) &&
+        !dirty_restore(j->source, j->bitmap, j->taken, &error)) {
+        g_warning("bitmap '%s' has lost its marks: %s", j->bitmap, error->message);
+    }
+    g_clear_pointer(&j->taken, dirty_free);
+}
+
 static void job_free(struct job *j)
 {
     struct job **at = &jobs;
@@ -468,6 +580,8 @@ static void job_free(struct job *j)
     g_free(j->id);
     g_free(j->error_text);
     g_free(j->backing_file);
+    g_free(j->bitmap);
+    dirty_free(j->taken);
     g_free((void *)j->bits);
     g_free(j->buf);
     g_mutex_clear(&j->lock);
@@ -478,7 +592,9 @@ static void job_free(struct job *j)
 static void leave(struct job *j)
 {
     image_drain(j->spec.img);
+    end_bitmap(j, j->result < 0 || j->cancel);
     j->spec.img->job = NULL;
+    node_moves(j->spec.target);
     if (j->spec.kind == JOB_COMMIT && (j->result < 0 || j->cancel)) {
         node_reopen(j->spec.base, true, NULL);
     }
@@ -491,6 +607,9 @@ static void conclude(struct job *j)
     bool copies = j->spec.kind == JOB_MIRROR || (j->spec.kind == JOB_COMMIT && j->active);
     bool stopped = j->cancel && !(copies && j->ready_told && !j->forced);
     image_drain(j->spec.img);
+    if (j->spec.kind != JOB_BACKUP) {
+        node_moves(j->spec.img->top);
+    }
     if (j->result == 0 && !stopped && !finish(j, &error)) {
         set_error(j, -error_errno(error), error->message);
     }
@@ -610,10 +729,17 @@ struct job *job_start(const struct job_spec *spec, GError **error)
     j->pieces = (j->size + PIECE - 1) / PIECE;
     j->bits = g_new0(_Atomic uint64_t, j->pieces / 64 + 1);
     j->buf = g_malloc(PIECE);
+    j->bitmap = g_strdup(spec->bitmap);
+    j->total = spec->sync == SYNC_BITMAP ? 0 : j->size;
     g_mutex_init(&j->lock);
     g_cond_init(&j->moved);
     j->next = jobs;
     jobs = j;
+    if (spec->sync == SYNC_BITMAP && !begin_bitmap(j, error)) {
+        j->spec.target = NULL; /* the caller's again */
+        job_free(j);
+        return NULL;
+    }
     img->job = j;
     j->thread = g_thread_new("block-job", run, j);
     return j;
@@ -702,8 +828,8 @@ struct job_view job_view(const struct job *j)
         .cancelled = j->cancel,
         .paused = j->pause,
         .forced = j->forced,
-        .done = j->active ? j->done : MIN(j->done, j->size),
-        .all = j->active ? j->done + dirty * PIECE : j->size,
+        .done = j->active ? j->done : MIN(j->done, j->total),
+        .all = j->active ? j->done + dirty * PIECE : j->total,
         .speed = j->speed,
     };
 }

@@ -18,7 +18,9 @@ enum job_kind {
     JOB_BACKUP, /* .target becomes what the drive was when the job began */
 };
 
-enum job_sync { SYNC_FULL, SYNC_TOP, SYNC_NONE };
+enum job_sync { SYNC_FULL, SYNC_TOP, SYNC_NONE, SYNC_BITMAP };
+/* What becomes of the bitmap that says what to copy: it counts anew from the job's start. */
+enum job_bitmap { BITMAP_ON_SUCCESS, BITMAP_NEVER, BITMAP_ALWAYS };
 
 enum job_state { JOB_RUNNING, JOB_READY, JOB_PENDING, JOB_CONCLUDED };
 
@@ -29,6 +31,8 @@ struct job_spec {
     struct node *top, *base;  /* COMMIT; STREAM: .base NULL: all */
     struct node *target;      /* MIRROR, BACKUP: the job's from now on, if it starts */
     enum job_sync sync;
+    const char *bitmap;       /* SYNC_BITMAP: of the drive's node */
+    enum job_bitmap bitmap_mode;
     bool no_flush_target;
     const char *backing_file; /* what the header says of .base afterwards; NULL: its name */
     uint64_t speed;           /* bytes a second; 0: no bound */
@@ -62,6 +66,16 @@ struct job_view {
     uint64_t done, all, speed;
 };
 struct job_view job_view(const struct job *job);
+
+/*
+ * BACKUP: the drive as it was when the job began, be it in the target or still in the drive; any
+ * thread while the job lasts.  0 or a negative errno value.
+ */
+struct job *job_of_target(const char *node_name);
+struct node *job_target(const struct job *job);
+struct node *job_source(const struct job *job);
+int job_read(struct job *job, uint64_t offset, void *to, uint64_t n);
+int job_status(struct job *job, uint64_t offset, uint64_t n, struct chain_status *out);
 
 /* ---- for request.c: any thread ---- */
 

@@ -367,7 +367,7 @@ static void set_bits(struct qcow2_bitmap *b, uint64_t first, uint64_t end)
         uint64_t word = first / WORD_BITS, from = first % WORD_BITS;
         uint64_t to = MIN(end - word * WORD_BITS, WORD_BITS);
         uint64_t mask = (to == WORD_BITS ? UINT64_MAX : (1ull << to) - 1) & (UINT64_MAX << from);
-        b->bits[word] |= mask;
+        __atomic_fetch_or(&b->bits[word], mask, __ATOMIC_RELAXED); /* several may record */
         first = (word + 1) * WORD_BITS;
     }
 }
@@ -612,6 +612,48 @@ static bool bitmap_merge(struct node *node, const char *name, struct node *from,
     return ok;
 }
 
+static bool bitmap_merge_bits(struct node *node, const char *name, const uint64_t *bits, uint64_t n,
+                              unsigned grain_bits, GError **error)
+{
+    const struct qcow2_bitmap with = {
+        .bits = (uint64_t *)(uintptr_t)bits, .n_bits = n, .granularity_bits = grain_bits};
+    return change_bits(qcow2_of(node), name, "merge into", change_by_merge, &with, error);
+}
+
+/* The first write has gone through place(), which began to record. */
+static void bitmap_record(struct node *node, uint64_t offset, uint64_t length)
+{
+    struct qcow2 *q = qcow2_of(node);
+    for (uint32_t i = 0; q->recording && i < q->h.n_bitmaps; i++) {
+        struct qcow2_bitmap *b = &q->bitmaps[i];
+        if (b->bits && (b->flags & BITMAP_AUTO)) {
+            uint64_t end = ((offset + length - 1) >> b->granularity_bits) + 1;
+            set_bits(b, offset >> b->granularity_bits, MIN(end, b->n_bits));
+        }
+    }
+}
+
+static void bitmap_list(struct node *node, json_t *all)
+{
+    struct qcow2 *q = qcow2_of(node);
+    for (uint32_t i = 0; i < q->h.n_bitmaps; i++) {
+        struct qcow2_bitmap *b = &q->bitmaps[i];
+        uint64_t count = 0;
+        int r = b->broken ? -EINVAL : load(q, b);
+        for (uint64_t w = 0; !r && w < (b->n_bits + WORD_BITS - 1) / WORD_BITS; w++) {
+            count += (uint64_t)__builtin_popcountll(b->bits[w]);
+        }
+        json_t *one = json_pack("{s:s, s:I, s:I, s:b, s:b, s:b}", "name", b->name, "granularity",
+                                (json_int_t)1 << b->granularity_bits, "count",
+                                (json_int_t)(count << b->granularity_bits), "recording",
+                                !b->broken && (b->flags & BITMAP_AUTO), "busy", 0, "persistent", 1);
+        if (b->broken) {
+            json_object_set_new(one, "inconsistent", json_true());
+        }
+        json_array_append_new(all, one);
+    }
+}
+
 static bool bitmap_copy(struct node *to, struct node *from, bool skip_broken, GError **error)
 {
     struct qcow2 *q = qcow2_of(from);
@@ -639,8 +681,8 @@ static int bitmap_next(struct node *node, const char *name, uint64_t offset, uin
                        bool *dirty, uint64_t *run)
 {
     struct qcow2 *q = qcow2_of(node);
-    struct qcow2_bitmap *b = find_bitmap(q, name, true, NULL);
-    int r = b ? load(q, b) : -ENOENT;
+    struct qcow2_bitmap *b = find_bitmap(q, name, false, NULL);
+    int r = !b ? -ENOENT : b->broken ? -EINVAL : load(q, b);
     if (r) {
         return r;
     }
@@ -689,6 +731,9 @@ const struct bitmap_tools qcow2_bitmap_tools = {
     .clear = bitmap_clear_bits,
     .enable = bitmap_enable,
     .merge = bitmap_merge,
+    .merge_bits = bitmap_merge_bits,
+    .record = bitmap_record,
+    .list = bitmap_list,
     .copy = bitmap_copy,
     .next = bitmap_next,
 };

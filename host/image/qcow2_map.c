@@ -180,7 +180,7 @@ int qcow2_map(struct node *node, uint64_t offset, uint64_t length, bool wait, st
     }
     out->length = MIN(out->length, end - out->at);
     out->holes = q->holes;
-    out->in_place = s.copied && !node->read_only && !q->corrupt && !q->record &&
+    out->in_place = s.copied && !node->read_only && !q->corrupt && (!q->record || q->recording) &&
                     !qcow2_meta_hit(q, out->at, out->length);
     return 0;
 }

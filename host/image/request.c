@@ -12,6 +12,8 @@
  */
 #include "host/image/drive.h"
 
+#include "host/image/dirty.h"
+
 #include <time.h>
 
 enum { FAST_EXTENTS = 16, GATHER = 1 << 20 };
@@ -72,7 +74,10 @@ static void count(struct image *img, const struct image_request *req)
 
 static void finish(struct image_request *req)
 {
-    if (req->track.at) {
+    if (req->track.at) { /* what went to a thread was recorded there */
+        if (is_change(req)) {
+            dirty_record(req->image->top, req->offset, req->bytes);
+        }
         track_end(req->image->top, &req->track);
     }
     if (req->started) {

@@ -11,6 +11,13 @@ typedef struct server Server;
 
 enum { SERVE_BITMAPS_MAX = 16 };
 
+/* Instead of the image's own bytes, for an export that is not the image as it is now; 0 or a
+ * negative errno value, any thread. */
+struct serve_view {
+    int (*read)(void *owner, uint64_t offset, void *to, uint64_t n);
+    int (*status)(void *owner, uint64_t offset, uint64_t n, struct chain_status *out);
+};
+
 struct serve_export {
     const char *name, *description; /* description NULL: none */
     struct node *image;
@@ -21,7 +28,10 @@ struct serve_export {
     bool depth;                                                   /* offer qemu:allocation-depth */
     bool shared; /* invite clients to connect several times */
     const char *bitmaps[SERVE_BITMAPS_MAX];
-    unsigned n_bitmaps; /* offer qemu:dirty-bitmap:NAME */
+    unsigned n_bitmaps;        /* offer qemu:dirty-bitmap:NAME */
+    struct node *bitmaps_node; /* whose they are; NULL: the image's */
+    const struct serve_view *view; /* NULL: none; only for reading */
+    void *owner;
 };
 
 struct serve_options {

@@ -9,6 +9,7 @@
  * Spec: "The NBD protocol", "Transmission", "Request types", "Structured reply types".
  */
 #include "base/bytes.h"
+#include "host/image/dirty.h"
 #include "host/image/serve_nbd.h"
 
 #include <errno.h>
@@ -153,7 +154,15 @@ static void answer_status_error(const struct worker *w, int r)
 static int read_image(const struct worker *w, uint64_t offset, void *to, size_t n)
 {
     const struct serve_export *e = w->client->export;
-    return chain_read(e->image, e->offset + offset, to, n);
+    return e->view ? e->view->read(e->owner, e->offset + offset, to, n)
+                   : chain_read(e->image, e->offset + offset, to, n);
+}
+
+static int status_at(const struct serve_export *e, uint64_t offset, uint64_t n,
+                     struct chain_status *out)
+{
+    return e->view ? e->view->status(e->owner, e->offset + offset, n, out)
+                   : chain_status(e->image, NULL, e->offset + offset, n, out);
 }
 
 /* Whether the image has zeroes at @offset, and how far that answer goes, at most @left. */
@@ -167,7 +176,7 @@ static bool is_hole(const struct worker *w, uint64_t offset, uint32_t left, uint
         return false;
     }
     *n = left;
-    if (chain_status(e->image, NULL, e->offset + offset, e->size - offset, &st)) {
+    if (status_at(e, offset, e->size - offset, &st)) {
         return false; /* the error shows when the bytes are read */
     }
     *n = (uint32_t)MIN(st.length, left);
@@ -349,15 +358,13 @@ static int status_of(const struct worker *w, unsigned id, uint64_t offset, uint6
     struct chain_status st;
     if (id >= CONTEXT_BITMAPS) {
         bool dirty = false;
-        const struct bitmap_tools *tools = e->image->format->tools->bitmaps;
-        g_mutex_lock(&e->image->lock); /* writers mark bits meanwhile */
-        int r = tools->next(e->image, e->bitmaps[id - CONTEXT_BITMAPS], e->offset + offset, n,
-                            &dirty, length);
-        g_mutex_unlock(&e->image->lock);
+        struct node *of = e->bitmaps_node ? e->bitmaps_node : e->image;
+        int r = dirty_next(of, e->bitmaps[id - CONTEXT_BITMAPS], e->offset + offset, n, &dirty,
+                           length);
         *flags = dirty ? DIRTY : 0;
         return r;
     }
-    int r = chain_status(e->image, NULL, e->offset + offset, n, &st);
+    int r = status_at(e, offset, n, &st);
     if (r) {
         return r;
     }

@@ -84,7 +84,7 @@ class Vm:
                 return message
             self.events.append(message)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         message = {"execute": name}
         if arguments:
             message["arguments"] = {k.replace("_", "-") if k not in self.UNDER else k: v
@@ -94,12 +94,12 @@ class Vm:
 
     UNDER = ()
 
-    def ok(self, name, **arguments):
+    def ok(self, name, /, **arguments):
         answer = self.command(name, **arguments)
         assert "return" in answer, (name, answer)
         return answer["return"]
 
-    def refused(self, name, **arguments):
+    def refused(self, name, /, **arguments):
         answer = self.command(name, **arguments)
         assert "error" in answer, (name, answer)
         return answer["error"]

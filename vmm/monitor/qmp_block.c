@@ -3,6 +3,7 @@
 
 #include "host/image/chain.h"
 #include "host/image/describe.h"
+#include "host/image/dirty.h"
 #include "host/image/image.h"
 #include "host/image/options.h"
 #include "host/image/protocol.h"
@@ -114,6 +115,11 @@ static json_t *node_json(Image *img, struct node *n)
         json_object_set_new(o, "group",
                             json_string(image_group(img) ? image_group(img) : image_id(img)));
     }
+    json_t *bitmaps = dirty_list(n);
+    if (json_array_size(bitmaps)) {
+        json_object_set(o, "dirty-bitmaps", bitmaps);
+    }
+    json_decref(bitmaps);
     return o;
 }
 

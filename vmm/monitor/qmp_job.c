@@ -250,7 +250,7 @@ static bool take_common(json_t *args, struct job_spec *s, GError **error)
     return fine;
 }
 
-static json_t *start(struct job_spec *s, bool fine, GError **error)
+static struct job *start_job(struct job_spec *s, bool fine, GError **error)
 {
     job_news = on_news;
     struct job *job = fine ? job_start(s, error) : NULL;
@@ -260,6 +260,12 @@ static json_t *start(struct job_spec *s, bool fine, GError **error)
     }
     vm_event("JOB_STATUS_CHANGE", json_pack("{s:s, s:s}", "status", "created", "id", s->id));
     vm_event("JOB_STATUS_CHANGE", json_pack("{s:s, s:s}", "status", "running", "id", s->id));
+    return job;
+}
+
+static json_t *start(struct job_spec *s, bool fine, GError **error)
+{
+    start_job(s, fine, error);
     return NULL;
 }
 
@@ -370,16 +376,71 @@ HANDLER(blockdev_mirror)
     return start(&s, take_common(args, &s, error) && take_target(args, &s, error), error);
 }
 
-HANDLER(drive_backup)
+/* sync=incremental is sync=bitmap with the mode on-success. */
+static bool take_bitmap(json_t *args, struct job_spec *s, GError **error)
+{
+    static const char *const modes[] = {
+        [BITMAP_ON_SUCCESS] = "on-success", [BITMAP_NEVER] = "never", [BITMAP_ALWAYS] = "always"};
+    const char *mode = qmp_str(args, "bitmap-mode");
+    g_autofree char *sync = g_strdup(qmp_str(args, "sync"));
+    bool by_bitmap = !g_strcmp0(sync, "bitmap"), incremental = !g_strcmp0(sync, "incremental");
+    s->bitmap = qmp_str(args, "bitmap");
+    if (!by_bitmap && !incremental) {
+        if (s->bitmap || mode) {
+            g_set_error(error, LODGE_ERROR, EINVAL,
+                        "a bitmap is taken with sync=bitmap and sync=incremental only");
+        }
+        return !s->bitmap && !mode;
+    }
+    json_object_del(args, "sync"); /* the rest is a backup as any other */
+    s->sync = SYNC_BITMAP;
+    mode = mode ? mode : incremental ? "on-success" : "";
+    for (unsigned i = 0; i < G_N_ELEMENTS(modes); i++) {
+        if (g_str_equal(modes[i], mode) && (by_bitmap || i == BITMAP_ON_SUCCESS)) {
+            s->bitmap_mode = (enum job_bitmap)i;
+            if (s->bitmap) {
+                return true;
+            }
+        }
+    }
+    g_set_error(error, LODGE_ERROR, EINVAL,
+                s->bitmap ? "Parameter 'bitmap-mode' is on-success, always or never"
+                          : "must provide a valid bitmap name for '%s' sync mode", sync);
+    return false;
+}
+
+static bool take_backup(json_t *args, struct job_spec *s, GError **error)
+{
+    return take_bitmap(args, s, error) && take_common(args, s, error);
+}
+
+void *drive_backup_run(json_t *args, GError **error)
 {
     struct job_spec s = {.kind = JOB_BACKUP};
-    return start(&s, take_common(args, &s, error) && open_target(args, &s, error), error);
+    return start_job(&s, take_backup(args, &s, error) && open_target(args, &s, error), error);
+}
+
+void *blockdev_backup_run(json_t *args, GError **error)
+{
+    struct job_spec s = {.kind = JOB_BACKUP};
+    return start_job(&s, take_backup(args, &s, error) && take_target(args, &s, error), error);
+}
+
+void backup_undo(void *job)
+{
+    job_cancel(job, true);
+}
+
+HANDLER(drive_backup)
+{
+    drive_backup_run(args, error);
+    return NULL;
 }
 
 HANDLER(blockdev_backup)
 {
-    struct job_spec s = {.kind = JOB_BACKUP};
-    return start(&s, take_common(args, &s, error) && take_target(args, &s, error), error);
+    blockdev_backup_run(args, error);
+    return NULL;
 }
 
 /* ---- steering ---- */

@@ -15,8 +15,16 @@ static const struct {
     void (*undo)(void *done);
     void (*keep)(void *done); /* all have succeeded */
 } actions[] = {
+    {"block-dirty-bitmap-add", bitmap_add_run, bitmap_undo, bitmap_keep},
+    {"block-dirty-bitmap-clear", bitmap_clear_run, bitmap_undo, bitmap_keep},
+    {"block-dirty-bitmap-disable", bitmap_disable_run, bitmap_undo, bitmap_keep},
+    {"block-dirty-bitmap-enable", bitmap_enable_run, bitmap_undo, bitmap_keep},
+    {"block-dirty-bitmap-merge", bitmap_merge_run, bitmap_undo, bitmap_keep},
+    {"block-dirty-bitmap-remove", bitmap_remove_run, bitmap_undo, bitmap_keep},
+    {"blockdev-backup", blockdev_backup_run, backup_undo, NULL},
     {"blockdev-snapshot", snapshot_run, snapshot_undo, NULL},
     {"blockdev-snapshot-sync", snapshot_sync_run, snapshot_undo, NULL},
+    {"drive-backup", drive_backup_run, backup_undo, NULL},
 };
 
 static int find(const json_t *action, GError **error)

@@ -13,3 +13,12 @@ typedef void *transaction_fn(json_t *data, GError **error);
 /* qmp_block.c */
 transaction_fn snapshot_run, snapshot_sync_run;
 void snapshot_undo(void *drive);
+
+/* qmp_bitmap.c: what they return is freed by the second of each pair. */
+transaction_fn bitmap_add_run, bitmap_clear_run, bitmap_enable_run, bitmap_disable_run,
+    bitmap_merge_run, bitmap_remove_run;
+void bitmap_undo(void *change);
+void bitmap_keep(void *change);
+/* qmp_job.c */
+transaction_fn drive_backup_run, blockdev_backup_run;
+void backup_undo(void *job);
