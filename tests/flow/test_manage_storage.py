@@ -272,6 +272,34 @@ class Pools(manage.Case):
         self.assertNotIn(name, self.virsh("find-storage-pool-sources", "logical"))
         self.virsh("pool-undefine", "lvm")
 
+    def test_sources_as_and_events(self):
+        """find-storage-pool-sources-as asks what the document asks; pool-event prints what happens."""
+        self.assertIn("<sources>", self.virsh("find-storage-pool-sources-as", "logical"))
+        error = self.virsh("find-storage-pool-sources-as", "iscsi", "127.0.0.1", "1", fails=True)
+        self.assertIn("127.0.0.1", error)
+        p = subprocess.Popen(["virsh", "-c", self.daemon.uri, "pool-event", "--event", "lifecycle", "--loop"],
+                             stdout=subprocess.PIPE, text=True)
+        self.addCleanup(p.stdout.close)
+        self.addCleanup(p.wait)
+        self.addCleanup(p.kill)
+        seen = []
+        reader = threading.Thread(target=lambda: seen.extend(p.stdout))
+        conn = self.connect()
+
+        def heard():  # until the listener has registered
+            pool = conn.storagePoolCreateXML(
+                f"<pool type='dir'><name>told</name><target><path>{self.dir}</path></target></pool>")
+            pool.destroy()
+            self.assertIsNone(p.poll())
+            return sum("Stopped" in line for line in seen) >= 1
+        reader.start()
+        manage.until(heard, "the events")
+        p.terminate()
+        reader.join()
+        text = "".join(seen)
+        for event in ("Started", "Stopped"):
+            self.assertIn(f"event 'lifecycle' for storage pool told: {event}", text)
+
     def test_pool_lists(self):
         self.virsh("pool-define-as", "listed", "dir", "--target", f"{self.dir}/l")
         self.virsh("pool-define-as", "listed2", "logical", "--source-name", "listedvg")
@@ -367,7 +395,7 @@ class Volumes(manage.Case):
     def path(self, name):
         return f"{self.dir}/{name}"
 
-    def test_formats(self):
+    def test_formats_that_are_made(self):
         for name in ("raw", "qcow2", "qcow", "vmdk", "vdi", "vpc", "qed", "cow", "vhdx", "parallels", "iso"):
             vol = f"f.{name}"
             self.virsh("vol-create-as", "p", vol, "8M", "--format", name)
@@ -502,6 +530,38 @@ class Volumes(manage.Case):
                        stdout=subprocess.DEVNULL)
         for vol, pool in (("src.raw", "p"), ("copy.raw", "p"), ("to.qcow2", "other"), ("again.qcow2", "other")):
             self.virsh("vol-delete", vol, pool)
+
+    def test_create_from(self):
+        """Each format becomes each other, whatever lies below it."""
+        self.virsh("vol-create-as", "p", "under.qcow2", "3M", "--format", "qcow2")
+        subprocess.run([LODGE_IMG, "bench", "-q", "-w", "-c", "8", "-s", "64k", "-S", "300k", "--pattern", "90", "-f", "qcow2",
+                        self.path("under.qcow2")], check=True, stdout=subprocess.DEVNULL)
+        self.virsh("vol-create-as", "p", "above.qcow2", "3M", "--format", "qcow2", "--backing-vol", "under.qcow2",
+                   "--backing-vol-format", "qcow2")
+        sources = ["above.qcow2"]
+        xml = f"{self.dir}.other/.to.xml"
+        for form in ("raw", "vdi", "vmdk", "vpc", "qed", "qcow2"):
+            with open(xml, "w") as f:
+                f.write(f"<volume><name>to.{form}</name><capacity>0</capacity><target><format type='{form}'/></target>"
+                        "</volume>")
+            self.virsh("vol-create-from", "p", xml, sources[-1], "--inputpool", "p")
+            sources.append(f"to.{form}")
+            self.assertIn("identical", subprocess.run(
+                [LODGE_IMG, "compare", self.path("above.qcow2"), self.path(f"to.{form}")], capture_output=True, text=True,
+                check=False).stdout, form)
+        self.assertNotIn("backingStore", self.virsh("vol-dumpxml", "to.qcow2", "p"))
+        # More room than there was; less is refused.
+        with open(xml, "w") as f:
+            f.write("<volume><name>more.qcow2</name><capacity unit='M'>9</capacity>"
+                    "<target><format type='qcow2'/></target></volume>")
+        self.virsh("vol-create-from", "p", xml, "to.raw", "--inputpool", "p", "--prealloc-metadata")
+        self.assertRegex(self.virsh("vol-info", "more.qcow2", "p", "--bytes"), rf"Capacity: +{9 * MIB} ")
+        self.virsh("vol-clone", "to.qcow2", "clone.qcow2", "--pool", "p", "--prealloc-metadata")
+        self.assertGreater(os.stat(self.path("clone.qcow2")).st_size, 3 * MIB)
+        self.assertIn("exists already", self.virsh("vol-clone", "to.qcow2", "clone.qcow2", "--pool", "p", fails=True))
+        os.unlink(xml)
+        for vol in (*sources, "more.qcow2", "clone.qcow2", "under.qcow2"):
+            self.virsh("vol-delete", vol, "p")
 
     def test_upload_download(self):
         data = os.urandom(3 * MIB + 17)

@@ -3,6 +3,7 @@
 """Every domain in ../shared/reference/xml, which virt-install, virt-manager and libvirtd have written: it is
 refused by the name of what lodged has not got, or defined and kept whole, and started if it is a Linux guest's."""
 import collections
+import os
 import pathlib
 import re
 import subprocess
@@ -184,6 +185,126 @@ class Written(manage.Case):
         p = subprocess.run(["xmllint", "--noout", "--relaxng", "/usr/share/libvirt/schemas/domain.rng", *paths],
                            capture_output=True, text=True, check=False)
         self.assertEqual(p.returncode, 0, p.stderr)
+
+
+class Others(manage.Case):
+    """What the reference has of other kinds, taken in as it is; and everything that we print."""
+    POOLS = {"libvirtd-pool-dumpxml", "virsh-pool-dir", "virsh-pool-iscsi", "virsh-pool-logical", "virsh-pool-netfs",
+             "virsh-pool-rbd", "virtinst-pool-dir"}
+    VOLUMES = {"libvirtd-vol-dumpxml", "virsh-vol", "virt-manager-volume-create"}
+    NETWORKS = {"libvirtd-net-dumpxml", "virtinst-network-nat"}
+    # What is found out, not said.
+    FOUND = {"capacity", "allocation", "available", "physical", "key", "atime", "mtime", "ctime", "btime", "timestamps"}
+
+    def setUp(self):
+        if not FOLDER.is_dir():
+            manage.leave_out(self, f"{FOLDER} is not there")
+        self.conn = self.connect()
+
+    def text(self, name):
+        return pathlib.Path(FOLDER, name + ".xml").read_text().replace("unit='B'", "unit='bytes'")
+
+    def kept(self, text, xml):
+        missing = [fact for fact in lost(ET.fromstring(text), ET.fromstring(xml))
+                   if fact[0].rpartition("/")[2] not in self.FOUND and fact[1:] != ({}, "")]
+        self.assertEqual(missing, [], xml)
+
+    def valid(self, printed):
+        """(schema, text) of each; one process a schema."""
+        for schema in {kind for kind, _ in printed}:
+            paths = []
+            for i, text in enumerate(text for kind, text in printed if kind == schema):
+                paths.append(pathlib.Path(self.daemon.root, f"{schema}{i}.xml"))
+                paths[-1].write_text(text)
+            p = subprocess.run(["xmllint", "--noout", "--relaxng", f"/usr/share/libvirt/schemas/{schema}.rng", *paths],
+                               capture_output=True, text=True, check=False)
+            self.assertEqual(p.returncode, 0, f"{schema}: {p.stderr}" + paths[0].read_text())
+
+    def test_files_are_all_here(self):
+        """A file of a pool, volume or network that no test knows."""
+        found = {path.stem for path in FOLDER.glob("*.xml") if re.search(r"pool|vol|net", path.stem)
+                 and not re.search(r"nodedev|domain", path.stem)}
+        self.assertEqual(found, self.POOLS | self.VOLUMES | self.NETWORKS)
+
+    def test_pools(self):
+        printed = []
+        for name in sorted(self.POOLS):
+            with self.subTest(file=name):
+                pool = self.conn.storagePoolDefineXML(self.text(name))
+                self.kept(self.text(name), pool.XMLDesc())
+                # The schema wants more of a target's name than the file has.
+                printed.append(("storagepool", pool.XMLDesc().replace("'iqn.x'", "'iqn.2026-11.org.example:x'")))
+                pool.undefine()
+        self.valid(printed)
+
+    def test_volumes(self):
+        folder = f"{self.daemon.root}/images"
+        os.mkdir(folder)
+        pool = self.conn.storagePoolCreateXML(
+            f"<pool type='dir'><name>images</name><target><path>{folder}</path></target></pool>")
+        self.addCleanup(pool.destroy)
+        printed = []
+        for name in sorted(self.VOLUMES):
+            with self.subTest(file=name):
+                text = self.text(name).replace("/var/lib/libvirt/images", folder)
+                vol = pool.createXML(text)
+                printed.append(("storagevol", vol.XMLDesc()))
+                self.kept(text, vol.XMLDesc())
+                self.assertEqual(vol.info()[1], int(ET.fromstring(text).find("capacity").text))
+        pool.refresh()  # what is found is what was made
+        for name, text in zip(sorted(self.VOLUMES), [self.text(name) for name in sorted(self.VOLUMES)]):
+            text = text.replace("/var/lib/libvirt/images", folder)
+            self.kept(text, pool.storageVolLookupByName(ET.fromstring(text).find("name").text).XMLDesc())
+        self.valid(printed)
+
+    def test_networks(self):
+        printed = []
+        self.conn.networkLookupByName("default").undefine()
+        for name in sorted(self.NETWORKS):
+            with self.subTest(file=name):
+                net = self.conn.networkDefineXML(self.text(name))
+                printed.append(("network", net.XMLDesc()))
+                self.kept(self.text(name), net.XMLDesc())
+                net.undefine()
+        self.valid(printed)
+
+    def test_filters(self):
+        text = self.text("libvirtd-nwfilter")
+        was = self.conn.nwfilterLookupByName("clean-traffic")
+        was.undefine()
+        got = self.conn.nwfilterDefineXML(text)
+        self.kept(text, got.XMLDesc())
+
+    def test_everything_that_is_printed(self):
+        conn, printed = self.conn, []
+        secret = conn.secretDefineXML("<secret ephemeral='yes' private='no'><description>words</description>"
+                                      "<usage type='ceph'><name>s</name></usage></secret>")
+        printed.append(("secret", secret.XMLDesc()))
+        printed.append(("capability", conn.getCapabilities()))
+        printed.append(("storagepoolcaps", conn.getStoragePoolCapabilities()))
+        for machine in ("pc", "q35"):
+            for virt in ("qemu", "kvm"):
+                try:
+                    printed.append(("domaincaps", conn.getDomainCapabilities(None, None, machine, virt)))
+                except libvirt.libvirtError as e:
+                    self.assertEqual(virt, "kvm", e)  # where there is none
+        printed += [("nodedev", dev.XMLDesc()) for dev in conn.listAllDevices()]
+        printed += [("nwfilter", one.XMLDesc()) for one in conn.listAllNWFilters()]
+        printed += [("interface", one.XMLDesc()) for one in conn.listAllInterfaces()]
+        printed += [("network", one.XMLDesc()) for one in conn.listAllNetworks()]
+        disk = image(f"{self.daemon.root}/disk.qcow2", "8M")
+        dom = conn.defineXML(f"""<domain type='qemu'><name>v</name><memory unit='MiB'>64</memory>
+            <os><type machine='q35'>hvm</type></os><devices><disk type='file'><driver name='qemu' type='qcow2'/>
+            <source file='{disk}'/><target dev='vda' bus='virtio'/></disk></devices></domain>""")
+        self.addCleanup(dom.undefineFlags, libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA)
+        for flags in (0, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY):
+            name = "outer" if flags else "inner"
+            snapshot = dom.snapshotCreateXML(f"<domainsnapshot><name>{name}</name></domainsnapshot>", flags)
+            printed.append(("domainsnapshot", snapshot.getXMLDesc()))
+        printed.append(("domain", dom.XMLDesc()))
+        kinds = {kind for kind, _ in printed}
+        self.assertEqual(len(kinds), 10, kinds)
+        self.valid(printed)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines: what they are called, what they are, their lives. */
+#include "base/util.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
@@ -576,6 +577,28 @@ bool verb_domain_create_xml(struct call *call, const rpc_text_flags *args, rpc_d
     }
     domain_settle(d);
     return ok;
+}
+
+/* Files are for the first process of a container. */
+static bool no_files(struct call *call, GError **error)
+{
+    autofd int fd = call_take_fd(call, 0);
+    if (fd >= 0) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "machines take no files");
+    }
+    return fd < 0;
+}
+
+bool verb_domain_create_with_files(struct call *call, const rpc_domain_flags *args,
+                                   rpc_domain_ret *ret, GError **error)
+{
+    return no_files(call, error) && create(call, &args->dom, args->flags, ret, error);
+}
+
+bool verb_domain_create_xml_with_files(struct call *call, const rpc_text_flags *args,
+                                       rpc_domain_ret *ret, GError **error)
+{
+    return no_files(call, error) && verb_domain_create_xml(call, args, ret, error);
 }
 
 enum { DESTROY_GRACEFUL = 1 };
