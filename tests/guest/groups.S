@@ -15,6 +15,32 @@
 .endm
     START64
 main64:
+    /* All arithmetic flags to and fro, often enough to be translated. */
+    xorl %ebp, %ebp
+    movl $0x1fff, %r12d
+1:  movl %r12d, %esi
+    andl $0x8d5, %esi
+    orl $2, %esi
+    pushq %rsi
+    popfq
+    seto %al
+    setz %dl
+    pushfq
+    popq %rdi
+    cmpq %rsi, %rdi
+    jne 2f
+    shrl $6, %edi
+    xorl %edi, %edx
+    testb $1, %dl
+    jnz 2f
+    shrl $5, %edi
+    xorl %edi, %eax
+    testb $1, %al
+    jz 3f
+2:  incl %ebp
+3:  decl %r12d
+    jnz 1b
+    SHOW "flags: "
     movq $0x88000, tss + 0x24           /* exceptions have a stack of their own */
     movb $1, idt + 12*16 + 4
     movb $1, idt + 13*16 + 4

@@ -6,7 +6,46 @@
 .set pae_dir, 0x143000
 .set pae_table, 0x147000
     START32
+count32: .long 0
 main32:
+    /* all arithmetic flags to and fro, often enough to be translated; one direction flag */
+    xorl %ebx, %ebx
+    movl $0xfff, %ecx
+1:  movl %ecx, %esi
+    andl $0x8d5, %esi
+    orl $2, %esi
+    pushl %esi
+    popfl
+    setc %al
+    seto %ah
+    pushfl
+    popl %edx
+    movl %esi, %edi
+    andl $1, %edi
+    btl $11, %esi
+    setc %ch
+    cmpb %ch, %ah
+    jne 2f
+    movzbl %al, %eax
+    cmpl %edi, %eax
+    jne 2f
+    cmpl %esi, %edx
+    je 3f
+2:  incl %ebx
+3:  movzbl %cl, %ecx
+    addl count32, %ecx
+    incl count32
+    cmpl $0x1400, count32
+    jb 1b
+    movl %ebx, %eax
+    call hex32
+    pushl $0x402
+    popfl
+    pushfl
+    popl %eax
+    cld
+    call hex32
+    call newline32
     movl $dir, %edi
     xorl %eax, %eax
     movl $0x3000, %ecx

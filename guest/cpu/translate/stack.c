@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * stack: push, pop and leave.  The stack pointer moves when nothing can fault any more.
+ * stack: push, pop, pushf, popf and leave.  The stack pointer moves when nothing can fault any more.
  */
 #include "guest/cpu/translate/translate.h"
 
@@ -76,16 +76,12 @@ static void or_bit(struct tr *t, struct mem slot, unsigned bit)
 }
 
 /* The image is put together from the slots; the arithmetic flags stay saved. */
-static bool pushf_insn(struct tr *t)
+static bool pushf_insn(struct tr *t, unsigned bytes)
 {
     struct code *c = &t->hot;
     struct mem ah = SLOT(fl_saved);
     ah.disp++;
-    if (!t->code64) {
-        return false;
-    }
     flags_free(t);
-    struct mem top = memory_near(t, RSP, -8, 8, true);
     emit_load(c, 1, S2, ah);
     or_bit(t, SLOT(fl_saved), 11);
     or_bit(t, SLOT(intf), 9);
@@ -93,8 +89,43 @@ static bool pushf_insn(struct tr *t)
     or_bit(t, SLOT(ac), 18);
     emit_load(c, 8, S0, SLOT(sys));
     emit_or(c, S2, S0);
-    emit_store(c, 8, top, S2);
-    stack_move(t, RSP, -8);
+    emit_store(c, 8, SLOT(link_pc), S2);
+    struct mem top = memory_near(t, RSP, -(int)bytes, bytes, true);
+    emit_load(c, 8, S2, SLOT(link_pc));
+    emit_store(c, bytes, top, S2);
+    stack_move(t, RSP, -(int)bytes);
+    return true;
+}
+
+/* Most bring back arithmetic flags alone; where another one changes the interpreter does it. */
+static bool popf_insn(struct tr *t, unsigned bytes)
+{
+    struct code *c = &t->hot;
+    struct mem ah = SLOT(fl_saved);
+    ah.disp++;
+    flags_free(t);
+    struct mem top = memory_near(t, RSP, 0, bytes, false);
+    emit_load(c, bytes, S1, top);
+    t->in_s1 = 0;
+    emit_load(c, 8, S2, SLOT(sys));
+    or_bit(t, SLOT(intf), 9);
+    or_bit(t, SLOT(df), 10);
+    or_bit(t, SLOT(ac), 18);
+    emit_xor32(c, S2, S1);
+    emit_and32_imm(c, S2, ~(int32_t)FLAGS_ARITH);
+    uint8_t *same = emit_jcc_short(c, CC_E);
+    struct desc *d = desc_new(t, t->at, t->saved);
+    if (d) {
+        emit_lea_rip(c, S2, (const uint8_t *)d);
+        emit_jmp(c, thunk_at[THUNK_ONE]);
+    }
+    emit_short_target(c, same);
+    emit_store(c, 1, ah, S1);
+    emit_shl(c, S1, 63 - 11); /* OF alone */
+    emit_shr(c, S1, 63);
+    emit_store(c, 1, SLOT(fl_saved), S1);
+    t->saved = true;
+    stack_move(t, RSP, (int)bytes);
     return true;
 }
 
@@ -110,7 +141,9 @@ bool emit_stack(struct tr *t, const struct insn *i)
     case OP_POP:
         return pop_insn(t, i, bytes);
     case OP_PUSHF:
-        return pushf_insn(t);
+        return pushf_insn(t, bytes);
+    case OP_POPF:
+        return popf_insn(t, bytes);
     case OP_LEAVE:
         return leave_insn(t, bytes);
     default:
