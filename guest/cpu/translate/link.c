@@ -183,6 +183,7 @@ void jump_cache_clear(struct bt_cpu *b, unsigned mode)
             set_key(b, mode, k, 0);
         }
     }
+    b->jump_global[mode] = false;
 }
 
 static void log_slot(struct bt_cpu *b, unsigned mode, unsigned slot)
@@ -220,7 +221,9 @@ void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool glo
         drop_logged(b);
     }
     displace(b, mode, slot, pc);
-    if (!global) {
+    if (global) {
+        b->jump_global[mode] = true;
+    } else {
         mark(b->jump_pages, pc);
         log_slot(b, mode, slot);
     }
@@ -262,7 +265,9 @@ void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool glo
     if (!bytes) {
         drop_logged(b);
         for (unsigned mode = 0; global && mode < TLB_MODES; mode++) {
-            jump_cache_clear(b, mode);
+            if (b->jump_global[mode]) { /* firmware flushes at each change of the mode */
+                jump_cache_clear(b, mode);
+            }
         }
     } else if (linear >> 63 || bytes > 4096) {
         if (marked(b->jump_seen, linear, bytes)) {

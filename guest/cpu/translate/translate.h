@@ -87,6 +87,7 @@ struct bt_cpu {
     _Atomic bool inside;    /* may hold pointers into the code cache */
     _Atomic uint64_t turns; /* how often it was seen outside */
     unsigned generation;    /* of the cache, when last looked */
+    bool jump_global[TLB_MODES]; /* has entries that are not in the log */
     unsigned n_jump_log;
     uint16_t jump_log[JUMP_LOG]; /* slots of non-global entries: mode << JUMP_BITS | slot */
     uint64_t jump_pages[64];     /* hashed: pages with entries in the log */
