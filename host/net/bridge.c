@@ -59,7 +59,7 @@ static struct netdev *bridge_open(KeyVal *kv, const char *id, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "br=%s: not 1 to 15 bytes", br);
         return NULL;
     }
-    autofd int fd = tap_interface(name, true, error);
+    autofd int fd = tap_interface(name, true, false, error);
     if (fd < 0 || !join(br, name, error)) {
         return NULL;
     }

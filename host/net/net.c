@@ -107,13 +107,15 @@ static struct netdev *open_kind(KeyVal *kv, GError **error)
     if (!net) {
         return NULL;
     }
-    net->id = g_strdup(id);
-    net->kind = b->name;
-    net->link_up = true;
-    net->queue = g_malloc(sizeof(*net->queue));
-    net->queue->head = net->queue->used = 0;
-    net->queue->flushing = false;
-    net->resume = net->resume ? net->resume : net_flush;
+    for (struct netdev *each = net; each; each = each->more) {
+        each->id = g_strdup(id);
+        each->kind = b->name;
+        each->link_up = true;
+        each->queue = g_malloc(sizeof(*each->queue));
+        each->queue->head = each->queue->used = 0;
+        each->queue->flushing = false;
+        each->resume = each->resume ? each->resume : net_flush;
+    }
     return net;
 }
 
@@ -121,10 +123,14 @@ static struct netdev *open_kind(KeyVal *kv, GError **error)
 static void netdev_free(void *data)
 {
     struct netdev *net = data;
-    g_free(net->queue);
-    g_free(net->about);
-    g_free(net->id);
-    net->close(net);
+    while (net) {
+        struct netdev *more = net->more;
+        g_free(net->queue);
+        g_free(net->about);
+        g_free(net->id);
+        net->close(net);
+        net = more;
+    }
 }
 
 struct netdev *netdev_new(const char *options, GError **error)
@@ -182,12 +188,14 @@ void netdevs_close(void)
 
 void net_set_link(struct netdev *net, bool up)
 {
-    net->link_up = up;
+    for (struct netdev *each = net; each; each = each->more) {
+        each->link_up = up;
+    }
     if (net->link_changed) {
         net->link_changed(net->card);
     }
-    if (up) {
-        net->resume(net);
+    for (struct netdev *each = net; up && each; each = each->more) {
+        each->resume(each);
     }
 }
 

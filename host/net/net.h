@@ -34,6 +34,12 @@ struct netdev {
     void (*set_offload)(struct netdev *net, unsigned vnet_hdr_bytes, unsigned tun_f);
     bool sums_good;   /* frames come from this host: nobody needs to check their checksums */
     bool takes_large; /* TCP segments of up to 64 KiB in one frame may be sent */
+    /*
+     * A backend of several queues is a chain of these, of which the first has the id; NULL: the
+     * last.  use() says whether frames may come out of this queue; NULL: they always may.
+     */
+    struct netdev *more;
+    void (*use)(struct netdev *net, bool on);
     struct net_queue *queue; /* frames that the card had no room for; the core's */
 };
 

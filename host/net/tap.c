@@ -17,12 +17,13 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
-enum { BURST = 64, PARTS_MAX = 64, HEADER_MAX = 12, HEADER_PLAIN = 10 };
+enum { QUEUES_MAX = 256, BURST = 64, PARTS_MAX = 64, HEADER_MAX = 12, HEADER_PLAIN = 10 };
 
 struct tap {
     struct netdev net;
     int fd;
     guint watch;       /* 0: the card is behind */
+    bool off;          /* one of several queues, not in use */
     unsigned header;   /* bytes the kernel puts before a frame */
     uint8_t frame[HEADER_MAX + NET_FRAME_MAX];
 };
@@ -101,9 +102,10 @@ static void tap_close(struct netdev *net)
     g_free(t);
 }
 
-int tap_interface(char name[IFNAMSIZ], bool vnet_hdr, GError **error)
+int tap_interface(char name[IFNAMSIZ], bool vnet_hdr, bool multi, GError **error)
 {
-    struct ifreq req = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_hdr ? IFF_VNET_HDR : 0))};
+    struct ifreq req = {.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (vnet_hdr ? IFF_VNET_HDR : 0) |
+                                             (multi ? IFF_MULTI_QUEUE : 0))};
     memcpy(req.ifr_name, name, IFNAMSIZ);
     autofd int fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0) {
@@ -119,7 +121,8 @@ int tap_interface(char name[IFNAMSIZ], bool vnet_hdr, GError **error)
 }
 
 /* fd=: somebody else opened it; what it is it says itself. */
-static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, GError **error)
+static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, bool *multi,
+                   GError **error)
 {
     uint64_t fd;
     struct ifreq req = {0};
@@ -134,14 +137,15 @@ static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, GError
     fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     fcntl((int)fd, F_SETFL, fcntl((int)fd, F_GETFL) | O_NONBLOCK);
     *vnet_hdr = req.ifr_flags & IFF_VNET_HDR;
+    *multi = req.ifr_flags & IFF_MULTI_QUEUE;
     memcpy(name, req.ifr_name, IFNAMSIZ);
     return (int)fd;
 }
 
 static bool refuse_missing(KeyVal *kv, GError **error)
 {
-    static const char *const missing[] = {"fds", "vhostfd", "vhostfds", "queues", "helper", "br",
-                                          "sndbuf", "poll-us", "vhostforce"};
+    static const char *const missing[] = {"vhostfd", "vhostfds", "helper",    "br",
+                                          "sndbuf",  "poll-us",  "vhostforce"};
     static const char *const scripts[] = {"script", "downscript"};
     bool vhost = false;
     for (unsigned i = 0; i < G_N_ELEMENTS(missing); i++) {
@@ -167,6 +171,19 @@ static bool refuse_missing(KeyVal *kv, GError **error)
     return !vhost;
 }
 
+/* The kernel hands frames only to queues that are in use. */
+static void tap_use(struct netdev *net, bool on)
+{
+    struct tap *t = self(net);
+    struct ifreq req = {.ifr_flags = (short)(on ? IFF_ATTACH_QUEUE : IFF_DETACH_QUEUE)};
+    if (t->off == on && ioctl(t->fd, TUNSETQUEUE, &req) == 0) {
+        t->off = !on;
+        if (on && !t->watch && net_idle(net)) {
+            t->watch = g_unix_fd_add(t->fd, G_IO_IN, readable, t);
+        }
+    }
+}
+
 struct netdev *tap_over(int fd, const char *about, bool vnet_hdr)
 {
     struct tap *t = g_new0(struct tap, 1);
@@ -185,27 +202,74 @@ struct netdev *tap_over(int fd, const char *about, bool vnet_hdr)
     return &t->net;
 }
 
+/* Whether there is at most one word on where the queues come from, and how many there are. */
+static bool count_queues(KeyVal *kv, uint64_t *queues, GError **error)
+{
+    const char *fds = keyval_get(kv, "fds"), *fd = keyval_get(kv, "fd");
+    bool said = keyval_get(kv, "queues");
+    *queues = 1;
+    if (!keyval_u64(kv, "queues", QUEUES_MAX, queues, error)) {
+        return false;
+    }
+    if (!*queues || (fds && (fd || said)) || (fd && said)) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    !*queues ? "queues=0" : "one of fd=, fds= and queues= is enough");
+        return false;
+    }
+    for (const char *p = fds ? fds : ""; *p; p++) {
+        *queues += *p == ':';
+    }
+    if (*queues > QUEUES_MAX) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "fds=: more than %d", QUEUES_MAX);
+        return false;
+    }
+    return true;
+}
+
+static void close_all(struct netdev *net)
+{
+    while (net) {
+        struct netdev *more = net->more;
+        g_free(net->about);
+        net->close(net);
+        net = more;
+    }
+}
+
 static struct netdev *tap_open(KeyVal *kv, const char *id, GError **error)
 {
     char name[IFNAMSIZ] = "";
     const char *ifname = keyval_get(kv, "ifname"), *given = keyval_get(kv, "fd");
     bool vnet_hdr = true;
+    uint64_t queues;
     (void)id;
-    if (!refuse_missing(kv, error) || !keyval_bool(kv, "vnet_hdr", &vnet_hdr, error)) {
+    if (!refuse_missing(kv, error) || !keyval_bool(kv, "vnet_hdr", &vnet_hdr, error) ||
+        !count_queues(kv, &queues, error)) {
         return NULL;
     }
+    given = given ? given : keyval_get(kv, "fds");
     if (ifname && (given || strlen(ifname) >= sizeof(name) || !*ifname)) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     given ? "ifname=%s together with fd=" : "ifname=%s: not 1 to 15 bytes", ifname);
         return NULL;
     }
     g_strlcpy(name, ifname ? ifname : "", sizeof(name));
-    int fd = given ? take_fd(given, name, &vnet_hdr, error) : tap_interface(name, vnet_hdr, error);
-    if (fd < 0) {
-        return NULL;
+    g_auto(GStrv) fds = given ? g_strsplit(given, ":", (int)queues) : NULL;
+    struct netdev *first = NULL, **end = &first;
+    bool multi = queues > 1;
+    for (unsigned i = 0; i < queues; i++) {
+        int fd = given ? take_fd(fds[i], name, &vnet_hdr, &multi, error)
+                       : tap_interface(name, vnet_hdr, multi, error);
+        if (fd < 0) {
+            close_all(first);
+            return NULL;
+        }
+        g_autofree char *about = g_strdup_printf("ifname=%s", name);
+        *end = tap_over(fd, about, vnet_hdr);
+        (*end)->use = multi ? tap_use : NULL;
+        end = &(*end)->more;
     }
-    g_autofree char *about = g_strdup_printf("ifname=%s", name);
-    return tap_over(fd, about, vnet_hdr);
+    return first;
 }
 
 const struct net_backend net_backend_tap = {

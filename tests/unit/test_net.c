@@ -6,6 +6,7 @@
 #include "host/net/net.h"
 
 #include <arpa/inet.h>
+#include <linux/if_packet.h>
 #include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -302,6 +303,74 @@ static void a_tap_carries_frames_with_and_without_their_header(void **state)
     netdevs_close();
 }
 
+enum { FLOWS = 32 }; /* a card holds twice as many frames: the kernel says something, too */
+
+/* From the kernel's end; the hashes of flows decide about their queues. */
+static void send_flows(const char *device)
+{
+    uint8_t f[60] = {0};
+    struct sockaddr_ll to = {.sll_family = AF_PACKET, .sll_ifindex = (int)if_nametoindex(device)};
+    autofd int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    ethernet(f, (const uint8_t *)"\x52\x54\0\0\0\1", 0x0800);
+    for (unsigned i = 0; i < FLOWS; i++) {
+        ip_header(f + 14, 46, 17, 0x0a000001, 0x0a000002);
+        be16_put(f + 34, (uint16_t)(1000 + i));
+        be16_put(f + 36, 53);
+        assert_int_equal(sendto(fd, f, sizeof(f), 0, (struct sockaddr *)&to, sizeof(to)), sizeof(f));
+    }
+}
+
+static unsigned flows(const struct card *card)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < card->n; i++) {
+        n += card->frame[i][12] == 8 && card->frame[i][23] == 17 && card->frame[i][37] == 53;
+    }
+    return n;
+}
+
+/* Turns the main loop until all flows are with the two; how many the second has. */
+static unsigned wait_flows(struct card *one, struct card *two, const char *device)
+{
+    gint64 end = g_get_monotonic_time() + 120 * G_USEC_PER_SEC;
+    one->n = two->n = 0;
+    send_flows(device);
+    while (flows(one) + flows(two) < FLOWS && g_get_monotonic_time() < end) {
+        g_main_context_iteration(NULL, FALSE);
+    }
+    assert_int_equal(flows(one) + flows(two), FLOWS);
+    return flows(two);
+}
+
+/* In the name space of the test before, as the next. */
+static void a_tap_of_several_queues_hands_out_by_those_in_use(void **state)
+{
+    (void)state;
+    static struct card one, two;
+    if (access("/dev/net/tun", R_OK | W_OK) < 0) {
+        skip();
+    }
+    struct netdev *net = plug("tap,id=t0,ifname=lodge1,queues=2", &one);
+    assert_non_null(net->more);
+    assert_null(net->more->more);
+    two.room = UINT_MAX;
+    net->more->receive = card_receive;
+    net->more->card = &two;
+    struct ifreq req = {.ifr_flags = IFF_UP};
+    g_strlcpy(req.ifr_name, "lodge1", sizeof(req.ifr_name));
+    autofd int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &req), 0);
+    net->more->use(net->more, false);
+    assert_int_equal(wait_flows(&one, &two, "lodge1"), 0);
+    net->more->use(net->more, true);
+    unsigned second = wait_flows(&one, &two, "lodge1");
+    assert_true(second > 0 && second < FLOWS);
+    uint8_t f[60] = {0};
+    ethernet(f, (const uint8_t *)"\xff\xff\xff\xff\xff\xff", 0x88b5);
+    transmit(net->more, f, sizeof(f));
+    netdevs_close();
+}
+
 /* Two ports of one bridge; in the name space that the test before has made. */
 static void bridge_ports_reach_each_other(void **state)
 {
@@ -362,6 +431,10 @@ static void wrong_options_are_refused_by_name(void **state)
         {"tap,id=n,script=/x", ENOTSUP, "script=/x"},
         {"tap,id=n,ifname=a-name-that-is-too-long", EINVAL, "15 bytes"},
         {"tap,id=n,fd=999", EBADF, "fd=999"},
+        {"tap,id=n,fds=998:999", EBADF, "fd=998"},
+        {"tap,id=n,fds=998:999,queues=2", EINVAL, "is enough"},
+        {"tap,id=n,queues=0", EINVAL, "queues=0"},
+        {"tap,id=n,queues=1000", EINVAL, "queues=1000"},
         {"bridge,id=n,helper=/x", ENOTSUP, "helper="},
         {"bridge,id=n,br=a-name-that-is-too-long", EINVAL, "15 bytes"},
         {"socket,id=n", EINVAL, "listen="},
@@ -390,6 +463,7 @@ int main(void)
         cmocka_unit_test(two_machines_share_a_cable),
         cmocka_unit_test(wrong_options_are_refused_by_name),
         cmocka_unit_test(a_tap_carries_frames_with_and_without_their_header), /* no way back */
+        cmocka_unit_test(a_tap_of_several_queues_hands_out_by_those_in_use),
         cmocka_unit_test(bridge_ports_reach_each_other),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

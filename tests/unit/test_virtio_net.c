@@ -26,7 +26,7 @@ static struct netdev *find_net(const char *id)
 }
 
 enum { F_CSUM = 1 << 0, F_GUEST_CSUM = 1 << 1, F_TSO4 = 1 << 11, F_MRG = 1 << 15,
-       F_STATUS = 1 << 16, F_CTRL = 7 << 17 | 1 << 20 };
+       F_STATUS = 1 << 16, F_CTRL = 7 << 17 | 1 << 20, F_MQ = 1 << 22, F_MTU = 1 << 3 };
 
 static int plug(void **state)
 {
@@ -44,6 +44,55 @@ static int plug(void **state)
     d.board->backends.netdev = find_net;
     vd_plugged(&d);
     n_sent = 0;
+    return 0;
+}
+
+/* Two more behind a second and a third pair of queues. */
+static struct netdev *others[2];
+static bool in_use[2];
+static unsigned n_other;
+
+static void use(struct netdev *n, bool on)
+{
+    in_use[n == others[1]] = on;
+}
+
+static void other_send(struct netdev *n, const struct iovec *iov, unsigned niov)
+{
+    n_other += n == others[0];
+    wire_send(n, iov, niov);
+}
+
+static int plug_pairs(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", "mq", "on",
+                                      "host_mtu", "1400", NULL};
+    if (!machine_lock_held()) {
+        machine_lock();
+    }
+    net = netdev_new("null,id=n0", &error);
+    others[0] = net->more = netdev_new("null,id=n1", &error);
+    others[1] = others[0]->more = netdev_new("null,id=n2", &error);
+    for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
+        others[i]->send = other_send;
+        others[i]->use = use;
+    }
+    net->send = wire_send;
+    vd_plug(&d, "virtio-net-pci", set);
+    d.board->backends.netdev = find_net;
+    vd_plugged(&d);
+    n_sent = n_other = 0;
+    return 0;
+}
+
+static int unplug_pairs(void **state)
+{
+    (void)state;
+    vd_unplug(&d);
+    net->more = others[0]->more = NULL; /* each is in the list */
+    netdevs_close();
     return 0;
 }
 
@@ -169,17 +218,23 @@ static void a_frame_that_no_buffer_holds_is_dropped(void **state)
     assert_true(vd_used(&d, 0, NULL));
 }
 
-static unsigned control(unsigned class, unsigned command, const void *data, uint32_t n)
+static unsigned control_at(unsigned queue, unsigned class, unsigned command, const void *data,
+                           uint32_t n)
 {
     uint64_t head = vd_alloc(&d, 2), body = vd_alloc(&d, n), ack = vd_alloc(&d, 1);
     *vd_at(&d, head) = (uint8_t)class;
     *vd_at(&d, head + 1) = (uint8_t)command;
     memcpy(vd_at(&d, body), data, n);
     *vd_at(&d, ack) = 0xee;
-    vd_add(&d, 2, (struct vd_part[]){{head, 2}, {body, n}, {ack, 1, true}, {0}});
-    vd_kick(&d, 2);
-    assert_true(vd_used(&d, 2, NULL));
+    vd_add(&d, queue, (struct vd_part[]){{head, 2}, {body, n}, {ack, 1, true}, {0}});
+    vd_kick(&d, queue);
+    assert_true(vd_used(&d, queue, NULL));
     return *vd_at(&d, ack);
+}
+
+static unsigned control(unsigned class, unsigned command, const void *data, uint32_t n)
+{
+    return control_at(2, class, command, data, n);
 }
 
 static bool gets(const char *to, unsigned vlan)
@@ -252,6 +307,49 @@ static void the_filter_survives_a_migration(void **state)
     assert_true(gets("\x52\x54\0\xaa\xbb\xcc", 0));
 }
 
+/* Whether a frame from the second queue of the backend comes out of the second pair. */
+static bool second_gets(void)
+{
+    uint8_t f[64];
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    vd_add(&d, 2, (struct vd_part[]){{vd_alloc(&d, 512), 512, true}, {0}});
+    net_deliver(others[0], f, sizeof(f));
+    return vd_used(&d, 2, NULL);
+}
+
+static void pairs_of_queues_are_used_as_the_driver_says(void **state)
+{
+    (void)state;
+    enum { CONTROL = 6, MQ = 4 };
+    g_autoptr(GError) error = NULL;
+    assert_int_equal(vd_config(&d, 8, 2), 3);
+    assert_int_equal(vd_config(&d, 10, 2), 1400);
+    vd_start(&d, F_CTRL | F_MQ | F_MTU, 7);
+    assert_false(in_use[0] || in_use[1] || second_gets());
+    assert_int_equal(control_at(CONTROL, MQ, 0, "\2\0", 2), 0);
+    assert_true(in_use[0] && !in_use[1] && second_gets());
+    uint64_t head = vd_alloc(&d, 12), body = vd_alloc(&d, 100);
+    memset(vd_at(&d, head), 0, 12);
+    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3");
+    vd_add(&d, 3, (struct vd_part[]){{head, 12}, {body, 100}, {0}});
+    vd_kick(&d, 3);
+    assert_int_equal(n_other, 1);
+    assert_true(vd_used(&d, 3, NULL));
+    assert_int_equal(control_at(CONTROL, MQ, 0, "\0\0", 2), 1);
+    assert_int_equal(control_at(CONTROL, MQ, 0, "\4\0", 2), 1);
+    assert_int_equal(control_at(CONTROL, MQ, 1, "\2\0", 2), 1);
+    g_autoptr(GBytes) saved = device_save(&d.dev->pci.dev);
+    device_reset(&d.dev->pci.dev);
+    assert_false(in_use[0]);
+    assert_works(device_load(&d.dev->pci.dev, saved, &error), error);
+    assert_true(in_use[0] && !in_use[1] && second_gets());
+    net_set_link(net, false);
+    assert_false(second_gets());
+    vd_start(&d, F_CTRL, 3); /* a driver of one pair has its control queue behind that */
+    assert_int_equal(control(0, 0, "\0", 1), 0);
+    assert_int_equal(control(MQ, 0, "\2\0", 2), 1);
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, plug, unplug)
@@ -264,6 +362,8 @@ int main(void)
         T(the_filter_does_what_the_driver_says),
         T(nothing_arrives_while_the_machine_stands_still),
         T(the_filter_survives_a_migration),
+        cmocka_unit_test_setup_teardown(pairs_of_queues_are_used_as_the_driver_says, plug_pairs,
+                                        unplug_pairs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

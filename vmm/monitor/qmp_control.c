@@ -494,19 +494,23 @@ HANDLER(object_del)
 static bool add_netdev(KeyVal *kv, GError **error)
 {
     const char *kind = keyval_get(kv, "type"), *id = keyval_get(kv, "id");
-    const char *name = keyval_get(kv, "fd");
+    const char *name = keyval_get(kv, "fd"), *names = keyval_get(kv, "fds");
     if (netdev_find(id)) {
         g_set_error(error, LODGE_ERROR, EEXIST, "Duplicate ID '%s' for netdev", id);
         return false;
     }
-    int fd = name ? monitor_take_fd(name, error) : -1;
-    if (name && fd < 0) {
-        return false;
+    g_auto(GStrv) each = g_strsplit(names ? names : name ? name : "", ":", -1);
+    g_autoptr(GString) numbers = g_string_new(NULL);
+    for (unsigned i = 0; each[i]; i++) {
+        int fd = monitor_take_fd(each[i], error);
+        if (fd < 0) {
+            return false;
+        }
+        g_string_append_printf(numbers, "%s%d", i ? ":" : names ? ",fds=" : ",fd=", fd);
     }
-    g_autofree char *number = name ? g_strdup_printf(",fd=%d", fd) : g_strdup("");
     g_autofree char *rest = keyval_rest(kv);
-    g_autofree char *text =
-        g_strdup_printf("%s,id=%s%s%s%s", kind, id, number, rest ? "," : "", rest ? rest : "");
+    g_autofree char *text = g_strdup_printf("%s,id=%s%s%s%s", kind, id, numbers->str,
+                                            rest ? "," : "", rest ? rest : "");
     return netdev_new(text, error) != NULL;
 }
 
