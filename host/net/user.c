@@ -362,11 +362,15 @@ static bool take_each(KeyVal *kv, const char *key,
                       bool (*each)(void *owner, const char *text, GError **error), void *owner,
                       GError **error)
 {
-    if (!keyval_get(kv, key)) {
-        return true;
-    }
+    g_autofree char *in_json = g_strconcat(key, ".", NULL); /* a list of {"str": value} there */
     for (unsigned i = 0; i < keyval_count(kv); i++) {
-        if (g_str_equal(keyval_key(kv, i), key) && !each(owner, keyval_value(kv, i), error)) {
+        const char *name = keyval_key(kv, i);
+        bool of_list = g_str_has_prefix(name, in_json) && g_str_has_suffix(name, ".str");
+        if (!of_list && !g_str_equal(name, key)) {
+            continue;
+        }
+        keyval_get(kv, name); /* it is known */
+        if (!each(owner, keyval_value(kv, i), error)) {
             return false;
         }
     }

@@ -132,30 +132,21 @@ static bool add_chardev(GPtrArray *out, const struct launch *l, struct domain_ch
 static bool add_netdev(GPtrArray *out, const struct launch *l, struct machine *m,
                        struct domain_interface *nic, GError **error)
 {
-    int fd = -1;
-    if (nic->type == IFACE_USER) {
-        g_autoptr(GString) more = g_string_new(NULL);
-        for (unsigned i = 0; i < xml_count(nic->forwards); i++) {
-            const struct port_forward *f = nic->forwards->pdata[i];
-            for (unsigned k = 0; k < xml_count(f->ranges); k++) {
-                const struct port_range *r = f->ranges->pdata[k];
-                int64_t end = r->end == XML_ABSENT ? r->start : r->end;
-                int64_t to = r->to == XML_ABSENT ? r->start : r->to;
-                for (int64_t p = r->start; p <= end && p < r->start + 256; p++) {
-                    g_string_append_printf(
-                        more, ",hostfwd=%s:%s:%ld-:%ld", f->proto == 1 ? "tcp" : "udp",
-                        f->address ? f->address : "", (long)p, (long)(to + p - r->start));
-                }
-            }
-        }
-        word(out, "-netdev", "user,id=host%s%s", nic->alias, more->str);
-        return true;
-    }
-    if (!machine_net_open(m, nic, &fd, error)) {
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GString) numbers = g_string_new(NULL);
+    g_autoptr(json_t) netdev = machine_netdev(m, nic, fds, error);
+    if (!netdev) {
         return false;
     }
-    g_array_append_val(l->fds, fd);
-    word(out, "-netdev", "tap,fd=%d,id=host%s", fd, nic->alias);
+    for (unsigned i = 0; i < fds->len; i++) {
+        g_string_append_printf(numbers, "%s%d", i ? ":" : "", g_array_index(fds, int, i));
+    }
+    if (fds->len) {
+        json_object_set_new(netdev, fds->len > 1 ? "fds" : "fd", json_string(numbers->str));
+    }
+    g_array_append_vals(l->fds, fds->data, fds->len);
+    g_autofree char *text = json_dumps(netdev, JSON_COMPACT);
+    word(out, "-netdev", "%s", text);
     return true;
 }
 

@@ -367,6 +367,9 @@ static json_t *interface_device(const DomainDef *def, const struct domain_interf
         set_int(o, "rx_queue_size", nic->rx_queue_size);
         set_int(o, "tx_queue_size", nic->tx_queue_size);
         set_int(o, "host_mtu", nic->mtu);
+        if (nic->queues > 1) {
+            json_object_set_new(o, "mq", json_true());
+        }
     }
     bool first = def->interfaces && def->interfaces->pdata[0] == nic;
     set_int(o, "bootindex", boot_index(def, nic->boot_order, BOOT_NETWORK, first));

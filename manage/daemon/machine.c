@@ -540,7 +540,9 @@ static bool guard_ports(struct machine *m, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_copy(m->def); /* cards may go while the lock is away */
     for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
-        if (!machine_net_guard(def->interfaces->pdata[i], error)) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        if ((nic->link == LINK_DOWN && !machine_net_link(m, nic, error)) ||
+            !machine_net_guard(nic, error)) {
             return false;
         }
     }

@@ -128,9 +128,17 @@ bool disk_secrets(const struct domain_disk *disk, disk_secret_fn *give, void *ow
                   GError **error);
 char *json_words(const json_t *options);
 /* machine_host.c: what a machine takes of the host. */
-/* The tap or macvtap of an interface that is not user-mode; its name becomes @nic's target. */
-bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error);
-/* Gives back what machine_net_open() took; after the end, and for a card that has gone. */
+/* card_check.c: whether the machine's cards can be what they are asked to be. */
+enum { NIC_QUEUES_MAX = 31 }; /* pairs that a card of lodge-vm has at most */
+bool cards_can_be(const DomainDef *def, GError **error);
+/* The object of an interface for -netdev and netdev_add.  But for the user network's it makes a tap
+ * or macvtap, whose name becomes @nic's target and whose descriptors are added to @fds; the caller
+ * says what they are called. */
+json_t *machine_netdev(struct machine *m, struct domain_interface *nic, GArray *fds,
+                       GError **error);
+/* Whether the guest finds its cable plugged in. */
+bool machine_net_link(struct machine *m, const struct domain_interface *nic, GError **error);
+/* Gives back what machine_netdev() took; after the end, and for a card that has gone. */
 void machine_net_close(const DomainDef *def);
 /* Its tap goes to another bridge, or is something else on the same: what @wanted says. */
 bool machine_net_move(struct machine *m, struct domain_interface *nic,

@@ -12,15 +12,9 @@
 
 enum { VNC_FIRST = 5900, VNC_PORTS = 10000 };
 
-/* <vlan> of the interface itself, as the network rooms know it; NULL: that of the network. */
-static bool vlan_of(const struct domain_interface *nic, struct net_vlan *vlan, GError **error)
+/* <vlan> of the interface itself, as the network rooms know it. */
+static void vlan_of(const struct domain_interface *nic, struct net_vlan *vlan)
 {
-    if (xml_count(nic->tags) > 0 && nic->type != IFACE_NETWORK && nic->type != IFACE_BRIDGE) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "element <vlan> in <interface type='%s'> is not supported",
-                      interface_table.rows[0].words[nic->type]);
-        return false;
-    }
     vlan->trunk = nic->vlan_trunk;
     for (unsigned i = 0; i < xml_count(nic->tags); i++) {
         const struct vlan_tag *tag = nic->tags->pdata[i];
@@ -29,7 +23,6 @@ static bool vlan_of(const struct domain_interface *nic, struct net_vlan *vlan, G
         copy->native = g_strdup(tag->native == 2 ? "untagged" : tag->native ? "tagged" : NULL);
         xml_append(NULL, &vlan->tags, copy);
     }
-    return true;
 }
 
 static void vlan_clear(struct net_vlan *vlan)
@@ -63,8 +56,10 @@ static struct port_want want_of(const struct machine *m, const struct domain_int
         .lower = nic->type == IFACE_DIRECT ? nic->dev : NULL,
         .mode = nic->type == IFACE_DIRECT ? direct_modes[nic->mode ? nic->mode : 1] : NULL,
         .device = nic->target,
+        .ethernet = nic->type == IFACE_ETHERNET,
+        .theirs = nic->target_managed == TRI_NO,
         .vnet_header = true,
-        .queues = 1,
+        .queues = nic->queues > 0 ? (unsigned)nic->queues : 1,
         .mtu = nic->mtu > 0 ? (unsigned)nic->mtu : 0,
         .vlan = nic->tags ? vlan : NULL,
         .isolated = nic->isolated,
@@ -94,14 +89,12 @@ static void tell_place(struct domain_interface *nic, const struct port *port)
     }
 }
 
-bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, GError **error)
+static bool open_wires(struct machine *m, struct domain_interface *nic, GArray *fds, GError **error)
 {
     struct net_vlan vlan = {0};
-    if (!vlan_of(nic, &vlan, error)) {
-        return false;
-    }
-    struct port_want want = want_of(m, nic, &vlan);
     struct port port = {0};
+    vlan_of(nic, &vlan);
+    struct port_want want = want_of(m, nic, &vlan);
     bool ok = port_attach(&want, &port, error);
     vlan_clear(&vlan);
     if (!ok) {
@@ -109,10 +102,67 @@ bool machine_net_open(struct machine *m, struct domain_interface *nic, int *fd, 
     }
     set_text(&nic->target, port.device);
     tell_place(nic, &port);
-    *fd = port.fds[0];
-    port.fds[0] = -1;
+    if (nic->mtu == XML_ABSENT && port.mtu) { /* the network's, which the guest is to know */
+        nic->mtu = port.mtu;
+    }
+    g_array_append_vals(fds, port.fds, port.queues);
+    port.queues = 0; /* the descriptors are the caller's now */
     port_clear(&port);
-    return nic->link != LINK_DOWN || port_set_link(nic->target, false, error);
+    return true;
+}
+
+/* <ip> and <portForward> of a user network. */
+static void user_options(const struct domain_interface *nic, json_t *o)
+{
+    json_t *forwards = json_array();
+    for (unsigned i = 0; i < xml_count(nic->ips); i++) {
+        const struct interface_ip *ip = nic->ips->pdata[i];
+        bool six = strchr(ip->address, ':');
+        g_autofree char *net = g_strdup_printf("%s/%ld", ip->address,
+                                               ip->prefix != XML_ABSENT ? (long)ip->prefix
+                                               : six                    ? 64L
+                                                                        : 24L);
+        json_object_set_new(o, six ? "ipv6-net" : "net", json_string(net));
+    }
+    for (unsigned i = 0; i < xml_count(nic->forwards); i++) {
+        const struct port_forward *f = nic->forwards->pdata[i];
+        for (unsigned k = 0; k < xml_count(f->ranges); k++) {
+            const struct port_range *r = f->ranges->pdata[k];
+            int64_t end = r->end == XML_ABSENT ? r->start : r->end;
+            int64_t to = r->to == XML_ABSENT ? r->start : r->to;
+            for (int64_t p = r->start; p <= end; p++) {
+                g_autofree char *rule = g_strdup_printf(
+                    "%s:%s:%ld-:%ld", f->proto == 1 ? "tcp" : "udp", f->address ? f->address : "",
+                    (long)p, (long)(to + p - r->start));
+                json_array_append_new(forwards, json_pack("{s:s}", "str", rule));
+            }
+        }
+    }
+    if (json_array_size(forwards)) {
+        json_object_set(o, "hostfwd", forwards);
+    }
+    json_decref(forwards);
+}
+
+json_t *machine_netdev(struct machine *m, struct domain_interface *nic, GArray *fds, GError **error)
+{
+    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+    bool user = nic->type == IFACE_USER;
+    if (!user && !open_wires(m, nic, fds, error)) {
+        return NULL;
+    }
+    json_t *o = json_pack("{s:s, s:s}", "type", user ? "user" : "tap", "id", id);
+    if (user) {
+        user_options(nic, o);
+    }
+    return o;
+}
+
+bool machine_net_link(struct machine *m, const struct domain_interface *nic, GError **error)
+{
+    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
+    return qmp_do(m->qmp, error, "set_link", "{s:s, s:b}", "name", id, "up",
+                  nic->link != LINK_DOWN);
 }
 
 static bool on_bridge(const struct domain_interface *nic)
@@ -130,9 +180,7 @@ bool machine_net_move(struct machine *m, struct domain_interface *nic,
                       "only an interface on a bridge can be moved, and to another bridge");
         return false;
     }
-    if (!vlan_of(wanted, &vlan, error)) {
-        return false;
-    }
+    vlan_of(wanted, &vlan);
     struct port_want want = want_of(m, wanted, &vlan);
     mac_bytes(nic->mac, want.mac);
     bool ok = port_move(nic->target, &want, &port, error);
@@ -155,6 +203,11 @@ bool machine_net_move(struct machine *m, struct domain_interface *nic,
     nic->type = wanted->type;
     tell_place(nic, &port);
     return true;
+}
+
+static bool is_macvtap(const struct domain_interface *nic)
+{
+    return nic->type == IFACE_DIRECT || (nic->type == IFACE_NETWORK && nic->target && !nic->bridge);
 }
 
 static bool guarded(const struct domain_interface *nic)
@@ -184,10 +237,9 @@ bool machine_net_guard_anew(const struct domain_interface *nic, GError **error)
 {
     struct port_guard guard = {.device = nic->target};
     limits_of(nic, &guard);
-    if (nic->type == IFACE_USER || nic->type == IFACE_DIRECT || !nic->target) {
-        libvirt_error(
-            error, ERR_CONFIG_UNSUPPORTED, "<%s> of an interface of type '%s' is not supported",
-            nic->filter ? "filterref" : "bandwidth", interface_table.rows[0].words[nic->type]);
+    bool swapped = is_macvtap(nic);
+    if (nic->filter && swapped) { /* of a network of macvtaps */
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<filterref> is not supported with macvtap");
         return false;
     }
     if (nic->filter && !(guard.filter = filter_rules(nic->target, nic, error))) {
@@ -204,6 +256,11 @@ bool machine_net_guard_anew(const struct domain_interface *nic, GError **error)
         out = *guard.outbound;
         guard.outbound = &out;
     }
+    if (swapped) { /* what leaves a macvtap's device comes from the machine */
+        const struct bandwidth *inbound = guard.inbound;
+        guard.inbound = guard.outbound;
+        guard.outbound = inbound;
+    }
     daemon_unlock();
     bool ok = port_guard(&guard, error);
     daemon_lock();
@@ -218,7 +275,7 @@ void machine_nic_close(const struct domain_interface *nic)
     if (nic->target && (guarded(nic) || limits.inbound || limits.outbound)) {
         port_unguard(nic->target);
     }
-    if (nic->type != IFACE_USER && nic->target) {
+    if (nic->type != IFACE_USER && nic->target && nic->target_managed != TRI_NO) {
         port_detach(nic->target);
     }
     if (nic->port_id) {

@@ -138,7 +138,8 @@ static DomainDef *portable(const struct machine *m)
     }
     for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
         struct domain_interface *nic = def->interfaces->pdata[i];
-        for (unsigned k = 0; nic->target && k < G_N_ELEMENTS(made_here); k++) {
+        for (unsigned k = 0;
+             nic->target && nic->target_managed != TRI_NO && k < G_N_ELEMENTS(made_here); k++) {
             if (g_str_has_prefix(nic->target, made_here[k])) {
                 g_clear_pointer(&nic->target, g_free);
             }

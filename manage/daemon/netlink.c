@@ -176,26 +176,16 @@ bool link_delete(const char *name, GError **error)
     return ask(&r, error, "remove", name);
 }
 
-static bool set_up(const char *name, bool up, GError **error)
+bool link_up(const char *name, GError **error)
 {
     struct request r;
     struct ifinfomsg *info = change(&r, name, error);
     if (!info) {
         return false;
     }
-    info->ifi_flags = up ? IFF_UP : 0;
+    info->ifi_flags = IFF_UP;
     info->ifi_change = IFF_UP;
-    return ask(&r, error, up ? "switch on" : "switch off", name);
-}
-
-bool link_up(const char *name, GError **error)
-{
-    return set_up(name, true, error);
-}
-
-bool link_down(const char *name, GError **error)
-{
-    return set_up(name, false, error);
+    return ask(&r, error, "switch on", name);
 }
 
 bool link_set_mtu(const char *name, unsigned mtu, GError **error)

@@ -17,7 +17,6 @@ unsigned link_index(const char *name);
 bool link_is_bridge(const char *name, bool *vlans);
 bool link_delete(const char *name, GError **error);
 bool link_up(const char *name, GError **error);
-bool link_down(const char *name, GError **error);
 bool link_set_mtu(const char *name, unsigned mtu, GError **error);
 bool link_set_mac(const char *name, const uint8_t mac[6], GError **error);
 /* Makes @name a port of @bridge; NULL: of none. */

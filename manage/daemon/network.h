@@ -72,6 +72,8 @@ struct port_want {
     const char *network, *portgroup; /* of type "network" */
     const char *bridge;              /* of type "bridge" */
     const char *lower, *mode;        /* of type "direct": macvtap over a device of the host */
+    bool ethernet;                   /* a tap that is nowhere plugged in */
+    bool theirs;                     /* .device is there, and stays */
     const char *device;              /* the host's name for the port */
     uint8_t mac[6];                  /* the guest's */
     bool vnet_header;                /* virtio: packets with a header for offloading */
@@ -104,6 +106,4 @@ void port_detach(const char *device);
 /* A tap goes to what @want says, of which only where and whose counts; @out gets .bridge and .id.
  */
 bool port_move(const char *device, const struct port_want *want, struct port *out, GError **error);
-/* <link state=> of a running port: whether frames pass. */
-bool port_set_link(const char *device, bool up, GError **error);
 void port_clear(struct port *port); /* closes and frees */

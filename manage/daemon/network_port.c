@@ -63,6 +63,9 @@ static bool make_plan(const struct port_want *want, struct plan *plan, GError **
         libvirt_error(error, ERR_OPERATION_FAILED, "there is no bridge '%s'", plan->bridge);
         return false;
     }
+    if (want->ethernet) {
+        return true;
+    }
     if (!plan->bridge && (plan->vlan || plan->isolated)) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<%s> needs a bridge",
                       plan->vlan ? "vlan" : "port");
@@ -118,8 +121,33 @@ static bool plug_in(const char *device, const struct plan *plan, GError **error)
 static bool wire(const char *device, const struct port_want *want, const struct plan *plan,
                  GError **error)
 {
-    return put_mac(device, want->mac, error) && plug_in(device, plan, error) &&
+    return put_mac(device, want->mac, error) &&
+           (want->ethernet ? !plan->mtu || link_set_mtu(device, plan->mtu, error)
+                           : plug_in(device, plan, error)) &&
            link_up(device, error);
+}
+
+/* Somebody else's tap or macvtap: opened and otherwise left as it is. */
+static bool attach_theirs(const struct port_want *want, struct port *out, GError **error)
+{
+    g_autofree char *macvtap = g_strdup_printf("/sys/class/net/%s/macvtap", want->device);
+    bool is_macvtap = g_file_test(macvtap, G_FILE_TEST_IS_DIR);
+    if (!link_index(want->device)) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "target device '%s' does not exist",
+                      want->device);
+        return false;
+    }
+    g_strlcpy(out->device, want->device, sizeof(out->device));
+    for (; out->queues < MAX(want->queues, 1); out->queues++) {
+        int fd = is_macvtap ? macvtap_open(want->device, want->vnet_header, error)
+                            : tap_open(want->device, want->vnet_header, want->queues > 1,
+                                       out->device, error);
+        if (fd < 0) {
+            return false;
+        }
+        out->fds[out->queues] = fd;
+    }
+    return true;
 }
 
 static bool attach_tap(const struct port_want *want, const struct plan *plan, struct port *out,
@@ -134,7 +162,7 @@ static bool attach_tap(const struct port_want *want, const struct plan *plan, st
         out->fds[out->queues] = fd;
         name = out->device;
     }
-    g_strlcpy(out->bridge, plan->bridge, sizeof(out->bridge));
+    g_strlcpy(out->bridge, plan->bridge ? plan->bridge : "", sizeof(out->bridge));
     return wire(out->device, want, plan, error);
 }
 
@@ -205,8 +233,9 @@ bool port_attach(const struct port_want *want, struct port *out, GError **error)
     if (want->queues > PORT_QUEUES_MAX) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "%u queues: at most %d", want->queues,
                       PORT_QUEUES_MAX);
-    } else if ((plan.bridge ? attach_tap(want, &plan, out, error)
-                            : attach_macvtap(want, &plan, out, error)) &&
+    } else if ((want->theirs                    ? attach_theirs(want, out, error)
+                : plan.bridge || want->ethernet ? attach_tap(want, &plan, out, error)
+                                                : attach_macvtap(want, &plan, out, error)) &&
                enter(want, &plan, out, error)) {
         return true;
     }
@@ -241,11 +270,6 @@ bool port_move(const char *device, const struct port_want *want, struct port *ou
     /* Off the bridge it loses what it was there: tags, isolation. */
     return link_set_master(device, NULL, error) && plug_in(device, &plan, error) &&
            enter(want, &plan, out, error);
-}
-
-bool port_set_link(const char *device, bool up, GError **error)
-{
-    return up ? link_up(device, error) : link_down(device, error);
 }
 
 void port_clear(struct port *port)

@@ -63,16 +63,6 @@ static const struct wish graphics_wishes[] = {
 
 #define D(kind, member, element)                                                                   \
     {                                                                                              \
-        element, kind, offsetof(struct domain_interface, member)                                   \
-    }
-static const struct wish interface_wishes[] = {
-    D(WISH_NUMBER, queues, "interface/driver/@queues"),
-    D(WISH_OFF, target_managed, "interface/target/@managed='no'"),
-};
-#undef D
-
-#define D(kind, member, element)                                                                   \
-    {                                                                                              \
         element, kind, offsetof(struct domain_cpu, member)                                         \
     }
 static const struct wish cpu_wishes[] = {
@@ -143,6 +133,5 @@ bool machine_can_be(const DomainDef *def, GError **error)
            (!def->cpu || granted(def->cpu, TABLE(cpu_wishes), error)) &&
            all_granted(def->timers, TABLE(timer_wishes), error) &&
            all_granted(def->disks, TABLE(disk_wishes), error) &&
-           all_granted(def->graphics, TABLE(graphics_wishes), error) &&
-           all_granted(def->interfaces, TABLE(interface_wishes), error);
+           all_granted(def->graphics, TABLE(graphics_wishes), error) && cards_can_be(def, error);
 }

@@ -193,7 +193,7 @@ static void fill_interface(struct domain_interface *nic)
         nic->mac = mac_random();
     }
     default_text(&nic->model, "e1000");
-    if (nic->target &&
+    if (nic->target && nic->target_managed != TRI_NO &&
         (g_str_has_prefix(nic->target, "vnet") || g_str_has_prefix(nic->target, "macvtap"))) {
         g_clear_pointer(&nic->target, g_free); /* names that are made up at every start */
     }

@@ -123,6 +123,156 @@ class NetworkPorts(CardCase):
         self.assertEqual(self.ids(), [])
 
 
+
+class Wires(CardCase):
+    """What a card is plugged into, and what of it is refused."""
+    USER = "<interface type='user'>{}<model type='virtio'/></interface>"
+    BR = "<interface type='bridge'><mac address='52:54:00:51:00:01'/><source bridge='wirebr'/>{}</interface>"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.host.run("ip", "link", "add", "wirebr", "type", "bridge")
+        cls.host.run("ip", "link", "add", "low0", "type", "veth", "peer", "name", "low1")
+        for device in ("low0", "low1", "wirebr"):
+            cls.host.run("ip", "link", "set", device, "up")
+
+    def link(self, device):
+        return self.host.run("ip", "-d", "link", "show", device)
+
+    def options(self, name):
+        """The words of the machine's process."""
+        pid = next(p for p in self.daemon.machines() if f"guest={name}," in pathlib.Path(f"/proc/{p}/cmdline").read_text()
+                   or f"\0{name}\0" in pathlib.Path(f"/proc/{p}/cmdline").read_text())
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+
+    def test_own_tap(self):
+        dom = self.start("own", "<interface type='ethernet'><mac address='52:54:00:51:00:09'/><target dev='mytap'/>"
+                                "<model type='virtio'/><mtu size='1400'/></interface>")
+        self.assertRegex(self.link("mytap"), r"mtu 1400(?s:.)*fe:54:00:51:00:09")
+        self.assertNotIn("master", self.link("mytap"))
+        self.assertIn("ethernet", self.virsh("domiflist", "own"))
+        dom.destroy()
+        self.assertNotIn("mytap", self.host.run("ip", "link"))
+
+    def test_somebody_elses_tap(self):
+        self.host.run("ip", "tuntap", "add", "theirs0", "mode", "tap", "multi_queue")
+        self.addCleanup(self.host.run, "ip", "link", "del", "theirs0")
+        before = self.link("theirs0")
+        card = ("<interface type='ethernet'><target dev='{}' managed='no'/><model type='virtio'/><driver queues='2'/>"
+                "</interface>")
+        dom = self.start("theirs", card.format("theirs0"))
+        self.assertIn("managed='no'", dom.XMLDesc())
+        dom.destroy()
+        self.assertEqual(self.link("theirs0").split("link/ether")[1][:20], before.split("link/ether")[1][:20])
+        self.assertIn("tap", self.link("theirs0"))  # it is there as before
+        self.fails("none", card.format("nosuch0"), "does not exist")
+        self.fails("none", card.format("wirebr"), "wirebr")
+        self.assertIn("wirebr", self.link("wirebr"))
+
+    def test_several_queues(self):
+        dom = self.start("queues", self.BR.format("<model type='virtio'/><driver name='qemu' queues='4'/>"))
+        tap = self.card(dom).find("target").get("dev")
+        self.assertIn("multi_queue", self.link(tap))
+        self.assertEqual(len(os.listdir(f"/proc/{self.daemon.machines()[0]}/fd") and
+                             self.host.run("ip", "-d", "-j", "link", "show", tap) and
+                             re.findall(r"numtxqueues (\d+)", self.link(tap))), 1)
+        self.virsh("destroy", "queues")
+        self.fails("none", self.BR.format("<model type='e1000'/><driver queues='4'/>"), "not supported for: e1000")
+        self.fails("none", self.BR.format("<model type='virtio'/><driver queues='99'/>"), "1 to 31")
+        self.fails("none", self.BR.format("<model type='virtio'/><driver name='vhost'/>"), "vhost")
+
+    def test_refused_by_name(self):
+        for card, words in (
+                (self.USER.format("<vlan><tag id='4'/></vlan>"), "<vlan>"),
+                (self.USER.format("<port isolated='yes'/>"), "isolated"),
+                (self.USER.format("<filterref filter='clean-traffic'/>"), "<filterref>"),
+                (self.USER.format("<bandwidth><inbound average='5'/></bandwidth>"), "<bandwidth>"),
+                (self.USER.format("<mtu size='1400'/>"), "<mtu>"),
+                (self.USER.format("<portForward proto='tcp' dev='eth0'><range start='5'/></portForward>"), "dev="),
+                (self.USER.format("<portForward proto='tcp'><range start='5' end='9' exclude='yes'/></portForward>"), "exclude"),
+                (self.USER.format("<portForward proto='tcp'><range start='5' end='999'/></portForward>"), "at most 256"),
+                (self.BR.format("<ip address='10.0.0.1'/>"), "<ip>"),
+                (self.BR.format("<virtualport type='openvswitch'/>"), "<virtualport>"),
+                (self.BR.format("<teaming type='persistent'/>"), "<teaming>"),
+                (self.BR.format("<coalesce><rx><frames max='7'/></rx></coalesce>"), "<coalesce>"),
+                (self.BR.format("<script path='/x'/>"), "<script>"),
+                (self.BR.format("<backend tap='/dev/x'/>"), "<backend>"),
+                (self.BR.format("<tune><sndbuf>1</sndbuf></tune>"), "<tune>"),
+                (self.BR.format("<target dev='x0' managed='no'/>"), "managed='no'"),
+                (self.BR.format("<model type='virtio'/><driver txmode='timer'/>"), "txmode"),
+                ("<interface type='vhostuser'><source type='unix' path='/x' mode='client'/></interface>", "vhostuser"),
+                ("<interface type='hostdev'><source/></interface>", "hostdev"),
+                ("<interface type='direct' trustGuestRxFilters='yes'><source dev='low0'/></interface>", "trustGuestRxFilters"),
+                ("<interface type='direct'><source dev='low0'/><vlan><tag id='4'/></vlan></interface>", "<vlan>"),
+                ("<interface type='direct'><source dev='low0'/><filterref filter='clean-traffic'/></interface>", "<filterref>"),
+                ("<interface type='direct'><source dev='low0' mode='sideways'/></interface>", "sideways"),
+                ("<interface type='direct'><source dev='nosuch0'/></interface>", "nosuch0"),
+                ("<interface type='bridge'><source bridge='nosuch0'/></interface>", "nosuch0"),
+                ("<interface type='network'><source network='default' portgroup='none'/></interface>", "is not active"),
+                ("<interface type='ethernet'><target managed='no'/></interface>", "target dev name"),
+                ("<interface type='ethernet'><filterref filter='clean-traffic'/></interface>", "<filterref>")):
+            with self.subTest(words):
+                self.fails("none", card, words)
+
+    def test_user_network(self):
+        """Its addresses, and ports that come in, of a card from the start and of one that came later."""
+        user = ("<mac address='52:54:00:51:00:0{0}'/><ip family='ipv4' address='172.17.{0}.0' prefix='24'/><portForward "
+                "proto='tcp' address='127.0.0.1'><range start='{0}322' to='22'/></portForward>")
+        dom = self.start("user", self.USER.format(user.format(3)), flags=0)
+        console = Console(self.conn, dom)
+        console.expect(b"busybox")
+        console.type(b"ip addr\n")
+        console.expect(b"inet 172.17.3.")
+        dom.attachDevice(self.USER.format(user.format(4)))
+        listening = self.host.run("ss", "-ltn")
+        self.assertIn("127.0.0.1:3322", listening)
+        self.assertIn("127.0.0.1:4322", listening)
+
+    def test_link_state(self):
+        dom = self.start("state", self.BR.format("<model type='virtio'/><link state='down'/>"), flags=0)
+        console = Console(self.conn, dom)
+        console.expect(b"busybox")
+        tap = self.card(dom).find("target").get("dev")
+        self.assertIn("down", self.virsh("domif-getlink", "state", tap))
+        for word in ("up", "down"):
+            self.virsh("domif-setlink", "state", tap, word)
+            self.assertIn(f"{tap} {word}", self.virsh("domif-getlink", "state", tap))
+            console.type(b"ip link set eth0 up; until grep -q %d /sys/class/net/eth0/carrier; do sleep .1; done; echo is-$((1))-%s\n"
+                         % (word == "up", word.encode()))
+            console.expect(b"is-1-" + word.encode())
+        self.virsh("update-device", "state", self.put(ET.tostring(self.changed(dom, "up"), encoding="unicode")), "--live")
+        console.type(b"until grep -q 1 /sys/class/net/eth0/carrier; do sleep .1; done; echo is-$((2))-up\n")
+        console.expect(b"is-2-up")
+
+    def put(self, text):
+        path = f"{self.dir}/device{len(os.listdir(self.dir))}.xml"
+        pathlib.Path(path).write_text(text)
+        return path
+
+    def changed(self, dom, state):
+        card = self.card(dom)
+        card.find("link").set("state", state)
+        return card
+
+    def test_macvtap(self):
+        try:
+            self.host.run("ip", "link", "add", "link", "low0", "name", "try0", "type", "macvtap")
+        except subprocess.CalledProcessError:
+            manage.leave_out(self, "the kernel has no macvtap")
+        index = self.host.run("cat", "/sys/class/net/try0/ifindex").strip()
+        missing = not os.path.exists(f"/dev/tap{index}")
+        self.host.run("ip", "link", "del", "try0")
+        if missing:
+            manage.leave_out(self, "/dev has no nodes of macvtaps of other name spaces")
+        self.network("<network><name>mv</name><forward mode='bridge'><interface dev='low0'/><interface dev='low1'/></forward>"
+                     "</network>")
+        dom = self.start("mv", "<interface type='network'><source network='mv'/><model type='virtio'/><bandwidth><inbound "
+                               "average='1000'/></bandwidth></interface>")
+        source = self.card(dom).find("source").attrib
+        self.assertEqual((source["dev"], source["mode"]), ("low0", "bridge"))
+
+
 if __name__ == "__main__":
     if os.getuid() != 0 or run("ip", "netns", "add", f"x{os.getpid()}", check=False).returncode:
         print("skipped: needs root and network name spaces")

@@ -140,8 +140,6 @@ static void queues_and_names(void **state)
     want = (struct port_want){.bridge = "br0", .queues = PORT_QUEUES_MAX + 1};
     assert_false(port_attach(&want, &second, &error));
     g_clear_error(&error);
-    assert_works(port_set_link("mine0", false, &error) && port_set_link("mine0", true, &error),
-                 error);
     port_clear(&port);
     link_delete("br0", NULL);
 }

@@ -8,6 +8,7 @@
 #include "base/util.h"
 
 #include <string.h>
+#include <unistd.h>
 
 /* The disk, interface or other device of @def that @wanted describes; -1 if there is none. */
 static int find_same(DomainDef *def, const struct device_list *list, const void *wanted)
@@ -183,27 +184,49 @@ static void drop_net(struct machine *m, const struct domain_interface *nic)
     machine_nic_close(nic);
 }
 
-/* The host's side of a card: lodged makes the tap, the machine gets its descriptor. */
+static bool give_fds(const struct machine *m, const GArray *fds, json_t *netdev, GError **error)
+{
+    const char *id = json_string_value(json_object_get(netdev, "id"));
+    g_autoptr(GString) names = g_string_new(NULL);
+    for (unsigned i = 0; i < fds->len; i++) {
+        g_autofree char *name = g_strdup_printf("%s-%u", id, i);
+        g_string_append_printf(names, "%s%s", i ? ":" : "", name);
+        if (!qmp_give_fd(m->qmp, g_array_index(fds, int, i), name, error)) {
+            return false;
+        }
+    }
+    if (fds->len) {
+        json_object_set_new(netdev, fds->len > 1 ? "fds" : "fd", json_string(names->str));
+    }
+    return true;
+}
+
+static bool plug_net(struct machine *m, const struct domain_interface *nic, GError **error)
+{
+    return (nic->link != LINK_DOWN || machine_net_link(m, nic, error)) &&
+           machine_net_guard(nic, error);
+}
+
+/* The host's side of a card: lodged makes the tap, the machine gets its descriptors. */
 static bool add_net(struct machine *m, struct domain_interface *nic, GError **error)
 {
-    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
-    if (nic->type == IFACE_USER) {
-        return qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s}", "type", "user", "id", id);
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    json_t *netdev = machine_netdev(m, nic, fds, error);
+    bool ok = netdev && give_fds(m, fds, netdev, error);
+    g_autoptr(json_t) got =
+        ok ? qmp_run(m->qmp, "netdev_add", json_incref(netdev), QMP_TIMEOUT_MS, error) : NULL;
+    for (unsigned i = 0; i < fds->len; i++) {
+        close(g_array_index(fds, int, i));
     }
-    autofd int fd = -1;
-    if (!machine_net_open(m, nic, &fd, error)) {
-        return false;
-    }
-    if (qmp_give_fd(m->qmp, fd, id, error) &&
-        qmp_do(m->qmp, error, "netdev_add", "{s:s, s:s, s:s}", "type", "tap", "id", id, "fd", id)) {
-        if (machine_net_guard(nic, error)) {
-            return true;
-        }
+    if (got && !plug_net(m, nic, error)) {
         drop_net(m, nic);
-        return false;
+        ok = false;
+    } else if (netdev && !got) {
+        machine_nic_close(nic);
+        ok = false;
     }
-    machine_nic_close(nic);
-    return false;
+    json_decref(netdev);
+    return ok;
 }
 
 /* Adds the device of @copy's list @list, the last one, to the machine. */
@@ -526,11 +549,12 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
 
 static bool set_link(struct machine *m, struct domain_interface *nic, int state, GError **error)
 {
-    g_autofree char *id = g_strconcat("host", nic->alias, NULL);
-    if (!qmp_do(m->qmp, error, "set_link", "{s:s, s:b}", "name", id, "up", state != LINK_DOWN)) {
+    int was = nic->link;
+    nic->link = state;
+    if (!machine_net_link(m, nic, error)) {
+        nic->link = was;
         return false;
     }
-    nic->link = state;
     return true;
 }
 
