@@ -121,8 +121,7 @@ int tap_interface(char name[IFNAMSIZ], bool vnet_hdr, bool multi, GError **error
 }
 
 /* fd=: somebody else opened it; what it is it says itself. */
-static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, bool *multi,
-                   GError **error)
+static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, GError **error)
 {
     uint64_t fd;
     struct ifreq req = {0};
@@ -137,7 +136,6 @@ static int take_fd(const char *text, char name[IFNAMSIZ], bool *vnet_hdr, bool *
     fcntl((int)fd, F_SETFD, FD_CLOEXEC);
     fcntl((int)fd, F_SETFL, fcntl((int)fd, F_GETFL) | O_NONBLOCK);
     *vnet_hdr = req.ifr_flags & IFF_VNET_HDR;
-    *multi = req.ifr_flags & IFF_MULTI_QUEUE;
     memcpy(name, req.ifr_name, IFNAMSIZ);
     return (int)fd;
 }
@@ -258,7 +256,7 @@ static struct netdev *tap_open(KeyVal *kv, const char *id, GError **error)
     struct netdev *first = NULL, **end = &first;
     bool multi = queues > 1;
     for (unsigned i = 0; i < queues; i++) {
-        int fd = given ? take_fd(fds[i], name, &vnet_hdr, &multi, error)
+        int fd = given ? take_fd(fds[i], name, &vnet_hdr, error)
                        : tap_interface(name, vnet_hdr, multi, error);
         if (fd < 0) {
             close_all(first);

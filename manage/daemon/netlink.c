@@ -21,7 +21,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
+#include <unistd.h>
 
 enum { REQUEST_MAX = 4096, MAC_BYTES = 6, CENTISECONDS = 100, ANSWER_MAX = 32768 };
 
@@ -383,24 +386,74 @@ int tap_open(const char *name, bool vnet_header, bool multi, char *taken, GError
     return g_steal_fd(&fd);
 }
 
+/* Major and minor of the device's node, as sysfs tells them; 0: it does not. */
+static dev_t macvtap_number(const char *name, unsigned index)
+{
+    g_autofree char *path = g_strdup_printf("/sys/class/net/%s/tap%u/dev", name, index);
+    g_autofree char *text = NULL;
+    unsigned major, minor;
+    if (!g_file_get_contents(path, &text, NULL, NULL) ||
+        sscanf(text, "%u:%u", &major, &minor) != 2) {
+        return 0;
+    }
+    return makedev(major, minor);
+}
+
+static bool is_node(int fd, dev_t number)
+{
+    struct stat st;
+    return fstat(fd, &st) == 0 && S_ISCHR(st.st_mode) && (!number || st.st_rdev == number);
+}
+
+/* A node of our own, for as long as it takes to open it. */
+static int open_own_node(dev_t number)
+{
+    g_autofree char *path =
+        g_strdup_printf("/dev/.lodge-tap-%d-%u-%u", getpid(), major(number), minor(number));
+    if (mknod(path, S_IFCHR | 0600, number) < 0) {
+        return -1;
+    }
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int code = errno;
+    unlink(path);
+    errno = code;
+    return fd;
+}
+
+/*
+ * devtmpfs or udev makes /dev/tapINDEX a little later, if at all: it may also be the node of
+ * another name space's device, whose index is the same.
+ */
+static int open_node(const char *name)
+{
+    enum { ATTEMPTS = 200, PAUSE = 10000000 };
+    unsigned index = link_index(name);
+    dev_t number = macvtap_number(name, index);
+    g_autofree char *path = g_strdup_printf("/dev/tap%u", index);
+    for (unsigned i = 0; i < ATTEMPTS; i++) {
+        autofd int fd = open(path, O_RDWR | O_CLOEXEC);
+        if (fd >= 0 && is_node(fd, number)) {
+            return g_steal_fd(&fd);
+        }
+        if (number) {
+            return open_own_node(number);
+        }
+        if (fd < 0 && errno != ENOENT) {
+            return -1;
+        }
+        nanosleep(&(struct timespec){.tv_nsec = PAUSE}, NULL);
+    }
+    errno = ENOENT;
+    return -1;
+}
+
 int macvtap_open(const char *name, bool vnet_header, GError **error)
 {
-    enum { ATTEMPTS = 200, PAUSE = 10000000 }; /* devtmpfs or udev makes the node a little later */
-    g_autofree char *path = g_strdup_printf("/dev/tap%u", link_index(name));
     struct ifreq req = {.ifr_flags = IFF_TAP | IFF_NO_PI};
     req.ifr_flags |= (short)(vnet_header ? IFF_VNET_HDR : 0);
-    autofd int fd = -1;
-    for (unsigned i = 0; fd < 0 && i < ATTEMPTS; i++) {
-        fd = open(path, O_RDWR | O_CLOEXEC);
-        if (fd < 0 && errno != ENOENT) {
-            break;
-        }
-        if (fd < 0) {
-            nanosleep(&(struct timespec){.tv_nsec = PAUSE}, NULL);
-        }
-    }
+    autofd int fd = open_node(name);
     if (fd < 0 || ioctl(fd, TUNSETIFF, &req) < 0) {
-        error_set_errno(error, errno, "Unable to open %s of macvtap %s", path, name);
+        error_set_errno(error, errno, "Unable to open macvtap %s", name);
         return -1;
     }
     return g_steal_fd(&fd);

@@ -24,8 +24,9 @@ class CardCase(NetworkCase):
         self.conn = self.daemon.connect()
         self.addCleanup(self.conn.close)
 
-    def start(self, name, *cards, flags=PAUSED, more="<console type='pty'/>", board="pc"):
-        dom = self.conn.createXML(machine(name, devices="".join(cards) + more, board=board), flags)
+    def start(self, name, *cards, flags=PAUSED, vcpus=1):
+        dom = self.conn.createXML(machine(name, devices="".join(cards) + "<console type='pty'/>", board="pc",
+                                          more=f"<vcpu>{vcpus}</vcpu>"), flags)
         self.addCleanup(self.daemon.run_virsh, "destroy", name)
         return dom
 
@@ -140,11 +141,10 @@ class Wires(CardCase):
     def link(self, device):
         return self.host.run("ip", "-d", "link", "show", device)
 
-    def options(self, name):
-        """The words of the machine's process."""
-        pid = next(p for p in self.daemon.machines() if f"guest={name}," in pathlib.Path(f"/proc/{p}/cmdline").read_text()
-                   or f"\0{name}\0" in pathlib.Path(f"/proc/{p}/cmdline").read_text())
-        return pathlib.Path(f"/proc/{pid}/cmdline").read_text()
+    def taps(self, device):
+        """How many descriptors of @device machines have open."""
+        infos = [path for pid in self.daemon.machines() for path in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir()]
+        return sum(f"iff:\t{device}\n" in path.read_text() for path in infos)
 
     def test_own_tap(self):
         dom = self.start("own", "<interface type='ethernet'><mac address='52:54:00:51:00:09'/><target dev='mytap'/>"
@@ -171,12 +171,22 @@ class Wires(CardCase):
         self.assertIn("wirebr", self.link("wirebr"))
 
     def test_several_queues(self):
-        dom = self.start("queues", self.BR.format("<model type='virtio'/><driver name='qemu' queues='4'/>"))
-        tap = self.card(dom).find("target").get("dev")
-        self.assertIn("multi_queue", self.link(tap))
-        self.assertEqual(len(os.listdir(f"/proc/{self.daemon.machines()[0]}/fd") and
-                             self.host.run("ip", "-d", "-j", "link", "show", tap) and
-                             re.findall(r"numtxqueues (\d+)", self.link(tap))), 1)
+        self.host.run("ip", "addr", "add", "10.51.0.1/24", "dev", "wirebr")
+        self.addCleanup(self.host.run, "ip", "addr", "del", "10.51.0.1/24", "dev", "wirebr")
+        card = self.BR.format("<model type='virtio'/><mtu size='1400'/><driver name='qemu' queues='4'/>")
+        dom = self.start("queues", card, flags=0, vcpus=2)
+        console = Console(self.conn, dom)
+        console.expect(b"busybox")
+        self.assertEqual(self.taps(self.card(dom).find("target").get("dev")), 4)
+        console.type(b"ip addr add 10.51.0.2/24 dev eth0; ip link set eth0 up; cd /sys/class/net/eth0; "
+                     b"echo has $(ls queues | grep -c rx) mtu $(cat mtu); until ping -c 1 -W 1 10.51.0.1; do :; done; "
+                     b"for i in 1 2 3 4 5 6 7 8; do ping -c 1 10.51.0.1 || echo lost; done; echo done-$((7))\n")
+        console.expect(b"has 2 mtu 1400")  # as many as the guest has processors
+        console.expect(b"done-7")
+        self.assertNotIn(b"lost\r", console.seen.split(b"has 2", 1)[1])
+        later = card.replace(":01'", ":02'").replace("'4'", "'3'")
+        dom.attachDevice(later)
+        self.assertEqual(self.taps(self.card(dom, 1).find("target").get("dev")), 3)
         self.virsh("destroy", "queues")
         self.fails("none", self.BR.format("<model type='e1000'/><driver queues='4'/>"), "not supported for: e1000")
         self.fails("none", self.BR.format("<model type='virtio'/><driver queues='99'/>"), "1 to 31")
@@ -255,22 +265,65 @@ class Wires(CardCase):
         card.find("link").set("state", state)
         return card
 
-    def test_macvtap(self):
+    def need_macvtap(self):
         try:
             self.host.run("ip", "link", "add", "link", "low0", "name", "try0", "type", "macvtap")
         except subprocess.CalledProcessError:
             manage.leave_out(self, "the kernel has no macvtap")
-        index = self.host.run("cat", "/sys/class/net/try0/ifindex").strip()
-        missing = not os.path.exists(f"/dev/tap{index}")
+        # Another name space has macvtaps of the same indexes, and with them the names of their nodes.
+        index = int(self.host.run("cat", "/sys/class/net/try0/ifindex"))
         self.host.run("ip", "link", "del", "try0")
-        if missing:
-            manage.leave_out(self, "/dev has no nodes of macvtaps of other name spaces")
-        self.network("<network><name>mv</name><forward mode='bridge'><interface dev='low0'/><interface dev='low1'/></forward>"
-                     "</network>")
-        dom = self.start("mv", "<interface type='network'><source network='mv'/><model type='virtio'/><bandwidth><inbound "
-                               "average='1000'/></bandwidth></interface>")
-        source = self.card(dom).find("source").attrib
-        self.assertEqual((source["dev"], source["mode"]), ("low0", "bridge"))
+        for i in range(4):
+            self.world.run("ip", "link", "add", "link", "ext0", "name", f"taken{i}", "index", str(index + i), "type", "macvtap",
+                           check=False)
+            self.addCleanup(self.world.run, "ip", "link", "del", f"taken{i}", check=False)
+
+    def test_macvtap(self):
+        """A card from the start, one that comes later and goes, and frames through both."""
+        self.need_macvtap()
+        self.host.run("ip", "addr", "add", "10.52.0.1/24", "dev", "low1")
+        self.addCleanup(self.host.run, "ip", "addr", "del", "10.52.0.1/24", "dev", "low1")
+        self.network("<network><name>mv</name><forward mode='bridge'><interface dev='low0'/></forward></network>")
+        card = ("<interface type='network'><mac address='52:54:00:52:00:0{}'/><source network='mv'/><model type='virtio'/>"
+                "<driver queues='2'/><bandwidth><inbound average='1000'/><outbound average='2000'/></bandwidth></interface>")
+        dom = self.start("mv", card.format(1), flags=0)
+        console = Console(self.conn, dom)
+        console.expect(b"busybox")
+        self.assertEqual({k: v for k, v in self.card(dom).find("source").attrib.items() if k != "portid"},
+                         {"network": "mv", "dev": "low0", "mode": "bridge"})
+        console.type(b"ip link set eth0 up; ip addr add 10.52.0.2/24 dev eth0; until ping -c 1 -W 1 10.52.0.1; do :; done; "
+                     b"echo done-$((1))\n")
+        console.expect(b"done-1")
+        device = self.card(dom).find("target").get("dev")
+        # What leaves its device is what the machine sends.
+        self.assertRegex(self.host.run("tc", "qdisc", "show", "dev", device), r"tbf .*rate 16384Kbit")
+        self.assertIn("rate over 1000 kbytes", self.host.run("nft", "list", "table", "netdev", f"lodge_{device}"))
+        dom.attachDevice(card.format(2))
+        second = self.card(dom, 1).find("target").get("dev")
+        self.assertIn("macvtap mode bridge", re.sub(" +", " ", self.link(second)))
+        self.assertIn("dev='low0' connections='2'", self.virsh("net-dumpxml", "mv"))
+        console.type(b"until ip link set eth1 up; do sleep .1; done; ip addr add 10.53.0.2/24 dev eth1; echo done-$((2))\n")
+        console.expect(b"done-2")
+        self.host.run("ip", "addr", "add", "10.53.0.1/24", "dev", "low1")
+        self.addCleanup(self.host.run, "ip", "addr", "del", "10.53.0.1/24", "dev", "low1")
+        console.type(b"until ping -c 1 -W 1 -I eth1 10.53.0.1; do :; done; echo done-$((3))\n")
+        console.expect(b"done-3")
+        dom.detachDevice(card.format(2))
+        manage.until(lambda: second not in self.host.run("ip", "link"), "the second macvtap has gone")
+        dom.destroy()
+        self.assertNotIn("macvtap", self.host.run("ip", "link"))
+
+    def test_one_device_each(self):
+        """passthrough: a device belongs to one machine."""
+        self.need_macvtap()
+        self.network("<network><name>whole</name><forward mode='passthrough'><interface dev='low0'/><interface dev='low1'/>"
+                     "</forward></network>")
+        card = "<interface type='network'><source network='whole'/><model type='virtio'/></interface>"
+        doms = [self.start(f"whole{i}", card) for i in range(2)]
+        self.assertEqual({self.card(dom).find("source").get("dev") for dom in doms}, {"low0", "low1"})
+        self.fails("none", card, "requires exclusive access")
+        doms[0].destroy()
+        self.start("whole3", card)
 
 
 if __name__ == "__main__":
