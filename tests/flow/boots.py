@@ -188,6 +188,14 @@ def direct():
         shutil.rmtree(initrd.parent)
 
 
+def rest():
+    """What only the boot needed of the translator's memory is given back once the guest rests."""
+    with Machine(["-accel", "bt", *tiny("halt")], qmp=True) as m:
+        m.expect(UP)
+        m.until(lambda: m.qmp("query-jit")["cache"]["size"] == 7 << 20, "the cache stays as large as it was")
+        m.qmp("quit")
+
+
 def suspend():
     """State to a file under load, resumed in another process: the load goes on."""
     state = BUILD / "guests" / "state"
@@ -317,6 +325,7 @@ TESTS = {
     "reboots": reboots,
     "debian-seabios-pc": lambda: debian("bt", "pc", disk="ide"),
     "debian-ovmf": ovmf,
+    "rest": rest,
     "suspend": suspend,
     "stress": stress,
     "direct": direct,

@@ -22,7 +22,7 @@
 #include <sys/auxv.h>
 
 enum { HWCAP2_FSGSBASE = 2, FL_FLAGS = FLAG_SF | FLAG_ZF | FLAG_AF | FLAG_PF | FLAG_CF };
-#define POLL_BAD ((const uint64_t *)UINT64_C(0x8000000000000000))
+#define POLL_BAD   ((const uint64_t *)UINT64_C(0x8000000000000000))
 #define SLOT_FLAGS (FLAGS_ARITH | FLAG_DF | FLAG_IF | FLAG_AC)
 
 uint64_t bt_cache_bytes;
@@ -46,8 +46,8 @@ static void state_in(struct bt_cpu *b, bool saved)
 
 static bool flat(const struct segment *s)
 {
-    return s->base == 0 && s->limit == UINT32_MAX &&
-           !(s->attr & SEG_UNUSABLE) && (s->attr & (SEG_S | SEG_P)) == (SEG_S | SEG_P);
+    return s->base == 0 && s->limit == UINT32_MAX && !(s->attr & SEG_UNUSABLE) &&
+           (s->attr & (SEG_S | SEG_P)) == (SEG_S | SEG_P);
 }
 
 static bool flat_data(const struct segment *s)
@@ -63,9 +63,9 @@ static bool flat_but_base(struct segment s)
 
 static bool flat_32(const struct regs *r)
 {
-    return flat(&r->seg[SEG_CS]) && (r->seg[SEG_CS].attr & SEG_DB) &&
-           flat_data(&r->seg[SEG_SS]) && (r->seg[SEG_SS].attr & SEG_DB) &&
-           flat_data(&r->seg[SEG_DS]) && flat_data(&r->seg[SEG_ES]);
+    return flat(&r->seg[SEG_CS]) && (r->seg[SEG_CS].attr & SEG_DB) && flat_data(&r->seg[SEG_SS]) &&
+           (r->seg[SEG_SS].attr & SEG_DB) && flat_data(&r->seg[SEG_DS]) &&
+           flat_data(&r->seg[SEG_ES]);
 }
 
 /* What only the interpreter does: 16-bit code, traps, breakpoints, alignment checks. */
@@ -88,9 +88,8 @@ static uint32_t flags_of(const struct vcpu *cpu)
         extra = BLOCK_32 | (flat_but_base(cpu->r.seg[SEG_FS]) ? BLOCK_FS : 0) |
                 (flat_but_base(cpu->r.seg[SEG_GS]) ? BLOCK_GS : 0);
     }
-    return (uint32_t)tlb_mode(cpu) | extra |
-           (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) | (cpu->r.cr4 & CR4_SMAP ? BLOCK_SMAP : 0) |
-           (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
+    return (uint32_t)tlb_mode(cpu) | extra | (cpu->r.cr4 & CR4_TSD ? BLOCK_TSD : 0) |
+           (cpu->r.cr4 & CR4_SMAP ? BLOCK_SMAP : 0) | (vcpu_cpl(cpu) ? 0 : BLOCK_CPL0);
 }
 
 static struct cpuid_regs remember_cpuid(struct bt_cpu *b, uint32_t eax, uint32_t ecx)
@@ -404,8 +403,8 @@ static bool resume_next(struct bt_cpu *b, const struct desc *d, uint32_t flags, 
 {
     const struct block *block = desc_block(d);
     if (!(d->bits & DESC_NO_NEXT) && still_known(b, flushes) && d->insn + 2u < block->n_points &&
-        b->cpu->r.rip == block_pc(b, block) + desc_guest(d, 1) && block->valid && b->flags == flags &&
-        cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
+        b->cpu->r.rip == block_pc(b, block) + desc_guest(d, 1) && block->valid &&
+        b->flags == flags && cpu_may_go_on(b->cpu) && !b->cpu->r.shadow) {
         return resume_at(b, block, block->points[d->insn + 2].host);
     }
     return find_code(b, NULL);
@@ -550,8 +549,8 @@ static void try_link(struct bt_cpu *b, const struct exit_desc *d, struct block *
 {
     struct block *from = exit_block(d);
     bool apart = d->bits & EXIT_APART;
-    uint32_t flags = (from->flags & ~(uint32_t)(BLOCK_MODE | BLOCK_APART)) | d->mode |
-                     (apart ? BLOCK_APART : 0);
+    uint32_t flags =
+        (from->flags & ~(uint32_t)(BLOCK_MODE | BLOCK_APART)) | d->mode | (apart ? BLOCK_APART : 0);
     int page = block_page(from, block->pc);
     const uint8_t *near = page < 0 ? NULL : page ? from->host2 : from->host;
     if (!from->valid || !block->valid || block->pc != d->pc || block->flags != flags) {
@@ -644,8 +643,8 @@ bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     state_in(b, d->bits & DESC_SAVED);
     uint64_t start = block_pc(b, desc_block(d));
     cpu->r.rip = start + desc_guest(d, 0);
-    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, start + desc_guest(d, 1))
-                                        : system_return(cpu);
+    bool ok =
+        d->size == SYSTEM_SYSCALL ? system_call(cpu, start + desc_guest(d, 1)) : system_return(cpu);
     if (!ok) {
         return step(b) && find_code(b, NULL);
     }
@@ -790,7 +789,8 @@ static bool bt_probe(GError **error)
 {
     unsigned a, bx, c, d;
     if (!__get_cpuid_count(7, 0, &a, &bx, &c, &d) || !(bx & bit_BMI2)) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "bt: this processor lacks BMI2; use -accel interp");
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "bt: this processor lacks BMI2; use -accel interp");
         return false;
     }
     if (!__get_cpuid(1, &a, &bx, &c, &d) || !(c & bit_OSXSAVE)) {
@@ -805,23 +805,64 @@ static bool bt_probe(GError **error)
     return true;
 }
 
+enum { CACHE_LEAST = 7, CACHE_MOST = 128, CACHE_FIRST = 24, SMALL_GUEST = 160 }; /* MiB */
+
 /* A large guest runs more programs, and may cost more. */
 static uint64_t cache_bytes(void)
 {
-    enum { LEAST = 7, MOST = 128, SMALL_GUEST = 160 }; /* MiB */
     uint64_t ram = 0;
     for (unsigned i = 0; ram_at(i); i++) {
         ram += ram_at(i)->size >> 20;
     }
-    uint64_t mib = ram > SMALL_GUEST ? MIN(LEAST + (ram - SMALL_GUEST) / 10, MOST) : LEAST;
-    return bt_cache_bytes ? bt_cache_bytes : mib << 20;
+    uint64_t more = ram > SMALL_GUEST ? (ram - SMALL_GUEST) / 10 : 0;
+    return MIN(CACHE_LEAST + more, CACHE_MOST) << 20;
+}
+
+static bool open_cache(GError **error)
+{
+    uint64_t later = bt_cache_bytes ? bt_cache_bytes : cache_bytes();
+    return cache_open(bt_cache_bytes ? later : MAX(later, CACHE_FIRST << 20), later, error);
+}
+
+/* ---- the end of a boot ---- */
+
+enum { LOOKS_MS = 50, LOOKS_AT_REST = 4 };
+
+/* A guest that rests has started: what that took is not needed any more. */
+static void look_for_rest(void *timer)
+{
+    static unsigned at_rest;
+    struct vcpu *cpu = NULL;
+    bool busy = false;
+    pthread_mutex_lock(&cache_lock);
+    bool wanted = cache_shrinks();
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        cpu = bt_cpus[k] ? bt_cpus[k]->cpu : cpu;
+        busy |= bt_cpus[k] && atomic_load(&bt_cpus[k]->inside);
+    }
+    at_rest = busy ? 0 : at_rest + 1;
+    if (wanted && cpu && at_rest == LOOKS_AT_REST) {
+        atomic_store(&cache_full, true);
+        vcpu_request(cpu, REQ_WORK); /* it empties the cache on its way in */
+    } else if (wanted && cpu) {
+        timer_arm(timer, clock_now() + LOOKS_MS * INT64_C(1000000));
+    }
+    pthread_mutex_unlock(&cache_lock);
+}
+
+static void look_for_rest_later(void)
+{
+    static struct timer looks = {.fire = look_for_rest, .owner = &looks};
+    if (cache_shrinks()) {
+        timer_arm(&looks, clock_now() + LOOKS_MS * INT64_C(1000000));
+    }
 }
 
 static bool bt_attach(struct vcpu *cpu, GError **error)
 {
     static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
     pthread_mutex_lock(&once);
-    bool ok = cache_open(cache_bytes(), error) && signals_open(error);
+    bool ok = open_cache(error) && signals_open(error);
     pthread_mutex_unlock(&once);
     if (!ok || !signals_thread(error)) {
         return false;
@@ -843,6 +884,7 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     ram_code_written = smc_written;
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = b;
+    look_for_rest_later();
     pthread_mutex_unlock(&cache_lock);
     return true;
 }
@@ -853,11 +895,11 @@ static void counters_of(const struct bt_cpu *b, struct bt_counter out[BT_COUNTER
     const struct bt_stats *s = &b->stats;
     const struct tlb *t = b->cpu->tlb;
     const struct bt_counter all[] = {
-        {"blocks", s->translated}, {"instructions", s->insns},
-        {"tlb-miss", s->slow}, {"interpreted", s->one}, {"look-up", s->dispatch}, {"link", s->link},
-        {"vector-state", s->fp}, {"system-call", s->system}, {"cold", s->cold},
-        {"request", s->poll}, {"host-fault", s->fault}, {"direct", s->direct},
-        {"tlb-fill", t->fills}, {"tlb-flush", t->flushes}, {"tlb-full-flush", t->full_flushes},
+        {"blocks", s->translated}, {"instructions", s->insns}, {"tlb-miss", s->slow},
+        {"interpreted", s->one},   {"look-up", s->dispatch},   {"link", s->link},
+        {"vector-state", s->fp},   {"system-call", s->system}, {"cold", s->cold},
+        {"request", s->poll},      {"host-fault", s->fault},   {"direct", s->direct},
+        {"tlb-fill", t->fills},    {"tlb-flush", t->flushes},  {"tlb-full-flush", t->full_flushes},
     };
     G_STATIC_ASSERT(G_N_ELEMENTS(all) == BT_COUNTERS);
     memcpy(out, all, sizeof(all));

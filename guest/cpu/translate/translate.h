@@ -234,7 +234,9 @@ extern unsigned cache_generation; /* how often it was emptied */
 extern uint8_t *cache_start, *cache_end; /* writable view */
 extern ptrdiff_t cache_exec;             /* from it to the executable one */
 
-bool cache_open(uint64_t bytes, GError **error);
+/* Up to @first bytes until it is emptied, @later from then on. */
+bool cache_open(uint64_t first, uint64_t later, GError **error);
+bool cache_shrinks(void); /* it has not been emptied yet, and will be smaller then */
 void cache_reset(void); /* with nobody inside; keeps the thunks */
 /* Room for a block: hot and cold code; and metadata, which never fails once begun. */
 bool cache_begin(struct code *hot, struct code *cold);
