@@ -56,10 +56,11 @@ static bool take_nodes(struct ram_source *source, KeyVal *kv, GError **error)
     const char *policy = keyval_get(kv, "policy");
     keyval_get(kv, "host-nodes");
     for (unsigned k = 0; k < keyval_count(kv); k++) {
-        const char *nodes = keyval_value(kv, k);
-        if (!g_str_equal(keyval_key(kv, k), "host-nodes")) {
+        const char *nodes = keyval_value(kv, k), *key = keyval_key(kv, k);
+        if (!g_str_equal(key, "host-nodes") && !g_str_has_prefix(key, "host-nodes.")) {
             continue;
         }
+        keyval_get(kv, key);
         g_auto(GStrv) ends = g_strsplit(nodes, "-", 2);
         uint64_t first, last;
         if (!ends[0] || !text_u64(ends[0], &first) ||

@@ -36,7 +36,7 @@ char *vm_cpu_type(void)
 static const struct device_model *cpu_model_for_user(const char *name, GError **error)
 {
     g_autofree char *type = vm_cpu_type();
-    if (g_str_equal(name, type)) {
+    if (g_str_equal(name, type) || g_str_equal(name, cpu_suffix)) {
         return device_model_find(cpu_suffix);
     }
     g_set_error(error, LODGE_ERROR, EINVAL, "Invalid CPU type, expected cpu type: '%s'", type);

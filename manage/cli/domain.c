@@ -200,6 +200,24 @@ static bool run_setvcpus(struct shell *sh, const struct args *a, GError **error)
     return ask_domain_set_vcpus_flags(shell_rpc(sh, NULL), &args, &none, error);
 }
 
+static bool run_setvcpu(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct flag_bit bits[] = {{"live", 1}, {"config", 2}};
+    g_auto(rpc_domain) dom = {0};
+    rpc_none none;
+    bool enable = args_flag(a, "enable");
+    if (enable == args_flag(a, "disable")) {
+        return shell_fail(error, enable ? "Options --enable and --disable are mutually exclusive"
+                                        : "one of options --enable or --disable is required");
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_cpus_flags args = {dom, (char *)args_text(a, "vcpulist"), enable,
+                                  flags_of(a, bits, G_N_ELEMENTS(bits))};
+    return ask_domain_set_vcpu(shell_rpc(sh, NULL), &args, &none, error);
+}
+
 /* ---- State in files ---- */
 
 static bool read_optional_xml(const struct args *a, char **xml, GError **error)
@@ -497,6 +515,10 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
     {"setmem", (const struct option_row[]){NAMED,
         {"size", OPT_SIZE, OPT_NEEDED, "KiB, or with a suffix"}, CONFIG_LIVE, {NULL}},
      "changes a domain's memory", run_memory},
+    {"setvcpu", (const struct option_row[]){NAMED,
+        {"vcpulist", OPT_TEXT, OPT_NEEDED, "which, as 1,3-4"},
+        {"enable", OPT_BOOL, 0, "they come"}, {"disable", OPT_BOOL, 0, "they go"}, CONFIG_LIVE, {NULL}},
+     "attaches or detaches processors of a domain", run_setvcpu},
     {"setvcpus", (const struct option_row[]){NAMED,
         {"count", OPT_NUMBER, OPT_NEEDED, "how many"},
         {"maximum", OPT_BOOL, 0, "the limit, from the next start on"}, CONFIG_LIVE,

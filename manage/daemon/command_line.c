@@ -191,10 +191,14 @@ static void add_sleep(GPtrArray *out, const DomainDef *def)
 static bool add_cpu(GPtrArray *out, DomainDef *def, GError **error)
 {
     const struct domain_cpu *cpu = def->cpu;
-    int64_t current = def->current_vcpus == XML_ABSENT ? def->vcpus : def->current_vcpus;
+    unsigned fixed = 1; /* those that come as devices may go again */
+    while (fixed < def->vcpus && domain_vcpu_online(def, fixed) &&
+           !domain_vcpu_removable(def, fixed)) {
+        fixed++;
+    }
     g_autoptr(GString) smp = g_string_new(NULL);
-    g_string_append_printf(smp, "%ld", (long)current);
-    if (current != def->vcpus) {
+    g_string_append_printf(smp, "%u", fixed);
+    if (fixed != def->vcpus) {
         g_string_append_printf(smp, ",maxcpus=%ld", (long)def->vcpus);
     }
     if (cpu && cpu->sockets != XML_ABSENT) {
@@ -208,6 +212,16 @@ static bool add_cpu(GPtrArray *out, DomainDef *def, GError **error)
     g_autofree char *text = cpu_argument(def, error);
     if (text && *text) {
         word(out, "-cpu", "%s", text);
+    }
+    for (unsigned i = fixed; text && i < def->vcpus; i++) {
+        g_autoptr(json_t) options = domain_vcpu_online(def, i) ? vcpu_options(def, i, error) : NULL;
+        if (!options && domain_vcpu_online(def, i)) {
+            return false;
+        }
+        g_autofree char *words = options ? json_words(options) : NULL;
+        if (words) {
+            word(out, "-device", "%s", words);
+        }
     }
     return text != NULL;
 }
@@ -554,6 +568,15 @@ static bool add_backend(GPtrArray *out, const struct launch *l, struct machine *
     }
     if (t == &serial_table || t == &parallel_table || t == &channel_table || t == &console_table) {
         return add_chardev(out, l, item, error);
+    }
+    if (t == &memory_device_table) {
+        const struct memory_line memory = {m->def, l->folder};
+        char *object = memory_module(&memory, item, error);
+        if (object) {
+            g_ptr_array_add(out, g_strdup("-object"));
+            g_ptr_array_add(out, object);
+        }
+        return object != NULL;
     }
     if (t == &rng_table) {
         const struct domain_rng *rng = item;

@@ -100,6 +100,24 @@ static void set_place(const DomainDef *def, json_t *o, const struct address *a)
     set_tri(o, "multifunction", a->multifunction);
 }
 
+/* A processor is known by its place in the topology, as -smp makes it. */
+json_t *vcpu_options(const DomainDef *def, unsigned id, GError **error)
+{
+    const struct domain_cpu *cpu = def->cpu;
+    bool given = cpu && cpu->sockets != XML_ABSENT;
+    unsigned threads = given ? (unsigned)cpu->threads : 1, cores = given ? (unsigned)cpu->cores : 1;
+    unsigned dies = given && cpu->dies != XML_ABSENT ? (unsigned)cpu->dies : 1;
+    g_autofree char *alias = g_strdup_printf("vcpu%u", id);
+    json_t *o = device("x86_64-cpu", alias, error);
+    if (o) {
+        set_int(o, "socket-id", id / threads / cores / dies);
+        set_int(o, "die-id", id / threads / cores % dies);
+        set_int(o, "core-id", id / threads % cores);
+        set_int(o, "thread-id", id % threads);
+    }
+    return o;
+}
+
 /* --- boot order --- */
 
 /* The place of a device in the boot order: its own, or the first of its kind by <boot dev>. */
@@ -506,6 +524,16 @@ static json_t *small_device(const DomainDef *def, const struct xml_table *t, con
                     rng->rate_bytes == XML_ABSENT    ? XML_ABSENT
                     : rng->rate_period == XML_ABSENT ? 1000
                                                      : rng->rate_period);
+        }
+    } else if (t == &memory_device_table) {
+        const struct domain_memory_device *dimm = item;
+        g_autofree char *memdev = g_strconcat("mem", d->alias, NULL);
+        o = device("pc-dimm", d->alias, error);
+        if (o) {
+            set_text(o, "memdev", memdev);
+            set_int(o, "node", dimm->node);
+            set_int(o, "slot", d->address ? d->address->slot : XML_ABSENT);
+            set_int(o, "addr", d->address ? d->address->base : XML_ABSENT);
         }
     } else if (t == &panic_table) {
         o = device("pvpanic", NULL, error);

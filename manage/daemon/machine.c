@@ -130,6 +130,7 @@ void machine_unref(Machine *m)
     domain_def_free(m->def);
     g_free(m->folder);
     g_free(m->group_name);
+    g_free(m->refused);
     cgroup_free(m->group);
     domain_unref(m->domain);
     g_free(m);
@@ -522,6 +523,29 @@ static bool learn(struct machine *m, GError **error)
     return true;
 }
 
+bool modules_learn(struct machine *m, GError **error)
+{
+    if (!xml_count(m->def->memory_devices)) {
+        return true;
+    }
+    g_autoptr(json_t) all = qmp_run(m->qmp, "query-memory-devices", NULL, QMP_TIMEOUT_MS, error);
+    for (unsigned i = 0; all && i < xml_count(m->def->memory_devices); i++) {
+        struct domain_memory_device *dimm = m->def->memory_devices->pdata[i];
+        size_t n;
+        json_t *one;
+        json_array_foreach(all, n, one)
+        {
+            const json_t *data = json_object_get(one, "data");
+            const char *id = json_string_value(json_object_get(data, "id"));
+            if (g_strcmp0(id, dimm->alias) == 0 && dimm->address) {
+                dimm->address->slot = json_integer_value(json_object_get(data, "slot"));
+                dimm->address->base = json_integer_value(json_object_get(data, "addr"));
+            }
+        }
+    }
+    return all != NULL;
+}
+
 /* VNC passwords travel over the monitor, where no other process can read them. */
 static bool set_passwords(struct machine *m, GError **error)
 {
@@ -555,9 +579,9 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
     m->qmp = m->ended ? NULL : qmp_open(path, &machine_qmp_ops, m, error);
     g_autoptr(json_t) hello =
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
-    if (!hello || !learn(m, error) || !disks_learn(m, error) || !disks_throttle(m, error) ||
-        !balloon_start(m, error) || !set_passwords(m, error) || !tune_vcpus(m, error) ||
-        !guard_ports(m, error)) {
+    if (!hello || !learn(m, error) || !modules_learn(m, error) || !disks_learn(m, error) ||
+        !disks_throttle(m, error) || !balloon_start(m, error) || !set_passwords(m, error) ||
+        !tune_vcpus(m, error) || !guard_ports(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);
@@ -826,6 +850,42 @@ static const struct {
     {"prelaunch", STATE_PAUSED, PAUSED_USER},
 };
 
+static bool listed(const json_t *modules, const char *alias)
+{
+    size_t n;
+    json_t *one;
+    json_array_foreach(modules, n, one)
+    {
+        const json_t *id = json_object_get(json_object_get(one, "data"), "id");
+        if (g_strcmp0(json_string_value(id), alias) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What the guest has let go of while nobody listened: processors and memory modules. */
+static void catch_up(struct machine *m)
+{
+    g_autoptr(GArray) threads = tune_vcpu_threads(m, QMP_TIMEOUT_MS, NULL);
+    g_autoptr(json_t) modules =
+        xml_count(m->def->memory_devices)
+            ? qmp_run(m->qmp, "query-memory-devices", NULL, QMP_TIMEOUT_MS, NULL)
+            : NULL;
+    for (unsigned i = 1; threads && !m->ended && i < threads->len; i++) {
+        if (!g_array_index(threads, pid_t, i)) {
+            machine_vcpu_gone(m, i);
+        }
+    }
+    for (unsigned i = modules ? xml_count(m->def->memory_devices) : 0; i-- > 0 && !m->ended;) {
+        const struct device_head *head = m->def->memory_devices->pdata[i];
+        g_autofree char *alias = g_strdup(head->alias);
+        if (!listed(modules, alias)) {
+            machine_device_gone(m, alias);
+        }
+    }
+}
+
 /* Its monitor is asked on a worker: one that hangs delays nobody. */
 static void reconnect(void *data)
 {
@@ -860,6 +920,7 @@ static void reconnect(void *data)
     }
     if (word && d->machine == m) {
         block_jobs_recover(m);
+        catch_up(m);
     }
     domain_job_end(d);
     machine_unref(m);

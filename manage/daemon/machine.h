@@ -27,6 +27,7 @@ struct machine {
     int pause_reason;  /* why the next STOP comes */
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
+    char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
     GPtrArray *block_jobs; /* struct block_job; disks.h */
@@ -68,6 +69,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_unref)
  * the lock is given up; the structure then stays, without monitor.
  */
 Machine *machine_of(const Domain *d, GError **error);
+/* Where memory modules lie: only the machine knows where it was left to it. */
+bool modules_learn(struct machine *m, GError **error);
 /* Writes what a restarted lodged needs; after every change of the live XML. */
 void machine_save(struct machine *m);
 bool machine_pause(Domain *d, int reason, GError **error);
@@ -99,6 +102,8 @@ bool machine_can_be(const DomainDef *def, GError **error);
  * none. */
 json_t *device_options(const DomainDef *def, const struct xml_table *t, const void *device,
                        GError **error);
+/* The same for vCPU @id. */
+json_t *vcpu_options(const DomainDef *def, unsigned id, GError **error);
 /* The same for the -blockdev of a disk: its node, with the file in it. */
 json_t *disk_node(const struct domain_disk *disk, GError **error);
 char *disk_node_name(const struct domain_disk *disk);
@@ -152,6 +157,8 @@ extern const struct qmp_ops machine_qmp_ops;
 
 /* verbs/domain_device.c: the guest has let go of a device. */
 void machine_device_gone(struct machine *m, const char *alias);
+/* verbs/domain_vcpu.c: the same of a vCPU. */
+void machine_vcpu_gone(struct machine *m, unsigned id);
 
 /* libvirt's numbers. */
 enum block_job_status {

@@ -241,6 +241,24 @@ static void on_deleted(struct machine *m, const json_t *body)
     }
 }
 
+/* Spec: ACPI 6.3, "_OST (OSPM Status Indication)": the guest would not let go of it. */
+static void on_ost(struct machine *m, const json_t *body)
+{
+    enum { EJECT_REQUEST = 3, EJECTION = 0x103, IN_PROGRESS = 0x84 };
+    const json_t *info = json_object_get(body, "info");
+    json_int_t source = json_integer_value(json_object_get(info, "source"));
+    json_int_t status = json_integer_value(json_object_get(info, "status"));
+    if ((source != EJECT_REQUEST && source != EJECTION) || !status || status >= IN_PROGRESS ||
+        !*text(info, "device")) {
+        return;
+    }
+    g_free(m->refused);
+    m->refused = g_strdup(text(info, "device"));
+    rpc_event_domain_alias message = {.dom = domain_rpc(m->domain), .alias = m->refused};
+    event_domain_removal_failed(&message);
+    g_free(message.dom.name);
+}
+
 static void on_job_completed(struct machine *m, const json_t *body)
 {
     block_job_event(m, text(body, "device"),
@@ -273,6 +291,7 @@ static const struct {
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
     {"DEVICE_DELETED", on_deleted},
+    {"ACPI_DEVICE_OST", on_ost},
     {"MIGRATION_PASS", on_pass},
     {"BLOCK_JOB_COMPLETED", on_job_completed},
     {"BLOCK_JOB_CANCELLED", on_job_cancelled},

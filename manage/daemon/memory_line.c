@@ -71,14 +71,14 @@ static const struct numa_memnode *memnode_of(const DomainDef *def, unsigned cell
     return NULL;
 }
 
-static bool put_nodes(GString *text, const struct numa_memnode *node, GError **error)
+static bool put_nodes(GString *text, const char *nodeset, int mode, GError **error)
 {
     static const char *const policies[] = {"bind", "bind", "preferred", "interleave", NULL};
     struct cpuset set;
-    if (!node || !policies[node->mode]) {
+    if (!nodeset || !policies[mode]) {
         return true;
     }
-    if (!cpuset_parse(node->nodeset, &set, error)) {
+    if (!cpuset_parse(nodeset, &set, error)) {
         return false;
     }
     for (unsigned i = 0; i < CPUSET_BITS; i++) {
@@ -86,13 +86,13 @@ static bool put_nodes(GString *text, const struct numa_memnode *node, GError **e
             g_string_append_printf(text, ",host-nodes=%u", i);
         }
     }
-    g_string_append_printf(text, ",policy=%s", policies[node->mode]);
+    g_string_append_printf(text, ",policy=%s", policies[mode]);
     return true;
 }
 
-/* -object for @kib KiB of guest node @cell. */
-static bool add_backend(GPtrArray *out, const struct memory_line *l, const char *id, int64_t kib,
-                        unsigned cell, int access, GError **error)
+/* -object for @kib KiB of guest node @cell; @nodeset: of the host, NULL: as the node has it. */
+static char *backend(const struct memory_line *l, const char *id, int64_t kib, unsigned cell,
+                     int access, const char *nodeset, GError **error)
 {
     const DomainDef *def = l->def;
     const struct huge_page *page = page_of(def, cell);
@@ -105,7 +105,7 @@ static bool add_backend(GPtrArray *out, const struct memory_line *l, const char 
             libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                           "Unable to find any usable hugetlbfs mount for %ld KiB",
                           page ? (long)page->size : 0L);
-            return false;
+            return NULL;
         }
     } else if (def->memory_source == SOURCE_FILE) {
         folder = g_build_filename(l->folder, "own", NULL);
@@ -132,11 +132,69 @@ static bool add_backend(GPtrArray *out, const struct memory_line *l, const char 
     if (def->dump_core) {
         g_string_append_printf(text, ",dump=%s", def->dump_core == TRI_YES ? "on" : "off");
     }
-    if (!put_nodes(text, memnode_of(def, cell), error)) {
-        return false;
+    const struct numa_memnode *node = memnode_of(def, cell);
+    if (!put_nodes(text,
+                   nodeset ? nodeset
+                   : node  ? node->nodeset
+                           : NULL,
+                   nodeset || !node ? 0 : node->mode, error)) {
+        return NULL;
     }
-    add(out, "-object", g_string_free(g_steal_pointer(&text), FALSE));
-    return true;
+    return g_string_free(g_steal_pointer(&text), FALSE);
+}
+
+static bool add_backend(GPtrArray *out, const struct memory_line *l, const char *id, int64_t kib,
+                        unsigned cell, int access, GError **error)
+{
+    char *text = backend(l, id, kib, cell, access, NULL, error);
+    if (text) {
+        add(out, "-object", text);
+    }
+    return text != NULL;
+}
+
+char *memory_module(const struct memory_line *l, const struct domain_memory_device *dimm,
+                    GError **error)
+{
+    g_autofree char *id = g_strconcat("mem", dimm->alias, NULL);
+    return backend(l, id, dimm->size, dimm->node == XML_ABSENT ? 0 : (unsigned)dimm->node,
+                   dimm->access, dimm->nodeset, error);
+}
+
+/* "kind,key=value,..." with doubled commas as the arguments of object-add. */
+json_t *memory_module_object(const struct memory_line *l, const struct domain_memory_device *dimm,
+                             GError **error)
+{
+    g_autofree char *text = memory_module(l, dimm, error);
+    json_t *o = text ? json_object() : NULL, *nodes = json_array();
+    g_autoptr(GString) word = g_string_new(NULL);
+    for (const char *p = text; p; p++) {
+        if (*p && (*p != ',' || p[1] == ',')) {
+            g_string_append_c(word, *p);
+            p += *p == ',';
+            continue;
+        }
+        char *eq = strchr(word->str, '=');
+        if (!eq) {
+            json_object_set_new(o, "qom-type", json_string(word->str));
+        } else {
+            *eq = '\0';
+            if (strcmp(word->str, "host-nodes") == 0) {
+                json_array_append_new(nodes, json_string(eq + 1));
+            } else {
+                json_object_set_new(o, word->str, json_string(eq + 1));
+            }
+        }
+        g_string_truncate(word, 0);
+        if (!*p) {
+            break;
+        }
+    }
+    if (o && json_array_size(nodes)) {
+        json_object_set(o, "host-nodes", nodes);
+    }
+    json_decref(nodes);
+    return o;
 }
 
 static bool put_cpus(GString *text, const struct cpu_cell *cell, GError **error)
@@ -189,7 +247,8 @@ bool memory_line(GPtrArray *out, const struct memory_line *l, GError **error)
                                 ? g_strdup("")
                                 : g_strdup_printf(",slots=%ld,maxmem=%ldk", (long)def->memory_slots,
                                                   (long)def->max_memory);
-    add(out, "-m", g_strdup_printf("size=%ldk%s", (long)def->memory, more));
+    int64_t base = def->memory - domain_modules(def);
+    add(out, "-m", g_strdup_printf("size=%ldk%s", (long)base, more));
     if (def->cpu && def->cpu->cells) {
         return add_cells(out, l, error);
     }
@@ -201,5 +260,5 @@ bool memory_line(GPtrArray *out, const struct memory_line *l, GError **error)
         return true; /* plain memory needs no object */
     }
     add(out, "-machine", g_strdup("memory-backend=pc.ram"));
-    return add_backend(out, l, "pc.ram", def->memory, 0, 0, error);
+    return add_backend(out, l, "pc.ram", base, 0, 0, error);
 }

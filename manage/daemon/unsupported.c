@@ -28,10 +28,8 @@ struct wish {
     }
 static const struct wish domain_wishes[] = {
     D(WISH_NUMBER, iothreads, "iothreads"),
-    D(WISH_LIST, vcpu_states, "vcpus/vcpu"),
     D(WISH_FLAG, locked, "memoryBacking/locked"),
     D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
-    D(WISH_LIST, memory_devices, "devices/memory"),
     D(WISH_ON, loader_secure, "os/loader/@secure"),
     D(WISH_OFF, loader_readonly, "os/loader/@readonly='no'"),
     D(WISH_ON, bios_useserial, "os/bios/@useserial"),

@@ -531,6 +531,8 @@ static const struct xml_row rng_rows[] = {
 const struct xml_table rng_table = XML_TABLE("rng", struct domain_rng, rng_rows);
 static const struct xml_row memory_device_rows[] = {
     XML_ENUM(struct domain_memory_device, model, "@model", memory_model_words, XML_REQUIRED),
+    XML_ENUM(struct domain_memory_device, access, "@access", access_words, 0),
+    XML_TEXT(struct domain_memory_device, nodeset, "source/nodemask", 0),
     XML_SIZE(struct domain_memory_device, size, "target/size", 1024, XML_REQUIRED),
     XML_INT(struct domain_memory_device, node, "target/node", 0),
     ALIAS(struct domain_memory_device),

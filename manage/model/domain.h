@@ -278,8 +278,9 @@ struct domain_rng {
 };
 struct domain_memory_device {
     DEVICE_FIELDS;
-    int model;
-    int64_t size, node;
+    int model, access;
+    int64_t size, node; /* KiB */
+    char *nodeset;      /* of the host */
 };
 struct domain_panic {
     DEVICE_FIELDS;
@@ -489,6 +490,16 @@ GPtrArray **domain_device_array(DomainDef *def, const struct device_list *list);
 void domain_each_device(DomainDef *def,
                         void (*each)(const struct xml_table *t, struct device_head *d, void *data),
                         void *data);
+
+int64_t domain_modules(const DomainDef *def); /* KiB of <memory>'s devices, part of .memory */
+/* domain_vcpu.c: which of the vCPUs there are, and which of those may go. */
+unsigned domain_vcpus_online(const DomainDef *def);
+bool domain_vcpu_online(const DomainDef *def, unsigned id);
+bool domain_vcpu_removable(const DomainDef *def, unsigned id);
+void domain_vcpu_set(DomainDef *def, unsigned id, bool online, bool removable);
+void domain_vcpus_set(DomainDef *def, unsigned n, bool removable); /* so many of them */
+void domain_vcpus_limit(DomainDef *def, unsigned n);               /* and at most */
+bool domain_vcpus_fill(DomainDef *def, GError **error);            /* checks <vcpus>, too */
 
 bool domain_is_q35(const DomainDef *def);
 /* vda: how many'th on its bus; -1 if the name is none. */

@@ -516,6 +516,17 @@ static void place_virtio_serial(struct domain_char *c, int64_t *next)
     *next = MAX(*next, c->address->port_number + 1);
 }
 
+static bool module_in(const DomainDef *def, int64_t slot)
+{
+    EACH(const struct domain_memory_device, dimm, def->memory_devices)
+    {
+        if (dimm->address && dimm->address->slot == slot) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool domain_def_place(DomainDef *def, GError **error)
 {
     EACH(struct domain_disk, disk, def->disks)
@@ -535,15 +546,17 @@ bool domain_def_place(DomainDef *def, GError **error)
         place_virtio_serial(channel, &next);
     }
     place_usb(def);
-    unsigned slot = 0;
     EACH(struct domain_memory_device, dimm, def->memory_devices)
     {
         if (!dimm->address) {
+            int64_t slot = 0;
+            while (module_in(def, slot)) {
+                slot++;
+            }
             dimm->address = xml_new(&address_table);
             dimm->address->type = ADDRESS_DIMM;
             dimm->address->slot = slot;
         }
-        slot++;
     }
     return place_pci(def, error);
 }

@@ -481,7 +481,16 @@ static bool to_kib(int64_t *size, char **unit, const char *what, GError **error)
     return true;
 }
 
-/* Guest nodes: numbers, KiB, and the sum of them as the machine's memory. */
+int64_t domain_modules(const DomainDef *def)
+{
+    int64_t sum = 0;
+    for (unsigned i = 0; i < xml_count(def->memory_devices); i++) {
+        sum += ((struct domain_memory_device *)def->memory_devices->pdata[i])->size;
+    }
+    return sum;
+}
+
+/* Guest nodes: numbers, KiB, and the sum of them and of the modules as the machine's memory. */
 static bool fill_memory(DomainDef *def, GError **error)
 {
     int64_t sum = 0;
@@ -500,7 +509,7 @@ static bool fill_memory(DomainDef *def, GError **error)
             return false;
         }
     }
-    def->memory = n ? sum : def->memory;
+    def->memory = n ? sum + domain_modules(def) : def->memory;
     return true;
 }
 
@@ -521,6 +530,9 @@ bool domain_def_fill(DomainDef *def, GError **error)
     default_word(&def->vcpu_placement, 1);
     if (def->current_vcpus == def->vcpus) {
         def->current_vcpus = XML_ABSENT;
+    }
+    if (!domain_vcpus_fill(def, error)) {
+        return false;
     }
     fill_os(def);
     if (!g_str_has_prefix(def->machine, "pc-i440fx-") &&
@@ -597,6 +609,66 @@ static bool check_size(const DomainDef *def, GError **error)
         return true;
     }
     return false;
+}
+
+static bool module_wrong(const DomainDef *def, unsigned i, GError **error)
+{
+    const struct domain_memory_device *dimm = def->memory_devices->pdata[i];
+    int64_t slot = dimm->address ? dimm->address->slot : XML_ABSENT;
+    unsigned cells = def->cpu ? xml_count(def->cpu->cells) : 0;
+    if (dimm->address && dimm->address->type != ADDRESS_DIMM) {
+        libvirt_error(error, ERR_XML, "only 'dimm' addresses are supported for the pc-dimm device");
+    } else if (slot != XML_ABSENT && slot >= def->memory_slots) {
+        libvirt_error(error, ERR_XML, "memory device slot '%ld' exceeds slots count '%ld'",
+                      (long)slot, (long)def->memory_slots);
+    } else if (dimm->size <= 0 || dimm->size % 2048) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "size of a memory device must be a multiple of 2 MiB, not %ld KiB",
+                      (long)dimm->size);
+    } else if (dimm->node != XML_ABSENT && (dimm->node < 0 || dimm->node >= MAX(cells, 1))) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "can't add memory backend for guest node '%ld' as the guest has only '%u' "
+                      "NUMA nodes configured",
+                      (long)dimm->node, cells);
+    } else {
+        for (unsigned k = 0; k < i; k++) {
+            const struct domain_memory_device *other = def->memory_devices->pdata[k];
+            if (slot != XML_ABSENT && other->address && other->address->slot == slot) {
+                libvirt_error(error, ERR_XML, "memory device slot '%ld' is already being used",
+                              (long)slot);
+                return true;
+            }
+        }
+        return false;
+    }
+    return true;
+}
+
+static bool check_modules(const DomainDef *def, GError **error)
+{
+    unsigned n = xml_count(def->memory_devices);
+    if (n && def->max_memory == XML_ABSENT) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "cannot use/hotplug a memory device when "
+                      "domain 'maxMemory' is not defined");
+        return false;
+    }
+    if (n && n > def->memory_slots) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "memory device count '%u' exceeds slots count '%ld'", n,
+                      (long)def->memory_slots);
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (module_wrong(def, i, error)) {
+            return false;
+        }
+    }
+    if (n && domain_modules(def) >= def->memory) {
+        libvirt_error(error, ERR_XML, "Total size of memory devices exceeds the total memory size");
+        return false;
+    }
+    return true;
 }
 
 static bool check_cpu(const DomainDef *def, GError **error)
@@ -798,7 +870,7 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
 bool domain_def_check(const DomainDef *def, GError **error)
 {
     if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error) ||
-        !check_cells(def, error) || !check_pins(def, error)) {
+        !check_cells(def, error) || !check_modules(def, error) || !check_pins(def, error)) {
         return false;
     }
     for (unsigned i = 0; i < xml_count(def->disks); i++) {

@@ -46,7 +46,7 @@ class Devices(manage.Case):
                                                    "--live", fails=True))
         for xml, part in ((f"<disk type='file'><driver name='qemu' type='qcow2'/><source file="
                            f"'{self.images}/b'/><target dev='vdd'/><transient/></disk>", "transient disk"),
-                          ("<memory model='dimm'><target><size>131072</size></target></memory>", "not supported")):
+                          ("<memory model='dimm'><target><size>131072</size></target></memory>", "'maxMemory' is not defined")):
             with self.assertRaisesRegex(libvirt.libvirtError, part):  # as at a start: nothing is dropped in silence
                 self.dom.attachDevice(xml)
         self.virsh("detach-disk", "dev", "vdb", "--live", "--config")

@@ -2,6 +2,7 @@
 /* Devices that come, change and go, in the definition and in the running machine. */
 #include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
+#include "manage/daemon/memory_line.h"
 #include "manage/daemon/network.h"
 #include "manage/daemon/port_guard.h"
 
@@ -31,6 +32,11 @@ static int find_same(DomainDef *def, const struct device_list *list, const void 
             if (b->mac && g_ascii_strcasecmp(a->mac, b->mac) == 0) {
                 return (int)i;
             }
+        } else if (list->table == &memory_device_table && !w->address) {
+            const struct domain_memory_device *a = item, *b = wanted;
+            if (a->size == b->size && (b->node == XML_ABSENT || a->node == b->node)) {
+                return (int)i;
+            }
         } else if (list->placed && w->address && h->address &&
                    w->address->type == h->address->type && w->address->bus == h->address->bus &&
                    w->address->slot == h->address->slot &&
@@ -52,6 +58,17 @@ static bool check_kind(const struct device_list *list, GError **error)
     return true;
 }
 
+/* What <memory> says counts modules. */
+static void count_module(DomainDef *def, const struct device_list *list, const void *device,
+                         int sign)
+{
+    if (list->table == &memory_device_table) {
+        const struct domain_memory_device *dimm = device;
+        def->memory += sign * dimm->size;
+        def->current_memory += sign * dimm->size;
+    }
+}
+
 /* @device into @def with its defaults and a place; taken over on success. */
 static bool add_to(DomainDef *def, const struct device_list *list, void *device, GError **error)
 {
@@ -71,6 +88,7 @@ static bool add_to(DomainDef *def, const struct device_list *list, void *device,
         *at = device;
     } else {
         xml_append(list->table, domain_device_array(def, list), device);
+        count_module(def, list, device, 1);
     }
     if (domain_def_fill(def, error) && domain_def_check(def, error) &&
         domain_def_place(def, error)) {
@@ -80,6 +98,7 @@ static bool add_to(DomainDef *def, const struct device_list *list, void *device,
         *(void **)domain_device_array(def, list) = NULL;
     } else {
         g_ptr_array_remove(*domain_device_array(def, list), device);
+        count_module(def, list, device, -1);
     }
     return false;
 }
@@ -229,6 +248,22 @@ static bool add_net(struct machine *m, struct domain_interface *nic, GError **er
     return ok;
 }
 
+static bool add_module(struct machine *m, const DomainDef *def,
+                       const struct domain_memory_device *dimm, GError **error)
+{
+    const struct memory_line memory = {def, m->folder};
+    json_t *object = memory_module_object(&memory, dimm, error);
+    g_autoptr(json_t) got =
+        object ? qmp_run(m->qmp, "object-add", object, QMP_TIMEOUT_MS, error) : NULL;
+    return got != NULL;
+}
+
+static void drop_module(struct machine *m, const struct domain_memory_device *dimm)
+{
+    g_autofree char *id = g_strconcat("mem", dimm->alias, NULL);
+    qmp_do(m->qmp, NULL, "object-del", "{s:s}", "id", id);
+}
+
 /* Adds the device of @copy's list @list, the last one, to the machine. */
 static bool plug(struct machine *m, DomainDef *copy, const struct device_list *list, void *device,
                  GError **error)
@@ -256,6 +291,9 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
             return false;
         }
     }
+    if (list->table == &memory_device_table && !add_module(m, copy, device, error)) {
+        return false;
+    }
     json_t *options = device_options(copy, list->table, device, error);
     g_autoptr(json_t) got =
         options ? qmp_run(m->qmp, "device_add", options, QMP_TIMEOUT_MS, error) : NULL;
@@ -263,6 +301,8 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
         drop_node(m, device);
     } else if (!got && list->table == &interface_table) {
         drop_net(m, device);
+    } else if (!got && list->table == &memory_device_table) {
+        drop_module(m, device);
     }
     return got != NULL;
 }
@@ -307,6 +347,7 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     domain_def_free(m->def);
     m->def = g_steal_pointer(&copy);
     bool ok = list->table != &disk_table || (disks_learn(m, error) && disks_throttle(m, error));
+    ok = ok && (list->table != &memory_device_table || modules_learn(m, error));
     if (!m->ended) {
         machine_save(m);
         device_event(d, alias, true);
@@ -357,7 +398,9 @@ static bool detach_config(Domain *d, const struct device_list *list, const void 
         return missing(list, error);
     }
     GPtrArray **items = domain_device_array(def, list);
-    xml_free(list->table, g_ptr_array_remove_index(*items, (unsigned)at));
+    void *gone = g_ptr_array_remove_index(*items, (unsigned)at);
+    count_module(def, list, gone, -1);
+    xml_free(list->table, gone);
     return domain_save_config(d, def, error);
 }
 
@@ -372,11 +415,14 @@ static void removed(struct machine *m, const struct device_list *list, unsigned 
         device_event(m->domain, alias, false);
         daemon_wake();
     }
+    count_module(m->def, list, head, -1);
     m->leaving++; /* its alias is in use until the backend has gone */
     if (list->table == &disk_table) {
         drop_node(m, (struct domain_disk *)head);
     } else if (list->table == &interface_table) {
         drop_net(m, (struct domain_interface *)head);
+    } else if (list->table == &memory_device_table) {
+        drop_module(m, (struct domain_memory_device *)head);
     }
     m->leaving--;
     daemon_wake();
@@ -396,6 +442,10 @@ static int find_alias(DomainDef *def, const struct device_list *list, const char
 
 void machine_device_gone(struct machine *m, const char *alias)
 {
+    if (g_str_has_prefix(alias, "vcpu")) {
+        machine_vcpu_gone(m, (unsigned)strtoul(alias + 4, NULL, 10));
+        return;
+    }
     for (unsigned i = 0; i < device_list_count; i++) {
         int at = find_alias(m->def, &device_lists[i], alias);
         if (at >= 0) {
@@ -412,12 +462,18 @@ static bool unplug(struct machine *m, const struct device_list *list, int at, GE
     }
     GPtrArray *items = *domain_device_array(m->def, list);
     g_autofree char *alias = g_strdup(((struct device_head *)items->pdata[at])->alias);
+    g_clear_pointer(&m->refused, g_free);
     if (!qmp_do(m->qmp, error, "device_del", "{s:s}", "id", alias)) {
         return false;
     }
     /* The guest lets go when it wants to, maybe later: DEVICE_DELETED says so. */
     int64_t until = g_get_monotonic_time() + UNPLUG_SECONDS * (int64_t)G_USEC_PER_SEC;
-    while (!m->ended && find_alias(m->def, list, alias) >= 0 && daemon_wait(until)) {
+    while (!m->ended && find_alias(m->def, list, alias) >= 0 && g_strcmp0(m->refused, alias) != 0 &&
+           daemon_wait(until)) {
+    }
+    if (g_strcmp0(m->refused, alias) == 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "unplug of device was rejected by the guest");
+        return false;
     }
     return true;
 }
@@ -471,7 +527,9 @@ bool verb_domain_detach_device_alias(struct call *call, const rpc_domain_text_fl
             return false;
         }
         GPtrArray *items = *domain_device_array(def, list);
-        xml_free(list->table, g_ptr_array_remove_index(items, (unsigned)at));
+        void *gone = g_ptr_array_remove_index(items, (unsigned)at);
+        count_module(def, list, gone, -1);
+        xml_free(list->table, gone);
         return domain_save_config(d, def, error);
     }
     return true;

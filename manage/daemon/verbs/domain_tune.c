@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What of a machine can be changed by a number: memory, processors, titles, what follows an end. */
+/* What of a machine can be changed by a number: memory, titles, what follows an end. */
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
 
@@ -99,71 +99,6 @@ bool verb_domain_set_max_memory(struct call *call, const rpc_domain_uhyper *args
 {
     (void)call, (void)ret;
     return set_memory(&args->dom, args->value, MEMORY_MAXIMUM, error);
-}
-
-/* --- processors --- */
-
-enum { VCPU_MAXIMUM = 4, VCPU_GUEST = 8 };
-
-static void set_max_vcpus(DomainDef *def, int64_t n)
-{
-    def->vcpus = n;
-    if (def->current_vcpus != XML_ABSENT && def->current_vcpus >= n) {
-        def->current_vcpus = XML_ABSENT;
-    }
-}
-
-static void set_vcpus(DomainDef *def, int64_t n)
-{
-    def->current_vcpus = n == def->vcpus ? XML_ABSENT : n;
-}
-
-static bool change_vcpus(const rpc_domain *named, unsigned n, unsigned flags, GError **error)
-{
-    g_autoptr(DomainJob) d = domain_take(named, error);
-    bool maximum = flags & VCPU_MAXIMUM;
-    if (!d || !domain_affect(d, &flags, error)) {
-        return false;
-    }
-    if (flags & AFFECT_LIVE) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                      "the number of processors of a running machine cannot be changed");
-        return false;
-    }
-    return change_config(d, maximum ? set_max_vcpus : set_vcpus, n, error);
-}
-
-bool verb_domain_set_vcpus(struct call *call, const rpc_domain_uint *args, rpc_none *ret,
-                           GError **error)
-{
-    (void)call, (void)ret;
-    return change_vcpus(&args->dom, args->value, AFFECT_LIVE, error);
-}
-
-bool verb_domain_set_vcpus_flags(struct call *call, const rpc_domain_uint_flags *args,
-                                 rpc_none *ret, GError **error)
-{
-    (void)call, (void)ret;
-    return change_vcpus(&args->dom, args->value, args->flags, error);
-}
-
-bool verb_domain_get_vcpus_flags(struct call *call, const rpc_domain_flags *args, rpc_int *ret,
-                                 GError **error)
-{
-    (void)call;
-    unsigned flags = args->flags;
-    g_autoptr(Domain) d = domain_get(&args->dom, error);
-    if (!d || !domain_affect(d, &flags, error)) {
-        return false;
-    }
-    g_autoptr(DomainDef) def = domain_def_of(d, flags & AFFECT_LIVE, error);
-    if (!def) {
-        return false;
-    }
-    ret->value =
-        (int)((flags & VCPU_MAXIMUM) || def->current_vcpus == XML_ABSENT ? def->vcpus
-                                                                         : def->current_vcpus);
-    return true;
 }
 
 /* --- titles, descriptions, metadata --- */
