@@ -42,6 +42,7 @@ struct program {
     unsigned shorts, skip;  /* direct: short stays; visits to the kernel up to the next one */
     uint64_t synced;        /* .turns when last compared */
     uint64_t wanted;        /* 1 + an address that the guest was asked to map */
+    bool wanted_code;       /* to be executed */
     int core;               /* the process's, like the vCPU's */
 };
 
@@ -287,7 +288,7 @@ static bool refresh(struct bt_cpu *b, struct program *p)
         ok = mirror_sync(p->mirror, b->cpu, p->synced < d->deep, &other);
         p->synced = turn;
     } else if (p->wanted) {
-        ok = mirror_look(p->mirror, b->cpu, p->wanted - 1, &shown);
+        ok = mirror_look(p->mirror, b->cpu, p->wanted - 1, p->wanted_code, &shown);
     }
     p->wanted = 0;
     if (ok && other && bt_direct != DIRECT_ALWAYS) {
@@ -373,7 +374,7 @@ static bool stopped(struct bt_cpu *b, int stop)
 static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_stop *why)
 {
     struct vcpu *cpu = b->cpu;
-    bool shown = false;
+    bool shown = false, fetch = why->address - cpu->r.rip < INSN_BYTES;
     int stop = interp_step(cpu);
     b->stats.one++;
     if (stop != STOP_NONE || !why->has_address) {
@@ -381,7 +382,8 @@ static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_s
     }
     if (vcpu_cpl(cpu) != 3) {
         p->wanted = why->address + 1;
-    } else if (!p->mirror || !mirror_look(p->mirror, cpu, why->address, &shown) || !shown) {
+        p->wanted_code = fetch;
+    } else if (!p->mirror || !mirror_look(p->mirror, cpu, why->address, fetch, &shown) || !shown) {
         b->direct = 0; /* more of that is bound to come: up to the next visit to the kernel */
         in_vain(b, p);
     }

@@ -17,7 +17,7 @@
 /* Where it has its own page and the list of what it shall map; no program is at home there. */
 #define TRACEE_HOME UINT64_C(0x600000000000)
 #define TRACEE_END  UINT64_C(0x7ffffffff000)
-enum { TRACEE_BYTES = (64 << 10) + PAGE_SIZE, TRACEE_FILES = 64 };
+enum { TRACEE_BYTES = (64 << 10) + PAGE_SIZE, TRACEE_FILES = 64, TRACEE_BREAKS = 4 };
 /* A program's segments have to be those that Linux gives its programs. */
 enum { TRACEE_CS = 0x33, TRACEE_SS = 0x2b };
 /* Flags that are the program's own. */
@@ -53,6 +53,9 @@ bool tracee_map(struct tracee *t, uint64_t linear, uint64_t bytes, unsigned file
                 unsigned prot);
 bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes);
 bool tracee_settle(struct tracee *t);
+/* Breakpoint @n stops it before it executes what is at @linear; 0: it is free.  False: the host
+ * has none to give. */
+bool tracee_break(struct tracee *t, unsigned n, uint64_t linear);
 /* Executes @cpu's program.  False: the process died, and the program with it. */
 bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out);
 
@@ -65,8 +68,9 @@ void mirror_free(struct mirror *m);
  * lies at a physical address.  *@other: so much is new that it is another program.  False: give
  * it up. */
 bool mirror_sync(struct mirror *m, struct vcpu *cpu, bool deep, bool *other);
-/* What is near @linear, by the tables as they are now; *@shown: so is @linear. */
-bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool *shown);
+/* What is near @linear, by the tables as they are now; *@shown: so is @linear, which it was not
+ * before.  @fetch: it shall be executed. */
+bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool fetch, bool *shown);
 bool mirror_drop(struct mirror *m, uint64_t linear, uint64_t bytes);
 struct tracee *mirror_tracee(const struct mirror *m);
 /* Pages that a mirror may let its program write to have their bit here. */

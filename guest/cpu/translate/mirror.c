@@ -8,7 +8,8 @@
  *
  * It is compared with the page tables again after each flush of the TLB, area by area (2 MiB, a
  * page of page-table entries).  A page is executable there only if it cannot be written to and
- * has no instruction that would show the host's processor instead of the guest's.
+ * stops before each instruction that would show the host's processor instead of the guest's:
+ * there are four breakpoint registers, and who needs them last has them.
  *
  * Spec: Intel SDM, volume 3A, "4-Level Paging and 5-Level Paging"; volume 2, the instructions.
  */
@@ -58,6 +59,8 @@ struct mirror {
     unsigned shown, gone; /* pages; those that went in the sync in hand */
     uint32_t turn;
     struct run run;
+    uint64_t watch[TRACEE_BREAKS]; /* instructions with a breakpoint; 0: free */
+    unsigned next_watch;
     struct area *area[AREAS];
 };
 
@@ -138,15 +141,20 @@ static bool tells(const uint8_t *at)
     }
 }
 
-static bool all_plain(const uint8_t *page)
+/* Where such instructions are; if there are more than can be watched, that and one. */
+static unsigned find_telling(const uint8_t *page, uint16_t found[TRACEE_BREAKS])
 {
     const uint8_t *end = page + PAGE_SIZE - 2;
+    unsigned n = 0;
     for (const uint8_t *at = page; (at = memchr(at, 0x0f, (size_t)(end - at))); at++) {
-        if (tells(at)) {
-            return false;
+        if (tells(at) && n++ < TRACEE_BREAKS) {
+            found[n - 1] = (uint16_t)(at - page);
+        }
+        if (n > TRACEE_BREAKS) {
+            break;
         }
     }
-    return true;
+    return n;
 }
 
 /* The host page of guest memory that has a file behind it, or NULL. */
@@ -192,7 +200,8 @@ static uint64_t shown_for(struct mirror *m, struct vcpu *cpu, uint64_t entry)
         return 0;
     }
     bool write = (entry & RW) && (entry & D);
-    bool exec = !(entry & NX) && !(entry & RW) && all_plain(host);
+    uint16_t at[TRACEE_BREAKS];
+    bool exec = !(entry & NX) && !(entry & RW) && !find_telling(host, at);
     return (uint64_t)host | SHOW | (write && may_write(host) ? SHOW_WRITE : 0) |
            (exec ? SHOW_EXEC : 0);
 }
@@ -244,9 +253,14 @@ static bool is_home(uint64_t linear)
     return linear - TRACEE_HOME < TRACEE_BYTES || linear < USER_LEAST || linear > USER_MOST;
 }
 
+static uint64_t linear_of(const struct area *a, unsigned k)
+{
+    return ((a->number - 1) << 21) + (uint64_t)k * PAGE_SIZE;
+}
+
 static bool show(struct mirror *m, struct area *a, unsigned k, uint64_t page)
 {
-    uint64_t linear = ((a->number - 1) << 21) + (uint64_t)k * PAGE_SIZE;
+    uint64_t linear = linear_of(a, k);
     if (a->page[k] == page || is_home(linear)) {
         return true;
     }
@@ -279,6 +293,56 @@ static struct area *get_area(struct mirror *m, uint64_t linear)
     return *a;
 }
 
+/* ---- breakpoints ---- */
+
+static void unwatch(struct mirror *m, uint64_t linear)
+{
+    for (unsigned n = 0; n < TRACEE_BREAKS; n++) {
+        if (m->watch[n] && !((m->watch[n] ^ linear) >> PAGE_BITS)) {
+            m->watch[n] = 0;
+            tracee_break(m->tracee, n, 0);
+        }
+    }
+}
+
+/* The page that has breakpoint @n cannot be executed any more. */
+static bool take_watch(struct mirror *m, unsigned n)
+{
+    uint64_t linear = m->watch[n];
+    if (!linear) {
+        return true;
+    }
+    struct area *a = *find_area(m, linear);
+    unsigned k = linear >> PAGE_BITS & 511;
+    unwatch(m, linear);
+    return !a || !a->page[k] || show(m, a, k, a->page[k] & ~(uint64_t)SHOW_EXEC);
+}
+
+/* A page that holds what tells becomes executable, if there are breakpoints enough for it. */
+static bool watch(struct mirror *m, struct area *a, unsigned k)
+{
+    uint64_t page = a->page[k], linear = linear_of(a, k);
+    uint16_t at[TRACEE_BREAKS];
+    if (!page || (page & SHOW_EXEC) || (a->entry[k] & (NX | RW))) {
+        return true;
+    }
+    unsigned n = find_telling((uint8_t *)(page & PAGE_MASK), at);
+    for (unsigned i = 0; n <= TRACEE_BREAKS && i < n; i++) {
+        unsigned slot = m->next_watch++ % TRACEE_BREAKS;
+        if (!take_watch(m, slot)) {
+            return false;
+        }
+        if (!tracee_break(m->tracee, slot, linear + at[i])) { /* others have them all */
+            unwatch(m, linear);
+            return end_run(m);
+        }
+        m->watch[slot] = linear + at[i];
+    }
+    return (n > TRACEE_BREAKS || show(m, a, k, page | SHOW_EXEC)) && end_run(m);
+}
+
+/* ---- comparing ---- */
+
 /* What of an entry decides, with the rights @above of the levels above it. */
 static uint64_t effective(uint64_t entry, uint64_t above)
 {
@@ -295,6 +359,7 @@ static bool look_at_page(struct mirror *m, struct vcpu *cpu, struct area *a, uns
     bool wrote = page & SHOW_WRITE, could = (entry & RW) && (entry & D);
     if (entry != a->entry[k] || deep) {
         a->entry[k] = entry;
+        unwatch(m, linear_of(a, k)); /* it may be another page now */
         page = entry ? shown_for(m, cpu, entry) : 0;
     } else if (page && could && wrote != may_write((uint8_t *)(page & PAGE_MASK))) {
         page ^= SHOW_WRITE; /* its flags have changed */
@@ -397,7 +462,7 @@ static uint64_t area_entry(struct vcpu *cpu, uint64_t linear, uint64_t *above)
     return e;
 }
 
-bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool *shown)
+bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool fetch, bool *shown)
 {
     uint64_t above, before, e;
     *shown = false;
@@ -412,6 +477,9 @@ bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool *show
         return false;
     }
     a = *find_area(m, linear);
+    if (fetch && !watch(m, a, k)) {
+        return false;
+    }
     *shown = a->page[k] && a->page[k] != before;
     return true;
 }

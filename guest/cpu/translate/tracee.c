@@ -57,6 +57,7 @@ struct tracee {
     unsigned n;           /* commands that wait */
     uint8_t *xstate;      /* of the process, when last read */
     size_t xstate_bytes;
+    uint64_t dr7;
     struct user_regs_struct regs;
 };
 
@@ -317,6 +318,27 @@ bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes)
     return add(t, &(struct command){SYS_munmap, {linear, bytes}});
 }
 
+static bool poke_debug(struct tracee *t, unsigned n, uint64_t value)
+{
+    size_t at = offsetof(struct user, u_debugreg) + n * sizeof(value);
+    return ptrace(PTRACE_POKEUSER, t->pid, (void *)at, (void *)value) == 0;
+}
+
+bool tracee_break(struct tracee *t, unsigned n, uint64_t linear)
+{
+    uint64_t on = UINT64_C(1) << 2 * n; /* DR7's L0 to L3; of one byte, when executed: 0 */
+    t->dr7 &= ~on;
+    if (!poke_debug(t, 7, t->dr7) || !linear) {
+        return !linear;
+    }
+    t->dr7 |= poke_debug(t, n, linear) ? on : 0;
+    if (!(t->dr7 & on) || !poke_debug(t, 7, t->dr7)) {
+        t->dr7 &= ~on;
+        return false;
+    }
+    return true;
+}
+
 /* ---- the guest in it ---- */
 
 static void load_registers(struct tracee *t, const struct regs *r)
@@ -432,6 +454,12 @@ static uint64_t fault_address(const struct tracee *t, bool *known)
     return *known ? (uint64_t)info.si_addr : 0;
 }
 
+static bool is_break(const struct tracee *t)
+{
+    siginfo_t info;
+    return ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) == 0 && info.si_code == TRAP_HWBKPT;
+}
+
 static uint64_t number_of(const struct tracee *t)
 {
     siginfo_t info;
@@ -458,7 +486,7 @@ bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
     } else if (sig == SIGSEGV || sig == SIGBUS) {
         out->address = fault_address(t, &out->has_address);
     } else if (sig == SIGTRAP) {
-        out->why = TRACEE_TRAP;
+        out->why = is_break(t) ? TRACEE_FAULT : TRACEE_TRAP;
     } else if (sig == SIGSYS) {
         out->why = TRACEE_VSYSCALL;
         out->address = number_of(t);
