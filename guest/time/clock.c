@@ -285,8 +285,13 @@ void timer_disarm(struct timer *t)
 void clock_start(void)
 {
     if (!clk.running) {
+        if (!clk.tsc_stopped_at) { /* never ran: equal to the host's, it can be read unaided */
+            clk.tsc_stopped_at = __rdtsc();
+            clk.tsc_offset = 0;
+        } else {
+            clk.tsc_offset = (int64_t)(clk.tsc_stopped_at - __rdtsc());
+        }
         clk.offset = clk.stopped_at - host_now();
-        clk.tsc_offset = (int64_t)(clk.tsc_stopped_at - __rdtsc());
         clk.running = true;
         pthread_mutex_lock(&heap_lock);
         heap.programmed = TIMER_OFF;

@@ -296,7 +296,8 @@ static bool refresh(struct bt_cpu *b, struct program *p)
         p->patience = 1;
         return true;
     }
-    return ok && tracee_settle(mirror_tracee(p->mirror));
+    struct tracee *t = mirror_tracee(p->mirror);
+    return ok && tracee_may_read_tsc(t, !tsc_offset() && !b->cpu->r.tsc_offset) && tracee_settle(t);
 }
 
 /* Is a program in the state in which it would be on the host, but for its memory? */

@@ -52,6 +52,8 @@ void tracee_kick(int pid);
 bool tracee_map(struct tracee *t, uint64_t linear, uint64_t bytes, unsigned file, uint64_t offset,
                 unsigned prot);
 bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes);
+/* RDTSC and RDTSCP may be executed there, or they fault. */
+bool tracee_may_read_tsc(struct tracee *t, bool may);
 bool tracee_settle(struct tracee *t);
 /* Breakpoint @n stops it before it executes what is at @linear; 0: it is free.  False: the host
  * has none to give. */

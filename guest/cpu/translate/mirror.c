@@ -118,7 +118,7 @@ struct tracee *mirror_tracee(const struct mirror *m)
 
 /*
  * Instructions that show the host's processor or save more than the guest's has.  Any bytes that
- * look like one count; one that lies across two pages does not.  RDTSC and RDTSCP fault there.
+ * look like one count; one that lies across two pages does not.
  */
 static bool tells(const uint8_t *at)
 {
@@ -126,7 +126,7 @@ static bool tells(const uint8_t *at)
     bool mem = modrm < 0xc0;
     switch (at[1]) {
     case 0x01:
-        return modrm == 0xd0; /* XGETBV */
+        return modrm == 0xd0 || modrm == 0xf9; /* XGETBV; RDTSCP, which has RDPID's number, too */
     case 0x03:
         return !mem; /* LSL, which tells the number of the processor */
     case 0x34:       /* SYSENTER, from which the host does not come back to where it was */

@@ -58,6 +58,7 @@ struct tracee {
     uint8_t *xstate;      /* of the process, when last read */
     size_t xstate_bytes;
     uint64_t dr7;
+    bool reads_tsc;
     struct user_regs_struct regs;
 };
 
@@ -77,10 +78,13 @@ extern const uint8_t tracee_text[], tracee_list[], tracee_text_end[];
 
 static const struct sock_filter filter[] = {
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 3),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 2, 0),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 1, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 5, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 4, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 2),
+    BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_TSC, 1, 0),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
@@ -220,12 +224,10 @@ static bool settle(struct tracee *t)
     const uint64_t below[6] = {0, TRACEE_HOME};
     const uint64_t above[6] = {LIST_AT, TRACEE_END - LIST_AT};
     const uint64_t list[6] = {LIST_AT, LIST_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, FIRST_FD, 0};
-    const uint64_t no_tsc[6] = {PR_SET_TSC, PR_TSC_SIGSEGV};
     const uint64_t no_more[6] = {PR_SET_NO_NEW_PRIVS, 1};
     const uint64_t filtered[6] = {PR_SET_SECCOMP, SECCOMP_MODE_FILTER, TRACEE_HOME + FILTER};
     return call(t, SYS_munmap, below) && call(t, SYS_munmap, above) && call(t, SYS_mmap, list) &&
-           call(t, SYS_prctl, no_tsc) && call(t, SYS_prctl, no_more) &&
-           call(t, SYS_prctl, filtered);
+           call(t, SYS_prctl, no_more) && call(t, SYS_prctl, filtered);
 }
 
 static bool measure_xstate(struct tracee *t)
@@ -255,6 +257,7 @@ struct tracee *tracee_new(const int *fds, unsigned n)
     memcpy(all + 1, fds, n * sizeof(*fds));
     struct tracee *t = g_new0(struct tracee, 1);
     t->list = view;
+    t->reads_tsc = true;
     t->pid = start(program, all, n + 1);
     if (!t->pid || ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0 || !settle(t) ||
         !measure_xstate(t)) {
@@ -337,6 +340,16 @@ bool tracee_break(struct tracee *t, unsigned n, uint64_t linear)
         return false;
     }
     return true;
+}
+
+bool tracee_may_read_tsc(struct tracee *t, bool may)
+{
+    if (may == t->reads_tsc) {
+        return true;
+    }
+    t->reads_tsc = may;
+    return add(t, &(struct command){SYS_prctl,
+                                    {PR_SET_TSC, may ? PR_TSC_ENABLE : PR_TSC_SIGSEGV}});
 }
 
 /* ---- the guest in it ---- */
