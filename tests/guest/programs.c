@@ -191,6 +191,50 @@ static void identity(void)
     expect(low == 7 && high == 0, "XCR0");
 }
 
+/* More pages with such instructions than a processor has breakpoints for, one with too many, and
+ * plain code beside them. */
+static void pages_that_tell(void)
+{
+    static const uint8_t by_cpuid[] = {0x53, 0xb8, 7,    0,    0,    0,
+                                       0x31, 0xc9, /* push; eax 7, ecx 0 */
+                                       0x0f, 0xa2, 0x89, 0xd8, 0x5b, 0xc3};
+    static const uint8_t by_xgetbv[] = {0x31, 0xc9, 0x0f, 0x01, 0xd0, 0xc3};
+    static const uint8_t constant[] = {0xb8, 0x0f, 0xa2, 0x0f, 0xa2, 0xc3};
+    static const uint8_t plain[] = {0x8d, 0x47, 0x01, 0xc3}; /* lea 1(%rdi), %eax */
+    enum { PAGES = 5, EACH = 256 };
+    uint8_t *p =
+        mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    for (int k = 0; k < PAGES; k++) {
+        uint8_t *at = p + k * PAGE;
+        memcpy(at, plain, sizeof(plain));
+        memcpy(at + EACH, by_xgetbv, sizeof(by_xgetbv));
+        memcpy(at + 2 * EACH, by_cpuid, sizeof(by_cpuid));
+        for (int n = 0; k == 2 && n < 3; n++) {
+            memcpy(at + (3 + n) * EACH, constant, sizeof(constant));
+        }
+    }
+    mprotect(p, PAGES * PAGE, PROT_READ | PROT_EXEC);
+    for (int k = 0; k < 400; k++) {
+        uint8_t *at = p + k % PAGES * PAGE;
+        for (int n = 0; n < 50; n++) {
+            expect(((int (*)(int))at)(n) == n + 1, "plain code beside what tells");
+        }
+        expect(((int (*)(void))(at + EACH))() == 7, "XCR0 again");
+        expect(!(((int (*)(void))(at + 2 * EACH))() & bit_AVX512F), "CPUID again");
+        expect(k % PAGES != 2 || ((unsigned (*)(void))(at + 3 * EACH))() == 0xa20fa20f,
+               "a constant that looks like CPUID");
+        if (k % 40 == 39) { /* another page at the same address */
+            mmap(at, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+            memcpy(at, plain, sizeof(plain));
+            memcpy(at + 2 * EACH, by_xgetbv, sizeof(by_xgetbv));
+            memcpy(at + EACH, by_xgetbv, sizeof(by_xgetbv));
+            memcpy(at + 3 * EACH, constant, sizeof(constant));
+            mprotect(at, PAGE, PROT_READ | PROT_EXEC);
+        }
+    }
+    munmap(p, PAGES * PAGE);
+}
+
 static void clocks(void)
 {
     uint64_t was = __rdtsc();
@@ -263,6 +307,7 @@ int main(int argc, char **argv)
         vectors(k);
         if (!native) {
             identity();
+            pages_that_tell();
         }
     }
     printf("programs: ok\n");

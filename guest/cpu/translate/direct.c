@@ -2,7 +2,7 @@
 /*
  * direct: which programs run in a process of their own, and the way there and back.
  *
- * Going there and back costs some 15 us, a page that is not mapped there yet as much again; in
+ * Going there and back costs some 12 us, a page that is not mapped there yet as much again; in
  * between a program runs as fast as the host.  So a program goes there when it has run
  * long enough between its visits to the kernel, and comes back when it does not any more.
  * Programs are told apart by CR3.
@@ -21,10 +21,11 @@
 
 enum {
     PROGRAMS = 8,
-    WATCHED_US = 6000, /* translated, before anything is decided */
-    ENTER_US = 40,     /* between two visits to the kernel: worth it */
-    SHORT_US = 8,      /* there, beside what going there costs: was not worth it */
-    SHORTS_MOST = 7,   /* in a row: back to where it came from */
+    WATCHED_US = 3000, /* translated, before anything is decided */
+    ENTER_US = 25,     /* between two visits to the kernel: worth it */
+    SHORT_US = 5,      /* there, beside what going there costs: was not worth it */
+    SHORTS_MOST = 12,  /* more than others: back to where it came from */
+    SKIP_MOST = 4,     /* 1 << that visits to the kernel: until the next try */
     LONG_US = 500,     /* translated, at a time: somebody else may have had some of it */
     REFUSED_MOST = 3,  /* a host that lets nobody be traced says so each time */
     PATIENCE = 8,      /* how many times longer one is watched that had to come back */
@@ -348,7 +349,7 @@ static void in_vain(struct bt_cpu *b, struct program *p)
     if (++p->shorts > SHORTS_MOST) {
         cool(b, p);
     } else {
-        p->skip = 1u << p->shorts;
+        p->skip = 1u << MIN(p->shorts, (unsigned)SKIP_MOST);
     }
 }
 
@@ -358,7 +359,7 @@ static void judge(struct bt_cpu *b, struct program *p, uint64_t ticks)
     d->least = MIN(d->least, ticks);
     if (ticks < d->least + ticks_of(SHORT_US)) {
         in_vain(b, p);
-    } else if (ticks > ticks_of(LONG_US)) {
+    } else {
         p->shorts /= 2;
     }
 }

@@ -348,8 +348,7 @@ bool tracee_may_read_tsc(struct tracee *t, bool may)
         return true;
     }
     t->reads_tsc = may;
-    return add(t, &(struct command){SYS_prctl,
-                                    {PR_SET_TSC, may ? PR_TSC_ENABLE : PR_TSC_SIGSEGV}});
+    return add(t, &(struct command){SYS_prctl, {PR_SET_TSC, may ? PR_TSC_ENABLE : PR_TSC_SIGSEGV}});
 }
 
 /* ---- the guest in it ---- */
