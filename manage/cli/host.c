@@ -266,41 +266,73 @@ static bool run_nodedev_xml(struct shell *sh, const struct args *a, GError **err
     return true;
 }
 
+static bool run_nodedev_info(struct shell *sh, const struct args *a, GError **error)
+{
+    rpc_text name = {(char *)args_text(a, "device")};
+    g_auto(rpc_maybe_text) parent = {0};
+    rpc_int is;
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_node_device_get_parent(rpc, &name, &parent, error)) {
+        shell_failing(sh, "Could not find matching device '%s'", name.text);
+        return false;
+    }
+    out_field(sh, "Name:", "%s", name.text);
+    out_field(sh, "Parent:", "%s", parent.text ? *parent.text : "");
+    if (ask_node_device_is_active(rpc, &name, &is, NULL)) {
+        out_field(sh, "Active:", "%s", is.value ? "yes" : "no");
+    }
+    if (ask_node_device_is_persistent(rpc, &name, &is, NULL)) {
+        out_field(sh, "Persistent:", "%s", is.value ? "yes" : "no");
+    }
+    if (ask_node_device_get_autostart(rpc, &name, &is, NULL)) {
+        out_field(sh, "Autostart:", "%s", is.value ? "yes" : "no");
+    }
+    return true;
+}
+
 #define TEXT(procedure, key, format) (&(const struct text_call){procedure, key, format})
 
-const struct verb_group verb_group_host = {"Host and Hypervisor", "host", (const struct verb_row[]){
-    {"capabilities", NULL, "prints what the host can do, as XML", run_text,
-     TEXT(PROC_connect_get_capabilities, "capabilities", "raw")},
-    {"cpu-models", (const struct option_row[]){
-        {"arch", OPT_TEXT, OPT_NEEDED, "x86_64, i686"}, {NULL}}, "lists CPU models",
-     run_cpu_models},
-    {"domcapabilities", (const struct option_row[]){
-        {"virttype", OPT_TEXT, 0, "kvm, qemu"}, {"emulatorbin", OPT_TEXT, 0, "the emulator"},
-        {"arch", OPT_TEXT, 0, "x86_64, i686"}, {"machine", OPT_TEXT, 0, "pc, q35"}, {NULL}},
-     "prints what a domain can have, as XML", run_domcapabilities},
-    {"freecell", (const struct option_row[]){
-        {"all", OPT_BOOL, 0, "of every NUMA cell"}, {NULL}}, "tells how much memory is free",
-     run_freecell},
-    {"hostname", NULL, "prints the host's name", run_text,
-     TEXT(PROC_connect_get_hostname, "hostname", "line")},
-    {"maxvcpus", (const struct option_row[]){
-        {"type", OPT_TEXT, 0, "kvm, qemu"}, {NULL}}, "prints how many processors a domain may have",
-     run_maxvcpus},
-    {"nodecpumap", NULL, "tells which processors are online", run_nodecpumap},
-    {"nodecpustats", (const struct option_row[]){
-        {"cpu", OPT_NUMBER, 0, "of this one"}, {NULL}}, "tells what the processors did",
-     run_node_stats, "cpu"},
-    {"nodedev-dumpxml", (const struct option_row[]){
-        {"device", OPT_TEXT, OPT_NEEDED, "name of the device"}, {NULL}},
-     "prints a host device's XML", run_nodedev_xml},
-    {"nodedev-list", NULL, "lists the host's devices", run_nodedev_list},
-    {"nodeinfo", NULL, "tells about the host", run_nodeinfo},
-    {"nodememstats", (const struct option_row[]){
-        {"cell", OPT_NUMBER, 0, "of this NUMA cell"}, {NULL}}, "tells how memory is used",
-     run_node_stats, "memory"},
-    {"sysinfo", NULL, "prints the host's SMBIOS as XML", run_text,
-     TEXT(PROC_connect_get_sysinfo, "sysinfo", "raw")},
-    {"uri", NULL, "prints what one is connected to", run_uri},
-    {"version", NULL, "prints versions", run_version},
-    {NULL},
-}};
+const struct verb_group verb_group_host = {
+    "Host and Hypervisor", "host",
+    (const struct verb_row[]){
+        {"capabilities", NULL, "prints what the host can do, as XML", run_text,
+         TEXT(PROC_connect_get_capabilities, "capabilities", "raw")},
+        {"cpu-models",
+         (const struct option_row[]){{"arch", OPT_TEXT, OPT_NEEDED, "x86_64, i686"}, {NULL}},
+         "lists CPU models", run_cpu_models},
+        {"domcapabilities",
+         (const struct option_row[]){{"virttype", OPT_TEXT, 0, "kvm, qemu"},
+                                     {"emulatorbin", OPT_TEXT, 0, "the emulator"},
+                                     {"arch", OPT_TEXT, 0, "x86_64, i686"},
+                                     {"machine", OPT_TEXT, 0, "pc, q35"},
+                                     {NULL}},
+         "prints what a domain can have, as XML", run_domcapabilities},
+        {"freecell",
+         (const struct option_row[]){{"all", OPT_BOOL, 0, "of every NUMA cell"}, {NULL}},
+         "tells how much memory is free", run_freecell},
+        {"hostname", NULL, "prints the host's name", run_text,
+         TEXT(PROC_connect_get_hostname, "hostname", "line")},
+        {"maxvcpus", (const struct option_row[]){{"type", OPT_TEXT, 0, "kvm, qemu"}, {NULL}},
+         "prints how many processors a domain may have", run_maxvcpus},
+        {"nodecpumap", NULL, "tells which processors are online", run_nodecpumap},
+        {"nodecpustats", (const struct option_row[]){{"cpu", OPT_NUMBER, 0, "of this one"}, {NULL}},
+         "tells what the processors did", run_node_stats, "cpu"},
+        {"nodedev-dumpxml",
+         (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},
+                                     {NULL}},
+         "prints a host device's XML", run_nodedev_xml},
+        {"nodedev-info",
+         (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},
+                                     {NULL}},
+         "tells about a host device", run_nodedev_info},
+        {"nodedev-list", NULL, "lists the host's devices", run_nodedev_list},
+        {"nodeinfo", NULL, "tells about the host", run_nodeinfo},
+        {"nodememstats",
+         (const struct option_row[]){{"cell", OPT_NUMBER, 0, "of this NUMA cell"}, {NULL}},
+         "tells how memory is used", run_node_stats, "memory"},
+        {"sysinfo", NULL, "prints the host's SMBIOS as XML", run_text,
+         TEXT(PROC_connect_get_sysinfo, "sysinfo", "raw")},
+        {"uri", NULL, "prints what one is connected to", run_uri},
+        {"version", NULL, "prints versions", run_version},
+        {NULL},
+    }};

@@ -434,26 +434,6 @@ static bool run_domdisplay(struct shell *sh, const struct args *a, GError **erro
 
 /* ---- Statistics ---- */
 
-static char *param_text(const rpc_param *p)
-{
-    const rpc_value *v = &p->value;
-    switch (v->type) {
-    case 1:
-    case 6:
-        return g_strdup_printf("%d", v->rpc_value_u.i);
-    case 2:
-        return g_strdup_printf("%u", v->rpc_value_u.ui);
-    case 3:
-        return g_strdup_printf("%" PRId64, (int64_t)v->rpc_value_u.l);
-    case 4:
-        return g_strdup_printf("%" PRIu64, (uint64_t)v->rpc_value_u.ul);
-    case 5:
-        return g_strdup_printf("%f", v->rpc_value_u.d);
-    default:
-        return g_strdup(v->rpc_value_u.s);
-    }
-}
-
 static const struct flag_bit stats_bits[] = {
     {"state", 1}, {"cpu-total", 2}, {"balloon", 4}, {"vcpu", 8}, {"interface", 16}, {"block", 32},
     {"iothread", 128}, {"memory", 256}};

@@ -6,6 +6,7 @@
 #include "base/util.h"
 
 #include <glib/gstdio.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -145,6 +146,27 @@ const char *domain_state_name(int state)
     static const char *const names[] = {"no state",    "running",  "idle",    "paused",
                                         "in shutdown", "shut off", "crashed", "pmsuspended"};
     return state >= 0 && state < (int)G_N_ELEMENTS(names) ? names[state] : names[0];
+}
+
+char *param_text(const rpc_param *p)
+{
+    const rpc_value *v = &p->value;
+    switch (v->type) {
+    case 1:
+        return g_strdup_printf("%d", v->rpc_value_u.i);
+    case 2:
+        return g_strdup_printf("%u", v->rpc_value_u.ui);
+    case 3:
+        return g_strdup_printf("%" PRId64, (int64_t)v->rpc_value_u.l);
+    case 4:
+        return g_strdup_printf("%" PRIu64, (uint64_t)v->rpc_value_u.ul);
+    case 5:
+        return g_strdup_printf("%f", v->rpc_value_u.d);
+    case 6:
+        return g_strdup(v->rpc_value_u.b ? "yes" : "no");
+    default:
+        return g_strdup(v->rpc_value_u.s);
+    }
 }
 
 /* ---- One object, one procedure ---- */

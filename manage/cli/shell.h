@@ -123,6 +123,7 @@ char *shell_read_file(const char *path, GError **error);
 /* Opens @xml in the user's editor until it is left; NULL with an error, or if nothing changed. */
 char *shell_edit(struct shell *sh, const char *xml, GError **error);
 const char *domain_state_name(int state);
+char *param_text(const rpc_param *p);
 /* What statistics say under @name; 0 without it. */
 uint64_t stats_number(const rpc_domain_stats *s, const char *name);
 

@@ -26,24 +26,6 @@ static unsigned affect_of(const struct args *a)
 
 /* --- typed parameters --- */
 
-static char *param_text(const rpc_param *p)
-{
-    switch (p->value.type) {
-    case 1:
-        return g_strdup_printf("%d", p->value.rpc_value_u.i);
-    case 2:
-        return g_strdup_printf("%u", p->value.rpc_value_u.ui);
-    case 3:
-        return g_strdup_printf("%" PRId64, (int64_t)p->value.rpc_value_u.l);
-    case 4:
-        return g_strdup_printf("%" PRIu64, (uint64_t)p->value.rpc_value_u.ul);
-    case 6:
-        return g_strdup(p->value.rpc_value_u.b ? "yes" : "no");
-    default:
-        return g_strdup(p->value.type == 7 ? p->value.rpc_value_u.s : "");
-    }
-}
-
 static void show_param(struct shell *sh, const char *name, const char *value)
 {
     enum { WIDTH = 15 };

@@ -8,7 +8,12 @@ import subprocess
 import sys
 import unittest
 
+import libvirt
+
 import manage
+
+MACHINE = """<domain type='qemu'><name>{0}</name>{1}<memory unit='MiB'>32</memory>
+<os><type machine='q35'>hvm</type></os><devices><controller type='pci' model='pcie-root-port'/></devices></domain>"""
 
 LODGE = os.environ["LODGE"]
 
@@ -31,6 +36,34 @@ echo a b
 pwd
 secret-list
 nodedev-list
+nodedev-info computer
+nodedev-info net_lo_00_00_00_00_00_00
+nodedev-info nosuch
+iface-list
+iface-list --all
+iface-list --inactive
+iface-mac lo
+iface-dumpxml lo
+iface-dumpxml nosuch
+nwfilter-list
+nwfilter-dumpxml clean-traffic
+nwfilter-dumpxml nosuch
+nwfilter-define {d}/filter.xml
+nwfilter-define {d}/nosuch.xml
+nwfilter-dumpxml ours
+nwfilter-edit ours
+nwfilter-undefine nosuch
+event --list
+event
+event --event nosuch
+event --all --timeout 1
+net-event --list
+net-event
+net-event --event lifecycle --timeout 1
+nodedev-event --list
+pool-event --list
+pool-event --event refresh --timeout 1
+secret-event --list
 net-list --all
 net-list --name --all
 net-info default
@@ -133,12 +166,15 @@ class Shell(unittest.TestCase):
             os.mkdir(folder)
             with open(os.path.join(folder, "data"), "wb") as f:
                 f.write(b"lodge" * 1000)
+            with open(os.path.join(folder, "filter.xml"), "w", encoding="ascii") as f:
+                f.write("<filter name='ours'><uuid>0a0b0c0d-0001-4000-8000-000000000001</uuid>"
+                        "<rule action='drop' direction='in'><all/></rule></filter>")
             with open(os.path.join(folder, "txt.xml"), "w", encoding="ascii") as f:
                 f.write("<txt name='a' value='b'/>")
             for line in VERBS:
                 p = subprocess.run([*program, "-c", d.uri, *line.format(d=folder).split()],
                                    capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                                   timeout=manage.PATIENCE, check=False)
+                                   timeout=manage.PATIENCE, check=False, env={**os.environ, "VISUAL": "true"})
                 seen.append((line, p.returncode, bare(p.stdout + p.stderr).replace(d.root, "ROOT")))
             with open(os.path.join(folder, "back"), "rb") as f:
                 self.assertTrue(f.read().startswith(b"lodge" * 1000))
@@ -148,6 +184,64 @@ class Shell(unittest.TestCase):
         for theirs, ours in zip(self.transcript(["virsh"]), self.transcript([LODGE])):
             with self.subTest(verb=theirs[0]):
                 self.assertEqual(ours[1:], theirs[1:])
+
+    def test_prints_the_events_that_virsh_prints(self):
+        """Both listen to one daemon; marks before and after say that they heard what was between."""
+        with manage.Daemon() as d:
+            conn = d.connect()
+            listeners = []
+            for program in ("virsh", LODGE):
+                path = f"{d.root}/{os.path.basename(program)}"
+                for verb in ("event --all", "net-event --event lifecycle", "pool-event --event lifecycle",
+                             "secret-event --event lifecycle"):
+                    with open(f"{path}-{verb.split()[0]}", "w", encoding="utf-8") as out:
+                        listeners.append((out.name, subprocess.Popen(
+                            [program, "-c", d.uri, *verb.split(), "--loop"], stdout=out, stdin=subprocess.DEVNULL)))
+                    self.addCleanup(listeners[-1][1].wait)
+                    self.addCleanup(listeners[-1][1].kill)
+
+            def text(path):
+                with open(path, encoding="utf-8") as f:
+                    return f.read()
+
+            def things(name):
+                secret = conn.secretDefineXML(f"<secret ephemeral='yes'><usage type='volume'><volume>{name}</volume>"
+                                              f"</usage><uuid>{uuids[name]}</uuid></secret>")
+                secret.undefine()
+                net = conn.networkDefineXML(f"<network><name>{name}</name><bridge name='{name}'/></network>")
+                net.undefine()
+                pool = conn.storagePoolDefineXML(
+                    f"<pool type='dir'><name>{name}</name><target><path>{d.root}/{name}</path></target></pool>")
+                pool.build()
+                pool.create()
+                pool.destroy()
+                pool.delete()
+                pool.undefine()
+                conn.defineXML(MACHINE.format(name, "")).undefine()
+
+            def marked(name):
+                things(name)
+                return all(f"{name}" in text(path) or uuids[name] in text(path) for path, _ in listeners)
+            uuids = {name: f"0a0b0c0d-0001-4000-8000-00000000000{i}" for i, name in enumerate(("mbefore", "mafter", "real"))}
+            manage.until(lambda: marked("mbefore"), "all listen")
+            things("real")
+            dom = conn.defineXML(MACHINE.format("real", "<description>words</description>"))
+            dom.create()
+            dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_TITLE, "title", None, None)
+            dom.suspend()
+            dom.resume()
+            dom.reset()
+            dom.destroy()
+            dom.undefine()
+            manage.until(lambda: marked("mafter"), "all have heard")
+            for _, p in listeners:
+                p.terminate()
+                p.wait()
+            seen = {os.path.basename(path): [line for line in text(path).splitlines()
+                                             if "real" in line or uuids["real"] in line] for path, _ in listeners}
+            self.assertGreater(len(seen["lodge-event"]), 8, seen)
+            for verb in ("event", "net-event", "pool-event", "secret-event"):
+                self.assertEqual(seen["lodge-" + verb], seen["virsh-" + verb])
 
     def test_json_lines_and_quiet(self):
         with manage.Daemon() as d:

@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/cli/object.h"
+
+#include <string.h>
+
+/*
+ * The host's own interfaces, and the filters that machines' cards name.
+ */
+AUTO_XDR(rpc_interface_ret)
+
+/* ---- Interfaces ---- */
+
+/* By name, or by address if it looks like one. */
+static bool find_interface(struct shell *sh, const char *name, rpc_interface_ret *ret,
+                           GError **error)
+{
+    rpc_text text = {(char *)name};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc) {
+        return false;
+    }
+    if (strchr(name, ':') ? !ask_interface_lookup_by_mac_string(rpc, &text, ret, error)
+                          : !ask_interface_lookup_by_name(rpc, &text, ret, error)) {
+        shell_failing(sh, "failed to get interface '%s'", name);
+        return false;
+    }
+    return true;
+}
+
+static int by_interface(const void *a, const void *b)
+{
+    return strcmp(((const rpc_interface *)a)->name, ((const rpc_interface *)b)->name);
+}
+
+static bool run_iface_list(struct shell *sh, const struct args *a, GError **error)
+{
+    enum { INACTIVE = 1, ACTIVE = 2 };
+    static const char *const headers[] = {"Name", "State", "MAC Address", NULL};
+    unsigned flags = args_flag(a, "all")        ? INACTIVE | ACTIVE
+                     : args_flag(a, "inactive") ? INACTIVE
+                                                : ACTIVE;
+    rpc_list_args args = {1, flags};
+    g_auto(rpc_interfaces) all = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_connect_list_all_interfaces(rpc, &args, &all, error)) {
+        shell_failing(sh, "Failed to list interfaces");
+        return false;
+    }
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_interface), by_interface);
+    out_table(sh, headers);
+    for (unsigned i = 0; i < all.items.items_len; i++) {
+        rpc_interface_args one = {all.items.items_val[i]};
+        rpc_int active = {0};
+        bool on = ask_interface_is_active(rpc, &one, &active, NULL) && active.value;
+        out_row(sh, one.iface.name, on ? "active" : "inactive", one.iface.mac, NULL);
+    }
+    out_table_end(sh);
+    return true;
+}
+
+static bool run_iface_xml(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_interface_ret) ret = {0};
+    g_auto(rpc_text) xml = {0};
+    if (!find_interface(sh, args_text(a, "interface"), &ret, error)) {
+        return false;
+    }
+    rpc_interface_flags args = {ret.iface, args_flag(a, "inactive")};
+    return ask_interface_get_xml_desc(shell_rpc(sh, NULL), &args, &xml, error) &&
+           show_xml(sh, a, xml.text, error);
+}
+
+/* The one that is not given: .data says which. */
+static bool run_iface_word(struct shell *sh, const struct args *a, GError **error)
+{
+    bool name = strcmp(shell_data(sh), "name") == 0;
+    g_auto(rpc_interface_ret) ret = {0};
+    if (!find_interface(sh, args_text(a, "interface"), &ret, error)) {
+        return false;
+    }
+    out_text(sh, name ? "name" : "mac", "%s\n", name ? ret.iface.name : ret.iface.mac);
+    return true;
+}
+
+/* ---- Filters ---- */
+
+static bool find_filter(struct shell *sh, const char *name, rpc_nwfilter_ret *ret, GError **error)
+{
+    rpc_text text = {(char *)name};
+    rpc_uuid_args by_uuid;
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc) {
+        return false;
+    }
+    if (!(text_uuid(name, by_uuid.uuid) && ask_nwfilter_lookup_by_uuid(rpc, &by_uuid, ret, NULL)) &&
+        !ask_nwfilter_lookup_by_name(rpc, &text, ret, error)) {
+        shell_failing(sh, "failed to get nwfilter '%s'", name);
+        return false;
+    }
+    return true;
+}
+
+static int by_filter(const void *a, const void *b)
+{
+    return strcmp(((const rpc_nwfilter *)a)->name, ((const rpc_nwfilter *)b)->name);
+}
+
+static bool run_filter_list(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const headers[] = {"UUID", "Name", NULL};
+    rpc_list_args args = {1, 0};
+    g_auto(rpc_nwfilters) all = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    (void)a;
+    if (!rpc || !ask_connect_list_all_nwfilters(rpc, &args, &all, error)) {
+        shell_failing(sh, "Failed to list network filters");
+        return false;
+    }
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_nwfilter), by_filter);
+    out_table(sh, headers);
+    for (unsigned i = 0; i < all.items.items_len; i++) {
+        g_autofree char *uuid = uuid_text(all.items.items_val[i].uuid);
+        out_row(sh, uuid, all.items.items_val[i].name, NULL);
+    }
+    out_table_end(sh);
+    return true;
+}
+
+static bool filter_xml(struct shell *sh, const rpc_nwfilter *filter, rpc_text *xml, GError **error)
+{
+    rpc_nwfilter_flags args = {*filter, 0};
+    return ask_nwfilter_get_xml_desc(shell_rpc(sh, NULL), &args, xml, error);
+}
+
+static bool run_filter_dumpxml(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_nwfilter_ret) ret = {0};
+    g_auto(rpc_text) xml = {0};
+    return find_filter(sh, args_text(a, "nwfilter"), &ret, error) &&
+           filter_xml(sh, &ret.filter, &xml, error) && show_xml(sh, a, xml.text, error);
+}
+
+static bool run_filter_define(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *path = args_text(a, "file");
+    g_autofree char *xml = shell_read_file(path, error);
+    g_auto(rpc_nwfilter_ret) ret = {0};
+    Rpc *rpc = xml ? shell_rpc(sh, error) : NULL;
+    rpc_text args = {xml};
+    if (!rpc) {
+        return false;
+    }
+    if (!ask_nwfilter_define_xml(rpc, &args, &ret, error)) {
+        shell_failing(sh, "Failed to define network filter from %s", path);
+        return false;
+    }
+    out_note(sh, "Network filter %s defined from %s", ret.filter.name, path);
+    return true;
+}
+
+static bool run_filter_undefine(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_nwfilter_ret) ret = {0};
+    rpc_none none;
+    if (!find_filter(sh, args_text(a, "nwfilter"), &ret, error)) {
+        return false;
+    }
+    rpc_nwfilter_args args = {ret.filter};
+    if (!ask_nwfilter_undefine(shell_rpc(sh, NULL), &args, &none, error)) {
+        shell_failing(sh, "Failed to undefine network filter %s", ret.filter.name);
+        return false;
+    }
+    out_note(sh, "Network filter %s undefined", ret.filter.name);
+    return true;
+}
+
+static bool run_filter_edit(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_nwfilter_ret) ret = {0}, made = {0};
+    g_auto(rpc_text) xml = {0};
+    g_autoptr(GError) why = NULL;
+    if (!find_filter(sh, args_text(a, "nwfilter"), &ret, error) ||
+        !filter_xml(sh, &ret.filter, &xml, error)) {
+        return false;
+    }
+    g_autofree char *changed = shell_edit(sh, xml.text, &why);
+    if (why) {
+        g_propagate_error(error, g_steal_pointer(&why));
+        return false;
+    }
+    rpc_text args = {changed};
+    if (changed && !ask_nwfilter_define_xml(shell_rpc(sh, NULL), &args, &made, error)) {
+        return false;
+    }
+    out_note(sh, "Network filter %s XML configuration %s.", ret.filter.name,
+             changed ? "edited" : "not changed");
+    return true;
+}
+
+#define INTERFACE                                                                                  \
+    {                                                                                              \
+        "interface", OPT_TEXT, OPT_NEEDED, "name or MAC address of the interface"                  \
+    }
+#define FILTER                                                                                     \
+    {                                                                                              \
+        "nwfilter", OPT_TEXT, OPT_NEEDED, "name or UUID of the filter"                             \
+    }
+
+const struct verb_group verb_group_hostnet = {
+    "Interfaces and Filters", "interface",
+    (const struct verb_row[]){
+        {"iface-dumpxml",
+         (const struct option_row[]){
+             INTERFACE, {"inactive", OPT_BOOL, 0, "as it is defined"}, XPATH_OPTIONS, {NULL}},
+         "prints a host interface's XML", run_iface_xml},
+        {"iface-list",
+         (const struct option_row[]){{"inactive", OPT_BOOL, 0, "those that are down"},
+                                     {"all", OPT_BOOL, 0, "all of them"},
+                                     {NULL}},
+         "lists the host's interfaces", run_iface_list},
+        {"iface-mac", (const struct option_row[]){INTERFACE, {NULL}},
+         "prints an interface's address", run_iface_word, "mac"},
+        {"iface-name", (const struct option_row[]){INTERFACE, {NULL}}, "prints an interface's name",
+         run_iface_word, "name"},
+        {"nwfilter-define",
+         (const struct option_row[]){
+             FILE_OPTION, {"validate", OPT_BOOL, 0, "what is unknown is always refused"}, {NULL}},
+         "makes or changes a filter from XML", run_filter_define},
+        {"nwfilter-dumpxml", (const struct option_row[]){FILTER, XPATH_OPTIONS, {NULL}},
+         "prints a filter's XML", run_filter_dumpxml},
+        {"nwfilter-edit", (const struct option_row[]){FILTER, {NULL}},
+         "changes a filter in an editor", run_filter_edit},
+        {"nwfilter-list", NULL, "lists filters", run_filter_list},
+        {"nwfilter-undefine", (const struct option_row[]){FILTER, {NULL}}, "forgets a filter",
+         run_filter_undefine},
+        {NULL},
+    }};
