@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 import libvirt
@@ -73,9 +74,10 @@ def _setns(fd):
 class Server:
     """Accepts TCP and tells every caller where it came from."""
 
-    def __init__(self, space, port):
+    def __init__(self, space, port, with_port=False):
         code = ("import socket\ns = socket.create_server(('', %d))\nprint('up', flush=True)\n"
-                "while True:\n    c, a = s.accept()\n    c.sendall(a[0].encode())\n    c.close()\n" % port)
+                "while True:\n    c, a = s.accept()\n    c.sendall(%s.encode())\n    c.close()\n"
+                % (port, "('%s %d' % a)" if with_port else "a[0]"))
         self.process = subprocess.Popen(["ip", "netns", "exec", space.name, sys.executable, "-c", code],
                                         stdout=subprocess.PIPE, text=True)
         assert self.process.stdout.readline().strip() == "up"
@@ -93,6 +95,56 @@ def ask(address, port, timeout=5):
             return c.recv(100).decode()
     except OSError as e:
         return type(e).__name__
+
+
+def lookup(server, name, kind):
+    """The answer to a question of @kind (16: TXT, 33: SRV, 12: PTR) as bytes; b"" if there is none."""
+    question = b"".join(bytes([len(part)]) + part.encode() for part in name.split(".")) + b"\0" + struct.pack(">2H", kind, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(10)
+        s.connect((server, 53))
+        s.send(struct.pack(">6H", 7, 0x100, 1, 0, 0, 0) + question)
+        try:
+            answer = s.recv(1000)
+        except OSError as e:
+            return type(e).__name__
+    return answer[12 + len(question):].decode("latin-1") if struct.unpack(">6H", answer[:12])[3] else ""
+
+
+def solicit(device):
+    """What a DHCPv6 server advertises for us on @device: an address, or the name of the error."""
+    duid = b"\0\x03\0\x01\x52\x54\0\0\0\x66"
+    message = b"\1abc" + struct.pack(">2H", 1, len(duid)) + duid + struct.pack(">2H3I", 3, 12, 1, 0, 0)
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as s:
+        s.settimeout(1)
+        index = socket.if_nametoindex(device)
+        for _ in range(100):  # no link-local address at first, then an answer at last
+            try:
+                s.bind(("::", 546)) if not s.getsockname()[1] else None
+                s.sendto(message, ("ff02::1:2", 547, 0, index))
+                answer = s.recv(2000)
+                break
+            except OSError as e:
+                error = type(e).__name__
+                time.sleep(0.1)
+        else:
+            return error
+    at = answer.find(struct.pack(">2H", 5, 24))  # IA address
+    return socket.inet_ntop(socket.AF_INET6, answer[at + 4:at + 20]) if at > 0 else "none"
+
+
+class Names:
+    """A DNS server that knows one address for all names."""
+
+    def __init__(self, space, address):
+        code = ("import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('', 53))\nprint('up', flush=True)\n"
+                "while True:\n    q, a = s.recvfrom(2000)\n    s.sendto(q[:2] + b'\\x81\\x80\\0\\1\\0\\1\\0\\0\\0\\0' + q[12:q.index(b'\\0', 12)"
+                " + 5] + b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x3c\\0\\4' + socket.inet_aton('%s'), a)\n" % address)
+        self.process = subprocess.Popen(["ip", "netns", "exec", space.name, sys.executable, "-c", code],
+                                        stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline().strip() == "up"
+
+    close = Server.close
 
 
 def resolve(server, name):
@@ -302,6 +354,98 @@ class Traffic(NetworkCase):
         self.virsh("net-update", name, "delete", "ip-dhcp-host", "<host mac='52:54:00:00:00:0a'/>", "--live")
         self.assertIn("can't update 'bridge'", self.virsh("net-update", name, "add", "bridge", "<bridge/>",
                                                           "--config", fails=True))
+
+    def test_names(self):
+        """Records, forwarders, what stays in the domain, reverse names and dnsmasq's own options."""
+        self.addCleanup(Names(self.world, "198.51.100.7").close)
+        name = self.network("""<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>names</name>
+            <bridge name='namesbr' stp='off'/><forward/><domain name='lab' localOnly='yes'/><dns forwardPlainNames='no'>
+            <forwarder domain='corp.example' addr='203.0.113.2'/><forwarder addr='203.0.113.2'/>
+            <txt name='note' value='two words'/><srv service='ldap' protocol='tcp' domain='lab' target='srv.lab' port='389'/>
+            <host ip='10.26.0.9'><hostname>srv</hostname><hostname>other</hostname></host></dns>
+            <ip address='10.26.0.1' prefix='24' localPtr='yes'/><ip address='10.27.0.1' prefix='24'/>
+            <route address='10.99.0.0' prefix='16' gateway='10.26.0.7' metric='5'/>
+            <d:options><d:option value='address=/by.option/10.26.0.66'/></d:options></network>""")
+        guest = self.machine("namesg", "namesbr")
+        self.static(guest, "10.26.0.2/24", "10.26.0.1")
+
+        def asks(function, *args):
+            return guest.enter(lambda: function("10.26.0.1", *args))
+        self.assertEqual(asks(resolve, "www.corp.example"), "198.51.100.7")
+        self.assertEqual(asks(resolve, "elsewhere.example"), "198.51.100.7")
+        self.assertEqual(asks(resolve, "other.lab"), "10.26.0.9")
+        self.assertIsNone(asks(resolve, "nobody.lab"))
+        self.assertIsNone(asks(resolve, "nobody"))
+        self.assertEqual(asks(resolve, "by.option"), "10.26.0.66")
+        self.assertIn("two words", asks(lookup, "note", 16))
+        self.assertIn(struct.pack(">H", 389).decode("latin-1"), asks(lookup, "_ldap._tcp.lab", 33))
+        self.assertIn("srv", asks(lookup, "9.0.26.10.in-addr.arpa", 12))
+        self.assertEqual(asks(lookup, "44.0.26.10.in-addr.arpa", 12), "")
+        self.assertIn("10.99.0.0/16 via 10.26.0.7 dev namesbr proto static metric 5", self.host.run("ip", "route"))
+        self.assertRegex(guest.run("busybox", "ping", "-c", "1", "-W", "60", "10.27.0.1"), "1 packets received")
+        self.assertIn("<dnsmasq:option value='address=/by.option/10.26.0.66'/>", self.virsh("net-dumpxml", name))
+        path = f"{self.dir}/names.xml"
+        for more in ([], ["--inactive"]):
+            with open(path, "w") as f:
+                f.write(self.virsh("net-dumpxml", name, *more))
+            run("virt-xml-validate", path, "network")
+        for record, question, found in (("dns-txt", ("more", 16), "<txt name='more' value='third'/>"),
+                                        ("dns-srv", ("_sip._udp.lab", 33), "<srv service='sip' protocol='udp' domain='lab' "
+                                                                           "target='srv.lab' port='5060'/>")):
+            self.virsh("net-update", name, "add-first", record, found, "--live")
+            self.assertNotEqual(asks(lookup, *question), "")
+            self.virsh("net-update", name, "delete", record, found, "--current")
+            self.assertEqual(asks(lookup, *question), "")
+
+    def test_no_names(self):
+        self.network("""<network><name>mute</name><bridge name='mutebr' stp='off'/><dns enable='no'/>
+            <ip address='10.28.0.1' prefix='24'><dhcp><range start='10.28.0.5' end='10.28.0.9'/></dhcp></ip></network>""")
+        guest = self.machine("muteg", "mutebr")
+        self.assertRegex(self.dhcp(guest, "mute"), r"^10\.28\.0\.")
+        self.assertEqual(guest.enter(lambda: lookup("10.28.0.1", "a.b", 1)), "ConnectionRefusedError")
+
+    def test_dhcp_options_and_mtu(self):
+        """What a guest hears besides its address, of a network with a small MTU; how long it may keep it."""
+        self.network("""<network><name>small</name><bridge name='smallbr' stp='off'/><mtu size='1380'/><forward/>
+            <ip address='10.29.0.1' prefix='24'><tftp root='/'/><dhcp><range start='10.29.0.5' end='10.29.0.9'>
+            <lease expiry='5' unit='minutes'/></range><bootp file='pxe.img' server='10.29.0.1'/></dhcp></ip></network>""")
+        self.assertIn("mtu 1380", self.host.run("ip", "link", "show", "smallbr"))
+        guest = self.machine("smallg", "smallbr")
+        script, out = f"{self.dir}/tells", f"{self.dir}/told"
+        with open(script, "w") as f:
+            f.write("#!/bin/sh\n[ \"$1\" != bound ] || echo $mtu $boot_file $siaddr $lease $router > $out\n")
+        os.chmod(script, 0o755)
+        guest.run("busybox", "udhcpc", "-i", "eth0", "-n", "-q", "-f", "-t", "20", "-T", "1", "-O", "mtu", "-O", "bootfile",
+                  "-s", script, env={**os.environ, "out": out})
+        with open(out) as f:
+            self.assertEqual(f.read().split(), ["1380", "pxe.img", "10.29.0.1", "300", "10.29.0.1"])
+
+    def test_nat_pool(self):
+        """The addresses and ports that machines are seen as."""
+        self.host.run("ip", "addr", "add", "203.0.113.77/32", "dev", "ext0")
+        self.addCleanup(self.host.run, "ip", "addr", "del", "203.0.113.77/32", "dev", "ext0")
+        self.network("""<network><name>pool</name><bridge name='poolbr' stp='off'/><forward mode='nat'><nat>
+            <address start='203.0.113.77' end='203.0.113.77'/><port start='40000' end='40009'/></nat></forward>
+            <ip address='10.38.0.1' prefix='24'/></network>""")
+        guest = self.machine("poolg", "poolbr")
+        self.static(guest, "10.38.0.2/24", "10.38.0.1")
+        server = Server(self.world, 91, with_port=True)
+        self.addCleanup(server.close)
+        address, _, port = guest.enter(lambda: ask("203.0.113.2", 91)).partition(" ")
+        self.assertEqual(address, "203.0.113.77")
+        self.assertIn(int(port), range(40000, 40010))
+
+    def test_ipv6_addresses(self):
+        """DHCPv6 with a router's advertisement, and addresses that guests make of an advertised prefix."""
+        self.network("""<network><name>six2</name><bridge name='sixbr' stp='off'/><forward mode='route'/>
+            <ip family='ipv6' address='fd00:26::1' prefix='64'><dhcp><range start='fd00:26::100' end='fd00:26::100'/></dhcp></ip>
+            </network>""")
+        self.network("""<network><name>slaac</name><bridge name='slaacbr' stp='off'/><forward mode='route'/>
+            <ip family='ipv6' address='fd00:27::1' prefix='64'/></network>""")
+        one, two = self.machine("sixg", "sixbr"), self.machine("slaacg", "slaacbr", "52:54:00:00:00:44")
+        self.assertEqual(one.enter(lambda: solicit("eth0")), "fd00:26::100")
+        manage.until(lambda: "default via fe80" in one.run("ip", "-6", "route"), "an advertisement")
+        manage.until(lambda: "fd00:27::5054:ff:fe00:44/64" in two.run("ip", "-6", "addr"), "an address of the prefix")
 
     def test_ipv6(self):
         self.network("""<network><name>six</name><bridge stp='off'/><forward mode='nat'><nat ipv6='yes'/></forward>
@@ -527,6 +671,12 @@ class Management(NetworkCase):
         timer = libvirt.virEventAddTimeout(100, lambda *_: None, None)
         manage.until(lambda: libvirt.virEventRunDefaultImpl() or len(seen) == 4, "four events")
         libvirt.virEventRemoveTimeout(timer)
+        with subprocess.Popen(["virsh", "-c", self.daemon.uri, "net-event", "--event", "lifecycle", "--timestamp"],
+                              stdout=subprocess.PIPE, text=True) as shell:
+            while shell.poll() is None:  # until it has registered and heard of one
+                self.define(self.XML % ("ev", "", 37))
+                self.virsh("net-undefine", "ev")
+            self.assertRegex(shell.stdout.read(), r"event 'lifecycle' for network '?ev'?: (Defined|Undefined)")
         self.assertEqual(seen, [("ev", 0), ("ev", 2), ("ev", 3), ("ev", 1)])
         with self.assertRaises(libvirt.libvirtError) as caught:
             conn.networkLookupByName("nosuch")
