@@ -116,8 +116,10 @@ static void write_exit(struct tr *t, const struct stub *s)
                                 .pc = t->code64 ? s->value : (uint32_t)s->value,
                                 .field = (uint16_t)(s->miss - t->block->code),
                                 .mode = s->flags & BLOCK_MODE,
+                                .number = (uint8_t)t->n_exits,
                                 .bits = (s->saved ? EXIT_SAVED : 0) |
                                         (s->apart ? EXIT_APART : 0)};
+        t->exit[t->n_exits++] = d;
         point_at(s->miss, c->at);
         emit_lea_rip(c, S2, (const uint8_t *)d);
         emit_jmp(c, thunk_at[THUNK_LINK]);
@@ -282,8 +284,13 @@ static bool finish(struct tr *t)
     struct block *b = t->block;
     size_t bytes = t->n_points * sizeof(struct point);
     b->points = cache_meta(bytes + sizeof(struct point));
-    if (t->hot.full || t->cold.full || !b->points) {
+    b->exits = cache_meta(t->n_exits * sizeof(struct exit));
+    if (t->hot.full || t->cold.full || !b->points || !b->exits) {
         return false;
+    }
+    b->n_exits = t->n_exits;
+    for (unsigned k = 0; k < b->n_exits; k++) {
+        b->exits[k] = (struct exit){.desc = t->exit[k]};
     }
     memcpy(b->points, t->point, bytes);
     b->points[t->n_points] = (struct point){(uint16_t)(t->hot.at - b->code), t->offset[t->n]};
@@ -307,7 +314,7 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint32_t flags, uint8_t *
     t->b = b;
     t->cpu = b->cpu;
     t->stubs = all_stubs;
-    t->n_stubs = t->n_points = 0;
+    t->n_stubs = t->n_points = t->n_exits = 0;
     t->saved = t->done = false;
     t->fp = 0;
     t->fp_used = false;

@@ -2,10 +2,11 @@
 /*
  * cache: memory for code, and finding blocks.
  *
- * One memfd mapped twice, writable and executable, so that no page is ever both.  Hot code
- * grows from the start, out-of-line code from behind it, blocks and descriptors down from
- * the end.  When one of them is full all vCPUs leave and everything is dropped.  The first
- * time it may be larger than it stays: a boot translates far more than the guest needs later.
+ * One memfd mapped twice, writable and executable, so that no page is ever both.  It has parts,
+ * which are filled one after the other.  In each hot code grows from the start, out-of-line code
+ * from behind it, blocks and descriptors down from the end.  When one of them meets another all
+ * vCPUs leave, and the part that was begun longest ago gives up its blocks.  The first time all
+ * but the newest may go for good: a boot translates far more than the guest needs later.
  */
 #include "guest/cpu/translate/translate.h"
 
@@ -15,12 +16,15 @@
 #include <sys/mman.h>
 
 /* What runs straight on is a bit more than a third of all that is written for a block. */
-#define HOT_SHARE(bytes) ((bytes) / 64 * 23 & PAGE_MASK)
-enum {
-    HASH_BITS_LEAST = 14,
-    HASH_SHARE = 512 /* bytes of cache a slot */,
-    LISTED = 1 << 18,
-    BLOCK_ROOM = 32768
+#define HOT_SHARE(bytes) ((bytes) / 64 * 22 & PAGE_MASK)
+enum { PARTS = 4, MOST_PARTS = 24, HASH_BITS_LEAST = 14, HASH_SHARE = 512 /* bytes of cache a slot */,
+       LISTED = 1 << 16, BLOCK_ROOM = 32768, META_ROOM = 16384 };
+
+struct part {
+    uint8_t *hot_start, *middle, *end;
+    uint8_t *hot_at, *cold_at, *meta_at;
+    struct block **listed; /* by ascending .code, for faults */
+    _Atomic unsigned n_listed;
 };
 
 pthread_mutex_t cache_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -29,18 +33,58 @@ unsigned cache_generation;
 uint8_t *cache_start, *cache_end;
 ptrdiff_t cache_exec;
 
-static uint8_t *hot_start, *hot_at, *middle, *cold_at, *meta_at, *meta_before;
-static struct block **hash; /* [1 << hash_bits] */
+static struct part parts[MOST_PARTS]; /* a ring, of which .. */
+static unsigned n_parts, may_live;    /* .. so many may hold blocks at a time */
+static uint64_t part_bytes;
+static struct part *now = parts;      /* the one that is filled */
+static uint8_t *meta_before;
+static struct block **hash;   /* [1 << hash_bits] */
 static unsigned hash_bits;
-static uint64_t bytes_now, bytes_later;
-static struct block **listed; /* by ascending .code, for faults */
-static _Atomic unsigned n_listed;
 
 static void *lazy_zeroes(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                   -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return p == MAP_FAILED ? NULL : p;
+}
+
+static struct block **bucket(const uint8_t *host, uint64_t pc)
+{
+    uint64_t h = ((uint64_t)host ^ pc >> 12) * UINT64_C(0x9e3779b97f4a7c15);
+    return &hash[h >> (64 - hash_bits)];
+}
+
+static void hash_in(struct block *b)
+{
+    struct block **head = bucket(b->host, b->pc);
+    b->next_hash = *head;
+    *head = b;
+}
+
+static void part_clear(struct part *p)
+{
+    p->hot_at = p->hot_start;
+    p->cold_at = p->middle;
+    p->meta_at = p->end;
+    atomic_store(&p->n_listed, 0);
+}
+
+static void parts_make(uint8_t *rw, uint64_t first, uint64_t later)
+{
+    part_bytes = later / PARTS & PAGE_MASK;
+    n_parts = may_live = MIN((unsigned)(first / part_bytes), MOST_PARTS);
+    for (unsigned k = 0; k < n_parts; k++) {
+        struct part *p = &parts[k];
+        p->hot_start = rw + k * part_bytes;
+        p->middle = p->hot_start + HOT_SHARE(part_bytes);
+        p->end = p->hot_start + part_bytes;
+        if (k == 0) {
+            struct code c = {rw, p->middle, false};
+            thunks_write(&c);
+            p->hot_start = c.at;
+        }
+        part_clear(p);
+    }
 }
 
 static unsigned hash_bits_for(uint64_t bytes)
@@ -50,15 +94,6 @@ static unsigned hash_bits_for(uint64_t bytes)
         bits++;
     }
     return bits;
-}
-
-/* Puts the parts where they lie in a cache of @bytes. */
-static void lay_out(uint64_t bytes)
-{
-    bytes_now = bytes;
-    hash_bits = hash_bits_for(bytes);
-    middle = cache_start + HOT_SHARE(bytes);
-    cache_end = cache_start + bytes;
 }
 
 bool cache_open(uint64_t first, uint64_t later, GError **error)
@@ -73,97 +108,131 @@ bool cache_open(uint64_t first, uint64_t later, GError **error)
     }
     uint8_t *rw = mmap(NULL, first, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     uint8_t *rx = mmap(NULL, first, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
-    hash = lazy_zeroes(sizeof(*hash) << hash_bits_for(first));
-    listed = lazy_zeroes(LISTED * sizeof(*listed));
-    if (rw == MAP_FAILED || rx == MAP_FAILED || !hash || !listed) {
+    bool ok = rw != MAP_FAILED && rx != MAP_FAILED && smc_open();
+    hash_bits = hash_bits_for(first);
+    hash = lazy_zeroes(sizeof(*hash) << hash_bits);
+    for (unsigned k = 0; k < MOST_PARTS; k++) {
+        parts[k].listed = lazy_zeroes(LISTED * sizeof(*parts[k].listed));
+        ok &= parts[k].listed != NULL;
+    }
+    if (!ok || !hash) {
         error_set_errno(error, errno, "mapping the translation cache");
         return false;
     }
     cache_exec = rx - rw;
-    struct code c = {rw, rw + HOT_SHARE(first), false};
-    thunks_write(&c);
-    hot_start = c.at;
+    parts_make(rw, first, later);
+    cache_end = rw + first;
     cache_start = rw;
-    bytes_later = later;
-    lay_out(first);
-    cache_reset();
     return true;
 }
 
 bool cache_shrinks(void)
 {
-    return bytes_now > bytes_later;
+    return may_live > PARTS;
+}
+
+static void empty(struct part *p)
+{
+    unsigned n = atomic_load(&p->n_listed);
+    for (unsigned k = 0; k < n; k++) {
+        block_take_out(p->listed[k]);
+    }
+    for (unsigned k = 0; k < n; k++) { /* each page is looked through once for all of its blocks */
+        block_leave_pages(p->listed[k]);
+    }
+    link_reclaim(p->hot_start, p->end);
+    part_clear(p);
+    cache_generation++;
 }
 
 /* What it held goes back to the host. */
-static void shrink(void)
+static void give_back(struct part *p)
 {
-    uint8_t *from = (uint8_t *)(((uintptr_t)hot_start + PAGE_SIZE - 1) & PAGE_MASK);
-    madvise(from, (size_t)(cache_end - from), MADV_REMOVE);
-    madvise(hash, sizeof(*hash) << hash_bits, MADV_DONTNEED);
-    madvise(listed, LISTED * sizeof(*listed), MADV_DONTNEED);
-    lay_out(bytes_later);
+    uint8_t *from = (uint8_t *)(((uintptr_t)p->hot_start + PAGE_SIZE - 1) & PAGE_MASK);
+    empty(p);
+    madvise(from, (size_t)(p->end - from), MADV_REMOVE);
+    madvise(p->listed, LISTED * sizeof(*p->listed), MADV_DONTNEED);
 }
 
-void cache_reset(void)
+static void shrink(void)
 {
-    if (cache_generation && cache_shrinks()) {
-        shrink();
-    } else {
-        memset(hash, 0, sizeof(*hash) << hash_bits);
+    for (unsigned k = 0; k < n_parts; k++) {
+        if (&parts[k] != now && parts[k].n_listed) {
+            give_back(&parts[k]);
+        }
     }
-    hot_at = hot_start;
-    cold_at = middle;
-    meta_at = cache_end;
-    atomic_store(&n_listed, 0);
-    cache_generation++;
-    smc_reset();
-    link_reset();
+    madvise(hash, sizeof(*hash) << hash_bits, MADV_DONTNEED);
+    may_live = PARTS;
+    hash_bits = hash_bits_for(may_live * part_bytes);
+    for (unsigned k = 0; k < atomic_load(&now->n_listed); k++) {
+        if (now->listed[k]->valid) {
+            hash_in(now->listed[k]);
+        }
+    }
+}
+
+void cache_reclaim(void)
+{
+    if (cache_shrinks()) {
+        shrink();
+    }
+    unsigned next = (unsigned)(now - parts + 1) % n_parts;
+    struct part *oldest = &parts[(next + n_parts - may_live) % n_parts];
+    now = &parts[next];
+    if (oldest != now) {
+        give_back(oldest);
+    } else {
+        empty(now);
+    }
+}
+
+uint64_t cache_size(void)
+{
+    return may_live * part_bytes;
 }
 
 uint64_t cache_used(void)
 {
-    return (uint64_t)(hot_at - cache_start) + (uint64_t)(cold_at - middle) +
-           (uint64_t)(cache_end - meta_at);
+    uint64_t used = 0;
+    for (unsigned k = 0; k < n_parts; k++) {
+        const struct part *p = &parts[k];
+        used += (uint64_t)(p->hot_at - p->hot_start) + (uint64_t)(p->cold_at - p->middle) +
+                (uint64_t)(p->end - p->meta_at);
+    }
+    return used;
 }
 
 bool cache_begin(struct code *hot, struct code *cold)
 {
-    uint8_t *at = (uint8_t *)(((uintptr_t)hot_at + 15) & ~(uintptr_t)15);
-    if (middle - at < BLOCK_ROOM || meta_at - cold_at < 2 * BLOCK_ROOM ||
-        atomic_load(&n_listed) == LISTED) {
+    uint8_t *at = (uint8_t *)(((uintptr_t)now->hot_at + 15) & ~(uintptr_t)15);
+    if (now->middle - at < BLOCK_ROOM || now->meta_at - now->cold_at < BLOCK_ROOM + META_ROOM ||
+        atomic_load(&now->n_listed) == LISTED) {
         return false;
     }
-    meta_before = meta_at;
+    meta_before = now->meta_at;
     *hot = (struct code){.at = at, .end = at + BLOCK_ROOM};
-    *cold = (struct code){.at = cold_at, .end = cold_at + BLOCK_ROOM};
+    *cold = (struct code){.at = now->cold_at, .end = now->cold_at + BLOCK_ROOM};
     return true;
 }
 
 void *cache_meta(size_t bytes)
 {
-    uint8_t *at = (uint8_t *)(((uintptr_t)meta_at - bytes) & ~(uintptr_t)7);
-    if (at < cold_at + BLOCK_ROOM) {
+    uint8_t *at = (uint8_t *)(((uintptr_t)now->meta_at - bytes) & ~(uintptr_t)7);
+    if (at < now->cold_at + BLOCK_ROOM) {
         return NULL;
     }
-    return meta_at = at;
+    return now->meta_at = at;
 }
 
 void cache_abort(void)
 {
-    meta_at = meta_before;
+    now->meta_at = meta_before;
 }
 
 void cache_end_block(const struct code *hot, const struct code *cold)
 {
-    hot_at = hot->at;
-    cold_at = cold->at;
-}
-
-static struct block **bucket(const uint8_t *host, uint64_t pc)
-{
-    uint64_t h = ((uint64_t)host ^ pc >> 12) * UINT64_C(0x9e3779b97f4a7c15);
-    return &hash[h >> (64 - hash_bits)];
+    now->hot_at = hot->at;
+    now->cold_at = cold->at;
 }
 
 struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags)
@@ -177,12 +246,10 @@ struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc,
 
 void cache_add(struct block *b)
 {
-    struct block **head = bucket(b->host, b->pc);
-    b->next_hash = *head;
-    *head = b;
-    unsigned n = atomic_load(&n_listed);
-    listed[n] = b;
-    atomic_store(&n_listed, n + 1);
+    hash_in(b);
+    unsigned n = atomic_load(&now->n_listed);
+    now->listed[n] = b;
+    atomic_store(&now->n_listed, n + 1);
 }
 
 void cache_remove(struct block *b)
@@ -199,15 +266,17 @@ void cache_remove(struct block *b)
 struct block *cache_block_at(const uint8_t *exec_pc)
 {
     const uint8_t *pc = exec_pc - cache_exec;
-    unsigned low = 0, high = atomic_load(&n_listed);
+    uint64_t in = (uint64_t)(pc - cache_start) / part_bytes;
+    const struct part *p = &parts[MIN(in, n_parts - 1)];
+    unsigned low = 0, high = atomic_load(&p->n_listed);
     while (low < high) {
         unsigned mid = (low + high) / 2;
-        if (listed[mid]->code <= pc) {
+        if (p->listed[mid]->code <= pc) {
             low = mid + 1;
         } else {
             high = mid;
         }
     }
-    struct block *b = low ? listed[low - 1] : NULL;
+    struct block *b = low ? p->listed[low - 1] : NULL;
     return b && pc < b->code + b->code_bytes ? b : NULL;
 }

@@ -12,7 +12,8 @@
 enum { FILTER = 4096 };
 struct bt_cpu *bt_cpus[BT_CPUS];
 
-static struct exit *cross_links;
+static struct exit cross_end;
+static struct exit *cross_links = &cross_end;
 static uint64_t cross_pages[FILTER / 64]; /* hashed: pages that cross links lead to */
 
 static unsigned page_hash(uint64_t linear)
@@ -25,25 +26,10 @@ static uint8_t *field_of(const struct exit_desc *d)
     return exit_block(d)->code + d->field;
 }
 
-/* The record of @d, which may have been linked before; NULL: no room. */
-static struct exit *exit_of(const struct exit_desc *d)
-{
-    struct block *from = exit_block(d);
-    struct exit *x = from->exits;
-    while (x && x->desc != d) {
-        x = x->next_own;
-    }
-    if (!x && (x = cache_meta(sizeof(*x)))) {
-        *x = (struct exit){.desc = d, .from = from, .next_own = from->exits};
-        from->exits = x;
-    }
-    return x;
-}
-
 void link_exit(const struct exit_desc *d, struct block *to, bool cross)
 {
-    struct exit *x = exit_of(d);
-    if (!x || x->to) {
+    struct exit *x = &exit_block(d)->exits[d->number];
+    if (x->to) {
         return;
     }
     x->to = to;
@@ -52,8 +38,7 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
     if (cross) {
         unsigned h = page_hash(to->pc);
         cross_pages[h / 64] |= UINT64_C(1) << h % 64;
-        if (!x->cross) {
-            x->cross = true;
+        if (!x->next_cross) {
             x->next_cross = cross_links;
             cross_links = x;
         }
@@ -62,7 +47,7 @@ void link_exit(const struct exit_desc *d, struct block *to, bool cross)
     if ((d->bits & EXIT_SAVED) && to->flags_in) {
         emit_patch_rel32(field_of(d), to->flags_in);
     } else {
-        emit_patch_rel32(field_of(d), to->code + (to->pc > x->from->pc ? to->skip_poll : 0));
+        emit_patch_rel32(field_of(d), to->code + (to->pc > exit_block(d)->pc ? to->skip_poll : 0));
     }
 }
 
@@ -91,9 +76,9 @@ void unlink_block(struct block *block)
     while (block->in) {
         cut(block->in);
     }
-    for (struct exit *x = block->exits; x; x = x->next_own) {
-        if (x->to) {
-            cut(x);
+    for (unsigned k = 0; k < block->n_exits; k++) {
+        if (block->exits[k].to) {
+            cut(&block->exits[k]);
         }
     }
 }
@@ -108,7 +93,7 @@ void unlink_cross(uint64_t linear, uint64_t bytes)
     if (!any) {
         return;
     }
-    for (struct exit **at = &cross_links; *at;) {
+    for (struct exit **at = &cross_links; *at != &cross_end;) {
         struct exit *x = *at;
         if (bytes && x->desc->pc - linear >= bytes) {
             at = &x->next_cross;
@@ -117,22 +102,11 @@ void unlink_cross(uint64_t linear, uint64_t bytes)
         if (x->to) {
             cut(x);
         }
-        x->cross = false;
         *at = x->next_cross;
+        x->next_cross = NULL;
     }
     if (!bytes) {
         memset(cross_pages, 0, sizeof(cross_pages));
-    }
-}
-
-void link_reset(void)
-{
-    cross_links = NULL;
-    memset(cross_pages, 0, sizeof(cross_pages));
-    for (unsigned k = 0; k < BT_CPUS; k++) {
-        for (unsigned mode = 0; bt_cpus[k] && mode < TLB_MODES; mode++) {
-            jump_cache_clear(bt_cpus[k], mode);
-        }
     }
 }
 
@@ -300,5 +274,33 @@ void jump_cache_forget(const struct block *block)
     }
     if (floating) {
         emit_patch_jmp(block->entry, thunk_at[THUNK_DISPATCH]);
+    }
+}
+
+/* ---- memory that will be used again ---- */
+
+static void forget_code(struct jump_cache *j, uint64_t from, uint64_t bytes)
+{
+    for (unsigned k = 0; k < JUMP_SLOTS; k++) {
+        if (j->at[k].key && j->at[k].code - from < bytes) {
+            j->at[k].key = 0;
+        }
+    }
+}
+
+void link_reclaim(const uint8_t *from, const uint8_t *to)
+{
+    for (struct exit **at = &cross_links; *at != &cross_end;) {
+        const uint8_t *x = (const uint8_t *)*at;
+        if (x >= from && x < to) {
+            *at = (*at)->next_cross;
+        } else {
+            at = &(*at)->next_cross;
+        }
+    }
+    for (unsigned k = 0; k < BT_CPUS; k++) {
+        for (unsigned mode = 0; bt_cpus[k] && mode < TLB_MODES; mode++) {
+            forget_code(&bt_cpus[k]->jump[mode], exec_of(from), (uint64_t)(to - from));
+        }
     }
 }

@@ -671,7 +671,7 @@ bool bt_fault(struct bt_cpu *b, uint64_t saved, uint64_t pc)
 
 /* ---- the loop ---- */
 
-/* Somebody found the cache full: when all are outside, the first to see it empties it. */
+/* Somebody found the cache full: when all are outside, the first to see it makes room. */
 static void wait_for_room(void)
 {
     while (atomic_load(&cache_full)) {
@@ -685,7 +685,7 @@ static void wait_for_room(void)
             }
         }
         if (!anybody && atomic_load(&cache_full)) {
-            cache_reset();
+            cache_reclaim();
             atomic_store(&cache_full, false);
         }
         pthread_mutex_unlock(&cache_lock);
@@ -919,8 +919,8 @@ bool bt_counters(unsigned index, struct bt_counter out[BT_COUNTERS])
 struct bt_cache_use bt_cache_use(void)
 {
     pthread_mutex_lock(&cache_lock);
-    struct bt_cache_use u = {(uint64_t)(cache_end - cache_start), cache_start ? cache_used() : 0,
-                             cache_generation ? cache_generation - 1 : 0};
+    struct bt_cache_use u = {cache_size(), cache_start ? cache_used() : 0,
+                             cache_generation};
     pthread_mutex_unlock(&cache_lock);
     return u;
 }
@@ -947,9 +947,9 @@ void bt_describe(GString *out)
         }
     }
     if (any) {
-        g_string_append_printf(out, "cache: %" PRIu64 " of %td KiB, emptied %u times\n",
-                               cache_used() >> 10, (cache_end - cache_start) >> 10,
-                               cache_generation - 1);
+        g_string_append_printf(out, "cache: %" PRIu64 " of %" PRIu64 " KiB, parts emptied: %u\n",
+                               cache_used() >> 10, cache_size() >> 10,
+                               cache_generation);
     }
     pthread_mutex_unlock(&cache_lock);
 }
@@ -959,8 +959,8 @@ static void bt_detach(struct vcpu *cpu)
     struct bt_cpu *b = bt_of(cpu);
     g_autoptr(GString) text = g_string_new(NULL);
     describe(b, text);
-    log_line(LOG_JIT_STATS, "%s; cache: %" PRIu64 " KiB, emptied %u times", text->str,
-             cache_used() >> 10, cache_generation - 1);
+    log_line(LOG_JIT_STATS, "%s; cache: %" PRIu64 " KiB, parts emptied: %u", text->str,
+             cache_used() >> 10, cache_generation);
     pthread_mutex_lock(&cache_lock);
     bt_cpus[cpu->index] = NULL;
     pthread_mutex_unlock(&cache_lock);

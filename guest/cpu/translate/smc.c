@@ -11,26 +11,25 @@
 #include "guest/memory/ram.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
-enum { PAGE_SLOTS = 1 << 12, IDLE_WRITES = 64 };
+enum { IDLE_WRITES = 64 };
 
 struct code_page {
-    uint64_t page; /* ram_page_index() */
     uint64_t lines;
     struct page_ref *blocks;
     unsigned idle; /* writes since the last block went */
-    struct code_page *next;
 };
 
-static struct code_page *pages[PAGE_SLOTS];
+static struct code_page *pages; /* by ram_page_index(); memory only where there is code */
 
-static struct code_page *find_page(uint64_t page)
+bool smc_open(void)
 {
-    struct code_page *p = pages[page % PAGE_SLOTS];
-    while (p && p->page != page) {
-        p = p->next;
-    }
-    return p;
+    size_t bytes = ram_pool_size / PAGE_SIZE * sizeof(*pages);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    pages = p == MAP_FAILED ? NULL : p;
+    return pages;
 }
 
 /* Until every other vCPU has left generated code once. */
@@ -84,17 +83,7 @@ void smc_watch(struct bt_cpu *b, uint8_t *host)
 
 static void add_to_page(struct page_ref *ref, const uint8_t *host)
 {
-    uint64_t page = ram_page_index(host);
-    struct code_page *p = find_page(page);
-    if (!p) {
-        p = cache_meta(sizeof(*p));
-        if (!p) {
-            atomic_store(&cache_full, true);
-            return;
-        }
-        *p = (struct code_page){.page = page, .next = pages[page % PAGE_SLOTS]};
-        pages[page % PAGE_SLOTS] = p;
-    }
+    struct code_page *p = &pages[ram_page_index(host)];
     p->lines |= ref->lines;
     p->idle = 0;
     ref->next = p->blocks;
@@ -109,12 +98,19 @@ void smc_add(struct block *block)
     }
 }
 
+void block_take_out(struct block *block)
+{
+    if (block->valid) {
+        block->valid = false;
+        cache_remove(block);
+        unlink_block(block);
+    }
+}
+
 void block_kill(struct block *block)
 {
-    block->valid = false;
     forget_heat(block->heat);
-    cache_remove(block);
-    unlink_block(block);
+    block_take_out(block);
     jump_cache_forget(block);
 }
 
@@ -125,33 +121,49 @@ static uint64_t lines_of(uint64_t from, uint64_t to) /* offsets in the page, @to
            ~((UINT64_C(1) << first) - 1);
 }
 
-static void page_written(uint8_t *page_host, uint64_t lines)
+/* Out of the page's list go blocks that are not valid; what is made from @lines no more is. */
+static void page_sweep(struct code_page *p, uint64_t lines)
 {
-    struct code_page *p = find_page(ram_page_index(page_host));
-    if (!p) {
-        return;
-    }
-    if (!p->blocks && ++p->idle >= IDLE_WRITES) {
-        ram_flags_clear(page_host, PAGE_CODE); /* not before: code that is patched comes again */
-    }
-    if (!(p->lines & lines)) {
-        return;
-    }
     uint64_t left = 0;
     struct page_ref **at = &p->blocks;
     while (*at) {
         struct page_ref *ref = *at;
-        if (ref->block->valid && !(ref->lines & lines)) {
+        struct block *block = ref->block;
+        if (block->valid && !(ref->lines & lines)) {
             left |= ref->lines;
             at = &ref->next;
             continue;
         }
         *at = ref->next;
-        if (ref->block->valid) { /* else its other page was written to */
-            block_kill(ref->block);
+        ref->block = NULL;
+        if (block->valid) { /* else its other page was written to */
+            block_kill(block);
         }
     }
     p->lines = left;
+}
+
+static void page_written(uint8_t *page_host, uint64_t lines)
+{
+    struct code_page *p = &pages[ram_page_index(page_host)];
+    if (!p->blocks && ++p->idle >= IDLE_WRITES) {
+        ram_flags_clear(page_host, PAGE_CODE); /* not before: code that is patched comes again */
+    }
+    if (p->lines & lines) {
+        page_sweep(p, lines);
+    }
+}
+
+static void leave_page(struct page_ref *ref, const uint8_t *host)
+{
+    struct code_page *p = &pages[ram_page_index(host)];
+    if (!host || !ref->block) {
+        return;
+    }
+    page_sweep(p, 0);
+    if (!p->blocks) {
+        ram_flags_clear(host, PAGE_CODE);
+    }
 }
 
 void smc_written(void *host, uint64_t bytes)
@@ -166,12 +178,8 @@ void smc_written(void *host, uint64_t bytes)
     pthread_mutex_unlock(&cache_lock);
 }
 
-void smc_reset(void)
+void block_leave_pages(struct block *block)
 {
-    for (unsigned k = 0; k < PAGE_SLOTS; k++) {
-        for (struct code_page *p = pages[k]; p; p = p->next) {
-            ram_flags_clear(ram_pool + (p->page << 12), PAGE_CODE);
-        }
-        pages[k] = NULL;
-    }
+    leave_page(&block->ref[0], block->host);
+    leave_page(&block->ref[1], block->host2);
 }

@@ -151,7 +151,7 @@ struct block;
 
 /* A block's membership in a page of guest code: smc.c. */
 struct page_ref {
-    struct block *block;
+    struct block *block;  /* NULL: not in the page's list */
     struct page_ref *next;
     uint64_t lines;       /* 64-byte lines of the page that the block was made from */
 };
@@ -180,7 +180,8 @@ struct block {
     bool valid;
     bool fp;              /* its code counts on x87 or vector state behind a check */
     struct block *next_hash;
-    struct exit *exits;   /* its own that were linked once */
+    struct exit *exits;   /* its own direct jumps, .n_exits of them */
+    unsigned n_exits;
     struct exit *in;      /* links that lead here */
     struct point *points; /* ascending */
 };
@@ -212,32 +213,35 @@ struct exit_desc {
     uint16_t field;     /* host offset of the jump's rel32 */
     uint8_t mode;       /* enum tlb_mode of the target */
     uint8_t bits;       /* enum exit_bit */
+    uint8_t number;     /* in block.exits */
     uint64_t pc;        /* of the target */
     uint8_t stub[];     /* S2 = this; jmp a thunk */
 } __attribute__((packed));
 enum { EXIT_STUB = 12 };
 enum exit_bit { EXIT_SAVED = 1 /* the flags are in .fl_saved: leads to .entry */, EXIT_APART = 2 };
 
-/* A jump that has been linked, or was. */
+/* A direct jump; it is linked if .to is set. */
 struct exit {
     const struct exit_desc *desc; /* writable view */
-    struct block *from, *to;
-    struct exit *next_in, *next_own, *next_cross;
-    bool cross;       /* is in the list of links between pages */
+    struct block *to;
+    struct exit *next_in;
+    struct exit *next_cross; /* in the list of links between pages; NULL: it is not there */
 };
 
 /* ---- the code cache: cache.c ---- */
 
 extern pthread_mutex_t cache_lock; /* blocks, links, the code memory */
-extern _Atomic bool cache_full;    /* everybody out: it will be emptied */
-extern unsigned cache_generation; /* how often it was emptied */
+extern _Atomic bool cache_full;    /* everybody out: a part of it will be emptied */
+extern unsigned cache_generation; /* how often that happened */
 extern uint8_t *cache_start, *cache_end; /* writable view */
 extern ptrdiff_t cache_exec;             /* from it to the executable one */
 
-/* Up to @first bytes until it is emptied, @later from then on. */
+/* Up to @first bytes until it is full or cache_reclaim() is called, @later from then on. */
 bool cache_open(uint64_t first, uint64_t later, GError **error);
-bool cache_shrinks(void); /* it has not been emptied yet, and will be smaller then */
-void cache_reset(void); /* with nobody inside; keeps the thunks */
+bool cache_shrinks(void); /* that is still to come */
+/* With nobody inside: makes room by taking out the oldest blocks. */
+void cache_reclaim(void);
+uint64_t cache_size(void); /* how much it may hold */
 /* Room for a block: hot and cold code; and metadata, which never fails once begun. */
 bool cache_begin(struct code *hot, struct code *cold);
 void *cache_meta(size_t bytes); /* NULL: full */
@@ -294,7 +298,10 @@ static inline struct block *exit_block(const struct exit_desc *d) /* writable vi
 void smc_watch(struct bt_cpu *b, uint8_t *host);
 bool smc_watched(const uint8_t *host);
 void smc_add(struct block *block);
-void smc_reset(void);
+bool smc_open(void);
+/* Before the memory of blocks is used again, with nobody inside. */
+void block_take_out(struct block *block);
+void block_leave_pages(struct block *block);
 void smc_written(void *host, uint64_t bytes);
 void block_kill(struct block *block); /* lock held */
 
@@ -306,7 +313,7 @@ void link_never(const struct exit_desc *d); /* by the jump cache from now on */
 void unlink_block(struct block *block);
 /* Links that rely on mappings of [linear, linear + bytes); bytes 0: all. */
 void unlink_cross(uint64_t linear, uint64_t bytes);
-void link_reset(void);
+void link_reclaim(const uint8_t *from, const uint8_t *to); /* this part of the cache goes */
 void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool global);
 uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc); /* 0: not there */
 void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
@@ -318,7 +325,7 @@ enum { BT_CPUS = 256 };
 
 /* ---- translation ---- */
 
-enum { BLOCK_INSNS = 48, INSN_BYTES = 15 };
+enum { BLOCK_INSNS = 48, INSN_BYTES = 15, STUBS = BLOCK_INSNS * 4 };
 
 /* Accesses of [base + lo, base + hi) that were checked; relative to what the register is now. */
 struct group {
@@ -354,9 +361,10 @@ struct tr {
     uint8_t in_s1;          /* 1 + number of the group whose addend S1 holds; 0: none */
     struct stub *stubs;
     unsigned n_stubs;
+    const struct exit_desc *exit[STUBS];
+    unsigned n_exits;
     uint64_t lines[2];      /* of the pages, looked at */
 };
-enum { STUBS = BLOCK_INSNS * 4 };
 
 /* The block of the key @pc and @flags, whose code bytes are at @host, and go on at @host2 if its
  * first instruction lies across pages; NULL: no room, or not translatable. */
