@@ -34,6 +34,7 @@ struct space {
     _Atomic uint32_t turn; /* odd while the view is being changed */
     struct span *_Atomic spans;
     _Atomic uint32_t n;
+    _Atomic uint32_t last; /* found */
     unsigned room;
     struct span *work; /* where the next view is made */
     unsigned work_n, work_room;
@@ -277,8 +278,8 @@ void doorbell_remove(struct doorbell *d)
 
 /* ---- looking up ---- */
 
-/* The span at @at, or a span without region that tells how far nothing is. */
-static struct span search(const struct span *spans, unsigned n, uint64_t at)
+/* The first span that ends behind @at. */
+static unsigned search(const struct span *spans, unsigned n, uint64_t at)
 {
     unsigned lo = 0, hi = n;
     while (lo < hi) {
@@ -289,17 +290,29 @@ static struct span search(const struct span *spans, unsigned n, uint64_t at)
             hi = mid;
         }
     }
-    if (lo < n && spans[lo].start <= at) {
-        return spans[lo];
+    return lo;
+}
+
+/* The span at @at, or a span without region that tells how far nothing is.  It is mostly the one
+ * that was asked for before: low RAM, in which page tables lie. */
+static struct span look_up(struct space *s, const struct span *spans, unsigned n, uint64_t at)
+{
+    unsigned i = atomic_load_explicit(&s->last, memory_order_relaxed);
+    if (i >= n || at < spans[i].start || at >= spans[i].end) {
+        i = search(spans, n, at);
+        atomic_store_explicit(&s->last, i, memory_order_relaxed);
     }
-    return (struct span){.start = at, .end = lo < n ? spans[lo].start : UINT64_MAX};
+    if (i < n && spans[i].start <= at) {
+        return spans[i];
+    }
+    return (struct span){.start = at, .end = i < n ? spans[i].start : UINT64_MAX};
 }
 
 struct span space_find(struct space *s, uint64_t at)
 {
     for (;;) {
         uint32_t turn = s->turn;
-        struct span v = search(s->spans, s->n, at);
+        struct span v = look_up(s, s->spans, s->n, at);
         atomic_thread_fence(memory_order_acquire);
         if (!(turn & 1) && s->turn == turn) {
             return v;
