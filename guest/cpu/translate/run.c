@@ -643,12 +643,13 @@ bool bt_system(struct bt_cpu *b, const struct desc *d, uint64_t unused)
     state_in(b, d->bits & DESC_SAVED);
     uint64_t start = block_pc(b, desc_block(d));
     cpu->r.rip = start + desc_guest(d, 0);
-    bool ok =
-        d->size == SYSTEM_SYSCALL ? system_call(cpu, start + desc_guest(d, 1)) : system_return(cpu);
+    bool ok = d->size == SYSTEM_SYSCALL ? system_call(cpu, start + desc_guest(d, 1))
+              : d->size == SYSTEM_IRET  ? system_iret(cpu)
+                                        : system_return(cpu);
     if (!ok) {
         return step(b) && find_code(b, NULL);
     }
-    b->stats.system++;
+    b->stats.system += d->size != SYSTEM_IRET;
     state_out(b);
     return find_code(b, NULL);
 }

@@ -189,6 +189,8 @@ bool emit_system(struct tr *t, const struct insn *i)
         return t->code64 && by_helper(t, SYSTEM_SYSCALL, true);
     case OP_SYSRET:
         return t->code64 && kernel(t) && (i->rex & 8) && by_helper(t, SYSTEM_SYSRET, true);
+    case OP_IRET:
+        return t->code64 && kernel(t) && i->opsize == 8 && by_helper(t, SYSTEM_IRET, true);
     case OP_CPUID:
         return cpuid(t);
     default:

@@ -474,10 +474,10 @@ bool emit_string(struct tr *t, const struct insn *i);
 bool emit_system(struct tr *t, const struct insn *i);
 
 /* syscall.c: state complete; false: the interpreter must do it */
-enum { SYSTEM_SYSCALL, SYSTEM_SYSRET, SYSTEM_CPUID };
+enum { SYSTEM_SYSCALL, SYSTEM_SYSRET, SYSTEM_IRET, SYSTEM_CPUID };
 bool system_call(struct vcpu *cpu, uint64_t next);
 bool system_return(struct vcpu *cpu);
-
+bool system_iret(struct vcpu *cpu);
 
 /* ---- thunks.c: between C and generated code ---- */
 
