@@ -41,6 +41,32 @@ main64:
 3:  decl %r12d
     jnz 1b
     SHOW "flags: "
+    /* From kernel to kernel, often enough to be translated; then with a stack segment that is
+       gone, to an address that is none, and with another flag. */
+    xorl %ebp, %ebp
+    movl $TURNS, %r12d
+1:  movl $2f, %edx
+    movq %rsp, %r13
+    call return_to_kernel
+2:  cmpq %r13, %rsp
+    sete %al
+    movzbl %al, %eax
+    addq %rax, %rbp
+    decl %r12d
+    jnz 1b
+    SHOW "irets: "
+    movl $3f, %edx
+    andb $0x7f, gdt + DATA32 + 5
+    EXPECT64 call return_to_kernel
+3:  orb $0x80, gdt + DATA32 + 5
+    movabsq $0x800000000000, %rdx
+    EXPECT64 call return_to_kernel
+    movl $4f, %edx
+    pushq $0x4002                       /* NT, without which IRET puts it back */
+    popfq
+    EXPECT64 call return_to_kernel
+4:  pushq $2
+    popfq
     movq $0x88000, tss + 0x24           /* exceptions have a stack of their own */
     movb $1, idt + 12*16 + 4
     movb $1, idt + 13*16 + 4
@@ -181,6 +207,17 @@ frame:
     popq %rbp
     popq %rbx
     ret
+/* rdx: where */
+return_to_kernel:
+    leaq 8(%rsp), %rbx
+    movl %ss, %eax
+    pushq %rax
+    pushq %rbx
+    pushfq
+    movl %cs, %eax
+    pushq %rax
+    pushq %rdx
+    iretq
 /* rbx: three fields; edx: something; rax: their sum */
 fields:
     movq %rdx, (%rbx)
