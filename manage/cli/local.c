@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <termios.h>
 
 /*
  * What virsh has no verb for: from an image to its console, the machines that work, the host.
@@ -263,11 +264,24 @@ static bool pause_for(uint64_t ms)
     return poll(&in, 1, (int)MIN(ms, INT32_MAX)) <= 0 || read(STDIN_FILENO, &key, 1) == 0;
 }
 
+/* A key counts at once, without the end of a line; @was is for when it is over. */
+static bool take_keys(struct termios *was)
+{
+    struct termios now;
+    if (tcgetattr(STDIN_FILENO, was) != 0) {
+        return false;
+    }
+    now = *was;
+    now.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+    return tcsetattr(STDIN_FILENO, TCSANOW, &now) == 0;
+}
+
 static bool run_top(struct shell *sh, const struct args *a, GError **error)
 {
     enum { MS = 1000 };
     uint64_t delay = 1, rounds = UINT64_MAX;
     rpc_all_stats before, now;
+    struct termios was;
     bool screen = isatty(STDOUT_FILENO) && !out_is_json(sh), go_on = true;
     args_number(a, "delay", &delay);
     args_number(a, "count", &rounds);
@@ -276,8 +290,9 @@ static bool run_top(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     gint64 at = g_get_monotonic_time();
+    bool keys = take_keys(&was);
     while (go_on && rounds--) {
-        if (isatty(STDIN_FILENO)) {
+        if (keys) {
             go_on = pause_for(delay * MS);
         } else {
             g_usleep((gulong)(delay * MS * MS));
@@ -294,6 +309,9 @@ static bool run_top(struct shell *sh, const struct args *a, GError **error)
         fflush(stdout);
         rpc_all_stats_clear(&before);
         before = now;
+    }
+    if (keys) {
+        tcsetattr(STDIN_FILENO, TCSANOW, &was);
     }
     rpc_all_stats_clear(&before);
     return !error || !*error;

@@ -2,10 +2,13 @@
 """The shell beside virsh: the same verb at the same daemon prints the same and ends the same."""
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import subprocess
 import sys
+import time
 import unittest
 
 import libvirt
@@ -271,6 +274,57 @@ class Shell(unittest.TestCase):
                                env={**os.environ, "HOME": d.root}, check=False)
             self.assertEqual(p.stdout.count(d.uri), 1)
             self.assertIn("unknown command", p.stderr)
+
+    def on_terminal(self, *argv, keys=(), **env):
+        """What the shell shows on a terminal on which somebody types: (what must be seen before, keys)."""
+        pid, fd = pty.fork()
+        if pid == 0:
+            os.execvpe(LODGE, [LODGE, *argv], {**os.environ, "TERM": "vt100", **env})
+        seen, turn, searched = b"", 0, 0
+        end = time.monotonic() + manage.PATIENCE
+        while time.monotonic() < end:
+            if turn < len(keys) and keys[turn][0] in seen[searched:]:
+                searched = len(seen)
+                os.write(fd, keys[turn][1])
+                turn += 1
+            try:
+                if select.select([fd], [], [], 0.2)[0]:
+                    seen += os.read(fd, 65536)
+            except OSError:  # it is gone
+                break
+        else:
+            os.kill(pid, 9)
+        os.close(fd)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        self.assertEqual((turn, code), (len(keys), 0), seen)
+        return seen
+
+    def test_remembers_lines_and_completes_on_a_terminal(self):
+        with manage.Daemon() as d:
+            prompt = b"lodge # "
+            self.on_terminal("-c", d.uri, keys=((prompt, b"net-uuid default\n"), (prompt, b"quit\n")),
+                             XDG_CACHE_HOME=d.root)
+            again = self.on_terminal("-c", d.uri, keys=((prompt, b"\x10\x10\n"), (prompt, b"net-inf\tdefa\t\n"),
+                                                        (prompt, b"quit\n")), XDG_CACHE_HOME=d.root)
+            self.assertIn(d.virsh("net-uuid", "default").encode(), again)
+            self.assertIn(b"virbr0", again)
+            with open(f"{d.root}/lodge/history", encoding="utf-8") as f:
+                self.assertIn("net-uuid default", f.read().replace("\\040", " "))
+
+    def test_colours_on_a_terminal_alone(self):
+        self.assertIn(b"\033[32m", self.on_terminal("validate-host"))
+        p = subprocess.run([LODGE, "validate-host"], capture_output=True, check=True)
+        self.assertNotIn(b"\033", p.stdout)
+
+    def test_top(self):
+        with manage.Daemon() as d:
+            self.assertIn("Name", shell(d, "top", "--count", "1").stdout)
+            dom = d.connect().createXML(MACHINE.format("busy", ""))
+            self.assertRegex(shell(d, "top", "--count", "2", "--delay", "0").stdout, r"(?s)busy.*busy")
+            rows = json.loads(shell(d, "--json", "top", "--count", "1").stdout)
+            self.assertIn("busy", str(rows))
+            self.assertIn(b"busy", self.on_terminal("-c", d.uri, "top", keys=((b"busy", b"q"),)))
+            dom.destroy()
 
     def test_manual_holds_every_verb(self):
         names = re.findall(r"(?m)^    ([a-z-]+) ", subprocess.run(

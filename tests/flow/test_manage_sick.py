@@ -7,8 +7,10 @@ import os
 import pathlib
 import signal
 import struct
+import tempfile
 import threading
 import unittest
+import unittest.mock
 
 import libvirt
 import libvirt_qemu
@@ -203,6 +205,31 @@ class Definitions(Sick):
     def test_filters(self):
         self.slow("nwfilter", self.conn.nwfilterDefineXML,
                   lambda: self.conn.nwfilterLookupByName("one").undefine(), self.FILTER)
+
+
+class NoTaps(unittest.TestCase):
+    """A host without /dev/net/tun: what needs a tap says so, and nothing of it stays."""
+
+    def test_start(self):
+        if os.geteuid() != 0:
+            manage.leave_out(self, "only root has name spaces")
+        with tempfile.TemporaryDirectory() as folder:
+            script = pathlib.Path(folder, "lodged")
+            script.write_text('#!/bin/sh\nexec unshare --mount --net sh -c \'mount -t tmpfs none /dev/net && exec "$0" "$@"\' '
+                              f'{manage.LODGED} "$@"\n')
+            script.chmod(0o755)
+            with unittest.mock.patch("manage.LODGED", str(script)), manage.Daemon() as daemon:
+                conn = daemon.connect()
+                conn.networkDefineXML("<network><name>n</name><bridge name='brn' stp='off'/></network>").create()
+                dom = conn.defineXML(MACHINE.format("card", "<interface type='network'><source network='n'/></interface>"))
+                for _ in range(2):  # the second finds nothing in its way
+                    with self.assertRaisesRegex(libvirt.libvirtError, "/dev/net/tun"):
+                        dom.create()
+                self.assertEqual((dom.state()[0], daemon.machines()), (libvirt.VIR_DOMAIN_SHUTOFF, []))
+                devices = pathlib.Path(f"/proc/{daemon.process.pid}/net/dev").read_text()
+                self.assertIn("brn", devices)
+                self.assertNotIn("vnet", devices)
+                conn.close()
 
 
 class Clients(Sick):
