@@ -15,6 +15,7 @@
 #include <linux/if_bridge.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
+#include <linux/neighbour.h>
 #include <linux/pkt_sched.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
@@ -512,6 +513,41 @@ bool route_add(const char *name, int family, const void *network, unsigned prefi
         mnl_attr_put_u32(r.head, RTA_PRIORITY, metric);
     }
     return ask(&r, error, "add a route through", name);
+}
+
+struct neighbours {
+    neighbour_fn each;
+    void *owner;
+};
+
+static int look_at_neighbour(const struct nlmsghdr *head, void *owner)
+{
+    const struct neighbours *n = owner;
+    const struct ndmsg *neighbour = mnl_nlmsg_get_payload(head);
+    const struct nlattr *attrs[NDA_LLADDR + 1] = {NULL};
+    size_t bytes = neighbour->ndm_family == AF_INET ? 4 : 16;
+    mnl_attr_parse(head, sizeof(*neighbour), keep, &(struct attributes){attrs, NDA_LLADDR});
+    const struct nlattr *to = attrs[NDA_DST], *mac = attrs[NDA_LLADDR];
+    if ((neighbour->ndm_family == AF_INET || neighbour->ndm_family == AF_INET6) &&
+        !(neighbour->ndm_state & (NUD_NOARP | NUD_FAILED | NUD_INCOMPLETE)) && to && mac &&
+        mnl_attr_get_payload_len(to) == bytes && mnl_attr_get_payload_len(mac) == MAC_BYTES) {
+        n->each(n->owner, neighbour->ndm_family, mnl_attr_get_payload(to),
+                mnl_attr_get_payload(mac));
+    }
+    return MNL_CB_OK;
+}
+
+bool neighbours_each(neighbour_fn each, void *owner, GError **error)
+{
+    struct request r;
+    struct neighbours n = {each, owner};
+    begin(&r, RTM_GETNEIGH, NLM_F_DUMP);
+    mnl_nlmsg_put_extra_header(r.head, sizeof(struct ndmsg));
+    int result = talk(&r, look_at_neighbour, &n);
+    if (result) {
+        error_set_errno(error, -result, "Unable to read the table of neighbours");
+    }
+    return !result;
 }
 
 struct same_route {

@@ -54,6 +54,9 @@ int macvtap_open(const char *name, bool vnet_header, GError **error);
 /* @address: 4 bytes (AF_INET) or 16 (AF_INET6). */
 bool address_add(const char *name, int family, const void *address, unsigned prefix,
                  GError **error);
+/* Whom the host has heard of lately, of both families. */
+typedef void (*neighbour_fn)(void *owner, int family, const void *address, const uint8_t mac[6]);
+bool neighbours_each(neighbour_fn each, void *owner, GError **error);
 /* @gateway reaches the network; NULL: it is behind @name itself.  @metric 0: the kernel's. */
 bool route_add(const char *name, int family, const void *network, unsigned prefix,
                const void *gateway, unsigned metric, GError **error);

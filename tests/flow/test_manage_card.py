@@ -146,6 +146,47 @@ class Wires(CardCase):
         infos = [path for pid in self.daemon.machines() for path in pathlib.Path(f"/proc/{pid}/fdinfo").iterdir()]
         return sum(f"iff:\t{device}\n" in path.read_text() for path in infos)
 
+    def test_interfaces_of_the_host(self):
+        self.start("shown", self.BR.format("<model type='virtio'/>"))
+        names = self.virsh("iface-list", "--all")
+        dumps = {n: self.virsh("iface-dumpxml", n) for n in ("lo", "ext0", "low0", "wirebr") if n in names}
+        self.assertEqual(len(dumps), 4)
+        self.validate("interface", *dumps.values())
+        self.assertRegex(dumps["wirebr"], r"<bridge stp='off' delay='15'>\s+<interface type='ethernet' name='vnet\d+'>")
+
+    def test_addresses_by_what_the_host_has_seen(self):
+        self.start("seen", self.BR.format("<model type='virtio'/>"))
+        for address in ("10.51.9.9", "fd00:51::9"):
+            self.host.run("ip", "neigh", "add", address, "lladdr", "52:54:00:51:00:01", "dev", "wirebr")
+            self.addCleanup(self.host.run, "ip", "neigh", "flush", "to", address, "nud", "permanent")
+        shown = self.virsh("domifaddr", "seen", "--source", "arp")
+        self.assertRegex(shown, r"vnet\d+ +52:54:00:51:00:01 +ipv4 +10\.51\.9\.9/0")
+        self.assertRegex(shown, r"ipv6 +fd00:51::9/0")
+        self.assertNotIn("10.51", self.virsh("domifaddr", "seen"))
+
+    def test_moves(self):
+        """update-device plugs the card in elsewhere, and its ports of networks go along."""
+        self.network("<network><name>other</name><bridge name='otherbr' stp='off'/></network>")
+        dom = self.start("moves", self.BR.format("<model type='virtio'/>"))
+        tap = self.card(dom).find("target").get("dev")
+
+        def change(text):
+            self.virsh("update-device", "moves", self.put(text), "--live")
+            return self.host.run("bridge", "-d", "link", "show", "dev", tap)
+        card = self.BR.format("{}<target dev='" + tap + "'/><model type='virtio'/>")
+        self.assertIn("isolated on", change(card.format("<port isolated='yes'/>")))
+        self.assertIn("isolated='yes'", dom.XMLDesc())
+        self.assertIn("isolated off", change(card.format("")))
+        there = card.format("").replace("type='bridge'", "type='network'").replace("bridge='wirebr'", "network='other'")
+        self.assertIn("master otherbr", change(there))
+        self.assertEqual(self.card(dom).find("source").get("portid"), self.virsh("net-port-list", "other", "--uuid"))
+        self.assertIn("master wirebr", change(card.format("")))
+        self.assertEqual(self.virsh("net-port-list", "other", "--uuid"), "")
+        self.assertNotIn("portid", dom.XMLDesc())
+        with self.assertRaises(libvirt.libvirtError) as caught:
+            dom.updateDeviceFlags(card.format("<mtu size='1300'/>"))
+        self.assertIn("cannot modify network device mtu", str(caught.exception))
+
     def test_own_tap(self):
         dom = self.start("own", "<interface type='ethernet'><mac address='52:54:00:51:00:09'/><target dev='mytap'/>"
                                 "<model type='virtio'/><mtu size='1400'/></interface>")

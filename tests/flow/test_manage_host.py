@@ -2,6 +2,7 @@
 """What lodged tells of its host; secrets and network filters."""
 import base64
 import os
+import pathlib
 import subprocess
 import tempfile
 import unittest
@@ -62,6 +63,9 @@ class Host(manage.Case):
             if os.path.exists(f"/sys/class/net/{name}/address"):
                 self.assertIn(f" {name} ", shown)
         xml = self.virsh("iface-dumpxml", "lo")
+        reference = pathlib.Path(__file__).resolve().parents[3] / "shared/reference/xml/libvirtd-iface-lo.xml"
+        if reference.exists():
+            self.assertEqual(xml.strip(), reference.read_text().strip())
         self.assertIn("name='lo'", xml)
         self.validates(xml, "interface")
         self.assertEqual(self.virsh("iface-mac", "lo"), "00:00:00:00:00:00")

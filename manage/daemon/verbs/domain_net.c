@@ -2,10 +2,11 @@
 /* The addresses of a guest: by our DHCP servers' leases, by what the host has seen, by the agent.
  */
 #include "manage/daemon/machine.h"
+#include "manage/daemon/netlink.h"
 #include "manage/daemon/network.h"
 #include "manage/daemon/network_parts.h"
 
-#include <stdio.h>
+#include <arpa/inet.h>
 #include <string.h>
 
 enum { SOURCE_LEASE, SOURCE_AGENT, SOURCE_ARP };
@@ -47,24 +48,35 @@ static void by_leases(const DomainDef *def, GArray *out)
     }
 }
 
-/* /proc/net/arp: address, type, flags, MAC, mask, device. */
-static void by_neighbours(const DomainDef *def, GArray *out)
+struct heard {
+    const DomainDef *def;
+    GArray *out;
+};
+
+/* Which of @out's rows is @mac's; NULL: none yet. */
+static rpc_domain_interface *row_of(GArray *out, const char *mac)
 {
-    g_autofree char *text = NULL;
-    if (!g_file_get_contents("/proc/net/arp", &text, NULL, NULL)) {
-        return;
+    for (unsigned i = 0; i < out->len; i++) {
+        rpc_domain_interface *row = &g_array_index(out, rpc_domain_interface, i);
+        if (row->mac && strcmp(*row->mac, mac) == 0) {
+            return row;
+        }
     }
-    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
-    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
-        const struct domain_interface *nic = def->interfaces->pdata[i];
-        rpc_domain_interface *row = NULL;
-        for (unsigned k = 1; lines[0] && lines[k]; k++) {
-            char address[64], mac[32];
-            if (sscanf(lines[k], "%63s %*s %*s %31s", address, mac) == 2 &&
-                g_ascii_strcasecmp(mac, nic->mac) == 0) {
-                row = row ? row : one_more(out, nic->target ? nic->target : "", nic->mac);
-                add_address(row, false, address, 0);
-            }
+    return NULL;
+}
+
+static void hear(void *owner, int family, const void *address, const uint8_t mac[6])
+{
+    const struct heard *h = owner;
+    for (unsigned i = 0; i < xml_count(h->def->interfaces); i++) {
+        const struct domain_interface *nic = h->def->interfaces->pdata[i];
+        uint8_t own[6];
+        if (mac_parse(nic->mac, own) && memcmp(own, mac, sizeof(own)) == 0) {
+            char text[INET6_ADDRSTRLEN];
+            rpc_domain_interface *row = row_of(h->out, nic->mac);
+            row = row ? row : one_more(h->out, nic->target ? nic->target : "", nic->mac);
+            inet_ntop(family, address, text, sizeof(text));
+            add_address(row, family == AF_INET6, text, 0);
         }
     }
 }
@@ -124,7 +136,7 @@ bool verb_domain_interface_addresses(struct call *call, const rpc_domain_uint_fl
     } else if (args->value == SOURCE_LEASE) {
         by_leases(m->def, out);
     } else {
-        by_neighbours(m->def, out);
+        ok = neighbours_each(hear, &(struct heard){m->def, out}, error);
     }
     ret->items.items_len = out->len;
     ret->items.items_val = (rpc_domain_interface *)(void *)g_array_free(out, FALSE);

@@ -2,6 +2,7 @@
 #include "manage/daemon/verb.h"
 #include "manage/model/xml.h"
 
+#include <string.h>
 #include <unistd.h>
 
 /*
@@ -155,6 +156,50 @@ bool verb_interface_is_active(struct call *call, const rpc_interface_args *args,
     return check(args->iface.name, error);
 }
 
+static void start_xml(GString *xml, unsigned depth, const char *type, const char *name)
+{
+    g_string_append_printf(xml, "%*s<interface type='%s' name='", (int)depth * 2, "", type);
+    xml_escape(xml, name);
+    g_string_append(xml, "'>\n");
+}
+
+/* What every kind has: whether there is a carrier and at what speed, and the address. */
+static void link_xml(GString *xml, unsigned depth, const char *name)
+{
+    g_autofree char *state = attribute(name, "operstate"), *speed = attribute(name, "speed");
+    g_autofree char *mac = mac_of(name);
+    int64_t mbits = speed ? g_ascii_strtoll(speed, NULL, 10) : 0; /* -1: not known */
+    if (state) {
+        g_string_append_printf(xml, "%*s<link ", (int)depth * 2, "");
+        if (mbits > 0 && !strcmp(state, "up")) {
+            g_string_append_printf(xml, "speed='%" G_GINT64_FORMAT "' ", mbits);
+        }
+        g_string_append_printf(xml, "state='%s'/>\n", state);
+    }
+    if (*mac) {
+        g_string_append_printf(xml, "%*s<mac address='%s'/>\n", (int)depth * 2, "", mac);
+    }
+}
+
+/* How a bridge forwards, and its ports. */
+static void bridge_xml(GString *xml, const char *name)
+{
+    g_autofree char *stp = attribute(name, "bridge/stp_state");
+    g_autofree char *delay = attribute(name, "bridge/forward_delay"); /* hundredths of seconds */
+    g_autofree char *ports = g_build_filename(CLASS_FOLDER, name, "brif", NULL);
+    g_autoptr(GDir) dir = g_dir_open(ports, 0, NULL);
+    const char *port;
+    g_string_append_printf(xml, "  <bridge stp='%s' delay='%.2g'>\n",
+                           !g_strcmp0(stp, "0") ? "off" : "on",
+                           delay ? (double)g_ascii_strtoll(delay, NULL, 10) / 100 : 0.0);
+    while (dir && (port = g_dir_read_name(dir))) {
+        start_xml(xml, 2, "ethernet", port);
+        link_xml(xml, 3, port);
+        g_string_append(xml, "    </interface>\n");
+    }
+    g_string_append(xml, "  </bridge>\n");
+}
+
 bool verb_interface_get_xml_desc(struct call *call, const rpc_interface_flags *args, rpc_text *ret,
                                  GError **error)
 {
@@ -164,19 +209,19 @@ bool verb_interface_get_xml_desc(struct call *call, const rpc_interface_flags *a
         return false;
     }
     g_autofree char *bridge = g_build_filename(CLASS_FOLDER, name, "bridge", NULL);
-    g_autofree char *mac = mac_of(name), *mtu = attribute(name, "mtu");
+    g_autofree char *mtu = attribute(name, "mtu");
     bool is_bridge = g_file_test(bridge, G_FILE_TEST_IS_DIR);
     GString *xml = g_string_new(NULL);
-    g_string_append_printf(xml, "<interface type='%s' name='", is_bridge ? "bridge" : "ethernet");
-    xml_escape(xml, name);
-    g_string_append(xml, "'>\n");
-    if (*mac && !is_bridge) {
-        g_string_append_printf(xml, "  <mac address='%s'/>\n", mac);
-    }
+    start_xml(xml, 0, is_bridge ? "bridge" : "ethernet", name);
     if (mtu) {
         g_string_append_printf(xml, "  <mtu size='%s'/>\n", mtu);
     }
-    g_string_append(xml, is_bridge ? "  <bridge/>\n</interface>\n" : "</interface>\n");
+    if (is_bridge) {
+        bridge_xml(xml, name);
+    } else {
+        link_xml(xml, 1, name);
+    }
+    g_string_append(xml, "</interface>\n");
     ret->text = g_string_free(xml, FALSE);
     return true;
 }
