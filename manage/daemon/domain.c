@@ -7,6 +7,8 @@
  */
 #include "manage/daemon/domain.h"
 
+#include "manage/daemon/checkpoint.h"
+
 #include "base/error.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/tune.h"
@@ -544,6 +546,7 @@ static void load_all(const char *folder)
         d->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
         d->managed_save = g_file_test(saved, G_FILE_TEST_EXISTS);
         domain_count_snapshots(d);
+        checkpoint_recount(d);
         summarize(d, def);
     }
 }

@@ -95,7 +95,7 @@ struct domain {
     int id; /* -1 while it is off */
     uint8_t state, reason;
     bool persistent, autostart, managed_save;
-    unsigned snapshots; /* how many it has */
+    unsigned snapshots, checkpoints; /* how many it has */
     bool gone;          /* no longer in the lists */
     bool job;           /* somebody changes it */
     bool writing;       /* its file is being replaced */

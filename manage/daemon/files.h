@@ -23,3 +23,9 @@ bool file_answers(const char *path, struct stat *found, GError **error);
 /* A non-blocking connection to the UNIX socket @path, or -1 with errno: EAGAIN if too many wait
  * there already. */
 int socket_connect(const char *path);
+/*
+ * Sockets that listen (migrate_way.c), or -1 with errno.  Names are looked up: without the lock.
+ * @host NULL: at all addresses, of both families if the host has both.
+ */
+int socket_listen_tcp(const char *host, unsigned port);
+int socket_listen_unix(const char *path);

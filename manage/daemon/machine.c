@@ -6,6 +6,7 @@
  * DAEMON_RUN/qemu/UUID/ holds the sockets of one run and two files: "status" (process, ids,
  * why things are as they are) and "domain.xml", the live definition.
  */
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/disks.h"
 
 #include "base/error.h"
@@ -127,6 +128,7 @@ void machine_unref(Machine *m)
     }
     qmp_close(m->qmp);
     g_clear_pointer(&m->block_jobs, g_ptr_array_unref);
+    g_clear_pointer(&m->backup, backup_free);
     domain_def_free(m->def);
     g_free(m->folder);
     g_free(m->group_name);
@@ -243,6 +245,7 @@ static void ended(struct machine *m)
     }
     qmp_close(g_steal_pointer(&m->qmp));
     machine_net_close(m->def);
+    backup_lost(m);
     begin_take_back(m);
     remove_folder(m->folder);
     cgroup_remove(g_steal_pointer(&m->group));
@@ -921,6 +924,7 @@ static void reconnect(void *data)
     if (word && d->machine == m) {
         block_jobs_recover(m);
         catch_up(m);
+        backup_recover(m);
     }
     domain_job_end(d);
     machine_unref(m);

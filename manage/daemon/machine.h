@@ -31,6 +31,7 @@ struct machine {
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
     GPtrArray *block_jobs; /* struct block_job; disks.h */
+    struct backup *backup; /* under way; NULL: none */
     unsigned uid;
     char *group_name; /* of its control groups */
     struct cgroup *group;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a machine says of its own accord: QMP events become states and libvirt's events. */
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/disks.h"
 
 #include <string.h>
@@ -261,13 +262,17 @@ static void on_ost(struct machine *m, const json_t *body)
 
 static void on_job_completed(struct machine *m, const json_t *body)
 {
-    block_job_event(m, text(body, "device"),
-                    *text(body, "error") ? BLOCK_JOB_FAILED : BLOCK_JOB_COMPLETED);
+    int status = *text(body, "error") ? BLOCK_JOB_FAILED : BLOCK_JOB_COMPLETED;
+    if (!backup_event(m, text(body, "device"), status)) {
+        block_job_event(m, text(body, "device"), status);
+    }
 }
 
 static void on_job_cancelled(struct machine *m, const json_t *body)
 {
-    block_job_event(m, text(body, "device"), BLOCK_JOB_CANCELED);
+    if (!backup_event(m, text(body, "device"), BLOCK_JOB_CANCELED)) {
+        block_job_event(m, text(body, "device"), BLOCK_JOB_CANCELED);
+    }
 }
 
 static void on_job_ready(struct machine *m, const json_t *body)

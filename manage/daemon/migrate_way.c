@@ -10,6 +10,7 @@
 
 #include "base/util.h"
 #include "manage/daemon/client.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/settings.h"
 
 #include <arpa/inet.h>
@@ -141,8 +142,7 @@ static int listen_on(const struct addrinfo *a)
     return g_steal_fd(&fd);
 }
 
-/* At the address @host; NULL: at all that there are, of both families if the host has both. */
-static int listen_tcp(const char *host, unsigned port)
+int socket_listen_tcp(const char *host, unsigned port)
 {
     g_autofree char *text = g_strdup_printf("%u", port);
     const struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
@@ -165,7 +165,7 @@ static int listen_tcp(const char *host, unsigned port)
     return fd;
 }
 
-static int listen_unix(const char *path)
+int socket_listen_unix(const char *path)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof(address.sun_path)) {
@@ -302,12 +302,12 @@ static int open_one(const Place *at, const char *listen, unsigned *port)
 {
     static atomic_uint next;
     if (at->path) {
-        return listen_unix(at->path);
+        return socket_listen_unix(at->path);
     }
     if (at->port) {
         *port = (unsigned)g_ascii_strtoull(at->port, NULL, 10);
         errno = EINVAL;
-        return *port && *port < 65536 ? listen_tcp(listen, *port) : -1;
+        return *port && *port < 65536 ? socket_listen_tcp(listen, *port) : -1;
     }
     unsigned first = setting_number("migration", "first_port");
     unsigned n = setting_number("migration", "last_port") - first + 1;
@@ -315,7 +315,7 @@ static int open_one(const Place *at, const char *listen, unsigned *port)
     errno = EINVAL;
     for (unsigned i = 0; fd < 0 && n <= 65536 && first + n <= 65536 && i < n; i++) {
         *port = first + next++ % n;
-        fd = listen_tcp(listen, *port);
+        fd = socket_listen_tcp(listen, *port);
     }
     return fd;
 }

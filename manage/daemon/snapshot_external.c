@@ -5,6 +5,7 @@
  */
 #include "manage/daemon/snapshot.h"
 
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/disks.h"
 #include "manage/daemon/files.h"
 
@@ -334,6 +335,11 @@ static bool switch_nodes(struct machine *m, GPtrArray *parts, GError **error)
     for (unsigned i = 0; i < parts->len; i++) {
         const struct part *p = parts->pdata[i];
         g_autofree char *overlay = g_strdup_printf("libvirt-%ld-format", (long)p->index);
+        const struct domain_disk *disk = machine_disk(m, p->alias);
+        if (disk && !checkpoint_follow(m, disk, overlay, actions, error)) {
+            json_decref(actions);
+            return false;
+        }
         json_array_append_new(actions, json_pack("{s:s, s:{s:s, s:s}}", "type", "blockdev-snapshot",
                                                  "data", "node", p->node, "overlay", overlay));
     }

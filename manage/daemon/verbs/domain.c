@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines: what they are called, what they are, their lives. */
 #include "base/util.h"
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
@@ -87,7 +88,8 @@ static unsigned traits(const Domain *d)
            (d->persistent ? LIST_PERSISTENT : LIST_TRANSIENT) |
            (d->managed_save ? LIST_MANAGEDSAVE : LIST_NO_MANAGEDSAVE) |
            (d->autostart ? LIST_AUTOSTART : LIST_NO_AUTOSTART) |
-           (d->snapshots ? LIST_HAS_SNAPSHOT : LIST_NO_SNAPSHOT) | LIST_NO_CHECKPOINT;
+           (d->snapshots ? LIST_HAS_SNAPSHOT : LIST_NO_SNAPSHOT) |
+           (d->checkpoints ? LIST_HAS_CHECKPOINT : LIST_NO_CHECKPOINT);
 }
 
 bool domain_matches(const Domain *d, unsigned flags)
@@ -394,6 +396,7 @@ enum {
     UNDEFINE_SNAPSHOTS_METADATA = 2,
     UNDEFINE_NVRAM = 4,
     UNDEFINE_KEEP_NVRAM = 8,
+    UNDEFINE_CHECKPOINTS_METADATA = 16,
 };
 
 static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
@@ -421,6 +424,11 @@ static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
                       "cannot delete inactive domain with %u snapshots", d->snapshots);
         return false;
     }
+    if (!domain_active(d) && d->checkpoints && !(flags & UNDEFINE_CHECKPOINTS_METADATA)) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "cannot delete inactive domain with %u checkpoints", d->checkpoints);
+        return false;
+    }
     struct stat st = {0};
     if (def->nvram && !file_answers(def->nvram, &st, error)) {
         return false;
@@ -439,6 +447,7 @@ static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
     }
     if (!domain_active(d)) {
         domain_forget_snapshots(d);
+        checkpoint_forget_all(d);
     }
     return domain_undefine(d, error);
 }
@@ -484,9 +493,9 @@ bool verb_domain_rename(struct call *call, const rpc_domain_maybe_flags *args, r
         libvirt_error(error, ERR_OPERATION_INVALID, "cannot rename active domain");
         return false;
     }
-    if (!args->text || d->snapshots || d->managed_save) {
+    if (!args->text || d->snapshots || d->managed_save || d->checkpoints) {
         libvirt_error(error, ERR_OPERATION_INVALID,
-                      "a domain with saved states or snapshots cannot be renamed");
+                      "a domain with saved states, snapshots or checkpoints cannot be renamed");
         return false;
     }
     return domain_rename(d, *args->text, error);

@@ -176,7 +176,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
     g_string_append(xml,
                     "  <features>\n    <gic supported='no'/>\n    <vmcoreinfo supported='no'/>\n"
                     "    <genid supported='no'/>\n    <backingStoreInput supported='no'/>\n"
-                    "    <backup supported='no'/>\n    <sev supported='no'/>\n"
+                    "    <backup supported='yes'/>\n    <sev supported='no'/>\n"
                     "    <sgx supported='no'/>\n    <hyperv supported='no'/>\n"
                     "  </features>\n</domainCapabilities>\n");
     ret->text = g_string_free(g_steal_pointer(&xml), FALSE);

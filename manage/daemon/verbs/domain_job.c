@@ -1,11 +1,23 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Jobs that take long: saving and migrating; how far they are, and their end. */
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
 
 static uint64_t elapsed(const struct job_figures *j)
 {
     return j->elapsed_ms ? j->elapsed_ms : (uint64_t)(g_get_monotonic_time() - j->since) / 1000;
+}
+
+/* Of what goes on in a machine that runs. */
+static struct job_figures figures_of(Domain *d)
+{
+    g_autoptr(Machine) m = machine_ref(d->machine);
+    struct job_figures j = m->job;
+    if (j.type == JOB_NONE) {
+        backup_figures(m, &j);
+    }
+    return j;
 }
 
 bool verb_domain_get_job_info(struct call *call, const rpc_domain_args *args, rpc_job_info *ret,
@@ -16,15 +28,20 @@ bool verb_domain_get_job_info(struct call *call, const rpc_domain_args *args, rp
     if (!d || !domain_check_active(d, error)) {
         return false;
     }
-    const struct job_figures *j = &d->machine->job;
+    struct job_figures now = figures_of(d);
+    const struct job_figures *j = &now;
     ret->type = j->type;
     if (j->type == JOB_NONE) {
         return true;
     }
     ret->time_elapsed = elapsed(j);
-    ret->data_total = ret->mem_total = j->total;
-    ret->data_processed = ret->mem_processed = j->processed;
-    ret->data_remaining = ret->mem_remaining = j->remaining;
+    ret->data_total = j->total;
+    ret->data_processed = j->processed;
+    ret->data_remaining = j->remaining;
+    bool files = j->operation == OPERATION_BACKUP;
+    *(files ? &ret->file_total : &ret->mem_total) = j->total;
+    *(files ? &ret->file_processed : &ret->mem_processed) = j->processed;
+    *(files ? &ret->file_remaining : &ret->mem_remaining) = j->remaining;
     return true;
 }
 
@@ -34,6 +51,11 @@ static void put_figures(Params *p, const struct job_figures *j)
     params_ullong(p, "time_elapsed", elapsed(j));
     if (j->has_downtime) {
         params_ullong(p, "downtime", j->downtime_ms);
+    }
+    if (j->operation == OPERATION_BACKUP) {
+        params_ullong(p, "disk_total", j->total);
+        params_ullong(p, "disk_processed", j->processed);
+        params_ullong(p, "disk_remaining", j->remaining);
     }
     if (!j->has_memory) {
         return;
@@ -60,7 +82,8 @@ bool verb_domain_get_job_stats(struct call *call, const rpc_domain_flags *args, 
     if (!d || (!over && !domain_check_active(d, error))) {
         return false;
     }
-    const struct job_figures *j = over ? d->last_job : &d->machine->job;
+    struct job_figures now = over ? (struct job_figures){.type = JOB_NONE} : figures_of(d);
+    const struct job_figures *j = over ? d->last_job : &now;
     ret->type = j ? j->type : JOB_NONE;
     if (ret->type == JOB_NONE) {
         return true;
@@ -100,6 +123,9 @@ static bool abort_job(const rpc_domain *named, GError **error)
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
     if (!m) {
         return false;
+    }
+    if (m->job.type == JOB_NONE && m->backup) {
+        return backup_abort(m, error);
     }
     if (m->job.type == JOB_NONE) {
         libvirt_error(error, ERR_OPERATION_INVALID, "no job is active on the domain");
