@@ -35,6 +35,7 @@ ptrdiff_t cache_exec;
 
 static struct part parts[MOST_PARTS]; /* a ring, of which .. */
 static unsigned n_parts, may_live;    /* .. so many may hold blocks at a time */
+static bool resting;                  /* what the boot needed is not needed any more */
 static uint64_t part_bytes;
 static struct part *now = parts;      /* the one that is filled */
 static uint8_t *meta_before;
@@ -171,12 +172,17 @@ static void shrink(void)
     }
 }
 
+void cache_rest(void)
+{
+    resting = true;
+}
+
 void cache_reclaim(void)
 {
-    if (cache_shrinks()) {
+    unsigned next = (unsigned)(now - parts + 1) % n_parts;
+    if (cache_shrinks() && (resting || parts[next].n_listed)) {
         shrink();
     }
-    unsigned next = (unsigned)(now - parts + 1) % n_parts;
     struct part *oldest = &parts[(next + n_parts - may_live) % n_parts];
     now = &parts[next];
     if (oldest != now) {

@@ -806,7 +806,7 @@ static bool bt_probe(GError **error)
     return true;
 }
 
-enum { CACHE_LEAST = 7, CACHE_MOST = 128, CACHE_FIRST = 24, SMALL_GUEST = 160 }; /* MiB */
+enum { CACHE_LEAST = 7, CACHE_MOST = 128, CACHE_FIRST = 32, SMALL_GUEST = 160 }; /* MiB */
 
 /* A large guest runs more programs, and may cost more. */
 static uint64_t cache_bytes(void)
@@ -843,6 +843,7 @@ static void look_for_rest(void *timer)
     }
     at_rest = busy ? 0 : at_rest + 1;
     if (wanted && cpu && at_rest == LOOKS_AT_REST) {
+        cache_rest();
         atomic_store(&cache_full, true);
         vcpu_request(cpu, REQ_WORK); /* it empties the cache on its way in */
     } else if (wanted && cpu) {

@@ -239,6 +239,7 @@ extern ptrdiff_t cache_exec;             /* from it to the executable one */
 /* Up to @first bytes until it is full or cache_reclaim() is called, @later from then on. */
 bool cache_open(uint64_t first, uint64_t later, GError **error);
 bool cache_shrinks(void); /* that is still to come */
+void cache_rest(void);    /* Lock held: the next cache_reclaim() makes it smaller, full or not */
 /* With nobody inside: makes room by taking out the oldest blocks. */
 void cache_reclaim(void);
 uint64_t cache_size(void); /* how much it may hold */
