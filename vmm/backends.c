@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/json.h"
 #include "base/rng.h"
+#include "guest/device/iothread.h"
 #include "guest/device/pc_dimm.h"
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
@@ -124,10 +125,17 @@ static bool make_secret(struct object *ob, KeyVal *kv, GError **error)
     return secret_add(kv, error) && keyval_done(kv, error);
 }
 
+static bool make_iothread(struct object *ob, KeyVal *kv, GError **error)
+{
+    return keyval_done(kv, error) && iothread_new(ob->id, error) != NULL;
+}
+
 static const struct {
     const char *kind, *about;
     bool (*make)(struct object *ob, KeyVal *kv, GError **error);
 } object_kinds[] = {
+    {"iothread", "thread for the queues of disks (iothread= of virtio-blk-pci, virtio-scsi-pci)",
+     make_iothread},
     {"rng-builtin", "random bytes of the kernel", make_rng},
     {"rng-random", "random bytes of a file (filename=)", make_rng},
     {"secret", "passphrase or key (data=, file=, format=, keyid=, iv=)", make_secret},
@@ -200,6 +208,9 @@ static bool object_release(const struct object *ob)
 {
     if (g_str_equal(ob->kind, "secret")) {
         return secret_remove(ob->id);
+    }
+    if (iothread_find(ob->id)) {
+        return iothread_remove(ob->id);
     }
     struct rng_source *rng = rng_find(ob->id);
     if (rng) {

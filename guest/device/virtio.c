@@ -524,11 +524,28 @@ void virtio_enable_queue(struct virtio *v, unsigned queue)
     v->q_enabled[queue] = 1;
 }
 
-void virtio_kick(struct virtio *v, unsigned queue)
+static void run_queue(void *owner, unsigned queue)
 {
+    struct virtio *v = owner;
     if (virtio_ready(v, queue)) {
         v->model->kick(v, queue);
     }
+}
+
+void virtio_kick(struct virtio *v, unsigned queue)
+{
+    if (v->io.thread && virtio_ready(v, queue)) {
+        iothread_kick(&v->io, queue);
+    } else {
+        run_queue(v, queue);
+    }
+}
+
+bool virtio_use_iothread(struct virtio *v, const char *id, GError **error)
+{
+    v->io.run = run_queue;
+    v->io.owner = v;
+    return iothread_join(&v->io, id, error);
 }
 
 /* ---- configuration ---- */

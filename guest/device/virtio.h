@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #pragma once
 
+#include "guest/device/iothread.h"
 #include "guest/device/pci.h"
 
 #include <sys/uio.h>
@@ -98,6 +99,7 @@ struct virtio {
     unsigned config_bytes;
     struct virtio_ring *ring[VIRTIO_QUEUES_MAX];
     struct timer again;      /* after load: looks into all queues */
+    struct iothread_user io; /* who works through the queues, where not who kicks */
 
     /* State. */
     uint8_t config[VIRTIO_CONFIG_MAX]; /* device-specific configuration, little-endian */
@@ -159,6 +161,9 @@ void virtio_set_features(struct virtio *v, uint64_t features);
 /* The driver has set addresses and size of @queue. */
 void virtio_enable_queue(struct virtio *v, unsigned queue);
 void virtio_kick(struct virtio *v, unsigned queue);
+/* From a model's start(), after virtio_pci_start(): @id (NULL: none) of the -object iothread that
+ * works through the queues.  virtio_pci_stop() ends it. */
+bool virtio_use_iothread(struct virtio *v, const char *id, GError **error);
 uint32_t virtio_config_read(struct virtio *v, uint64_t at, unsigned bytes);
 void virtio_config_write(struct virtio *v, uint64_t at, unsigned bytes, uint32_t value);
 bool virtio_loaded(struct virtio *v, GError **error);

@@ -38,6 +38,7 @@ struct virtio_blk {
     struct virtio_pci base;
     Image *drive;
     const char *serial;
+    const char *iothread;
     struct drive_policy policy;
     uint16_t num_queues, queue_size;
     uint32_t logical_block, physical_block, bootindex;
@@ -337,6 +338,10 @@ static bool start(struct device *dev, GError **error)
     if (!virtio_pci_start(&d->base, error)) {
         return false;
     }
+    if (!virtio_use_iothread(v, d->iothread, error)) {
+        virtio_pci_stop(dev);
+        return false;
+    }
     image_on_change(d->drive, medium_changed, d);
     return true;
 }
@@ -367,6 +372,7 @@ static const struct prop props[] = {
     {"write-zeroes", PROP_BOOL, P(write_zeroes), 1},
     {"share-rw", PROP_BOOL, P(share_rw)},
     {"bootindex", PROP_U32, P(bootindex), UINT32_MAX},
+    {"iothread", PROP_STRING, P(iothread), .help = "id of the -object iothread"},
     DRIVE_POLICY_PROPS(struct virtio_blk, policy),
 };
 

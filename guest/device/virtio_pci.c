@@ -621,6 +621,7 @@ bool virtio_pci_start(struct virtio_pci *p, GError **error)
 void virtio_pci_stop(struct device *dev)
 {
     struct virtio_pci *p = self(dev);
+    iothread_leave(&p->virtio.io);
     virtio_reset(&p->virtio);
     settle_bells(p);
     virtio_free(&p->virtio);

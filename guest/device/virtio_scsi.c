@@ -43,6 +43,7 @@ struct virtio_scsi {
     bool missed; /* an event found no buffer */
     /* Properties. */
     uint32_t num_queues, queue_size, max_sectors, per_lun;
+    const char *iothread;
 };
 
 /* A request in the slot of its element.  Its parts are those of the chain without the headers:
@@ -401,6 +402,10 @@ static bool start(struct device *dev, GError **error)
     if (!virtio_pci_start(&s->base, error)) {
         return false;
     }
+    if (!virtio_use_iothread(v, s->iothread, error)) {
+        virtio_pci_stop(dev);
+        return false;
+    }
     s->bus = (struct scsi_bus){.targets = TARGETS, .luns = LUNS, .plugged = plugged,
                                .unplugged = unplugged, .changed = changed};
     scsi_bus_add(&s->bus, dev);
@@ -438,6 +443,7 @@ static const struct prop props[] = {
     {"virtqueue_size", PROP_U32, P(queue_size), QUEUE_SIZE},
     {"max_sectors", PROP_U32, P(max_sectors), 0xffff},
     {"cmd_per_lun", PROP_U32, P(per_lun), 128},
+    {"iothread", PROP_STRING, P(iothread), .help = "id of the -object iothread"},
 };
 
 static const struct pci_ident ident = {

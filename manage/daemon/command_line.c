@@ -7,6 +7,7 @@
 #include "manage/daemon/machine.h"
 #include "manage/daemon/memory_line.h"
 #include "manage/daemon/sysinfo.h"
+#include "manage/model/iothreads.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -672,6 +673,14 @@ static bool add_controllers(GPtrArray *out, const struct launch *l, struct machi
     return true;
 }
 
+static void add_iothreads(GPtrArray *out, const DomainDef *def)
+{
+    g_autoptr(GArray) ids = domain_iothreads(def);
+    for (unsigned i = 0; i < ids->len; i++) {
+        word(out, "-object", "iothread,id=iothread%ld", (long)g_array_index(ids, int64_t, i));
+    }
+}
+
 static bool add_devices(GPtrArray *out, const struct launch *l, struct machine *m, GError **error)
 {
     if (!add_controllers(out, l, m, error)) {
@@ -726,6 +735,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     add_clock(out, def);
     add_boot(out, def);
     add_actions(out, def);
+    add_iothreads(out, def);
     if (!add_smbios(out, def, error) || !add_screen(out, m, error) ||
         !add_devices(out, l, m, error)) {
         return NULL;

@@ -73,6 +73,12 @@ static void set_tri(json_t *o, const char *key, enum tristate v)
     }
 }
 
+static void set_iothread(json_t *o, int64_t id)
+{
+    g_autofree char *name = id == XML_ABSENT ? NULL : g_strdup_printf("iothread%ld", (long)id);
+    set_text(o, "iothread", name);
+}
+
 static json_t *device(const char *driver, const char *id, GError **error)
 {
     if (!vm_has_device(driver)) {
@@ -293,6 +299,7 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     if (disk->shareable) {
         set_tri(o, "share-rw", TRI_YES);
     }
+    set_iothread(o, disk->iothread);
     set_text(o, "werror", disk_on_error(disk->error_policy, true));
     set_text(o, "rerror",
              disk_on_error(disk->rerror_policy ? disk->rerror_policy : disk->error_policy, false));
@@ -357,6 +364,7 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
     }
     if (c->type == CONTROLLER_SCSI) {
         set_int(o, "num_queues", c->queues);
+        set_iothread(o, c->iothread);
     }
     set_place(def, o, c->address);
     return o;

@@ -13,6 +13,7 @@
 #include "base/util.h"
 #include "manage/daemon/balloon.h"
 #include "manage/daemon/files.h"
+#include "manage/daemon/iothreads.h"
 #include "manage/daemon/port_guard.h"
 #include "manage/daemon/tune.h"
 
@@ -584,7 +585,7 @@ static bool talk(struct machine *m, const struct machine_start *how, GError **er
         m->qmp ? qmp_run(m->qmp, "qmp_capabilities", NULL, START_SECONDS * 1000, error) : NULL;
     if (!hello || !learn(m, error) || !modules_learn(m, error) || !disks_learn(m, error) ||
         !disks_throttle(m, error) || !balloon_start(m, error) || !set_passwords(m, error) ||
-        !tune_vcpus(m, error) || !guard_ports(m, error)) {
+        !tune_vcpus(m, error) || !iothreads_place(m, error) || !guard_ports(m, error)) {
         return false;
     }
     return how->incoming || (how->flags & START_PAUSED) || qmp_do(m->qmp, error, "cont", NULL);

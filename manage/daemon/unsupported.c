@@ -27,7 +27,6 @@ struct wish {
         element, kind, offsetof(struct domain_def, member)                                         \
     }
 static const struct wish domain_wishes[] = {
-    D(WISH_NUMBER, iothreads, "iothreads"),
     D(WISH_FLAG, locked, "memoryBacking/locked"),
     D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
     D(WISH_ON, loader_secure, "os/loader/@secure"),
@@ -46,7 +45,6 @@ static const struct wish domain_wishes[] = {
         element, kind, offsetof(struct domain_disk, member)                                        \
     }
 static const struct wish disk_wishes[] = {
-    D(WISH_NUMBER, iothread, "disk/driver/@iothread"),
 };
 #undef D
 

@@ -307,6 +307,7 @@ static const struct xml_row controller_rows[] = {
     XML_HEX(C, port, "target/@port", 1, 0),
     XML_INT(C, master_startport, "master/@startport", 0),
     XML_INT(C, queues, "driver/@queues", 0),
+    XML_INT(C, iothread, "driver/@iothread", 0),
     ALIAS(C),
     ADDRESS(C),
 };
@@ -648,6 +649,17 @@ static const struct xml_row pin_rows[] = {
     XML_TEXT(struct vcpu_pin, cpuset, "@cpuset", XML_REQUIRED),
 };
 static const struct xml_table pin_table = XML_TABLE("vcpupin", struct vcpu_pin, pin_rows);
+static const struct xml_row iothread_rows[] = {
+    XML_INT(struct iothread_id, id, "@id", XML_REQUIRED),
+};
+static const struct xml_table iothread_table =
+    XML_TABLE("iothread", struct iothread_id, iothread_rows);
+static const struct xml_row iothread_pin_rows[] = {
+    XML_INT(struct iothread_pin, iothread, "@iothread", XML_REQUIRED),
+    XML_TEXT(struct iothread_pin, cpuset, "@cpuset", XML_REQUIRED),
+};
+static const struct xml_table iothread_pin_table =
+    XML_TABLE("iothreadpin", struct iothread_pin, iothread_pin_rows);
 static const struct xml_row blkio_rows[] = {
     XML_TEXT(struct blkio_device, path, "path", XML_REQUIRED),
     XML_INT(struct blkio_device, weight, "weight", 0),
@@ -707,6 +719,7 @@ static const struct xml_row domain_rows[] = {
     XML_INT(D, vcpus, "vcpu", 0),
     XML_LIST(D, vcpu_states, "vcpus/vcpu", &vcpu_table, 0),
     XML_INT(D, iothreads, "iothreads", 0),
+    XML_LIST(D, iothread_ids, "iothreadids/iothread", &iothread_table, 0),
     XML_INT(D, cpu_shares, "cputune/shares", 0),
     XML_INT(D, cpu_period, "cputune/period", 0),
     XML_INT(D, cpu_quota, "cputune/quota", 0),
@@ -716,6 +729,7 @@ static const struct xml_row domain_rows[] = {
     XML_INT(D, emulator_quota, "cputune/emulator_quota", 0),
     XML_LIST(D, vcpu_pins, "cputune/vcpupin", &pin_table, 0),
     XML_TEXT(D, emulator_pin, "cputune/emulatorpin/@cpuset", 0),
+    XML_LIST(D, iothread_pins, "cputune/iothreadpin", &iothread_pin_table, 0),
     XML_ENUM(D, numatune_mode, "numatune/memory/@mode", numatune_words, 0),
     XML_ENUM(D, numatune_placement, "numatune/memory/@placement", placement_words, 0),
     XML_TEXT(D, numatune_nodeset, "numatune/memory/@nodeset", 0),

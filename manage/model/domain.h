@@ -135,7 +135,7 @@ bool domain_has_slot(int model); /* one Express slot is behind it */
 struct domain_controller {
     DEVICE_FIELDS;
     int type, model;
-    int64_t index, ports, vectors, queues;
+    int64_t index, ports, vectors, queues, iothread;
     char *model_name;
     int64_t chassis, port, master_startport;
 };
@@ -341,6 +341,13 @@ struct vcpu_state {
     int64_t id, order;
     enum tristate enabled, hotpluggable;
 };
+struct iothread_id {
+    int64_t id;
+};
+struct iothread_pin {
+    int64_t iothread;
+    char *cpuset;
+};
 struct vcpu_pin {
     int64_t vcpu;
     char *cpuset;
@@ -372,6 +379,7 @@ struct domain_def {
     GPtrArray *blkio_devices;
     int64_t cpu_shares, cpu_period, cpu_quota, emulator_period, emulator_quota, global_period,
         global_quota;
+    GPtrArray *iothread_ids, *iothread_pins;
     GPtrArray *vcpu_pins;
     char *emulator_pin;
     int64_t hard_limit, soft_limit, swap_hard_limit;

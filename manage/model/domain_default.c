@@ -8,6 +8,7 @@
 
 #include "manage/error.h"
 #include "manage/model/cpuset.h"
+#include "manage/model/iothreads.h"
 
 #include <string.h>
 
@@ -870,7 +871,8 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
 bool domain_def_check(const DomainDef *def, GError **error)
 {
     if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error) ||
-        !check_cells(def, error) || !check_modules(def, error) || !check_pins(def, error)) {
+        !check_cells(def, error) || !check_modules(def, error) || !check_pins(def, error) ||
+        !domain_check_iothreads(def, error)) {
         return false;
     }
     for (unsigned i = 0; i < xml_count(def->disks); i++) {

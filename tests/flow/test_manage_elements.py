@@ -215,6 +215,48 @@ class Elements(manage.Case):
         self.virsh("dommemstat", self.name, "--period", "0", "--live")
         self.assertNotIn("<stats", self.dom.XMLDesc())
 
+    def test_iothreads(self):
+        for name in "ab":
+            img("create", "-q", "-f", "raw", self.path(name), "4M")
+        self.boot(disk(self.path("a"), driver="iothread='1'") +
+                  disk(self.path("b"), "sda", bus="scsi") +
+                  "<controller type='scsi' model='virtio-scsi'><driver iothread='4'/></controller>",
+                  more="<iothreads>3</iothreads><iothreadids><iothread id='4'/></iothreadids>"
+                       "<cputune><iothreadpin iothread='1' cpuset='0'/></cputune>")
+        self.assertEqual([row[0] for row in self.dom.ioThreadInfo()], [1, 2, 4])
+        threads = {row["id"]: row["thread-id"] for row in self.qmp("query-iothreads")}
+        self.assertEqual(set(threads), {"iothread1", "iothread2", "iothread4"})
+        self.assertEqual(os.sched_getaffinity(threads["iothread1"]), {0})
+        with open(f"/proc/{threads['iothread1']}/comm") as f:
+            self.assertEqual(f.read().strip(), "IO iothread1")
+
+        def work():
+            with open(f"/proc/{threads['iothread1']}/status") as f:
+                return int(re.search(r"\nvoluntary_ctxt_switches:\s*(\d+)", f.read())[1])
+        before = work()
+        self.assertIn("end-1:0", self.say("dd if=/dev/urandom of=/tmp/r bs=1M count=4 2>/dev/null; "
+                                          "cp /tmp/r /dev/vda; sync; echo 3 > /proc/sys/vm/drop_caches; "
+                                          "cmp /tmp/r /dev/vda"))
+        self.assertGreater(work(), before)
+        self.virsh("iothreadadd", self.name, "7", "--live", "--config")
+        self.assertRegex(self.virsh("iothreadinfo", self.name), r"(?s)1 +0\n.*\n *7 ")
+        self.virsh("iothreadpin", self.name, "7", "0", "--live", "--config")
+        self.assertIn("<iothreadpin iothread='7' cpuset='0'/>", self.dom.XMLDesc())
+        self.assertIn("already using", self.virsh("iothreadadd", self.name, "7", "--live", fails=True))
+        self.assertIn("being used by 'vda'", self.virsh("iothreaddel", self.name, "1", "--live", fails=True))
+        self.assertIn("not found", self.virsh("iothreadpin", self.name, "9", "0", "--live", fails=True))
+        self.virsh("iothreaddel", self.name, "7", "--live", "--config")
+        self.virsh("iothreaddel", self.name, "2", "--live")
+        self.assertEqual([row[0] for row in self.dom.ioThreadInfo()], [1, 4])
+        self.assertIn("iothread.count=2", self.virsh("domstats", self.name, "--iothread"))
+        inactive = self.dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        self.assertIn("<iothreads>3</iothreads>", inactive)
+        self.assertNotIn("iothread='7'", inactive)
+        for words, xml in (("not available for bus sata", disk("/x", "sdb", "iothread='1'", bus="sata")),
+                           ("'5' not defined", disk("/x", driver="iothread='5'"))):
+            with self.assertRaisesRegex(libvirt.libvirtError, words):
+                self.conn.defineXML(machine("never", devices=xml, more="<iothreads>1</iothreads>"))
+
     def test_refused_words(self):
         for words, xml in (
                 ("copy_on_read is not compatible", disk("/x", driver="copy_on_read='on'", more="<readonly/>")),

@@ -6,6 +6,7 @@
 #include "guest/cpu/translate/bt.h"
 #include "guest/cpu/vcpu.h"
 #include "guest/device/pci.h"
+#include "guest/device/iothread.h"
 #include "guest/device/virtio_balloon.h"
 #include "guest/machine/machine.h"
 #include "host/audio/audio.h"
@@ -246,6 +247,21 @@ HANDLER(query_vnc)
     json_object_set_new(answer, "auth", json_string(vnc_auth()));
     json_object_set_new(answer, "clients", list);
     return answer;
+}
+
+static void add_iothread(const char *id, int tid, void *list)
+{
+    json_array_append_new(list, json_pack("{s:s, s:i, s:i, s:i, s:i, s:i}", "id", id, "thread-id",
+                                          tid, "poll-max-ns", 0, "poll-grow", 0, "poll-shrink", 0,
+                                          "aio-max-batch", 0));
+}
+
+HANDLER(query_iothreads)
+{
+    UNUSED;
+    json_t *list = json_array();
+    iothread_each(add_iothread, list);
+    return list;
 }
 
 HANDLER(query_balloon)

@@ -163,7 +163,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
     xml_escape(xml, machine);
     g_string_append_printf(xml,
                            "</machine>\n  <arch>%s</arch>\n  <vcpu max='255'/>\n"
-                           "  <iothreads supported='no'/>\n",
+                           "  <iothreads supported='yes'/>\n",
                            arch);
     put_os(xml);
     if (!put_cpu(xml, strcmp(type, "kvm") == 0, error)) {

@@ -269,16 +269,6 @@ bool verb_domain_get_emulator_pin_info(struct call *call, const rpc_domain_int_f
     return true;
 }
 
-/* lodge-vm has no threads of their own for disks, so there are none to tell of. */
-bool verb_domain_get_iothread_info(struct call *call, const rpc_domain_flags *args,
-                                   rpc_iothreads *ret, GError **error)
-{
-    (void)call, (void)ret;
-    unsigned flags = args->flags;
-    g_autoptr(Domain) d = domain_get(&args->dom, error);
-    return d && domain_affect(d, &flags, error);
-}
-
 /* --- shares and bandwidth --- */
 
 enum { PERIOD_MIN = 1000, PERIOD_MAX = 1000000, QUOTA_MIN = 1000 };

@@ -5,6 +5,7 @@
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
 #include "manage/daemon/tune.h"
+#include "manage/model/iothreads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -239,7 +240,8 @@ enum {
     STATS_VCPU = 8,
     STATS_INTERFACE = 16,
     STATS_BLOCK = 32,
-    STATS_ALL = 63,
+    STATS_IOTHREAD = 128,
+    STATS_ALL = 63 | STATS_IOTHREAD,
 };
 enum { STATS_NOWAIT = 1 << 29 };
 #define STATS_ENFORCE (1u << 31)
@@ -399,6 +401,10 @@ static void put_all(Params *p, Domain *d, unsigned what, const struct asked *ask
         if (m && asked->threads) {
             put_vcpus(p, m, asked->threads);
         }
+    }
+    if ((what & STATS_IOTHREAD) && m) {
+        g_autoptr(GArray) ids = domain_iothreads(m->def);
+        params_uint(p, "iothread.count", ids->len);
     }
     if ((what & STATS_INTERFACE) && m) {
         put_interfaces(p, m);
