@@ -868,11 +868,46 @@ static bool check_interface(const struct domain_interface *nic, GError **error)
     return false;
 }
 
+static bool check_order(const DomainDef *def, int64_t order, GHashTable *seen, GError **error)
+{
+    if (order == XML_ABSENT) {
+        return true;
+    }
+    if (order < 1 || order > INT32_MAX) {
+        libvirt_error(error, ERR_XML, "incorrect boot order '%ld', expecting positive integer",
+                      (long)order);
+    } else if (xml_count(def->boots)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "per-device boot elements cannot be used together with os/boot elements");
+    } else if (!g_hash_table_add(seen, GINT_TO_POINTER((int)order))) {
+        libvirt_error(error, ERR_XML, "boot order '%ld' used for more than one device",
+                      (long)order);
+    } else {
+        return true;
+    }
+    return false;
+}
+
+static bool check_orders(const DomainDef *def, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    bool ok = true;
+    for (unsigned i = 0; ok && i < xml_count(def->disks); i++) {
+        ok =
+            check_order(def, ((struct domain_disk *)def->disks->pdata[i])->boot_order, seen, error);
+    }
+    for (unsigned i = 0; ok && i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        ok = check_order(def, nic->boot_order, seen, error);
+    }
+    return ok;
+}
+
 bool domain_def_check(const DomainDef *def, GError **error)
 {
     if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error) ||
         !check_cells(def, error) || !check_modules(def, error) || !check_pins(def, error) ||
-        !domain_check_iothreads(def, error)) {
+        !domain_check_iothreads(def, error) || !check_orders(def, error)) {
         return false;
     }
     for (unsigned i = 0; i < xml_count(def->disks); i++) {

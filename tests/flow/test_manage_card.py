@@ -233,6 +233,20 @@ class Wires(CardCase):
         self.fails("none", self.BR.format("<model type='virtio'/><driver queues='99'/>"), "1 to 31")
         self.fails("none", self.BR.format("<model type='virtio'/><driver name='vhost'/>"), "vhost")
 
+    def test_boot_order_and_rom(self):
+        """What the firmware boots from, and the card's own; a machine's process is told so."""
+        card = self.BR.format("<model type='virtio'/><boot order='{}'/><rom {}/>")
+        self.start("roms", card.format(2, "enabled='no'"), card.replace(":01'", ":02'").format(1, "file='/usr/lib/ipxe/qemu/pxe-e1000.rom'"))
+        line = pathlib.Path(f"/proc/{self.daemon.machines()[0]}/cmdline").read_text()
+        words = [w for w in line.split("\0") if w.startswith("virtio-net-pci")]
+        self.assertEqual([re.search(r"bootindex=(\d)", w)[1] for w in words], ["2", "1"])
+        self.assertRegex(words[0], "romfile=(,|$)")
+        self.assertIn("romfile=/usr/lib/ipxe/qemu/pxe-e1000.rom", words[1])
+        self.virsh("destroy", "roms")
+        self.fails("none", card.format(1, "bar='off'"), "'bar'")
+        self.fails("none", card.format(1, "file='/no/such/rom'"), "/no/such/rom")
+        self.fails("none", card.format(1, "enabled='no'") + card.replace(":01'", ":02'").format(1, "enabled='no'"), "boot order")
+
     def test_refused_by_name(self):
         for card, words in (
                 (self.USER.format("<vlan><tag id='4'/></vlan>"), "<vlan>"),
