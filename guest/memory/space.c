@@ -187,12 +187,17 @@ static void link_placing(struct placing *p)
     changed(p->space);
 }
 
-struct placing *space_place_part(struct space *s, struct region *r, uint64_t from,
-                                 uint64_t length, uint64_t at, int priority)
+struct placing *space_place_part(struct space *s, struct region *r, uint64_t from, uint64_t length,
+                                 uint64_t at, int priority)
 {
     struct placing *p = g_new0(struct placing, 1);
-    *p = (struct placing){.space = s, .region = r, .from = from, .length = length, .at = at,
-                          .priority = priority, .visible = true};
+    *p = (struct placing){.space = s,
+                          .region = r,
+                          .from = from,
+                          .length = length,
+                          .at = at,
+                          .priority = priority,
+                          .visible = true};
     link_placing(p);
     return p;
 }
@@ -423,6 +428,27 @@ uint64_t space_load(struct space *s, uint64_t at, unsigned bytes)
     return v.region ? ops_load(v.region, v.region_at + (at - v.start), bytes) : mask_of(bytes);
 }
 
+void space_load_many(struct space *s, uint64_t at, unsigned bytes, void *to, uint64_t count)
+{
+    struct span v = space_find(s, at);
+    uint8_t *p = to;
+    if (!v.region || v.host || v.end - at < bytes) {
+        for (; count; count--, p += bytes) {
+            uint64_t value = space_load(s, at, bytes);
+            memcpy(p, &value, bytes);
+        }
+        return;
+    }
+    bool taken = v.region->ops && enter(v.region->ops);
+    for (; count; count--, p += bytes) {
+        uint64_t value = ops_load(v.region, v.region_at + (at - v.start), bytes);
+        memcpy(p, &value, bytes);
+    }
+    if (taken) {
+        machine_unlock();
+    }
+}
+
 void space_store(struct space *s, uint64_t at, uint64_t value, unsigned bytes)
 {
     struct span v = space_find(s, at);
@@ -515,9 +541,8 @@ void space_describe(struct space *s, GString *out)
     g_string_append_printf(out, "%s\n", s->name);
     for (unsigned i = 0; i < s->n; i++) {
         const struct span *v = &s->spans[i];
-        g_string_append_printf(out, "  %016" PRIx64 "-%016" PRIx64 " %s: %s +%" PRIx64 "\n",
-                               v->start, v->end - 1,
-                               v->host ? (v->writable ? "ram" : "rom") : "i/o", v->region->name,
-                               v->region_at);
+        g_string_append_printf(
+            out, "  %016" PRIx64 "-%016" PRIx64 " %s: %s +%" PRIx64 "\n", v->start, v->end - 1,
+            v->host ? (v->writable ? "ram" : "rom") : "i/o", v->region->name, v->region_at);
     }
 }

@@ -119,6 +119,8 @@ bool space_write(struct space *s, uint64_t at, const void *from, uint64_t n);
 /* One register-sized access: 1, 2, 4 or 8 bytes, little-endian. */
 uint64_t space_load(struct space *s, uint64_t at, unsigned bytes);
 void space_store(struct space *s, uint64_t at, uint64_t value, unsigned bytes);
+/* So many loads of the same register, one behind the other to @to. */
+void space_load_many(struct space *s, uint64_t at, unsigned bytes, void *to, uint64_t count);
 
 /*
  * Direct access to RAM for DMA: host address of @at and in *@n how many bytes (at most

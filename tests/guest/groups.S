@@ -16,6 +16,26 @@
     START64
 main64:
     /* All arithmetic flags to and fro, often enough to be translated. */
+    /* Downwards, over itself in both directions; a port, over the end of a page. */
+    movl $0x400000, %ebx
+    call number_bytes
+    movl $0x40001f, %esi
+    movl $0x400027, %edi
+    call copy_downwards
+    SHOW "copied: "
+    call number_bytes
+    movl $0x400027, %esi
+    movl $0x40001f, %edi
+    call copy_downwards
+    SHOW "repeated: "
+    call number_bytes
+    movl $0xf5, %edx
+    movl $0x400fc0, %edi
+    movl $100, %ecx
+    rep insb
+    movl $0x400fc0, %ebx
+    call sum_bytes
+    SHOW "from a port: "
     xorl %ebp, %ebp
     movl $0x1fff, %r12d
 1:  movl %r12d, %esi
@@ -206,6 +226,27 @@ frame:
     popq %r12
     popq %rbp
     popq %rbx
+    ret
+number_bytes:
+    movl $127, %ecx
+1:  movb %cl, (%rbx, %rcx)
+    decl %ecx
+    jns 1b
+    ret
+copy_downwards:
+    movl $32, %ecx
+    std
+    rep movsb
+    cld
+/* rbp = sum of 128 bytes at rbx, each times its place */
+sum_bytes:
+    xorl %ebp, %ebp
+    movl $127, %ecx
+1:  movzbl (%rbx, %rcx), %eax
+    imull %ecx, %eax
+    addq %rax, %rbp
+    decl %ecx
+    jns 1b
     ret
 /* rdx: where */
 return_to_kernel:

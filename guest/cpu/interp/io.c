@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * io: port input and output.
+ * io: port input and output; INS is in string.c.
  *
  * Spec: Intel SDM, volume 1, "Input/Output": "Protected-Mode I/O", "I/O Permission Bit Map".
  */
@@ -73,16 +73,6 @@ static bool repeats(const struct insn *i)
     return i->prefixes & (PFX_F2 | PFX_F3);
 }
 
-static void one_in(struct vcpu *cpu, const struct insn *i, unsigned n)
-{
-    uint16_t port = (uint16_t)cpu->r.gpr[RDX];
-    uint64_t to = cpu->r.gpr[RDI] & size_mask(i->addrsize);
-    uint64_t linear = seg_linear(cpu, SEG_ES, to, n, true);
-    mem_probe(cpu, linear, n, true); /* before the device is read */
-    mem_store(cpu, linear, space_load(cpu->ports, port, n), n);
-    advance(cpu, RDI, i, n);
-}
-
 static void one_out(struct vcpu *cpu, const struct insn *i, unsigned n)
 {
     uint64_t from = cpu->r.gpr[RSI] & size_mask(i->addrsize);
@@ -92,34 +82,25 @@ static void one_out(struct vcpu *cpu, const struct insn *i, unsigned n)
     advance(cpu, RSI, i, n);
 }
 
-static void string_io(struct vcpu *cpu, const struct insn *i,
-                      void (*one)(struct vcpu *cpu, const struct insn *i, unsigned n))
+static void do_outs(struct vcpu *cpu, const struct insn *i)
 {
     unsigned n = MIN(i->opsize, 4);
     cpu_check_io(cpu, (uint16_t)cpu->r.gpr[RDX], n);
     if (!repeats(i)) {
-        one(cpu, i, n);
+        one_out(cpu, i, n);
         return;
     }
     if (!(cpu->r.gpr[RCX] & size_mask(i->addrsize))) {
         return;
     }
     do {
-        one(cpu, i, n);
+        one_out(cpu, i, n);
     } while (again(cpu, i));
 }
 
-static void do_ins(struct vcpu *cpu, const struct insn *i)
-{
-    string_io(cpu, i, one_in);
-}
-
-static void do_outs(struct vcpu *cpu, const struct insn *i)
-{
-    string_io(cpu, i, one_out);
-}
-
 static const struct interp_row interp_io_rows[] = {
-    {OP_IN, do_in}, {OP_OUT, do_out}, {OP_INS, do_ins}, {OP_OUTS, do_outs},
+    {OP_IN, do_in},
+    {OP_OUT, do_out},
+    {OP_OUTS, do_outs},
 };
 INTERP_TABLE(interp_io);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * string: movs, stos, lods, scas, cmps, alone and repeated.
+ * string: movs, stos, lods, scas, cmps, ins, alone and repeated.
  *
  * Spec: Intel SDM, volume 1, "String Operations"; volume 2, "REP/REPE/REPZ/REPNE/REPNZ".
  *
@@ -10,6 +10,7 @@
  * them exact, with RIP still at the instruction.
  */
 #include "guest/cpu/interp/alu.h"
+#include "guest/cpu/interp/system.h"
 
 enum { REPNE = 3 }; /* .pp of F2; of several prefixes it names the last */
 
@@ -17,15 +18,15 @@ enum { REPNE = 3 }; /* .pp of F2; of several prefixes it names the last */
 struct string {
     struct vcpu *cpu;
     const struct insn *i;
-    unsigned bytes;     /* an element */
-    int64_t step;       /* bytes, negative with DF */
-    uint64_t mask;      /* of the address size */
+    unsigned bytes; /* an element */
+    int64_t step;   /* bytes, negative with DF */
+    uint64_t mask;  /* of the address size */
 };
 
 static struct string string_of(struct vcpu *cpu, const struct insn *i)
 {
-    int64_t bytes = i->opsize;
-    return (struct string){cpu, i, i->opsize, cpu->r.rflags & FLAG_DF ? -bytes : bytes,
+    int64_t bytes = i->op == OP_INS ? MIN(i->opsize, 4) : i->opsize; /* ports have 32 bits */
+    return (struct string){cpu, i, (unsigned)bytes, cpu->r.rflags & FLAG_DF ? -bytes : bytes,
                            size_mask(i->addrsize)};
 }
 
@@ -118,6 +119,19 @@ static void one_cmps(const struct string *s)
     advance(s, RDI, 1);
 }
 
+static uint16_t port_of(const struct string *s)
+{
+    return (uint16_t)s->cpu->r.gpr[RDX];
+}
+
+static void one_ins(const struct string *s)
+{
+    uint64_t linear = target_linear(s, s->bytes, true);
+    mem_probe(s->cpu, linear, s->bytes, true); /* before the device is read */
+    mem_store(s->cpu, linear, space_load(s->cpu->ports, port_of(s), s->bytes), s->bytes);
+    advance(s, RDI, 1);
+}
+
 /* ---- runs ---- */
 
 /* The same downwards, for run_at(); @host is that of the first element. */
@@ -184,9 +198,14 @@ static bool near_limit(const struct string *s, enum seg_name seg, unsigned reg)
     return index_of(s, reg) + PAGE_SIZE > d->limit;
 }
 
-/* In the guest's direction, element by element, because the two may overlap. */
+/* In the guest's direction: element by element where what was written is read again. */
 static void copy_down(const struct string *s, uint8_t *to, const uint8_t *from, uint64_t count)
 {
+    uint64_t bytes = count * s->bytes, back = bytes - s->bytes;
+    if (to >= from || (uint64_t)(from - to) >= bytes) {
+        memmove(to - back, from - back, bytes);
+        return;
+    }
     for (uint64_t n = 0; n < count; n++, to -= s->bytes, from -= s->bytes) {
         uint64_t v = 0;
         memcpy(&v, from, s->bytes);
@@ -276,6 +295,21 @@ static uint64_t run_stos(const struct string *s, uint64_t count)
     return n;
 }
 
+static uint64_t run_ins(const struct string *s, uint64_t count)
+{
+    uint8_t *to;
+    if (s->step < 0 || near_limit(s, SEG_ES, RDI)) {
+        return 0;
+    }
+    uint64_t n = run_at(s, SEG_ES, RDI, true, count, &to);
+    if (n) {
+        space_load_many(s->cpu->ports, port_of(s), s->bytes, to, n);
+        mem_wrote(s->cpu, to, (unsigned)n * s->bytes);
+        advance(s, RDI, n);
+    }
+    return n;
+}
+
 static uint64_t element(const uint8_t *at, unsigned bytes)
 {
     uint64_t v = 0;
@@ -315,8 +349,7 @@ static uint64_t run_cmps(const struct string *s, uint64_t count)
 {
     uint8_t *a, *b;
     bool until_equal = s->i->pp == REPNE;
-    if (s->step < 0 || near_limit(s, (enum seg_name)s->i->seg, RSI) ||
-        near_limit(s, SEG_ES, RDI)) {
+    if (s->step < 0 || near_limit(s, (enum seg_name)s->i->seg, RSI) || near_limit(s, SEG_ES, RDI)) {
         return 0;
     }
     uint64_t n = run_at(s, (enum seg_name)s->i->seg, RSI, false, count, &a), done = 0;
@@ -403,8 +436,14 @@ static void do_cmps(struct vcpu *cpu, const struct insn *i)
     repeat(cpu, i, one_cmps, run_cmps, true);
 }
 
+static void do_ins(struct vcpu *cpu, const struct insn *i)
+{
+    cpu_check_io(cpu, (uint16_t)cpu->r.gpr[RDX], MIN(i->opsize, 4));
+    repeat(cpu, i, one_ins, run_ins, false);
+}
+
 static const struct interp_row interp_string_rows[] = {
-    {OP_MOVS, do_movs}, {OP_STOS, do_stos}, {OP_LODS, do_lods}, {OP_SCAS, do_scas},
-    {OP_CMPS, do_cmps},
+    {OP_MOVS, do_movs}, {OP_STOS, do_stos}, {OP_LODS, do_lods},
+    {OP_SCAS, do_scas}, {OP_CMPS, do_cmps}, {OP_INS, do_ins},
 };
 INTERP_TABLE(interp_string);
