@@ -187,7 +187,7 @@ void cache_reclaim(void)
     now = &parts[next];
     if (oldest != now) {
         give_back(oldest);
-    } else {
+    } else if (now->n_listed) {
         empty(now);
     }
 }
