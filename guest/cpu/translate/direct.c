@@ -298,7 +298,7 @@ static bool refresh(struct bt_cpu *b, struct program *p)
         return true;
     }
     struct tracee *t = mirror_tracee(p->mirror);
-    return ok && tracee_may_read_tsc(t, !tsc_offset() && !b->cpu->r.tsc_offset) && tracee_settle(t);
+    return ok && tracee_may_read_tsc(t, !tsc_offset() && !b->cpu->r.tsc_offset);
 }
 
 /* Is a program in the state in which it would be on the host, but for its memory? */
@@ -317,6 +317,13 @@ static bool like_host(const struct vcpu *cpu)
            r->rip < TRACEE_END && r->rip - TRACEE_HOME >= TRACEE_BYTES;
 }
 
+/* It would be so again. */
+static void give_up(struct bt_cpu *b, struct program *p)
+{
+    cool(b, p);
+    p->never = true;
+}
+
 static bool ready(struct bt_cpu *b, struct program *p)
 {
     if (!like_host(b->cpu)) {
@@ -328,9 +335,8 @@ static bool ready(struct bt_cpu *b, struct program *p)
         p->synced = 0;
         b->native->refused += !p->mirror;
     }
-    if (!p->mirror || !refresh(b, p)) { /* it would be so again */
-        cool(b, p);
-        p->never = true;
+    if (!p->mirror || !refresh(b, p)) {
+        give_up(b, p);
     }
     return p->hot;
 }
@@ -442,6 +448,9 @@ static bool back(struct bt_cpu *b, struct program *p, const struct tracee_stop *
         return trapped(b);
     case TRACEE_VSYSCALL:
         return vsyscall(b, why->address);
+    case TRACEE_BROKEN:
+        give_up(b, p);
+        return true;
     default:
         return true;
     }

@@ -33,6 +33,7 @@ enum tracee_why {
     TRACEE_CALL,     /* r.rip is at the instruction that makes a system call */
     TRACEE_FAULT,    /* of the instruction at r.rip, which has done nothing yet */
     TRACEE_TRAP,     /* behind an instruction */
+    TRACEE_BROKEN,   /* it could not map what it should; the program is where it was */
     TRACEE_VSYSCALL, /* a jump to the host's page of that name, and back */
 };
 struct tracee_stop {
@@ -48,13 +49,13 @@ void tracee_free(struct tracee *t);
 int tracee_pid(const struct tracee *t);
 /* Ends tracee_run(), now or the next.  Any thread. */
 void tracee_kick(int pid);
-/* Noted, and done at the latest by tracee_settle().  False: the process is of no use any more. */
+/* Noted, and done before the next instruction of the program.  False: the process is of no use any
+ * more. */
 bool tracee_map(struct tracee *t, uint64_t linear, uint64_t bytes, unsigned file, uint64_t offset,
                 unsigned prot);
 bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes);
 /* RDTSC and RDTSCP may be executed there, or they fault. */
 bool tracee_may_read_tsc(struct tracee *t, bool may);
-bool tracee_settle(struct tracee *t);
 /* Breakpoint @n stops it before it executes what is at @linear; 0: it is free.  False: the host
  * has none to give. */
 bool tracee_break(struct tracee *t, unsigned n, uint64_t linear);

@@ -2,12 +2,19 @@
 /*
  * tracee: a process with nothing in it, whose address space a guest program gets.
  *
- * It is a program of one page that we write ourselves, traced by the vCPU's thread.  What runs
- * there as the guest (PTRACE_SYSEMU) never makes a system call of the host; what the vCPU wants
- * of it, to map and to unmap, it does in between, from a list that it can only read.  Should
- * a system call come through nevertheless (the vsyscall page), a seccomp filter refuses it.
+ * It is a program of one page that we write ourselves, traced by the vCPU's thread.  It does what
+ * the vCPU wants of it, to map and to unmap, from a list that it can only read, then loads the
+ * guest's registers and goes on as the guest, which never makes a system call of the host:
  *
- * Spec: Linux manual pages ptrace(2), seccomp(2), execveat(2); System V ABI, "Object Files".
+ * The kernel looks at a byte before each call, the selector (PR_SET_SYSCALL_USER_DISPATCH), and
+ * allows the call or stops the process.  There are two, in the list.  The one in use allows while
+ * commands wait; the last of them puts the other one in use, which forbids.  From there on nothing
+ * that runs in the process can change it: the page is read-only, and prctl() is a call.
+ *
+ * Should a system call come through nevertheless (the vsyscall page), a seccomp filter refuses it.
+ *
+ * Spec: Linux manual pages ptrace(2), prctl(2), seccomp(2), execveat(2); Linux kernel
+ * documentation, "Syscall User Dispatch"; System V ABI, "Object Files".
  */
 #include <sys/user.h>
 #undef PAGE_SIZE /* ram.h says the same */
@@ -39,52 +46,82 @@ struct command {
     uint64_t call, arg[6];
 };
 
+/* What it reads: where it goes on as the guest, and what it does before. */
+struct list {
+    uint64_t flags, rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, rsp;
+    uint64_t rip;
+    uint8_t selector[2];
+    uint64_t n;
+    struct command at[];
+};
+G_STATIC_ASSERT(offsetof(struct list, rip) == 136 && offsetof(struct list, n) == 152 &&
+                offsetof(struct list, at) == 160); /* tracee_list knows */
+
 enum {
     LIST_BYTES = 64 << 10,
-    COMMANDS = LIST_BYTES / sizeof(struct command),
+    COMMANDS = (LIST_BYTES - sizeof(struct list)) / sizeof(struct command) - 1,
+    ALLOWS = 0,
+    FORBIDS = 1,    /* a selector */
     FIRST_FD = 512, /* where the tracee has its descriptors */
     TEXT = 512,
     FILTER = 1024, /* offsets in its page */
     XSTATE_MOST = 16 << 10,
     KICK = SIGUSR1,
+    BY_FILTER = 1, /* si_code of SIGSYS; Linux names it SYS_SECCOMP, glibc does not */
 };
 G_STATIC_ASSERT(TRACEE_BYTES == LIST_BYTES + PAGE_SIZE);
 #define LIST_AT (TRACEE_HOME + PAGE_SIZE)
 
 struct tracee {
     pid_t pid;
-    struct command *list; /* writable here */
-    unsigned n;           /* commands that wait */
-    uint8_t *xstate;      /* of the process, when last read */
+    struct list *list; /* writable here */
+    unsigned side;     /* the selector in use */
+    uint8_t *xstate;   /* of the process, when last read */
     size_t xstate_bytes;
     uint64_t dr7;
     bool reads_tsc;
     struct user_regs_struct regs;
 };
 
-/* Behind the first byte: one system call; behind tracee_list: RBP of them, from RBX on. */
+/*
+ * tracee_text: one system call.  tracee_list: those of the list, which lies in the page behind this
+ * one; tracee_guest: the guest's registers from there.  512 is TEXT.
+ */
 __asm__(".pushsection .rodata\n"
         "tracee_text: syscall\n int3\n"
         "tracee_list:\n"
-        " mov 0(%rbx), %rax\n mov 8(%rbx), %rdi\n mov 16(%rbx), %rsi\n mov 24(%rbx), %rdx\n"
+        " movabs $0x6000000010a0, %rbx\n"
+        " mov -8(%rbx), %rbp\n"
+        "1: mov 0(%rbx), %rax\n mov 8(%rbx), %rdi\n mov 16(%rbx), %rsi\n mov 24(%rbx), %rdx\n"
         " mov 32(%rbx), %r10\n mov 40(%rbx), %r8\n mov 48(%rbx), %r9\n"
         " syscall\n"
-        " cmp $-4096, %rax\n ja 1f\n"
-        " add $56, %rbx\n dec %ebp\n jnz tracee_list\n"
-        "1: int3\n"
+        " cmp $-4096, %rax\n ja tracee_failed\n"
+        " add $56, %rbx\n dec %ebp\n jnz 1b\n"
+        "tracee_guest:\n"
+        " movabs $0x600000001000, %rsp\n"
+        " popfq\n"
+        " pop %rax\n pop %rcx\n pop %rdx\n pop %rbx\n pop %rbp\n pop %rsi\n pop %rdi\n"
+        " pop %r8\n pop %r9\n pop %r10\n pop %r11\n pop %r12\n pop %r13\n pop %r14\n pop %r15\n"
+        " pop %rsp\n"
+        " .byte 0xff, 0x25\n .long 4096 - 512 + 136 - (2f - tracee_text)\n" /* jmp *rip(%rip) */
+        "2:\n"
+        "tracee_failed: int3\n"
+        "tracee_pause: int3\n"
         "tracee_text_end:\n"
         ".popsection\n");
-extern const uint8_t tracee_text[], tracee_list[], tracee_text_end[];
+extern const uint8_t tracee_text[], tracee_list[], tracee_guest[], tracee_failed[], tracee_pause[],
+    tracee_text_end[];
 
 static const struct sock_filter filter[] = {
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 6),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 7),
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 5, 0),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 4, 0),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 2),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 6, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 5, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prctl, 0, 3),
     BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args)),
-    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_TSC, 1, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_TSC, 2, 0),
+    BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PR_SET_SYSCALL_USER_DISPATCH, 1, 0),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
     BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 };
@@ -169,19 +206,18 @@ static pid_t start(int program, const int *fds, unsigned n)
     if (pid < 0 || waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status)) {
         return 0;
     }
-    ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)(PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD));
+    ptrace(PTRACE_SETOPTIONS, pid, NULL, (void *)PTRACE_O_EXITKILL);
     return pid;
 }
 
 /* ---- what it does for us ---- */
 
-/* Lets it go on with t->regs until it stops; the signal, or 0 if it is no more. */
-static int go(struct tracee *t, int how)
+/* Lets it go on until it stops; the signal, or 0 if it is no more. */
+static int go(struct tracee *t)
 {
     int status;
     pid_t got;
-    if (ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) < 0 ||
-        ptrace((enum __ptrace_request)how, t->pid, NULL, NULL) < 0) {
+    if (ptrace(PTRACE_CONT, t->pid, NULL, NULL) < 0) {
         return 0;
     }
     do {
@@ -194,14 +230,22 @@ static int go(struct tracee *t, int how)
     return WSTOPSIG(status);
 }
 
-/* From @entry of its text to the end of that; kicks come in between. */
+static uint64_t address_of(const uint8_t *text)
+{
+    return TRACEE_HOME + TEXT + (uint64_t)(text - tracee_text);
+}
+
+/* From @entry of its text with t->regs, to where that stops; kicks come in between. */
 static bool run_text(struct tracee *t, const uint8_t *entry)
 {
     int sig;
-    t->regs.rip = TRACEE_HOME + TEXT + (uint64_t)(entry - tracee_text);
+    t->regs.rip = address_of(entry);
+    t->regs.orig_rax = UINT64_MAX;
+    if (ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) < 0) {
+        return false;
+    }
     do {
-        t->regs.orig_rax = UINT64_MAX;
-        sig = go(t, PTRACE_CONT);
+        sig = go(t);
     } while (sig == KICK);
     return sig == SIGTRAP;
 }
@@ -219,6 +263,13 @@ static bool call(struct tracee *t, long number, const uint64_t arg[6])
     return run_text(t, tracee_text) && r->rax < -UINT64_C(4096);
 }
 
+static struct command use_selector(unsigned side)
+{
+    return (struct command){SYS_prctl,
+                            {PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0,
+                             LIST_AT + offsetof(struct list, selector) + side}};
+}
+
 static bool settle(struct tracee *t)
 {
     const uint64_t below[6] = {0, TRACEE_HOME};
@@ -226,8 +277,12 @@ static bool settle(struct tracee *t)
     const uint64_t list[6] = {LIST_AT, LIST_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, FIRST_FD, 0};
     const uint64_t no_more[6] = {PR_SET_NO_NEW_PRIVS, 1};
     const uint64_t filtered[6] = {PR_SET_SECCOMP, SECCOMP_MODE_FILTER, TRACEE_HOME + FILTER};
-    return call(t, SYS_munmap, below) && call(t, SYS_munmap, above) && call(t, SYS_mmap, list) &&
-           call(t, SYS_prctl, no_more) && call(t, SYS_prctl, filtered);
+    const struct command dispatch = use_selector(t->side);
+    bool ok = call(t, SYS_munmap, below) && call(t, SYS_munmap, above) && call(t, SYS_mmap, list) &&
+              call(t, SYS_prctl, dispatch.arg) && call(t, SYS_prctl, no_more) &&
+              call(t, SYS_prctl, filtered);
+    t->list->selector[t->side] = FORBIDS;
+    return ok;
 }
 
 static bool measure_xstate(struct tracee *t)
@@ -288,23 +343,46 @@ void tracee_kick(int pid)
     syscall(SYS_tgkill, pid, pid, KICK);
 }
 
-bool tracee_settle(struct tracee *t)
+/* Where it begins: at the commands that wait, which it may execute, or as the guest. */
+static const uint8_t *prepare(struct tracee *t)
 {
-    if (!t->n) {
+    struct list *l = t->list;
+    if (!l->n) {
+        return tracee_guest;
+    }
+    l->selector[!t->side] = FORBIDS;
+    l->at[l->n++] = use_selector(!t->side);
+    l->selector[t->side] = ALLOWS;
+    return tracee_list;
+}
+
+/* It has stopped again. */
+static void done(struct tracee *t)
+{
+    struct list *l = t->list;
+    if (l->n) {
+        l->selector[t->side] = FORBIDS;
+        t->side = !t->side;
+        memset(l->at, 0, l->n * sizeof(*l->at)); /* where memory lies is no program's business */
+        l->n = 0;
+    }
+}
+
+static bool make_room(struct tracee *t)
+{
+    if (t->list->n < COMMANDS) {
         return true;
     }
-    t->regs.rbx = LIST_AT;
-    t->regs.rbp = t->n;
-    bool ok = run_text(t, tracee_list) && !t->regs.rbp;
-    memset(t->list, 0, t->n * sizeof(*t->list)); /* where memory lies is no program's business */
-    t->n = 0;
+    t->list->rip = address_of(tracee_pause);
+    bool ok = run_text(t, prepare(t)) && t->regs.rip == address_of(tracee_pause) + 1;
+    done(t);
     return ok;
 }
 
 static bool add(struct tracee *t, const struct command *c)
 {
-    bool ok = t->n < COMMANDS || tracee_settle(t);
-    t->list[t->n++] = *c;
+    bool ok = make_room(t);
+    t->list->at[t->list->n++] = *c;
     return ok;
 }
 
@@ -353,33 +431,70 @@ bool tracee_may_read_tsc(struct tracee *t, bool may)
 
 /* ---- the guest in it ---- */
 
-static void load_registers(struct tracee *t, const struct regs *r)
+static void load_registers(struct list *l, const struct regs *r)
 {
-    struct user_regs_struct *u = &t->regs;
     const uint64_t *g = r->gpr;
-    *u = (struct user_regs_struct){.rax = g[RAX],
-                                   .rcx = g[RCX],
-                                   .rdx = g[RDX],
-                                   .rbx = g[RBX],
-                                   .rsp = g[RSP],
-                                   .rbp = g[RBP],
-                                   .rsi = g[RSI],
-                                   .rdi = g[RDI],
-                                   .r8 = g[R8],
-                                   .r9 = g[R9],
-                                   .r10 = g[R10],
-                                   .r11 = g[R11],
-                                   .r12 = g[R12],
-                                   .r13 = g[R13],
-                                   .r14 = g[R14],
-                                   .r15 = g[R15],
-                                   .rip = r->rip,
-                                   .orig_rax = UINT64_MAX,
-                                   .cs = TRACEE_CS,
-                                   .ss = TRACEE_SS,
-                                   .eflags = (r->rflags & TRACEE_FLAGS) | FLAG_IF | 2,
-                                   .fs_base = r->seg[SEG_FS].base,
-                                   .gs_base = r->seg[SEG_GS].base};
+    l->flags = (r->rflags & TRACEE_FLAGS) | FLAG_IF | 2;
+    l->rax = g[RAX];
+    l->rcx = g[RCX];
+    l->rdx = g[RDX];
+    l->rbx = g[RBX];
+    l->rbp = g[RBP];
+    l->rsi = g[RSI];
+    l->rdi = g[RDI];
+    l->r8 = g[R8];
+    l->r9 = g[R9];
+    l->r10 = g[R10];
+    l->r11 = g[R11];
+    l->r12 = g[R12];
+    l->r13 = g[R13];
+    l->r14 = g[R14];
+    l->r15 = g[R15];
+    l->rsp = g[RSP];
+    l->rip = r->rip;
+}
+
+/* What its text does not load itself.  A system call that it stopped in must not look as if it
+ * were to be begun again. */
+static bool begin_at(struct tracee *t, const struct regs *r, const uint8_t *entry)
+{
+    const struct user_regs_struct *u = &t->regs;
+    bool as_was = u->cs == TRACEE_CS && u->ss == TRACEE_SS && !(u->ds | u->es | u->fs | u->gs) &&
+                  u->fs_base == r->seg[SEG_FS].base && u->gs_base == r->seg[SEG_GS].base &&
+                  u->rax < -UINT64_C(4096) && !(u->eflags & FLAG_TF);
+    if (as_was) {
+        return ptrace(PTRACE_POKEUSER, t->pid, (void *)offsetof(struct user, regs.rip),
+                      (void *)address_of(entry)) == 0;
+    }
+    t->regs = (struct user_regs_struct){.rip = address_of(entry),
+                                        .orig_rax = UINT64_MAX,
+                                        .cs = TRACEE_CS,
+                                        .ss = TRACEE_SS,
+                                        .eflags = FLAG_IF | 2,
+                                        .fs_base = r->seg[SEG_FS].base,
+                                        .gs_base = r->seg[SEG_GS].base};
+    return ptrace(PTRACE_SETREGS, t->pid, NULL, &t->regs) == 0;
+}
+
+static bool in_text(const struct tracee *t)
+{
+    return t->regs.rip - TRACEE_HOME < PAGE_SIZE;
+}
+
+/*
+ * As the guest, until it stops.  A kick that comes before is remembered by having it stop where
+ * the guest would go on.
+ */
+static int go_as_guest(struct tracee *t, const struct regs *r)
+{
+    load_registers(t->list, r);
+    int sig = begin_at(t, r, prepare(t)) ? go(t) : 0;
+    while (sig == KICK && in_text(t)) {
+        t->list->rip = address_of(tracee_pause);
+        sig = go(t);
+    }
+    done(t);
+    return sig;
 }
 
 static void store_selector(struct regs *r, enum seg_name seg, uint64_t selector)
@@ -471,10 +586,30 @@ static bool is_break(const struct tracee *t)
     return ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) == 0 && info.si_code == TRAP_HWBKPT;
 }
 
-static uint64_t number_of(const struct tracee *t)
+/* Is it a call of the guest's, or the vsyscall page's?  Only there no number is left. */
+static bool is_vsyscall(const struct tracee *t, uint64_t *number)
 {
     siginfo_t info;
-    return ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) == 0 ? (uint64_t)info.si_syscall : 0;
+    if (t->regs.orig_rax != UINT64_MAX || ptrace(PTRACE_GETSIGINFO, t->pid, NULL, &info) < 0 ||
+        info.si_code != BY_FILTER) {
+        return false;
+    }
+    *number = (uint64_t)info.si_syscall;
+    return true;
+}
+
+/*
+ * Where it stopped in its own text: on its way to the guest, whose registers are as they were.  So
+ * they are for a guest that jumps there.
+ */
+static bool on_its_way(const struct tracee *t, int sig, struct tracee_stop *out)
+{
+    if (sig != SIGTRAP || !in_text(t)) {
+        return false;
+    }
+    *out = (struct tracee_stop){.why = t->regs.rip == address_of(tracee_pause) + 1 ? TRACEE_KICK
+                                                                                   : TRACEE_BROKEN};
+    return true;
 }
 
 bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
@@ -483,24 +618,22 @@ bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
     if (!load_vectors(t, cpu)) {
         return false;
     }
-    load_registers(t, r);
-    int sig = go(t, PTRACE_SYSEMU);
+    int sig = go_as_guest(t, r);
+    if (sig && on_its_way(t, sig, out)) {
+        return true;
+    }
     if (!sig || !store_vectors(t, cpu)) {
         return false;
     }
     store_registers(t, r);
     *out = (struct tracee_stop){.why = TRACEE_FAULT};
-    if (sig == (SIGTRAP | 0x80)) {
-        r->gpr[RAX] = t->regs.orig_rax;
-        r->rip -= 2;
-        out->why = TRACEE_CALL;
+    if (sig == SIGSYS) {
+        out->why = is_vsyscall(t, &out->address) ? TRACEE_VSYSCALL : TRACEE_CALL;
+        r->rip -= out->why == TRACEE_CALL ? 2 : 0;
     } else if (sig == SIGSEGV || sig == SIGBUS) {
         out->address = fault_address(t, &out->has_address);
     } else if (sig == SIGTRAP) {
         out->why = is_break(t) ? TRACEE_FAULT : TRACEE_TRAP;
-    } else if (sig == SIGSYS) {
-        out->why = TRACEE_VSYSCALL;
-        out->address = number_of(t);
     } else if (sig != SIGFPE && sig != SIGILL) {
         out->why = TRACEE_KICK;
     }
