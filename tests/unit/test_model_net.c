@@ -189,7 +189,7 @@ static void networks_are_updated(void **state)
         {NETWORK_ADD_LAST, SECTION_DNS_HOST, "<host ip='10.0.0.78'><hostname>z</hostname></host>",
          NULL},
         {NETWORK_ADD_LAST, SECTION_PORTGROUP, "<portgroup name='a'/>", NULL},
-        {NETWORK_MODIFY, SECTION_DNS_TXT, "<txt name='a' value='b'/>", "couldn't locate"},
+        {NETWORK_MODIFY, SECTION_DNS_TXT, "<txt name='a' value='b'/>", "cannot be modified"},
         {NETWORK_ADD_LAST, SECTION_BRIDGE, "<bridge/>", "can't update 'bridge' section"},
         {NETWORK_ADD_LAST, 99, "<bridge/>", "can't update 'unknown' section"},
         {9, SECTION_DNS_TXT, "<txt name='a'/>", "can't update"},
