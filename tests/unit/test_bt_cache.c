@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The translator's memory for code: what is made of a page serves all addresses it is mapped at,
- * until it is written to; a full cache keeps what is new.
+ * until it is written to, and reaches nothing else; a full cache keeps what is new.
  */
 #include "tests/unit/test.h"
 
@@ -15,7 +15,7 @@
 #include <string.h>
 
 enum { RAM_BYTES = 4 << 20, CACHE_BYTES = 4 << 20, KERNEL_AT = 0x1000, TABLES_AT = 0x100000 };
-enum { CODE_AT = 0x10000, STACK_AT = 0x20000, FILLER_AT = 0x200000, FILLER_PAGES = 16 };
+enum { CODE_AT = 0x10000, FAR_AT = 0x18000, STACK_AT = 0x20000, FILLER_AT = 0x200000, FILLER_PAGES = 16 };
 enum { PTE_P = 1, PTE_RW = 2, PTE_US = 4, LOOPS = 100 };
 #define KERNEL UINT64_C(0xffffffff80000000)
 #define STACK  UINT64_C(0x7ffffff00000)
@@ -165,6 +165,51 @@ static void a_write_is_seen_wherever_the_code_lies(void)
     assert_int_equal(run_at(LOW), LOOPS * 3 + 16);
 }
 
+/* Code whose addresses reach as far as they can, at the borders of where code floats: no escape. */
+static void far_addresses_fault(void)
+{
+    static const uint8_t code[][7] = {
+        {0x8b, 0x05, 0, 0, 0, 0x80, 0xf4},          /* mov eax, [rip - 2 GiB] */
+        {0x8b, 0x05, 0xff, 0xff, 0xff, 0x7f, 0xf4}, /* mov eax, [rip + 2 GiB - 1] */
+        {0x89, 0x05, 0, 0, 0, 0x80, 0xf4},          /* the same, stores */
+        {0x89, 0x05, 0xff, 0xff, 0xff, 0x7f, 0xf4},
+        {0xe9, 0, 0, 0, 0x80, 0xf4},                /* jmp */
+        {0xe9, 0xff, 0xff, 0xff, 0x7f, 0xf4},
+        {0xe8, 0, 0, 0, 0x80, 0xf4},                /* call */
+        {0xe8, 0xff, 0xff, 0xff, 0x7f, 0xf4},
+    };
+    static const uint64_t places[] = {
+        UINT64_C(1) << 32, (UINT64_C(1) << 32) - 4096, (UINT64_C(1) << 47) - (UINT64_C(1) << 32),
+        (UINT64_C(1) << 47) - (UINT64_C(1) << 32) - 4096, (UINT64_C(1) << 47) - 4096,
+    };
+    for (unsigned k = 0; k < G_N_ELEMENTS(places); k++) {
+        map(places[k], FAR_AT, 1);
+        for (unsigned n = 0; n < G_N_ELEMENTS(code); n++) {
+            memcpy(ram->host + FAR_AT, code[n], sizeof(code[n]));
+            ram_note_write(ram->host + FAR_AT, sizeof(code[n]));
+            set_state(places[k]);
+            assert_int_equal(cpu->engine->run(cpu), STOP_RESET); /* there are no handlers */
+        }
+    }
+}
+
+/* The memory that code is written to is never what it runs from. */
+static void nothing_is_writable_and_executable(void)
+{
+    g_autofree char *maps = NULL;
+    unsigned views = 0;
+    assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
+    g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
+    for (unsigned k = 0; lines[k]; k++) {
+        char *rights = strchr(lines[k], ' ');
+        if (rights && strlen(rights) > 5) {
+            assert_false(rights[2] == 'w' && rights[3] == 'x');
+            views += strstr(lines[k], "lodge-code") && (rights[2] == 'w' || rights[3] == 'x');
+        }
+    }
+    assert_int_equal(views, 2);
+}
+
 /* A page of jumps, each a block, fills the better part of a quarter of the cache. */
 static void make_filler(uint64_t linear)
 {
@@ -215,6 +260,8 @@ static void code_memory(void **state)
     make_program();
     a_program_is_translated_once_wherever_it_lies();
     a_write_is_seen_wherever_the_code_lies();
+    far_addresses_fault();
+    nothing_is_writable_and_executable();
     a_full_cache_keeps_what_is_new();
 }
 
