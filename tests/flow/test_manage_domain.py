@@ -5,6 +5,7 @@ what happens to them when lodged or their own process dies, their consoles and s
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import threading
 import unittest
@@ -299,6 +300,18 @@ class Domains(manage.Case):
         fd = dom.openGraphicsFD(0)
         self.assertEqual(os.read(fd, 4), b"RFB ")
         os.close(fd)
+        ours, theirs = socket.socketpair()  # the older way: the client brings the socket
+        with ours, theirs:
+            dom.openGraphics(0, theirs.fileno(), 0)
+            theirs.close()
+            hello = b""
+            while len(hello) < 12:
+                hello += ours.recv(12 - len(hello))
+            ours.sendall(hello)  # we speak that version too
+            self.assertGreater(len(ours.recv(1)), 0)  # what it offers
+            dom.destroy()
+            while ours.recv(4096):
+                pass
 
     def test_autostart(self):
         dom = self.define("early")

@@ -4,12 +4,14 @@
 
 #include "base/util.h"
 #include "manage/daemon/files.h"
+#include "manage/daemon/relay.h"
 
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 
 /* --- consoles and channels --- */
 
@@ -101,27 +103,53 @@ static int connect_vnc(const struct domain_graphics *g)
     return ok ? g_steal_fd(&fd) : -1;
 }
 
-bool verb_domain_open_graphics_fd(struct call *call, const rpc_domain_uint_flags *args,
-                                  rpc_none *ret, GError **error)
+/* A connection to the screen that @args name; -1 with an error. */
+static int open_screen(const rpc_domain_uint_flags *args, GError **error)
 {
-    (void)ret;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
     if (!m) {
-        return false;
+        return -1;
     }
     if (args->value >= xml_count(m->def->graphics)) {
         libvirt_error(error, ERR_INTERNAL, "No graphics backend with index %u", args->value);
-        return false;
+        return -1;
     }
     int fd = connect_vnc(m->def->graphics->pdata[args->value]);
     if (fd < 0) {
         libvirt_error(error, ERR_SYSTEM, "the machine's VNC server: %s", g_strerror(errno));
+    }
+    return fd;
+}
+
+bool verb_domain_open_graphics_fd(struct call *call, const rpc_domain_uint_flags *args,
+                                  rpc_none *ret, GError **error)
+{
+    int fd = open_screen(args, error);
+    (void)ret;
+    if (fd >= 0) {
+        fcntl(fd, F_SETFL, 0); /* as its new owner expects it */
+        call_give_fd(call, fd);
+    }
+    return fd >= 0;
+}
+
+/* The older way: the client brings the socket. */
+bool verb_domain_open_graphics(struct call *call, const rpc_domain_uint_flags *args, rpc_none *ret,
+                               GError **error)
+{
+    autofd int theirs = call_take_fd(call, 0);
+    struct stat st;
+    (void)ret;
+    if (theirs < 0 || fstat(theirs, &st) != 0 || !S_ISSOCK(st.st_mode)) {
+        libvirt_error(error, ERR_INVALID_ARG, "a socket must come with the call");
         return false;
     }
-    fcntl(fd, F_SETFL, 0); /* as its new owner expects it */
-    call_give_fd(call, fd);
-    return true;
+    int screen = open_screen(args, error);
+    if (screen >= 0) {
+        relay_start(g_steal_fd(&theirs), screen);
+    }
+    return screen >= 0;
 }
 
 /* A file that is read once. */
