@@ -97,6 +97,37 @@ autostart m --disable
 autostart nosuch
 domrename m m2
 domrename m2 m
+desc m
+desc m Words of a machine
+desc m
+desc m --title Title
+desc m --title
+desc m --title --config
+desc nosuch
+edited desc m --edit
+kept desc m --edit
+metadata m urn:x
+metadata m urn:x --set <a/>
+metadata m urn:x --key x --set <a/>
+metadata m urn:x
+metadata m urn:x --remove
+metadata m urn:x
+domif-getlink m {mac}1
+domif-setlink m {mac}1 down
+domif-getlink m {mac}1
+domif-getlink m {mac}1 --config
+domif-setlink m {mac}1 sideways
+domif-setlink m {mac}1 up --config
+domif-setlink m {mac}9 up
+domif-getlink m nosuch
+set-lifecycle-action m poweroff frob
+set-lifecycle-action m frob destroy
+set-lifecycle-action m reboot destroy --config
+set-lifecycle-action m reboot restart --config
+managedsave-dumpxml m
+qemu-monitor-command m --hmp info name
+dompmwakeup m
+dompmsuspend m mem
 suspend m
 resume m
 shutdown m
@@ -202,7 +233,26 @@ autostart m
 list --autostart
 autostart m --disable
 edited edit m
+desc m --live For now
+desc m --live
+desc m --config
+metadata m urn:x --live --key x --set <a/>
+metadata m urn:x
+domif-setlink m {mac}1 down
+domif-getlink m {mac}1
+domif-getlink m {mac}1 --config
+domif-setlink m {mac}1 up
+set-lifecycle-action m reboot destroy
+set-lifecycle-action m reboot restart
+qemu-monitor-command m --hmp info name
+qemu-monitor-command m {{"execute":"query-name"}} --return-value
+dompmwakeup m
+dompmsuspend m mem
 managedsave m
+managedsave-dumpxml m --xpath //name
+kept managedsave-edit m
+managedsave-define m {d}/nosuch.xml
+managedsave-define m {d}/broken.xml
 list --all
 list --all --managed-save
 dominfo m
@@ -211,6 +261,10 @@ managedsave-remove m
 start m
 = up
 save m {d}/saved
+save-image-dumpxml {d}/saved --xpath //name
+save-image-dumpxml {d}/nosuch
+kept save-image-edit {d}/saved
+save-image-define {d}/saved {d}/nosuch.xml
 list --all
 restore {d}/saved
 restore {d}/nosuch
