@@ -20,10 +20,6 @@ from manage import Daemon, Wire, until
 DENIED, NO_SUPPORT, AUTH_FAILED = 29, 3, 45
 FEATURE, OPEN, HOSTNAME = 60, 1, 59
 REFERENCE = pathlib.Path(__file__).resolve().parents[3] / "shared/reference/libvirt-rpc.md"
-NOT_YET = {"DOMAIN_CHECKPOINT_CREATE_XML", "DOMAIN_CHECKPOINT_GET_XML_DESC",
-           "DOMAIN_LIST_ALL_CHECKPOINTS", "DOMAIN_CHECKPOINT_LIST_ALL_CHILDREN", "DOMAIN_CHECKPOINT_LOOKUP_BY_NAME",
-           "DOMAIN_CHECKPOINT_GET_PARENT", "DOMAIN_CHECKPOINT_DELETE", "DOMAIN_BACKUP_BEGIN",
-           "DOMAIN_BACKUP_GET_XML_DESC"}
 
 
 def table():
@@ -106,7 +102,7 @@ class Connection(manage.Case):
         self.assertEqual(len(ranks), 443)
         missing = {name for number, name, rank, note in ranks
                    if rank != "rare" and "event" not in note and int(number) not in ours}
-        self.assertEqual(missing, NOT_YET)
+        self.assertEqual(missing, set())
 
     def test_open_as_reader(self):
         wire = Wire(self.daemon.socket)
