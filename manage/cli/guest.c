@@ -96,6 +96,107 @@ static bool run_freeze(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+static bool run_domfsinfo(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const headers[] = {"Mountpoint", "Name", "Type", "Target", NULL};
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_fsinfos) got = {0};
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_flags args = {dom, 0};
+    if (!ask_domain_get_fsinfo(shell_rpc(sh, NULL), &args, &got, error)) {
+        shell_failing(sh, "Unable to get filesystem information");
+        return false;
+    }
+    if (!got.items.items_len) {
+        out_note_open(sh, "No filesystems are mounted in the domain");
+        return true;
+    }
+    out_table(sh, headers);
+    for (unsigned i = 0; i < got.items.items_len; i++) {
+        const rpc_fsinfo *fs = &got.items.items_val[i];
+        g_autoptr(GString) devices = g_string_new(NULL);
+        for (unsigned k = 0; k < fs->devices.devices_len; k++) {
+            g_string_append_printf(devices, "%s%s", k ? "," : "", fs->devices.devices_val[k]);
+        }
+        out_row(sh, fs->mountpoint, fs->name, fs->fstype, devices->str, NULL);
+    }
+    out_table_end(sh);
+    return true;
+}
+
+static bool run_domfstrim(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    char *point = (char *)args_text(a, "mountpoint");
+    uint64_t least = 0;
+    rpc_none none;
+    args_number(a, "minimum", &least);
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_fstrim_args args = {dom, point ? &point : NULL, least, 0};
+    if (!ask_domain_fstrim(shell_rpc(sh, NULL), &args, &none, error)) {
+        shell_failing(sh, "Unable to invoke fstrim");
+        return false;
+    }
+    return true;
+}
+
+static bool run_password(struct shell *sh, const struct args *a, GError **error)
+{
+    enum { ENCRYPTED = 1 };
+    g_auto(rpc_domain) dom = {0};
+    char *user = (char *)args_text(a, "user"), *password = (char *)args_text(a, "password");
+    rpc_none none;
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_password_args args = {dom, &user, &password, args_flag(a, "encrypted") ? ENCRYPTED : 0};
+    if (!ask_domain_set_user_password(shell_rpc(sh, NULL), &args, &none, error)) {
+        return false;
+    }
+    out_note(sh, "Password set successfully for %s in %s", user, dom.name);
+    return true;
+}
+
+static bool run_guestinfo(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct flag_bit kinds[] = {{"user", 1},      {"os", 2},          {"timezone", 4},
+                                            {"hostname", 8},  {"filesystem", 16}, {"disk", 32},
+                                            {"interface", 64}};
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_params) got = {0};
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_uint_flags args = {dom, flags_of(a, kinds, G_N_ELEMENTS(kinds)), 0};
+    if (!ask_domain_get_guest_info(shell_rpc(sh, NULL), &args, &got, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < got.params.params_len; i++) {
+        const rpc_param *p = &got.params.params_val[i];
+        g_autofree char *value = param_text(p), *label = g_strdup_printf("%-20s: ", p->field);
+        out_field_wide(sh, 0, label, "%s", value);
+    }
+    return true;
+}
+
+static bool run_agent_timeout(struct shell *sh, const struct args *a, GError **error)
+{
+    enum { BLOCK = -2 };
+    g_auto(rpc_domain) dom = {0};
+    rpc_int got;
+    uint64_t seconds = 0;
+    bool given = args_number(a, "timeout", &seconds);
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_int_flags args = {dom, given ? (int)MIN(seconds, INT_MAX) : BLOCK, 0};
+    return ask_domain_agent_set_response_timeout(shell_rpc(sh, NULL), &args, &got, error);
+}
+
 static bool run_guestvcpus(struct shell *sh, const struct args *a, GError **error)
 {
     g_auto(rpc_domain) dom = {0};
@@ -204,6 +305,40 @@ static bool run_detach_alias(struct shell *sh, const struct args *a, GError **er
 
 /* clang-format off */
 static const struct verb_row verbs[] = {
+        {"domfsinfo", (const struct option_row[]){NAMED, {NULL}}, "lists the guest's file systems",
+         run_domfsinfo},
+        {"domfstrim",
+         (const struct option_row[]){
+             NAMED,
+             {"minimum", OPT_NUMBER, 0, "smallest piece, in bytes"},
+             {"mountpoint", OPT_TEXT, 0, "of this file system alone"},
+             {NULL}},
+         "gives back what the guest's file systems do not use", run_domfstrim},
+        {"guest-agent-timeout",
+         (const struct option_row[]){DOMAIN_OPTION(COMPLETE_DOMAIN),
+                                     {"timeout", OPT_NUMBER, OPT_NAMED, "seconds"},
+                                     {NULL}},
+         "says how long the agent may take", run_agent_timeout},
+        {"guestinfo",
+         (const struct option_row[]){
+             NAMED,
+             {"user", OPT_BOOL, 0, "who is logged in"},
+             {"os", OPT_BOOL, 0, "which system it is"},
+             {"timezone", OPT_BOOL, 0, "its time zone"},
+             {"hostname", OPT_BOOL, 0, "its name"},
+             {"filesystem", OPT_BOOL, 0, "its file systems"},
+             {"disk", OPT_BOOL, 0, "its disks"},
+             {"interface", OPT_BOOL, 0, "its interfaces"},
+             {NULL}},
+         "tells what the agent knows", run_guestinfo},
+        {"set-user-password",
+         (const struct option_row[]){
+             NAMED,
+             {"user", OPT_TEXT, OPT_NEEDED, "who"},
+             {"password", OPT_TEXT, OPT_NEEDED, "the new one"},
+             {"encrypted", OPT_BOOL, 0, "it is encrypted already"},
+             {NULL}},
+         "sets a guest user's password", run_password},
     {"detach-device-alias", (const struct option_row[]){NAMED,
         {"alias", OPT_TEXT, OPT_NEEDED, "the device's alias"},
         {"live", OPT_BOOL, 0, "out of the running machine"},

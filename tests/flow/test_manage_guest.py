@@ -93,7 +93,8 @@ class Guest(NetworkCase):
 
         def both(theirs, ours=None):
             a, b = shell("virsh", *theirs), shell(LODGE, *(ours or theirs))
-            self.assertEqual((b.returncode, b.stdout, b.stderr), (a.returncode, a.stdout, a.stderr), theirs)
+            with self.subTest(verb=theirs):
+                self.assertEqual((b.returncode, b.stdout, b.stderr), (a.returncode, a.stdout, a.stderr))
             return a.stdout
 
         both(["domifaddr", "g"])
@@ -107,6 +108,14 @@ class Guest(NetworkCase):
         both(["qemu-agent-command", "g", '{"execute":"guest-ping"}'])
         both(["qemu-agent-command", "g", '{"execute":"nonsense"}'])
         both(["detach-device-alias", "g", "net77", "--live"])
+        both(["domfsinfo", "g"])
+        both(["domfstrim", "g"])
+        both(["guestinfo", "g", "--hostname"])
+        both(["guestinfo", "g", "--os"])
+        both(["guestinfo", "g", "--user"])
+        both(["set-user-password", "g", "nobody", "secret"])
+        both(["guest-agent-timeout", "g", "--timeout", "20"])
+        both(["guest-agent-timeout", "nosuch"])
         self.assertRegex(shell(LODGE, "domtime", "g").stdout, r"Time: \d+")
         # Froze by one, thawed by the other.
         for first, second in (("virsh", LODGE), (LODGE, "virsh")):
