@@ -201,7 +201,7 @@ def rest():
 
 def suspend():
     """State to a file under load, resumed in another process: the load goes on."""
-    state = BUILD / "guests" / "state"
+    state = BUILD / "suspend.state"
     args = ["-accel", "bt", "-smp", "2", *tiny("shell", "256M")]
     with Machine(args, qmp=True) as m:
         m.expect("busybox")
