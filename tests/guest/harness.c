@@ -28,7 +28,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { RAM_BYTES = 16 << 20, LOAD_AT = 0x10000, SECONDS = 20 };
+enum { RAM_BYTES = 16 << 20, LOAD_AT = 0x10000, SECONDS = 150 };
 enum { PREEMPTED_AT = 0x101010, ASLEEP = 1, FLUSH_WANTED = 2 }; /* KVM's steal time area */
 
 static GString *output;
