@@ -246,6 +246,44 @@ class Shell(unittest.TestCase):
             for verb in ("event", "net-event", "pool-event", "secret-event"):
                 self.assertEqual(seen["lodge-" + verb], seen["virsh-" + verb])
 
+    def test_checkpoints_and_backups(self):
+        """On one machine, by turns: the same words but for the names."""
+        with manage.Daemon() as d:
+            disk, out = f"{d.root}/disk.qcow2", f"{d.root}/out"
+            subprocess.run([os.environ["LODGE_IMG"], "create", "-q", "-f", "qcow2", disk, "1M"], check=True)
+            os.mkdir(out, 0o777)
+            os.chmod(out, 0o777)
+            conn = d.connect()
+            dom = conn.createXML(MACHINE.format("cp", "").replace("<devices>", f"""<devices><disk type='file'>
+                <driver name='qemu' type='qcow2'/><source file='{disk}'/><target dev='vda' bus='virtio'/></disk>"""),
+                libvirt.VIR_DOMAIN_START_PAUSED)
+
+            def both(line, *names):
+                """virsh with the first of the names, lodge with the second."""
+                said = []
+                for program, name in zip(("virsh", LODGE), names or ("-", "-")):
+                    p = subprocess.run([program, "-c", d.uri, *line.format(name).split()], capture_output=True,
+                                       text=True, stdin=subprocess.DEVNULL, timeout=manage.PATIENCE, check=False)
+                    said.append((p.returncode, p.stdout.replace(name, "NAME"), p.stderr.replace(name, "NAME")))
+                with self.subTest(verb=line):
+                    self.assertEqual(said[1], said[0])
+                return said[0]
+            for name in ("one", "two"):
+                with open(f"{out}/{name}.xml", "w", encoding="ascii") as f:
+                    f.write(f"<domaincheckpoint><name>{name}</name></domaincheckpoint>")
+            self.assertEqual(both("checkpoint-create cp " + out + "/{}.xml", "one", "two")[0], 0)
+            both("checkpoint-dumpxml cp two --no-domain")
+            both("checkpoint-dumpxml cp two --xpath //parent")
+            both("checkpoint-parent cp two")
+            both("checkpoint-parent cp one")
+            both("checkpoint-parent cp three")
+            both("checkpoint-create cp " + out + "/one.xml")
+            both("backup-dumpxml cp")
+            both("backup-begin cp " + out + "/nosuch.xml")
+            self.assertEqual(both("checkpoint-delete cp {}", "two", "one")[0], 0)
+            both("checkpoint-delete cp one")
+            dom.destroy()
+
     def test_json_lines_and_quiet(self):
         with manage.Daemon() as d:
             nets = json.loads(shell(d, "--json", "net-list", "--all").stdout)
