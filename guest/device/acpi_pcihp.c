@@ -5,7 +5,8 @@
  *
  * Spec: QEMU, "QEMU<->ACPI BIOS PCI hotplug interface" (acpi_pci_hotplug), its registers;
  * ACPI Specification 6.3, "Device Object Notifications", "_EJx (Eject)".
- * Bus 0 only: there is no other on this machine that could take a card.
+ * The root bus and those behind bridges that were there from the start have slots; what is behind a
+ * bridge that was plugged in stays as it is.
  */
 #include "guest/device/acpi_pcihp.h"
 
@@ -16,8 +17,11 @@ enum { CLASS_DISPLAY = 0x03, CLASS_BRIDGE = 0x06 };
 
 struct acpi_pcihp {
     struct device dev;
-    uint32_t up, down; /* slots whose news the guest has not heard yet */
+    uint32_t up[ACPI_PCIHP_BUSES], down[ACPI_PCIHP_BUSES]; /* slots whose news the guest has not
+                                                              heard yet */
     uint32_t select;
+    struct pci_bus *bus[ACPI_PCIHP_BUSES];
+    unsigned n;
     struct device_window window;
 };
 
@@ -32,16 +36,26 @@ static bool removable(const struct pci_device *pci)
     return class != CLASS_DISPLAY && class != CLASS_BRIDGE && !pci->dev.model->soldered;
 }
 
-uint32_t acpi_pcihp_slots(struct board *board)
+static uint32_t slots_of(const struct pci_bus *bus)
 {
     uint32_t slots = UINT32_MAX;
-    for (unsigned i = 0; board->pci && i < 256; i++) {
-        const struct pci_device *pci = board->pci->function[i];
+    for (unsigned i = 0; bus && i < 256; i++) {
+        const struct pci_device *pci = bus->function[i];
         if (pci && !removable(pci)) {
             slots &= ~(UINT32_C(1) << (i >> 3));
         }
     }
     return slots;
+}
+
+static int number_of(const struct acpi_pcihp *s, const struct pci_bus *bus)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        if (s->bus[i] == bus) {
+            return (int)i;
+        }
+    }
+    return -1;
 }
 
 static void tell(struct device *dev)
@@ -55,7 +69,7 @@ static void tell(struct device *dev)
 static void plugged(struct pci_bus *bus, struct pci_device *pci)
 {
     struct acpi_pcihp *s = bus->hotplug;
-    s->up |= UINT32_C(1) << (pci->devfn >> 3);
+    s->up[number_of(s, bus)] |= UINT32_C(1) << (pci->devfn >> 3);
     tell(&s->dev);
 }
 
@@ -67,46 +81,104 @@ static bool unplug(struct pci_bus *bus, struct pci_device *pci, GError **error)
                     pci->dev.id ? pci->dev.id : pci->dev.model->name);
         return false;
     }
-    s->down |= UINT32_C(1) << (pci->devfn >> 3);
+    s->down[number_of(s, bus)] |= UINT32_C(1) << (pci->devfn >> 3);
     tell(&s->dev);
     return true;
 }
 
-static void eject(struct acpi_pcihp *s, uint32_t slots)
+static void add_bus(struct acpi_pcihp *s, struct pci_bus *bus)
 {
-    struct pci_bus *bus = s->dev.board->pci;
+    if (bus->hotplug || bus->express || s->n == ACPI_PCIHP_BUSES) {
+        return; /* a slot of its own tells of itself */
+    }
+    s->bus[s->n++] = bus;
+    bus->hotplug = s;
+    bus->plugged = plugged;
+    bus->unplug = unplug;
+}
+
+/* Buses that have come since are behind those that are there. */
+static void number_buses(struct acpi_pcihp *s)
+{
+    for (unsigned i = 0; i < s->n; i++) {
+        for (struct pci_bus *below = s->bus[i]->child; below; below = below->sibling) {
+            if (below->bridge && below->bridge->bus == s->bus[i]) {
+                add_bus(s, below);
+            }
+        }
+    }
+}
+
+bool acpi_pcihp_bus(struct board *board, unsigned number, int *parent, uint8_t *devfn,
+                    uint32_t *slots)
+{
+    struct device *dev = board_part(board, "pcihp");
+    struct acpi_pcihp *s = dev ? self(dev) : NULL;
+    if (!s) {
+        return false;
+    }
+    number_buses(s);
+    if (number >= s->n) {
+        return false;
+    }
+    const struct pci_bus *bus = s->bus[number];
+    *parent = bus->bridge ? number_of(s, bus->bridge->bus) : -1;
+    *devfn = bus->bridge ? bus->bridge->devfn : 0;
+    *slots = slots_of(bus);
+    return true;
+}
+
+/* ---- registers ---- */
+
+static bool selected(const struct acpi_pcihp *s)
+{
+    return s->select < s->n;
+}
+
+static void eject(struct acpi_pcihp *s, unsigned number, uint32_t slots)
+{
+    struct pci_bus *bus = s->bus[number];
     for (unsigned i = 0; i < 256; i++) {
         struct pci_device *pci = bus->function[i];
         if (pci && (slots >> (i >> 3) & 1) && removable(pci)) {
             pci_eject(pci);
         }
     }
-    s->down &= ~slots;
+    s->down[number] &= ~slots;
 }
 
 static uint64_t up_read(struct device *dev, uint64_t stored)
 {
-    self(dev)->up = 0;
-    return self(dev)->select ? 0 : stored;
+    struct acpi_pcihp *s = self(dev);
+    (void)stored;
+    uint32_t up = selected(s) ? s->up[s->select] : 0;
+    if (selected(s)) {
+        s->up[s->select] = 0;
+    }
+    return up;
 }
 
 static uint64_t down_read(struct device *dev, uint64_t stored)
 {
-    return self(dev)->select ? 0 : stored;
+    struct acpi_pcihp *s = self(dev);
+    (void)stored;
+    return selected(s) ? s->down[s->select] : 0;
 }
 
 static void eject_write(struct device *dev, uint64_t old, uint64_t now)
 {
+    struct acpi_pcihp *s = self(dev);
     (void)old;
-    if (!self(dev)->select) {
-        eject(self(dev), (uint32_t)now);
+    if (selected(s)) {
+        eject(s, s->select, (uint32_t)now);
     }
 }
 
 static uint64_t removable_read(struct device *dev, uint64_t stored)
 {
+    struct acpi_pcihp *s = self(dev);
     (void)stored;
-    return self(dev)->select ? 0 : acpi_pcihp_slots(dev->board);
+    return selected(s) ? slots_of(s->bus[s->select]) : 0;
 }
 
 static bool start(struct device *dev, GError **error)
@@ -119,9 +191,8 @@ static bool start(struct device *dev, GError **error)
     }
     device_window_init(&s->window, dev, 0, "acpi-pcihp", PORTS_BYTES);
     device_place(&s->window, dev->board->ports, PORTS_AT, 1);
-    bus->hotplug = s;
-    bus->plugged = plugged;
-    bus->unplug = unplug;
+    board_add_part(dev->board, "pcihp", dev);
+    add_bus(s, bus);
     return true;
 }
 
@@ -129,15 +200,20 @@ static bool start(struct device *dev, GError **error)
 static void reset(struct device *dev)
 {
     struct acpi_pcihp *s = self(dev);
-    eject(s, s->down);
-    s->up = s->select = 0;
+    for (unsigned i = 0; i < s->n; i++) {
+        eject(s, i, s->down[i]);
+        s->up[i] = 0;
+    }
+    s->select = 0;
 }
 
 static const struct reg regs[] = {
-    REG(struct acpi_pcihp, up, .port = 0, .dir = REG_R, .on_read = up_read,
-        .help = "slots with a new device; reading clears"),
-    REG(struct acpi_pcihp, down, .port = 4, .dir = REG_R, .keep = true, .on_read = down_read,
-        .help = "slots whose device is to go"),
+    STATE_ARRAY(struct acpi_pcihp, up, .keep = true),
+    STATE_ARRAY(struct acpi_pcihp, down, .keep = true),
+    REG_COMPUTED("came", .port = 0, .width = 4, .dir = REG_R, .on_read = up_read,
+                 .help = "slots with a new device; reading clears"),
+    REG_COMPUTED("goes", .port = 4, .width = 4, .dir = REG_R, .on_read = down_read,
+                 .help = "slots whose device is to go"),
     REG_COMPUTED("eject", .port = 8, .width = 4, .dir = REG_W, .on_write = eject_write,
                  .help = "slots that the guest has let go"),
     REG_COMPUTED("removable", .port = 0x0c, .width = 4, .dir = REG_R, .on_read = removable_read,
@@ -151,7 +227,7 @@ const struct device_model model_acpi_pcihp = {
     .about = "PCI hot-plug of the machine pc",
     .spec = "QEMU, \"QEMU<->ACPI BIOS PCI hotplug interface\"",
     .size = sizeof(struct acpi_pcihp),
-    .version = 1,
+    .version = 2,
     .bus = BUS_BOARD,
     .regs = regs,
     .nregs = G_N_ELEMENTS(regs),

@@ -4,7 +4,7 @@
  * bridge: a bus behind a function, and nothing else; forwarding is in pci.c.
  *
  * Spec: PCI-to-PCI Bridge Architecture Specification 1.2, "Configuration Space".
- * Not modelled: the standard hot-plug controller, so nothing comes or goes behind it.
+ * Not modelled: the standard hot-plug controller; acpi_pcihp.c tells the guest what comes and goes.
  */
 #include "guest/device/bridge.h"
 

@@ -234,10 +234,13 @@ static unsigned madt(struct acpi_tables *t, const struct pc_layout *pc)
 void acpi_tables_cpus(const struct acpi_tables *t, uint8_t *bytes, const bool present[])
 {
     uint8_t *p = bytes + t->madt_cpus_at, *checksum = bytes + t->madt_at + CHECKSUM_AT;
+    bool summed = t->installed && bytes == t->tables->data;
     for (unsigned i = 0; i < t->maxcpus; i++, p += p[1]) {
         uint8_t *flags = p + (*p == MADT_X2APIC ? 8 : 4);
         uint8_t now = present[i] ? MADT_CPU_ENABLED : MADT_CPU_CAPABLE;
-        *checksum = (uint8_t)(*checksum + *flags - now); /* right before, right after */
+        if (summed) { /* right before, right after */
+            *checksum = (uint8_t)(*checksum + *flags - now);
+        }
         *flags = now;
     }
 }
@@ -480,6 +483,7 @@ static uint8_t sum(const uint8_t *p, unsigned n)
 void acpi_install(struct acpi_tables *t, uint64_t tables_at, uint64_t rsdp_at)
 {
     (void)rsdp_at; /* nothing points to it */
+    t->installed = true;
     for (unsigned i = 0; i < t->links->len; i++) {
         const struct link_step *s = &g_array_index(t->links, struct link_step, i);
         GByteArray *b = g_str_equal(s->file, ACPI_RSDP_FILE) ? t->rsdp : t->tables;

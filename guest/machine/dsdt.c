@@ -314,14 +314,14 @@ static void express_control(struct aml *a)
     aml_close(a);
 }
 
-/* ---- hot-plug on the root bus: guest/device/acpi_pcihp.c ---- */
+/* ---- hot-plug on PCI buses: guest/device/acpi_pcihp.c ---- */
 
 static void slot_name(char name[5], unsigned slot)
 {
     snprintf(name, 5, "S%02X_", slot & 31);
 }
 
-static void hot_slot(struct aml *a, unsigned slot)
+static void hot_slot(struct aml *a, unsigned number, unsigned slot)
 {
     char name[5];
     slot_name(name, slot);
@@ -329,9 +329,14 @@ static void hot_slot(struct aml *a, unsigned slot)
     aml_name_int(a, "_SUN", slot);
     aml_name_int(a, "_ADR", slot << 16);
     aml_method(a, "_EJ0", 1, true);
+    aml_acquire(a, "BLCK");
+    aml_op(a, AML_STORE);
+    aml_int(a, number);
+    aml_path(a, "BNUM");
     aml_op(a, AML_STORE);
     aml_int(a, UINT32_C(1) << slot);
     aml_path(a, "B0EJ");
+    aml_release(a, "BLCK");
     aml_close(a);
     aml_close(a);
 }
@@ -361,6 +366,73 @@ static void take_register(struct aml *a, const char *field, enum aml_op local)
     aml_op(a, local);
 }
 
+static void bridge_name(char name[5], const struct hot_bus *bus)
+{
+    snprintf(name, 5, "B%02X_", bus->devfn);
+}
+
+/* A path of more than one name is not looked for in the scopes above. */
+static void bus_path(GString *path, const struct pc_layout *pc, unsigned number)
+{
+    const struct hot_bus *bus = &pc->hot_buses[number];
+    char name[5];
+    if (bus->parent >= 0) {
+        bus_path(path, pc, (unsigned)bus->parent);
+        bridge_name(name, bus);
+        g_string_append_printf(path, ".%s", name);
+    }
+}
+
+/* PCNT: what is new on bus @number, and behind its bridges. */
+static void look_at_bus(struct aml *a, const struct pc_layout *pc, unsigned number)
+{
+    uint32_t slots = pc->hot_buses[number].slots;
+    aml_method(a, "PCNT", 0, true);
+    aml_acquire(a, "BLCK");
+    aml_op(a, AML_STORE);
+    aml_int(a, number);
+    aml_path(a, "BNUM");
+    take_register(a, "PCIU", AML_LOCAL0);
+    take_register(a, "PCID", AML_LOCAL0 + 1);
+    aml_release(a, "BLCK");
+    for (unsigned slot = 0; slot < 32; slot++) {
+        if (slots >> slot & 1) {
+            notify_slot(a, AML_LOCAL0, slot, NOTIFY_CHECK);
+            notify_slot(a, AML_LOCAL0 + 1, slot, NOTIFY_EJECT);
+        }
+    }
+    for (unsigned i = 0; i < pc->n_hot_buses; i++) {
+        if (pc->hot_buses[i].parent == (int)number) {
+            g_autoptr(GString) path = g_string_new("\\_SB_.PCI0");
+            bus_path(path, pc, i);
+            g_string_append(path, ".PCNT");
+            aml_path(a, path->str);
+        }
+    }
+    aml_close(a);
+}
+
+static void hot_bus(struct aml *a, const struct pc_layout *pc, unsigned number)
+{
+    for (unsigned slot = 0; slot < 32; slot++) {
+        if (pc->hot_buses[number].slots >> slot & 1) {
+            hot_slot(a, number, slot);
+        }
+    }
+    for (unsigned i = 0; i < pc->n_hot_buses; i++) { /* a bridge comes before what is behind it */
+        const struct hot_bus *bus = &pc->hot_buses[i];
+        if (bus->parent == (int)number) {
+            char name[5];
+            bridge_name(name, bus);
+            aml_device(a, name);
+            aml_name_int(a, "_ADR", (unsigned)(bus->devfn >> 3) << 16 | (bus->devfn & 7));
+            hot_bus(a, pc, i);
+            aml_close(a);
+        }
+    }
+    look_at_bus(a, pc, number);
+}
+
 static void hot_plug(struct aml *a, const struct pc_layout *pc)
 {
     static const char *const fields[] = {"PCIU", "PCID", "B0EJ", "B0RM", "BNUM"};
@@ -370,24 +442,8 @@ static void hot_plug(struct aml *a, const struct pc_layout *pc)
         aml_field_unit(a, fields[i], 32);
     }
     aml_close(a);
-    for (unsigned slot = 0; slot < 32; slot++) {
-        if (pc->hot_slots >> slot & 1) {
-            hot_slot(a, slot);
-        }
-    }
-    aml_method(a, "PCNT", 0, true);
-    aml_op(a, AML_STORE);
-    aml_int(a, 0);
-    aml_path(a, "BNUM");
-    take_register(a, "PCIU", AML_LOCAL0);
-    take_register(a, "PCID", AML_LOCAL0 + 1);
-    for (unsigned slot = 0; slot < 32; slot++) {
-        if (pc->hot_slots >> slot & 1) {
-            notify_slot(a, AML_LOCAL0, slot, NOTIFY_CHECK);
-            notify_slot(a, AML_LOCAL0 + 1, slot, NOTIFY_EJECT);
-        }
-    }
-    aml_close(a);
+    aml_mutex(a, "BLCK"); /* the registers speak of one bus at a time */
+    hot_bus(a, pc, 0);
 }
 
 static void on_event(struct aml *a, const char *event, const char *method)
@@ -400,7 +456,7 @@ static void on_event(struct aml *a, const char *event, const char *method)
 static void hot_plug_events(struct aml *a, const struct pc_layout *pc)
 {
     aml_scope(a, "\\_GPE");
-    if (pc->hot_slots) {
+    if (pc->n_hot_buses) {
         on_event(a, "_E01", "\\_SB_.PCI0.PCNT");
     }
     if (pc->cpus_port) {
@@ -426,7 +482,7 @@ static void root_bridge(struct aml *a, const struct pc_layout *pc)
     aml_name_resources(a, "_CRS", root_windows(pc));
     routing(a, pc);
     isa_bridge(a, pc);
-    if (pc->hot_slots) {
+    if (pc->n_hot_buses) {
         hot_plug(a, pc);
     }
     aml_close(a);

@@ -47,7 +47,11 @@ static struct pc_layout layout_of(struct machine *m)
     pc.fw_cfg = board_part(b, "fw_cfg");
     pc.floppy = board_part(b, "fdc");
     pc.parallel = m->config.parallel[0];
-    pc.hot_slots = m->q35 ? 0 : acpi_pcihp_slots(b);
+    static struct hot_bus hot[ACPI_PCIHP_BUSES];
+    for (unsigned i = 0; i < ACPI_PCIHP_BUSES; i++) {
+        pc.n_hot_buses += acpi_pcihp_bus(b, i, &hot[i].parent, &hot[i].devfn, &hot[i].slots);
+    }
+    pc.hot_buses = hot;
     for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
         pc.serial[i] = m->config.serial[i];
     }
@@ -220,8 +224,8 @@ static void chipset_ready(struct machine *m)
 /* ---- PCI resources ---- */
 
 struct allocator {
-    struct machine *m;
     uint64_t memory, memory_end, ports, ports_end;
+    unsigned last_bus;
 };
 
 static bool take(uint64_t *next, uint64_t end, uint64_t size, uint64_t *at)
@@ -234,39 +238,98 @@ static bool take(uint64_t *next, uint64_t end, uint64_t size, uint64_t *at)
     return true;
 }
 
-/* A BAR that finds no room stays without an address; the guest may know better. */
-static void assign(struct pci_device *pci, void *owner)
+static unsigned number_of(const struct pci_bus *bus)
 {
-    struct allocator *a = owner;
-    struct machine *m = a->m;
-    if (pci->bus->bridge || pci->config[PCI_HEADER] & 0x7f) {
-        return; /* bridges and what is behind them: Linux numbers the buses itself */
-    }
+    return bus->bridge ? bus->bridge->config[PCI_SECONDARY] : bus->number;
+}
+
+static void put(const struct pci_device *pci, unsigned at, uint32_t value, unsigned bytes)
+{
+    pci_config_write(pci->dev.board->pci, number_of(pci->bus), pci->devfn, at, value, bytes);
+}
+
+static void enable(const struct pci_device *pci, uint16_t bits)
+{
+    put(pci, PCI_COMMAND, le16_at(pci->config + PCI_COMMAND) | bits, 2);
+}
+
+/* A BAR that finds no room stays without an address; the guest may know better. */
+static void assign(struct allocator *a, const struct pci_device *pci)
+{
     for (unsigned n = 0; n < PCI_BARS; n++) {
         const struct pci_bar *bar = &pci->bar[n];
         uint64_t at;
         if (bar->region &&
             take(bar->io ? &a->ports : &a->memory, bar->io ? a->ports_end : a->memory_end,
                  bar->io ? bar->size : MAX(bar->size, PAGE_SIZE), &at)) {
-            config(m, pci->devfn, PCI_BAR0 + 4 * n, (uint32_t)at, 4);
+            put(pci, PCI_BAR0 + 4 * n, (uint32_t)at, 4);
         }
     }
     unsigned slot = pci->devfn >> 3, pin = pci->config[PCI_IRQ_PIN];
+    for (const struct pci_device *up = pci->bus->bridge; up && pin; up = up->bus->bridge) {
+        pin = (slot + pin - 1) % 4 + 1; /* a bridge turns the pins of its slots */
+        slot = up->devfn >> 3;
+    }
     if (pin) {
         unsigned line = (slot + pin - 2) & 3;
-        config(m, pci->devfn, PCI_IRQ_LINE, line < 2 ? 10 : 11, 1);
+        put(pci, PCI_IRQ_LINE, line < 2 ? 10 : 11, 1);
     }
-    uint16_t command = le16_at(pci->config + PCI_COMMAND);
-    config(m, pci->devfn, PCI_COMMAND, command | PCI_COMMAND_IO | PCI_COMMAND_MEMORY, 2);
+    enable(pci, PCI_COMMAND_IO | PCI_COMMAND_MEMORY);
+}
+
+static void assign_bus(struct allocator *a, const struct pci_bus *bus);
+
+/* The bus behind it, with windows for what is there and for cards that come. */
+static void assign_bridge(struct allocator *a, const struct pci_device *pci, struct pci_bus *below)
+{
+    const uint64_t port_unit = 0x1000;
+    uint64_t memory = a->memory = (a->memory + ONE_MB - 1) & ~(uint64_t)(ONE_MB - 1);
+    uint64_t ports = a->ports = (a->ports + port_unit - 1) & ~(port_unit - 1);
+    put(pci, PCI_PRIMARY, number_of(pci->bus), 1);
+    put(pci, PCI_SECONDARY, ++a->last_bus, 1);
+    put(pci, PCI_SUBORDINATE, 0xff, 1);
+    assign_bus(a, below);
+    put(pci, PCI_SUBORDINATE, a->last_bus, 1);
+    uint64_t end = (a->memory + 2 * ONE_MB - 1) & ~(uint64_t)(ONE_MB - 1);
+    uint64_t ports_end = (a->ports + 2 * port_unit - 1) & ~(port_unit - 1);
+    if (end <= a->memory_end) {
+        put(pci, PCI_MEM_BASE, (uint32_t)(memory >> 16 | ((end - 1) & 0xfff00000)), 4);
+        a->memory = end;
+    }
+    if (ports_end <= a->ports_end) {
+        put(pci, PCI_IO_BASE, (uint32_t)(ports >> 8 | ((ports_end - 1) & 0xf000)), 2);
+        a->ports = ports_end;
+    }
+    put(pci, PCI_PREFETCH_BASE, 0x0000fff0, 4); /* none: the other serves for that, too */
+    enable(pci, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
+}
+
+/* Express ports and what is behind them: Linux numbers those buses itself. */
+static void assign_bus(struct allocator *a, const struct pci_bus *bus)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(bus->function); i++) {
+        const struct pci_device *pci = bus->function[i];
+        struct pci_bus *below = bus->child;
+        if (pci && !(pci->config[PCI_HEADER] & 0x7f)) {
+            assign(a, pci);
+            continue;
+        }
+        while (pci && below && below->bridge != pci) {
+            below = below->sibling;
+        }
+        if (pci && below && below->hotplug && !below->express) {
+            assign_bridge(a, pci, below);
+        }
+    }
 }
 
 static void assign_resources(struct machine *m)
 {
-    struct allocator a = {.m = m, .ports = 0xc000, .ports_end = 0x10000, .memory_end = 0xfec00000};
+    struct allocator a = {.ports = 0xc000, .ports_end = 0x10000, .memory_end = 0xfec00000};
     a.memory = MAX(m->below_4g, UINT64_C(0xc0000000));
     space_begin(m->board->memory);
     space_begin(m->board->ports);
-    pci_bus_each(m->board->pci, assign, &a);
+    assign_bus(&a, m->board->pci);
     space_commit(m->board->ports);
     space_commit(m->board->memory);
 }

@@ -12,6 +12,13 @@ struct numa;
  * tables - ACPI tables and SMBIOS structures of a PC, made without knowing the machine:
  * from this description only.
  */
+/* A PCI bus whose slots ACPI hot-plug fills and empties. */
+struct hot_bus {
+    int parent;     /* its bridge is on that bus of the list; -1: the root */
+    uint8_t devfn;  /* of the bridge */
+    uint32_t slots; /* a bit each */
+};
+
 struct pc_layout {
     bool q35;
     unsigned cpus, maxcpus;      /* present at first; firmware_cpus() tells the others */
@@ -24,7 +31,8 @@ struct pc_layout {
     uint32_t ecam_at, ecam_bytes;        /* q35 */
     bool hpet, serial[4], parallel, floppy, keyboard, fw_cfg, s3, s4;
     const struct numa *numa; /* NULL: all lies equally close */
-    uint32_t hot_slots; /* of bus 0, for ACPI hot-plug: guest/device/acpi_pcihp.h */
+    const struct hot_bus *hot_buses; /* their place is their number: guest/device/acpi_pcihp.h */
+    unsigned n_hot_buses;
     GPtrArray *extra; /* of GBytes: tables of -acpitable, headers included; NULL: none */
 };
 
@@ -44,13 +52,15 @@ struct acpi_tables {
     GByteArray *tables, *rsdp;
     unsigned madt_at, madt_cpus_at; /* where in .tables; the first processor's entry */
     unsigned maxcpus;
+    bool installed; /* .tables are linked and have their checksums */
     GArray *links; /* of struct link_step */
 };
 #define ACPI_TABLES_FILE "etc/acpi/tables"
 #define ACPI_RSDP_FILE "etc/acpi/rsdp"
 
 struct acpi_tables *acpi_tables_new(const struct pc_layout *pc);
-/* Says in @bytes, which are .tables or a copy, which of the maxcpus processors are there. */
+/* Says in @bytes, which are .tables or the firmware's copy that it will link, which of the maxcpus
+ * processors are there. */
 void acpi_tables_cpus(const struct acpi_tables *t, uint8_t *bytes, const bool present[]);
 void acpi_tables_free(struct acpi_tables *t);
 /* The script in the format of QEMU's fw_cfg file "etc/table-loader". */

@@ -106,12 +106,15 @@ def plug_cpu(m, index, name):
     m.qmp("device_add", driver=place["type"], id=name, **place["props"])
 
 
-def cpus(machine, accel):
+def cpus(machine, accel, uefi=False):
     """A CPU in the middle and one at the end come and go; a reset and another machine keep them."""
     args = ["-M", machine, "-accel", accel, "-smp", "1,maxcpus=4,sockets=2,cores=1,threads=2",
             *tiny("shell", "256M")]
     folder = os.environ.get("TMPDIR", "/tmp")
     state = os.path.join(folder, f"lodge-cpus-{os.getpid()}.state")
+    if uefi:  # which is told anew how many there are
+        flash = "if=pflash,format=raw,readonly=on,file=/usr/share/OVMF/OVMF_"
+        args += ["-drive", flash + "CODE_4M.fd", "-drive", flash + "VARS_4M.fd"]
     with Machine(args, qmp=True) as m:
         m.expect("busybox")
         online(m, "0", False)
@@ -278,8 +281,11 @@ TESTS = {
     "hotplug-memory-pc": lambda: memory("pc", "bt"),
     "hotplug-memory-q35": lambda: memory("q35", "bt"),
     "hotplug-cpu-pc": lambda: cpus("pc", "bt"),
-    "hotplug-cpu-q35": lambda: cpus("q35", "bt"),
+    "hotplug-cpu-q35": lambda: cpus("q35", "bt", uefi=True),
     "hotplug-pc": lambda: hotplug("pc", {}, [], 2),
+    "hotplug-bridge": lambda: hotplug("pc", {"bus": "behind"}, [
+        "-device", "pci-bridge,id=front,chassis_nr=1,addr=6",
+        "-device", "pci-bridge,id=behind,bus=front,chassis_nr=2,addr=3"], 2),
     "hotplug-q35": lambda: hotplug("q35", {"bus": "port"}, ["-device", "pcie-root-port,id=port"], 1),
 }
 

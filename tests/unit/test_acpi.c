@@ -11,6 +11,9 @@
 static const uint32_t ids[4] = {0, 1, 4, 300};
 static const uint64_t base = 0x7fe0000;
 
+/* Behind slot 3 of the root, and in turn behind slot 31 there. */
+static const struct hot_bus hot_buses[3] = {{-1, 0, 0xf0}, {0, 0x18, 0x7fffffff}, {1, 0xf9, 3}};
+
 static struct pc_layout layout(bool q35)
 {
     return (struct pc_layout){.q35 = q35, .cpus = 2, .maxcpus = 4, .apic_id = ids,
@@ -18,7 +21,7 @@ static struct pc_layout layout(bool q35)
         .ecam_bytes = q35 ? 256 << 20 : 0, .hole64_at = UINT64_C(1) << 35,
         .hole64_bytes = UINT64_C(1) << 35, .hpet = true, .serial = {true}, .parallel = true,
         .floppy = true, .keyboard = true, .fw_cfg = true, .s3 = true, .s4 = true,
-        .cpus_port = 0xaf00, .dimm_slots = 3, .hot_slots = q35 ? 0 : 0xf0};
+        .cpus_port = 0xaf00, .dimm_slots = 3, .hot_buses = hot_buses, .n_hot_buses = q35 ? 0 : 3};
 }
 
 static uint8_t sum(const uint8_t *p, size_t n)
