@@ -11,11 +11,14 @@
  */
 #include "base/bytes.h"
 #include "guest/machine/load.h"
+#include "guest/memory/ram.h"
 
 #include <bzlib.h>
 #include <libdeflate.h>
 #include <lzma.h>
+#include <stdatomic.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <zstd.h>
 
 /* Packed bytes, and where they go: all of it must be filled. */
@@ -68,6 +71,13 @@ static bool zstd(const struct job *j)
               ZSTD_decompressDCtx(d, j->to, room, j->from, frame) == room;
     ZSTD_freeDCtx(d);
     return ok;
+}
+
+/* At once, which costs less than page by page; no harm if it cannot be. */
+static void back_with_memory(uint8_t *at, size_t n)
+{
+    uintptr_t from = (uintptr_t)at & PAGE_MASK;
+    madvise((void *)from, n + ((uintptr_t)at - from), MADV_POPULATE_WRITE);
 }
 
 /* ---- LZ4 ---- */
@@ -147,26 +157,60 @@ static bool lz4_block(struct job *j)
     return false;
 }
 
-/* Blocks of 8 MiB, each behind its packed length. */
-static bool lz4(const struct job *j)
+/* Blocks of 8 MiB, each behind its packed length; none needs another. */
+enum { LZ4_BLOCKS_MAX = 128 };
+struct lz4_blocks {
+    struct job block[LZ4_BLOCKS_MAX];
+    unsigned n;
+    _Atomic unsigned next;
+    _Atomic bool bad;
+};
+
+static void *lz4_some(void *arg)
+{
+    struct lz4_blocks *b = arg;
+    for (unsigned i; (i = atomic_fetch_add(&b->next, 1)) < b->n;) {
+        struct job block = b->block[i];
+        back_with_memory(block.to, (size_t)(block.to_end - block.to));
+        if (!lz4_block(&block) || block.to != block.to_end) {
+            atomic_store(&b->bad, true);
+        }
+    }
+    return NULL;
+}
+
+static bool lz4_find_blocks(const struct job *j, struct lz4_blocks *b)
 {
     struct job block = {.from = j->from + 4, .to = j->to};
     while (block.to < j->to_end) {
-        if (j->from_end - block.from < 4) {
+        size_t left = (size_t)(j->from_end - block.from);
+        if (b->n == LZ4_BLOCKS_MAX || left < 4 || le32_at(block.from) > left - 4) {
             return false;
         }
         uint32_t n = le32_at(block.from);
         block.from += 4;
-        if (n > (size_t)(j->from_end - block.from)) {
-            return false;
-        }
         block.from_end = block.from + n;
         block.to_end = block.to + MIN(LZ4_BLOCK, j->to_end - block.to);
-        if (!lz4_block(&block) || block.to != block.to_end) {
-            return false;
-        }
+        b->block[b->n++] = block;
+        block.from = block.from_end;
+        block.to = block.to_end;
     }
     return true;
+}
+
+/* By two threads, as a guest waits for it. */
+static bool lz4(const struct job *j)
+{
+    g_autofree struct lz4_blocks *b = g_new0(struct lz4_blocks, 1);
+    if (!lz4_find_blocks(j, b)) {
+        return false;
+    }
+    GThread *helper = b->n > 1 ? g_thread_try_new("unpack", lz4_some, b, NULL) : NULL;
+    lz4_some(b);
+    if (helper) {
+        g_thread_join(helper);
+    }
+    return !b->bad;
 }
 
 static const struct {
@@ -189,6 +233,9 @@ bool kernel_unpack(const uint8_t *from, size_t n, uint8_t *to, size_t room)
     const struct job j = {.from = from, .from_end = from + n, .to = to, .to_end = to + room};
     for (unsigned i = 0; i < G_N_ELEMENTS(packings); i++) {
         if (n > packings[i].n && memcmp(from, packings[i].magic, packings[i].n) == 0) {
+            if (packings[i].unpack != lz4) {
+                back_with_memory(to, room);
+            }
             return n <= INT32_MAX && room <= INT32_MAX && packings[i].unpack(&j);
         }
     }

@@ -18,7 +18,6 @@
 #include "guest/memory/ram.h"
 
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/random.h>
 
 /* In the setup header. */
@@ -287,10 +286,6 @@ bool vmlinux_place(const struct direct_boot *d, const struct ram_range *ram, uns
     bool by_chance = k.relocatable && !has_word(d->text, "nokaslr", false);
     unsigned n_free = without_initrd(d, ram, n, free);
     uint8_t *kernel = choose_place(&k, free, n_free, by_chance ? random : NULL, &out->at);
-    if (kernel) { /* at once, which costs less than page by page; no harm if it cannot be */
-        uintptr_t from = (uintptr_t)kernel & PAGE_MASK;
-        madvise((void *)from, k.unpacked_bytes, MADV_POPULATE_WRITE);
-    }
     if (!kernel || !kernel_unpack(k.packed, k.packed_bytes, kernel, k.unpacked_bytes) ||
         !read_elf(&k, kernel)) {
         return false;

@@ -281,6 +281,40 @@ static void every_packing_is_understood(void **state)
     }
 }
 
+/* Two threads share them. */
+static void lz4_has_blocks_of_8_mib(void **state)
+{
+    enum { LZ4_BLOCK = 8 * MB, BLOCKS = 3, LAST = 1000, ALL = BLOCKS * LZ4_BLOCK + LAST };
+    g_autofree uint8_t *packed = g_malloc0(BLOCKS * 40000), *to = g_malloc(ALL);
+    uint8_t *p = packed + 4, *end;
+    (void)state;
+    memcpy(packed, "\x02\x21\x4c\x18", 4);
+    for (unsigned i = 0; i < BLOCKS; i++, p = end) {
+        end = lz4_sequence(p + 4, i, 1, 1, LZ4_BLOCK - 6);
+        end = lz4_sequence(end, i + 1, 5, 0, 0);
+        le32_put(p, (uint32_t)(end - p - 4));
+    }
+    end = lz4_sequence(p + 4, 100, LAST, 0, 0);
+    le32_put(p, (uint32_t)(end - p - 4));
+    size_t n = (size_t)(end - packed);
+    assert_true(kernel_unpack(packed, n, to, ALL));
+    for (unsigned i = 0; i < BLOCKS; i++) {
+        const uint8_t *block = to + (size_t)i * LZ4_BLOCK;
+        assert_int_equal(block[0], elf[i]);
+        assert_memory_equal(block, block + 1, LZ4_BLOCK - 6);
+        assert_memory_equal(block + LZ4_BLOCK - 5, elf + i + 1, 5);
+    }
+    assert_memory_equal(to + ALL - LAST, elf + 100, LAST);
+    assert_false(kernel_unpack(packed, n, to, ALL - 1));
+    for (unsigned cut = 1; cut < 12; cut++) { /* in its own room, which a sanitizer watches */
+        g_autofree uint8_t *some = g_memdup2(packed, n - cut), *head = g_memdup2(packed, 4 + cut);
+        assert_false(kernel_unpack(some, n - cut, to, ALL));
+        assert_false(kernel_unpack(head, 4 + cut, to, ALL));
+    }
+    packed[8]++; /* the first block is a byte longer than it may be */
+    assert_false(kernel_unpack(packed, n, to, ALL));
+}
+
 /* 4 MiB and 6 MiB (8 MiB is the initrd's), 10 MiB, and two places above 4 GiB. */
 static void all_places_are_taken_and_no_other(void **state)
 {
@@ -451,6 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_packing_is_understood),
+        cmocka_unit_test(lz4_has_blocks_of_8_mib),
         cmocka_unit_test(all_places_are_taken_and_no_other),
         cmocka_unit_test(what_the_user_says_counts),
         cmocka_unit_test(other_lists_of_relocations),
