@@ -21,8 +21,7 @@ from nested_kvm import libraries, pack, put
 MINUTES = int(os.environ.get("LODGE_GUEST_MINUTES", "20"))
 OURS = ["lodged", "lodge", "lodge-vm", "lodge-img"]
 HOSTS = ["nft", "ip", "bridge", "tc", "dnsmasq", "lvm", "tgtd", "tgtadm", "mount", "umount", "sfdisk",
-         "blkid", "ganesha.nfsd", "mount.nfs"]
-PLUGIN = "/usr/lib/x86_64-linux-gnu/ganesha/libfsalmem.so"  # of ganesha.nfsd: files in memory
+         "blkid"]
 MODULES = ["net", "drivers/md", "drivers/net", "drivers/block", "drivers/virtio", "drivers/scsi", "fs", "lib",
            "crypto", "arch/x86/crypto", "drivers/vhost", "drivers/char"]
 LVM = "devices { use_devicesfile = 0 }\nactivation { udev_sync = 0\n udev_rules = 0 }\nbackup { backup = 0\n archive = 0 }\n"
@@ -134,33 +133,6 @@ iscsi() {
     l domstate i1 | grep -q running
     l destroy i1; l pool-destroy units; l pool-undefine units
 }
-nfs() {
-    mkdir -p /run/ganesha /var/lib/nfs/ganesha /mnt/nfs
-    cat >/tmp/ganesha.conf <<X
-NFS_CORE_PARAM { Protocols = 4; Enable_NLM = false; Enable_RQUOTA = false; }
-NFSv4 { Graceless = true; RecoveryBackend = fs; }
-EXPORT { Export_Id = 1; Path = /mem; Pseudo = /mem; Access_Type = RW; Squash = None; SecType = sys;
-         Protocols = 4; FSAL { Name = MEM; } }
-MEM { Inode_Size = 0x400000; }
-X
-    (ganesha.nfsd -F -L /tmp/ganesha.log -f /tmp/ganesha.conf -p /run/ganesha/pid >/tmp/g.log 2>&1 &)
-    modprobe nfsv4
-    until_true /usr/bin/mount -t nfs 127.0.0.1:/mem /mnt/nfs || { cat /tmp/ganesha.log | tail -n 20; false; }
-    umount /mnt/nfs
-    l pool-define-as share netfs --source-host 127.0.0.1 --source-path /mem --source-format nfs --target /mnt/nfs
-    l pool-start share
-    grep ' /mnt/nfs nfs' /proc/mounts
-    l vol-create-as share one.raw 2M
-    dd if=/dev/urandom of=/tmp/unit bs=1M count=2 2>/dev/null
-    l vol-upload one.raw /tmp/unit --pool share
-    l vol-download one.raw /tmp/unit.back --pool share; cmp /tmp/unit /tmp/unit.back; cmp /tmp/unit /mnt/nfs/one.raw
-    l pool-refresh share; l vol-list share | grep -q one.raw
-    domain n1 "" "<disk type='volume'><source pool='share' volume='one.raw'/><target dev='hda'/></disk>"
-    l domstate n1 | grep -q running
-    l destroy n1; l vol-delete one.raw share; l pool-destroy share
-    not grep ' /mnt/nfs nfs' /proc/mounts
-    l pool-undefine share
-}
 bandwidth() {
     network "<network><name>slow</name><bridge name='sbr0' stp='off'/><bandwidth><inbound average='1000'/><outbound average='500'/></bandwidth>
         <ip address='10.77.0.1' prefix='24'><dhcp><range start='10.77.0.2' end='10.77.0.9'/></dhcp></ip></network>"
@@ -172,7 +144,7 @@ bandwidth() {
     l destroy b1; l net-destroy slow
 }
 """
-TESTS = ["vlan", "macvtap", "cgroups", "logical", "iscsi", "nfs", "bandwidth", "inner_boot"]
+TESTS = ["vlan", "macvtap", "cgroups", "logical", "iscsi", "bandwidth", "inner_boot"]
 
 
 def find(program):
@@ -200,9 +172,6 @@ def initrd(to, tests):
         shutil.copytree(BUILD / "guests/tiny/tree", tree, symlinks=True)
         add_modules(tree)
         programs = [str(BUILD / p) for p in OURS] + [find(p) for p in HOSTS]
-        put(tree, PLUGIN)
-        for lib in libraries(PLUGIN):
-            put(tree, lib)
         modules = list((BUILD / "host/image").glob("image-*.so")) + list((BUILD / "manage").glob("manage-*.so"))
         for p in programs[:len(OURS)]:
             put(tree, p, "/lodge/" + os.path.basename(p))
@@ -219,10 +188,6 @@ def initrd(to, tests):
         for path, text in (("etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n"
                             "dnsmasq:x:999:65534::/:/bin/false\n"), ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
                            ("etc/lvm/lvm.conf", LVM), ("etc/hosts", "127.0.0.1 localhost guest\n"),
-                           ("etc/netconfig", "udp tpi_clts v inet udp - -\ntcp tpi_cots_ord v inet tcp - -\n"
-                            "udp6 tpi_clts v inet6 udp - -\ntcp6 tpi_cots_ord v inet6 tcp - -\n"
-                            "local tpi_cots_ord - loopback - - -\n"),
-                           ("etc/protocols", "tcp 6 TCP\nudp 17 UDP\n"), ("etc/services", "nfs 2049/tcp\nsunrpc 111/tcp\n"),
                            ("lib.sh", LIBRARY), ("check", SCRIPT.replace("@TESTS@", " ".join(tests)))):
             (tree / path).parent.mkdir(parents=True, exist_ok=True)
             (tree / path).write_text(text)
