@@ -197,6 +197,47 @@ static bool run_filter_edit(struct shell *sh, const struct args *a, GError **err
     return true;
 }
 
+static int by_port(const void *a, const void *b)
+{
+    return g_ascii_strcasecmp(((const rpc_nwfilter_binding *)a)->port,
+                              ((const rpc_nwfilter_binding *)b)->port);
+}
+
+static bool run_binding_list(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const headers[] = {"Port Dev", "Filter", NULL};
+    (void)a;
+    rpc_list_args args = {1, 0};
+    g_auto(rpc_nwfilter_bindings) all = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_connect_list_all_nwfilter_bindings(rpc, &args, &all, error)) {
+        shell_failing(sh, "Failed to list network filter bindings");
+        return false;
+    }
+    sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_nwfilter_binding), by_port);
+    out_table(sh, headers);
+    for (unsigned i = 0; i < all.items.items_len; i++) {
+        out_row(sh, all.items.items_val[i].port, all.items.items_val[i].filter, NULL);
+    }
+    out_table_end(sh);
+    return true;
+}
+
+static bool run_binding_dumpxml(struct shell *sh, const struct args *a, GError **error)
+{
+    rpc_text port = {(char *)args_text(a, "binding")};
+    g_auto(rpc_nwfilter_binding_ret) found = {0};
+    g_auto(rpc_text) xml = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !ask_nwfilter_binding_lookup_by_port_dev(rpc, &port, &found, error)) {
+        shell_failing(sh, "failed to get nwfilter binding for port dev '%s'", port.text);
+        return false;
+    }
+    rpc_nwfilter_binding_flags args = {found.binding, 0};
+    return ask_nwfilter_binding_get_xml_desc(rpc, &args, &xml, error) &&
+           show_xml(sh, a, xml.text, error);
+}
+
 #define INTERFACE                                                                                  \
     {                                                                                              \
         "interface", OPT_TEXT, OPT_NEEDED, "name or MAC address of the interface"                  \
@@ -222,6 +263,12 @@ const struct verb_group verb_group_hostnet = {
          "prints an interface's address", run_iface_word, "mac"},
         {"iface-name", (const struct option_row[]){INTERFACE, {NULL}}, "prints an interface's name",
          run_iface_word, "name"},
+        {"nwfilter-binding-dumpxml",
+         (const struct option_row[]){{"binding", OPT_TEXT, OPT_NEEDED, "name of the port"},
+                                     XPATH_OPTIONS,
+                                     {NULL}},
+         "prints which filter a port has", run_binding_dumpxml},
+        {"nwfilter-binding-list", NULL, "lists the ports that have filters", run_binding_list},
         {"nwfilter-define",
          (const struct option_row[]){
              FILE_OPTION, {"validate", OPT_BOOL, 0, "what is unknown is always refused"}, {NULL}},

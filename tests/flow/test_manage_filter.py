@@ -56,6 +56,16 @@ class Ports(NetworkCase):
         _, free, slow = self.boot(conn, 3, "", source="network='lab' portgroup='slow'")
         self.assertRegex(self.host.run("tc", "qdisc", "show", "dev", port), r"tbf .*rate 8192Kbit burst 512Kb")
         self.assertRegex(self.host.run("tc", "qdisc", "show", "dev", slow), r"tbf .*rate 32768Kbit")
+        self.assertRegex(self.virsh("nwfilter-binding-list"), rf"{port} +clean-traffic")
+        xml = self.virsh("nwfilter-binding-dumpxml", port)
+        self.assertIn("<filterref filter='clean-traffic'/>", xml)
+        with open(f"{self.dir}/binding.xml", "w") as f:
+            f.write(xml)
+        run("virt-xml-validate", f"{self.dir}/binding.xml", "nwfilterbinding")
+        ours = [subprocess.run([os.environ["LODGE"], "-c", self.daemon.uri, *words], capture_output=True, text=True,
+                               check=True).stdout for words in (["nwfilter-binding-list"], ["nwfilter-binding-dumpxml", port])]
+        self.assertEqual([text.strip() for text in ours], [self.virsh("nwfilter-binding-list"), xml])
+        self.assertIn("no nwfilter binding", self.virsh("nwfilter-binding-dumpxml", slow, fails=True))
         self.assertRegex(self.host.run("nft", "list", "table", "netdev", f"lodge_{port}"),
                          r"limit rate over 2000 kbytes/second burst 300 kbytes drop")
         # the first address that it sends from is its own: what DHCP gave; both ways are open

@@ -140,6 +140,11 @@ class Definitions(unittest.TestCase):
         self.assertIn("no-in", self.virsh("nwfilter-list"))
         self.assertIn("valid name", self.virsh("nwfilter-define", self.file(FILTER.format("../x")),
                                                fails=True))
+        conn = self.daemon.connect()
+        self.addCleanup(conn.close)
+        paths = [self.file(f.XMLDesc()) for f in conn.listAllNWFilters()]  # those that are shipped, too
+        subprocess.run(["xmllint", "--noout", "--relaxng", "/usr/share/libvirt/schemas/nwfilter.rng", *paths], check=True,
+                       capture_output=True)
         self.virsh("nwfilter-undefine", "no-in")
         self.assertIn("Network filter not found", self.virsh("nwfilter-dumpxml", "no-in", fails=True))
 
