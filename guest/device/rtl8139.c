@@ -67,7 +67,7 @@ enum {
     RING_MAX = 64
 };
 enum { EEPROM_WORDS = 64, EE_CS = 8, EE_SK = 4, EE_DI = 2, EE_DO = 1, EE_MODE = 0x80 };
-enum { FRAG_MAX = 65536 + 18, TX_BURST = 128 };
+enum { FRAG_MAX = 65536 + 18, TX_BURST = 128, TX_PAUSE_NS = 50000 };
 
 struct rtl8139 {
     struct pci_device pci; /* first */
@@ -516,8 +516,8 @@ static void transmit_plus(struct rtl8139 *s)
         while (n < TX_BURST && take_descriptor(s, high)) {
             n++;
         }
-        if (n == TX_BURST) { /* others must get the machine lock, too */
-            timer_arm(&s->tx_again, clock_now());
+        if (n == TX_BURST) { /* others must get the machine lock, too, also from an endless ring */
+            timer_arm(&s->tx_again, clock_now() + TX_PAUSE_NS);
         }
         s->isr |= n ? INT_TOK : 0;
     }
@@ -541,7 +541,6 @@ static void wake(void *owner)
 {
     struct rtl8139 *s = owner;
     net_resume(s->net);
-    transmit_plus(s);
 }
 
 /* ---- registers ---- */
@@ -757,6 +756,7 @@ static const struct reg regs[] = {
     STATE(S, rx_ok),
     STATE(S, counted_from),
     STATE_TIMER(S, tick),
+    STATE_TIMER(S, tx_again),
     STATE_ARRAY(S, tx_at),
     STATE(S, rx_at),
     STATE(S, ee_in),
@@ -825,10 +825,11 @@ static void stop(struct device *dev)
     nic_unplug(s->net);
     timer_disarm(&s->wake);
     timer_disarm(&s->tx_again);
+    timer_disarm(&s->tick);
     pci_detach(&s->pci);
 }
 
-/* What was queued goes on once the machine runs. */
+/* What comes in goes on once the machine runs. */
 static bool loaded(struct device *dev, GError **error)
 {
     struct rtl8139 *s = self(dev);
