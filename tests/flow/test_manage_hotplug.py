@@ -60,8 +60,8 @@ class HotPlug(unittest.TestCase):
     def ask(self, console, command):
         """Output of a command in the guest."""
         at = len(console.seen)
-        console.type(b"\n" + command.encode() + b"; echo do''ne-$?\n")
-        console.expect(b"done-", at)
+        console.type(b"\n" + command.encode() + b"; echo do''ne-$?; echo ov''er\n")
+        console.expect(b"over", at)
         return console.seen[at:].decode(errors="replace").replace("\r", "")
 
     def guest_has(self, console, cpus):
