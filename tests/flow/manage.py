@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -31,6 +32,16 @@ def leave_out(test, why):
     """For what the host's kernel has not, never for want of a package; tools/check lists it."""
     print(f"left out: {test.id()}: {why}", flush=True)
     test.skipTest(why)
+
+
+def need_networks():
+    """Leaves the whole program out where no network name spaces can be made."""
+    name = f"lodge-{os.getpid()}"
+    p = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if p.returncode:
+        print(f"skipped: no network name spaces: {p.stderr.strip()}")
+        sys.exit(77)
+    subprocess.run(["ip", "netns", "del", name], check=True)
 
 
 def dead_folder(test, path):

@@ -382,8 +382,5 @@ class Wires(CardCase):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0 or run("ip", "netns", "add", f"x{os.getpid()}", check=False).returncode:
-        print("skipped: needs root and network name spaces")
-        sys.exit(77)
-    run("ip", "netns", "del", f"x{os.getpid()}")
+    manage.need_networks()
     unittest.main()

@@ -171,4 +171,5 @@ class Ports(NetworkCase):
 
 
 if __name__ == "__main__":
+    manage.need_networks()
     unittest.main()

@@ -156,8 +156,5 @@ class Firewalls(NetworkCase):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0 or run("ip", "netns", "add", f"y{os.getpid()}", check=False).returncode:
-        print("skipped: needs root and network name spaces")
-        sys.exit(77)
-    run("ip", "netns", "del", f"y{os.getpid()}")
+    manage.need_networks()
     unittest.main()

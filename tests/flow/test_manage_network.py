@@ -689,8 +689,5 @@ class Management(NetworkCase):
 
 
 if __name__ == "__main__":
-    if os.getuid() != 0 or run("ip", "netns", "add", TAG, check=False).returncode:
-        print("skipped: needs root and network name spaces")
-        sys.exit(77)
-    run("ip", "netns", "del", TAG)
+    manage.need_networks()
     unittest.main()

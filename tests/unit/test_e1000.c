@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "tests/unit/vdriver.h"
-
-#include "host/net/backend.h"
+#include "tests/unit/nic.h"
 
 enum { REG_CTRL = 0, REG_STATUS = 8, REG_EECD = 0x10, REG_EERD = 0x14, REG_MDIC = 0x20,
        REG_ICR = 0xc0, REG_ITR = 0xc4, REG_ICS = 0xc8, REG_IMS = 0xd0, REG_IMC = 0xd8, REG_RCTL = 0x100,
@@ -10,27 +8,8 @@ enum { REG_CTRL = 0, REG_STATUS = 8, REG_EECD = 0x10, REG_EERD = 0x14, REG_MDIC 
        REG_TDT = 0x3818, REG_GPTC = 0x4080, REG_RAL = 0x5400, REG_VFTA = 0x5600 };
 enum { RING = 16 };
 
-static struct vdriver d;
-static struct netdev *net;
-static uint8_t sent[64][2048];
-static size_t sent_bytes[64];
-static unsigned n_sent;
 static uint64_t tx_ring, rx_ring;
 static unsigned tx_at;
-
-static void wire_send(struct netdev *n, const struct iovec *iov, unsigned niov)
-{
-    (void)n;
-    assert_int_equal(niov, 1);
-    unsigned i = n_sent++ % G_N_ELEMENTS(sent);
-    memcpy(sent[i], iov->iov_base, MIN(iov->iov_len, sizeof(sent[0])));
-    sent_bytes[i] = iov->iov_len;
-}
-
-static struct netdev *find_net(const char *id)
-{
-    return netdev_find(id);
-}
 
 static uint32_t rd(unsigned at)
 {
@@ -45,21 +24,9 @@ static void wr(unsigned at, uint32_t v)
 static int plug(void **state)
 {
     (void)state;
-    g_autoptr(GError) error = NULL;
-    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", NULL};
-    if (!machine_lock_held()) {
-        machine_lock();
-    }
-    net = netdev_new("null,id=n0", &error);
-    assert_works(net != NULL, error);
-    net->send = wire_send;
-    vd_plug(&d, "e1000", set);
-    d.board->backends.netdev = find_net;
-    assert_works(device_start(&d.dev->pci.dev, d.board, NULL, &error), error);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_BAR0, (uint32_t)VD_BAR, 4);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_BAR0 + 4, 0xc000, 4);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_COMMAND, 7, 2);
-    n_sent = tx_at = 0;
+    nic_plug("e1000", NULL);
+    nic_start((uint32_t)VD_BAR, 0xc000);
+    tx_at = 0;
     tx_ring = vd_alloc(&d, RING * 16);
     rx_ring = vd_alloc(&d, RING * 16);
     wr(REG_TDBAL, (uint32_t)tx_ring);
@@ -71,14 +38,6 @@ static int plug(void **state)
         le64_put(vd_at(&d, rx_ring + i * 16), vd_alloc(&d, 2048));
     }
     rd(REG_ICR);
-    return 0;
-}
-
-static int unplug(void **state)
-{
-    (void)state;
-    vd_unplug(&d);
-    netdevs_close();
     return 0;
 }
 
@@ -147,20 +106,11 @@ static void tx(const void *bytes, uint32_t n, uint32_t command, uint32_t upper)
     tx_at = (tx_at + 1) % RING;
 }
 
-static void make_frame(uint8_t *f, size_t n, const char *to)
-{
-    for (size_t i = 0; i < n; i++) {
-        f[i] = (uint8_t)(i * 7);
-    }
-    memcpy(f, to, 6);
-    be16_put(f + 12, 0x0800);
-}
-
 static void legacy_descriptors_make_frames(void **state)
 {
     (void)state;
     uint8_t f[100];
-    make_frame(f, sizeof(f), "\x52\x54\0\1\2\3");
+    make_frame(f, sizeof(f), "\x52\x54\0\1\2\3", 0);
     tx(f, 40, 0, 0);
     tx(f + 40, 60, 1u << 24 | 1u << 27, 0);
     wr(REG_TDT, tx_at);
@@ -207,7 +157,7 @@ static void large_tcp_segments_are_cut(void **state)
 {
     (void)state;
     uint8_t f[54 + 2500] = {0}, context[16] = {0};
-    make_frame(f, sizeof(f), "\x52\x54\0\1\2\3");
+    make_frame(f, sizeof(f), "\x52\x54\0\1\2\3", 0);
     memset(f + 14, 0, 40);
     f[14] = 0x45;
     f[23] = 6;
@@ -261,7 +211,7 @@ static void nonsense_in_the_rings_hurts_nobody(void **state)
     n_sent = 0;
     wr(REG_TDT, 0xfffe);
     uint8_t f[200];
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     wr(REG_RDLEN, 0);
     wr(REG_RCTL, 2 | 8);
     net_deliver(net, f, sizeof(f));
@@ -271,7 +221,7 @@ static void frames_arrive_and_raise_an_interrupt(void **state)
 {
     (void)state;
     uint8_t f[1400];
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     wr(REG_IMS, 0x80);
     wr(REG_RCTL, 2 | 1u << 15);
     wr(REG_RDT, 3);
@@ -301,11 +251,7 @@ static bool gets(const char *to, unsigned vlan)
 {
     uint8_t f[64];
     uint32_t before = rd(REG_RDH);
-    make_frame(f, sizeof(f), to);
-    if (vlan) {
-        be16_put(f + 12, 0x8100);
-        be16_put(f + 14, (uint16_t)vlan);
-    }
+    make_frame(f, sizeof(f), to, vlan);
     net_deliver(net, f, sizeof(f));
     wr(REG_RDT, (rd(REG_RDH) + RING - 1) % RING);
     return rd(REG_RDH) != before;
@@ -369,7 +315,7 @@ static void a_reset_keeps_the_address_and_forgets_the_rings(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, plug, unplug)
+#define T(name) cmocka_unit_test_setup_teardown(name, plug, nic_unplug)
     const struct CMUnitTest tests[] = {
         T(the_mac_address_is_in_registers_and_eeprom),
         T(the_phy_tells_of_the_link),

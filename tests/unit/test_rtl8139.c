@@ -1,31 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The RTL8139 as old drivers use it: four transmit registers, one receive ring. */
-#include "tests/unit/vdriver.h"
-
-#include "host/net/backend.h"
+#include "tests/unit/nic.h"
 
 enum { IDR = 0, TSD = 0x10, TSAD = 0x20, RBSTART = 0x30, CMD = 0x37, CAPR = 0x38, IMR = 0x3c,
        ISR = 0x3e, TCR = 0x40, RCR = 0x44, TCTR = 0x48, TIMER_INT = 0x54, BMSR = 0x64, CPCR = 0xe0 };
 enum { RING = 8192, OWN = 1 << 13, OK = 1 << 15 };
 
-static struct vdriver d;
-static struct netdev *net;
-static uint8_t sent[2048];
-static size_t sent_bytes;
 static uint64_t ring, frame;
-
-static void wire_send(struct netdev *n, const struct iovec *iov, unsigned niov)
-{
-    (void)n;
-    assert_int_equal(niov, 1);
-    sent_bytes = iov->iov_len;
-    memcpy(sent, iov->iov_base, MIN(sent_bytes, sizeof(sent)));
-}
-
-static struct netdev *find_net(const char *id)
-{
-    return netdev_find(id);
-}
 
 static uint32_t rd(unsigned at, unsigned bytes)
 {
@@ -40,34 +21,14 @@ static void wr(unsigned at, uint32_t v, unsigned bytes)
 static int plug(void **state)
 {
     (void)state;
-    g_autoptr(GError) error = NULL;
-    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", NULL};
-    if (!machine_lock_held()) {
-        machine_lock();
-    }
-    net = netdev_new("null,id=n0", &error);
-    assert_works(net != NULL, error);
-    net->send = wire_send;
-    vd_plug(&d, "rtl8139", set);
-    d.board->backends.netdev = find_net;
-    assert_works(device_start(&d.dev->pci.dev, d.board, NULL, &error), error);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_BAR0, 0xc000, 4);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_BAR0 + 4, (uint32_t)VD_BAR, 4);
-    pci_config_write(&d.bus, 0, d.dev->pci.devfn, PCI_COMMAND, 7, 2);
+    nic_plug("rtl8139", NULL);
+    nic_start(0xc000, (uint32_t)VD_BAR);
     ring = vd_alloc(&d, RING + 2048);
     frame = vd_alloc(&d, 2048);
     wr(RBSTART, (uint32_t)ring, 4);
     wr(CMD, 0xc, 1);
     wr(RCR, 0xa, 4); /* broadcast and its own */
     wr(IMR, 0xffff, 2);
-    return 0;
-}
-
-static int unplug(void **state)
-{
-    (void)state;
-    vd_unplug(&d);
-    netdevs_close();
     return 0;
 }
 
@@ -93,14 +54,14 @@ static void a_slot_sends_a_frame(void **state)
     assert_int_equal(rd(TSD + 4, 4) & OWN, OWN);
     wr(TSAD + 4, (uint32_t)frame, 4);
     wr(TSD + 4, 100, 4);
-    assert_int_equal(sent_bytes, 100);
-    assert_int_equal(sent[99], 0x5a);
+    assert_int_equal(n_sent, 1);
+    assert_int_equal(sent_bytes[0], 100);
+    assert_int_equal(sent[0][99], 0x5a);
     assert_int_equal(rd(TSD + 4, 4) & (OWN | OK), OWN | OK);
     assert_int_equal(rd(ISR, 2), 4);
     wr(CMD, 8, 1); /* transmission is off: nothing happens */
-    sent_bytes = 0;
     wr(TSD + 4, 60, 4);
-    assert_int_equal(sent_bytes, 0);
+    assert_int_equal(n_sent, 1);
 }
 
 static void the_ring_goes_around_and_is_never_overrun(void **state)
@@ -146,7 +107,7 @@ static void the_timer_counts_the_bus_clock(void **state)
 
 int main(void)
 {
-#define T(f) cmocka_unit_test_setup_teardown(f, plug, unplug)
+#define T(f) cmocka_unit_test_setup_teardown(f, plug, nic_unplug)
     const struct CMUnitTest tests[] = {
         T(the_address_and_the_link_are_there),
         T(a_slot_sends_a_frame),

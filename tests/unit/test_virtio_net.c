@@ -1,29 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "tests/unit/vdriver.h"
-
-#include "host/net/backend.h"
-
-static struct vdriver d;
-static struct netdev *net;
-static uint8_t sent[70000];
-static size_t sent_bytes;
-static unsigned n_sent;
-
-static void wire_send(struct netdev *n, const struct iovec *iov, unsigned niov)
-{
-    (void)n;
-    sent_bytes = 0;
-    for (unsigned i = 0; i < niov; i++) {
-        memcpy(sent + sent_bytes, iov[i].iov_base, iov[i].iov_len);
-        sent_bytes += iov[i].iov_len;
-    }
-    n_sent++;
-}
-
-static struct netdev *find_net(const char *id)
-{
-    return netdev_find(id);
-}
+#include "tests/unit/nic.h"
 
 enum { F_CSUM = 1 << 0, F_GUEST_CSUM = 1 << 1, F_TSO4 = 1 << 11, F_MRG = 1 << 15,
        F_STATUS = 1 << 16, F_CTRL = 7 << 17 | 1 << 20, F_MQ = 1 << 22, F_MTU = 1 << 3 };
@@ -31,19 +7,9 @@ enum { F_CSUM = 1 << 0, F_GUEST_CSUM = 1 << 1, F_TSO4 = 1 << 11, F_MRG = 1 << 15
 static int plug(void **state)
 {
     (void)state;
-    g_autoptr(GError) error = NULL;
-    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", NULL};
-    if (!machine_lock_held()) {
-        machine_lock();
-    }
-    net = netdev_new("null,id=n0", &error);
-    assert_works(net != NULL, error);
-    net->send = wire_send;
+    nic_plug("virtio-net-pci", NULL);
     net->sums_good = net->takes_large = true;
-    vd_plug(&d, "virtio-net-pci", set);
-    d.board->backends.netdev = find_net;
     vd_plugged(&d);
-    n_sent = 0;
     return 0;
 }
 
@@ -60,30 +26,23 @@ static void use(struct netdev *n, bool on)
 static void other_send(struct netdev *n, const struct iovec *iov, unsigned niov)
 {
     n_other += n == others[0];
-    wire_send(n, iov, niov);
+    nic_send(n, iov, niov);
 }
 
 static int plug_pairs(void **state)
 {
     (void)state;
     g_autoptr(GError) error = NULL;
-    static const char *const set[] = {"netdev", "n0", "mac", "52:54:00:aa:bb:cc", "mq", "on",
-                                      "host_mtu", "1400", NULL};
-    if (!machine_lock_held()) {
-        machine_lock();
-    }
-    net = netdev_new("null,id=n0", &error);
+    static const char *const set[] = {"mq", "on", "host_mtu", "1400", NULL};
+    nic_plug("virtio-net-pci", set);
     others[0] = net->more = netdev_new("null,id=n1", &error);
     others[1] = others[0]->more = netdev_new("null,id=n2", &error);
     for (unsigned i = 0; i < G_N_ELEMENTS(others); i++) {
         others[i]->send = other_send;
         others[i]->use = use;
     }
-    net->send = wire_send;
-    vd_plug(&d, "virtio-net-pci", set);
-    d.board->backends.netdev = find_net;
     vd_plugged(&d);
-    n_sent = n_other = 0;
+    n_other = 0;
     return 0;
 }
 
@@ -94,23 +53,6 @@ static int unplug_pairs(void **state)
     net->more = others[0]->more = NULL; /* each is in the list */
     netdevs_close();
     return 0;
-}
-
-static int unplug(void **state)
-{
-    (void)state;
-    vd_unplug(&d);
-    netdevs_close();
-    return 0;
-}
-
-static void make_frame(uint8_t *f, size_t n, const char *to)
-{
-    for (size_t i = 0; i < n; i++) {
-        f[i] = (uint8_t)(i * 7);
-    }
-    memcpy(f, to, 6);
-    be16_put(f + 12, 0x0800);
 }
 
 static uint64_t rx_buffer(uint32_t n)
@@ -128,12 +70,12 @@ static void frames_go_out_without_their_header(void **state)
     assert_int_equal(vd_config(&d, 6, 2), 1);
     uint64_t head = vd_alloc(&d, 12), body = vd_alloc(&d, 100);
     memset(vd_at(&d, head), 0, 12);
-    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3");
+    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3", 0);
     vd_add(&d, 1, (struct vd_part[]){{head, 12}, {body, 60}, {body + 60, 40}, {0}});
     vd_kick(&d, 1);
     assert_int_equal(n_sent, 1);
-    assert_int_equal(sent_bytes, 100);
-    assert_memory_equal(sent, vd_at(&d, body), 100);
+    assert_int_equal(sent_bytes[0], 100);
+    assert_memory_equal(sent[0], vd_at(&d, body), 100);
     assert_true(vd_used(&d, 1, NULL));
 }
 
@@ -144,7 +86,7 @@ static void checksums_left_to_the_card_are_made(void **state)
     uint64_t at = vd_alloc(&d, 12 + 60);
     uint8_t *p = vd_at(&d, at);
     memset(p, 0, 72);
-    make_frame(p + 12, 60, "\x52\x54\0\1\2\3");
+    make_frame(p + 12, 60, "\x52\x54\0\1\2\3", 0);
     p[0] = 1;
     le16_put(p + 6, 34);
     le16_put(p + 8, 16);
@@ -157,7 +99,7 @@ static void checksums_left_to_the_card_are_made(void **state)
     want = (want & 0xffff) + (want >> 16);
     vd_add(&d, 1, (struct vd_part[]){{at, 72}, {0}});
     vd_kick(&d, 1);
-    assert_int_equal(be16_at(sent + 50), (uint16_t)~want);
+    assert_int_equal(be16_at(sent[0] + 50), (uint16_t)~want);
     le16_put(p + 8, 60); /* beyond the frame: not sent, the chain comes back */
     vd_add(&d, 1, (struct vd_part[]){{at, 72}, {0}});
     vd_kick(&d, 1);
@@ -170,7 +112,7 @@ static void a_frame_fills_one_buffer_or_several(void **state)
     (void)state;
     uint8_t f[1000];
     uint32_t bytes;
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     vd_start(&d, F_MRG | F_GUEST_CSUM, 2);
     uint64_t a = rx_buffer(512), b = rx_buffer(512), c = rx_buffer(512);
     net_deliver(net, f, sizeof(f));
@@ -191,7 +133,7 @@ static void a_frame_waits_until_there_are_enough_buffers(void **state)
     (void)state;
     uint8_t f[1000];
     uint32_t bytes;
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     net_deliver(net, f, sizeof(f)); /* no driver: gone */
     vd_start(&d, F_MRG, 2);
     rx_buffer(512);
@@ -209,7 +151,7 @@ static void a_frame_that_no_buffer_holds_is_dropped(void **state)
 {
     (void)state;
     uint8_t f[1000];
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     vd_start(&d, 0, 2);
     rx_buffer(512);
     net_deliver(net, f, sizeof(f));
@@ -240,11 +182,7 @@ static unsigned control(unsigned class, unsigned command, const void *data, uint
 static bool gets(const char *to, unsigned vlan)
 {
     uint8_t f[64];
-    make_frame(f, sizeof(f), to);
-    if (vlan) {
-        be16_put(f + 12, 0x8100);
-        be16_put(f + 14, (uint16_t)vlan);
-    }
+    make_frame(f, sizeof(f), to, vlan);
     rx_buffer(512);
     net_deliver(net, f, sizeof(f));
     return vd_used(&d, 0, NULL);
@@ -280,7 +218,7 @@ static void nothing_arrives_while_the_machine_stands_still(void **state)
 {
     (void)state;
     uint8_t f[64];
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     vd_start(&d, 0, 2);
     rx_buffer(512);
     clock_stop();
@@ -311,7 +249,7 @@ static void the_filter_survives_a_migration(void **state)
 static bool second_gets(void)
 {
     uint8_t f[64];
-    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc");
+    make_frame(f, sizeof(f), "\x52\x54\0\xaa\xbb\xcc", 0);
     vd_add(&d, 2, (struct vd_part[]){{vd_alloc(&d, 512), 512, true}, {0}});
     net_deliver(others[0], f, sizeof(f));
     return vd_used(&d, 2, NULL);
@@ -330,7 +268,7 @@ static void pairs_of_queues_are_used_as_the_driver_says(void **state)
     assert_true(in_use[0] && !in_use[1] && second_gets());
     uint64_t head = vd_alloc(&d, 12), body = vd_alloc(&d, 100);
     memset(vd_at(&d, head), 0, 12);
-    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3");
+    make_frame(vd_at(&d, body), 100, "\x52\x54\0\1\2\3", 0);
     vd_add(&d, 3, (struct vd_part[]){{head, 12}, {body, 100}, {0}});
     vd_kick(&d, 3);
     assert_int_equal(n_other, 1);
@@ -352,7 +290,7 @@ static void pairs_of_queues_are_used_as_the_driver_says(void **state)
 
 int main(void)
 {
-#define T(name) cmocka_unit_test_setup_teardown(name, plug, unplug)
+#define T(name) cmocka_unit_test_setup_teardown(name, plug, nic_unplug)
     const struct CMUnitTest tests[] = {
         T(frames_go_out_without_their_header),
         T(checksums_left_to_the_card_are_made),
