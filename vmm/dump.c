@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/util.h"
 #include "guest/cpu/vcpu.h"
+#include "guest/device/vmcoreinfo.h"
 #include "guest/machine/machine.h"
 #include "guest/memory/space.h"
 #include "vmm/vm.h"
@@ -25,7 +26,7 @@
  * Spec: System V ABI, "Program Header", "Note Section"; QEMU, "dump-guest-memory" (the layout of
  * its note is known from its readers, crash and libkdumpfile).
  */
-enum { SPANS_MAX = 4096, CHUNK = 1 << 20, NOTE_QEMU = 0, NOTE_VERSION = 1 };
+enum { SPANS_MAX = 4096, CHUNK = 1 << 20, NOTE_QEMU = 0, NOTE_VERSION = 1, VMCOREINFO_MAX = 1 << 16 };
 
 struct note_segment {
     uint32_t selector, limit, flags, pad;
@@ -182,6 +183,29 @@ static void add_cpu(GByteArray *out, const struct vcpu *cpu)
     add_note(out, "QEMU", NOTE_QEMU, &c, sizeof(c));
 }
 
+/* The kernel's own note, as it lies in guest memory: header, name, contents. */
+static void add_vmcoreinfo(GByteArray *out)
+{
+    struct device *dev = board_part(vm_board(), "vmcoreinfo");
+    Elf64_Nhdr head;
+    uint64_t gpa;
+    uint32_t n;
+    if (!dev || !vmcoreinfo_note(dev, &gpa, &n) || n < sizeof(head) || n > VMCOREINFO_MAX) {
+        return;
+    }
+    g_autofree uint8_t *note = g_malloc(n);
+    if (!space_read(vm_board()->memory, gpa, note, n)) {
+        return;
+    }
+    memcpy(&head, note, sizeof(head));
+    uint64_t name = ((uint64_t)head.n_namesz + 3) & ~UINT64_C(3);
+    if (head.n_namesz != sizeof("VMCOREINFO") || sizeof(head) + name + head.n_descsz > n ||
+        memcmp(note + sizeof(head), "VMCOREINFO", head.n_namesz) != 0) {
+        return; /* what a guest says is looked at before it is believed */
+    }
+    add_note(out, "VMCOREINFO", head.n_type, note + sizeof(head) + name, head.n_descsz);
+}
+
 /* ---- the head of the file ---- */
 
 static GByteArray *make_head(const GArray *stretches)
@@ -194,6 +218,7 @@ static GByteArray *make_head(const GArray *stretches)
     for (unsigned i = 0; vcpu_at(i); i++) {
         add_cpu(notes, vcpu_at(i));
     }
+    add_vmcoreinfo(notes);
     Elf64_Ehdr file = {
         .e_ident = {ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT},
         .e_type = ET_CORE,

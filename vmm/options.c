@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/translate/bt.h"
+#include "guest/memory/ram.h"
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/net/net.h"
@@ -177,6 +178,23 @@ static bool boot_letters(const char *letters, GError **error)
     return true;
 }
 
+/* reboot-timeout=: milliseconds, or -1 for never. */
+static bool take_fail_wait(KeyVal *kv, struct machine_config *m, GError **error)
+{
+    const char *text = keyval_get(kv, "reboot-timeout");
+    gint64 ms;
+    if (!text) {
+        return true;
+    }
+    if (!g_ascii_string_to_signed(text, 10, -1, 0xffff, &ms, NULL)) {
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "reboot-timeout is invalid, it should be a value between -1 and 65535");
+        return false;
+    }
+    m->boot_fail_wait = (uint32_t)ms + 1;
+    return true;
+}
+
 static bool on_boot(struct vm_options *o, const char *arg, GError **error)
 {
     struct machine_config *m = &o->machine;
@@ -189,7 +207,7 @@ static bool on_boot(struct vm_options *o, const char *arg, GError **error)
         !keyval_bool(kv, "menu", &m->boot_menu, error) ||
         !keyval_bool(kv, "strict", &m->boot_strict, error) ||
         !keyval_unsigned(kv, "splash-time", 65535, &m->boot_splash_ms, error) ||
-        !keyval_done(kv, error)) {
+        !take_fail_wait(kv, m, error) || !keyval_done(kv, error)) {
         g_prefix_error(error, "-boot %s: ", arg);
         return false;
     }
@@ -336,15 +354,15 @@ static bool on_msg(struct vm_options *o, const char *arg, GError **error)
 
 static bool on_overcommit(struct vm_options *o, const char *arg, GError **error)
 {
-    bool lock = false, pm = false;
+    bool pm = false;
     (void)o;
     g_autoptr(KeyVal) kv = keyval_parse(arg, NULL, error);
-    if (!kv || !keyval_bool(kv, "mem-lock", &lock, error) ||
+    if (!kv || !keyval_bool(kv, "mem-lock", &ram_locked, error) ||
         !keyval_bool(kv, "cpu-pm", &pm, error) || !keyval_done(kv, error)) {
         g_prefix_error(error, "-overcommit %s: ", arg);
         return false;
     }
-    return !(lock || pm) || REFUSE(error, "-overcommit %s: only off is supported", arg);
+    return !pm || REFUSE(error, "-overcommit %s: only cpu-pm=off is supported", arg);
 }
 
 static bool on_log(struct vm_options *o, const char *arg, GError **error)

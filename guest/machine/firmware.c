@@ -301,7 +301,7 @@ static bool add_settings(struct machine *m, struct device *fw, GError **error)
     uint64_t wait = m->config.boot_splash_ms ? m->config.boot_splash_ms : 1;
     return fw_cfg_add_file(fw, "etc/system-states", states, sizeof(states), error) &&
            add_le(fw, "etc/max-cpus", m->config.maxcpus, 2, error) &&
-           add_le(fw, "etc/boot-fail-wait", UINT32_MAX, 4, error) &&
+           add_le(fw, "etc/boot-fail-wait", m->config.boot_fail_wait - 1, 4, error) &&
            (!(m->config.boot_menu && m->config.boot_splash_ms) ||
             add_le(fw, "etc/boot-menu-wait", wait, 2, error));
 }

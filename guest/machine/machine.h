@@ -26,6 +26,7 @@ struct machine_config {
     const char *boot_order, *boot_once; /* letters: a c d n */
     bool boot_menu, boot_strict; /* strict: from nothing but what has a boot index */
     unsigned boot_splash_ms;
+    uint32_t boot_fail_wait; /* one more than the milliseconds until another try; 0: never */
     bool graphic;             /* somebody may look at the screen */
     const char *rtc_base;
     const char *uuid, *name;

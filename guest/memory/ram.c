@@ -21,7 +21,7 @@ uint64_t ram_pool_size = POOL_BYTES;
 _Atomic uint8_t *ram_page_flags;
 void (*ram_code_written)(void *host, uint64_t bytes);
 void (*ram_sync_writes)(struct ram *ram);
-bool ram_in_files;
+bool ram_in_files, ram_locked;
 
 static struct ram *blocks[BLOCKS_MAX];
 static uint64_t pool_used;
@@ -125,6 +125,11 @@ static bool map_part(const struct ram *ram, const struct ram_part *part,
     bool touch = source && source->prealloc;
     if ((touch || part->page > PAGE_SIZE) && madvise(p, part->bytes, MADV_POPULATE_WRITE) < 0) {
         error_set_errno(error, errno, "%s: cannot get %" G_GUINT64_FORMAT " bytes now", ram->name,
+                        part->bytes);
+        return false;
+    }
+    if (ram_locked && mlock(p, part->bytes) < 0) {
+        error_set_errno(error, errno, "%s: cannot lock %" G_GUINT64_FORMAT " bytes", ram->name,
                         part->bytes);
         return false;
     }

@@ -58,6 +58,7 @@ struct ram_source {
  * errno of @source's path.  Lives as long as the process: a device that is unplugged gives
  * its block back with ram_free().
  */
+extern bool ram_locked;   /* -overcommit mem-lock=on: guest memory is never paged out */
 extern bool ram_in_files; /* anonymous memory is in a memfd, so that more can map it */
 struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *source,
                     GError **error);

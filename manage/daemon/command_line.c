@@ -227,10 +227,19 @@ static bool add_cpu(GPtrArray *out, DomainDef *def, GError **error)
     return text != NULL;
 }
 
+/* How far the clock of @zone (NULL: of this host) is before UTC now. */
+static int64_t zone_offset(const char *zone)
+{
+    g_autoptr(GTimeZone) tz = zone ? g_time_zone_new_identifier(zone) : g_time_zone_new_local();
+    g_autoptr(GDateTime) there = tz ? g_date_time_new_now(tz) : NULL;
+    return there ? g_date_time_get_utc_offset(there) / G_USEC_PER_SEC : 0;
+}
+
 static void add_clock(GPtrArray *out, const DomainDef *def)
 {
     g_autoptr(GString) text = g_string_new("base=");
-    if (def->clock_offset == OFFSET_VARIABLE || def->clock_offset == OFFSET_ABSOLUTE) {
+    bool zone = def->clock_offset == OFFSET_TIMEZONE;
+    if (zone || def->clock_offset == OFFSET_VARIABLE || def->clock_offset == OFFSET_ABSOLUTE) {
         int64_t at = g_get_real_time() / G_USEC_PER_SEC;
         if (def->clock_offset == OFFSET_ABSOLUTE && def->clock_start) {
             at = g_ascii_strtoll(def->clock_start, NULL, 10);
@@ -238,9 +247,9 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
             at += g_ascii_strtoll(def->clock_adjustment, NULL, 10);
         }
         if (def->clock_offset == OFFSET_VARIABLE && def->clock_basis == BASIS_LOCALTIME) {
-            g_autoptr(GDateTime) here = g_date_time_new_now_local();
-            at += g_date_time_get_utc_offset(here) / G_USEC_PER_SEC;
+            at += zone_offset(NULL);
         }
+        at += zone ? zone_offset(def->clock_timezone) : 0;
         g_autoptr(GDateTime) when = g_date_time_new_from_unix_utc(at);
         g_autofree char *stamp = when ? g_date_time_format(when, "%Y-%m-%dT%H:%M:%S") : NULL;
         g_string_append(text, stamp ? stamp : "utc");
@@ -300,6 +309,9 @@ static void add_boot(GPtrArray *out, const DomainDef *def)
         if (def->boot_menu_timeout != XML_ABSENT) {
             g_string_append_printf(text, ",splash-time=%ld", (long)def->boot_menu_timeout);
         }
+    }
+    if (def->reboot_timeout != XML_ABSENT) {
+        g_string_append_printf(text, ",reboot-timeout=%ld", (long)def->reboot_timeout);
     }
     word(out, "-boot", "%s", text->str);
     if (def->kernel) {
@@ -407,6 +419,12 @@ static bool add_smbios(GPtrArray *out, const DomainDef *def, GError **error)
 
 static void add_actions(GPtrArray *out, const DomainDef *def)
 {
+    if (def->locked) {
+        word(out, "-overcommit", "mem-lock=on");
+    }
+    if (def->vmcoreinfo == TRI_YES) {
+        word(out, "-device", "vmcoreinfo");
+    }
     if (def->on_reboot == ACTION_DESTROY) {
         word(out, "-no-reboot", NULL);
     }

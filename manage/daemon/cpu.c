@@ -457,11 +457,24 @@ static bool resolve_host_model(const struct cpu_choice *c, struct domain_cpu *cp
     return true;
 }
 
+/* What <features> says of the processor. */
+static void put_features(GString *text, const DomainDef *def)
+{
+    if (def->apic_eoi) {
+        g_string_append_printf(text, ",%ckvm-pv-eoi", def->apic_eoi == TRI_YES ? '+' : '-');
+    }
+    if (def->kvm_hidden == TRI_YES) {
+        g_string_append(text, ",kvm=off");
+    }
+}
+
 char *cpu_argument(DomainDef *def, GError **error)
 {
     struct domain_cpu *cpu = def->cpu;
     if (!cpu || (!cpu->mode && !cpu->model)) {
-        return g_strdup("");
+        g_autoptr(GString) plain = g_string_new(NULL);
+        put_features(plain, def);
+        return plain->len ? g_strconcat("max", plain->str, NULL) : g_strdup("");
     }
     const struct cpu_choice *c = cpu_choice(def->type == DOMAIN_TYPE_KVM, error);
     if (!c || (cpu->mode == MODE_HOST_MODEL && !resolve_host_model(c, cpu, error)) ||
@@ -491,5 +504,6 @@ char *cpu_argument(DomainDef *def, GError **error)
             g_string_append_printf(text, ",%c%s", on ? '+' : '-', name);
         }
     }
+    put_features(text, def);
     return g_string_free(g_steal_pointer(&text), FALSE);
 }

@@ -6,6 +6,7 @@
 #include "manage/daemon/cpu.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/memory_line.h"
+#include "manage/daemon/run.h"
 #include "manage/daemon/sysinfo.h"
 
 #include <string.h>
@@ -14,40 +15,56 @@
 
 /* --- what lodge-vm has --- */
 
+enum { HELP_SECONDS = 60 };
+
 char *vm_program(void)
 {
     return daemon_program("lodge-vm");
 }
 
-/* The names in `lodge-vm -device help`, asked anew when the program has changed. */
-bool vm_has_device(const char *name)
+/* The names in `lodge-vm -device help`, of the program that was installed at .of. */
+static struct {
+    GHashTable *names;
+    struct timespec of;
+} known;
+
+static void learn(const char *text)
 {
-    static GHashTable *names;
-    static struct timespec of;
-    g_autofree char *program = vm_program();
-    struct stat st;
-    if (!program || stat(program, &st) != 0) {
-        return false;
-    }
-    if (!names || st.st_mtim.tv_sec != of.tv_sec || st.st_mtim.tv_nsec != of.tv_nsec) {
-        char *argv[] = {program, (char *)"-device", (char *)"help", NULL};
-        g_autofree char *out = NULL;
-        g_spawn_sync(NULL, argv, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL, &out, NULL, NULL,
-                     NULL);
-        g_clear_pointer(&names, g_hash_table_unref);
-        names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-        of = st.st_mtim;
-        g_auto(GStrv) quoted = g_strsplit(out ? out : "", "\"", -1);
-        for (unsigned i = 0; quoted[i]; i++) { /* name "x", bus PCI, alias "y,z", desc "..." */
-            if (g_str_has_suffix(quoted[i], "name ") || g_str_has_suffix(quoted[i], "alias ")) {
-                g_auto(GStrv) each = g_strsplit(quoted[i + 1] ? quoted[i + 1] : "", ",", -1);
-                for (unsigned k = 0; each[k]; k++) {
-                    g_hash_table_add(names, g_strdup(each[k]));
-                }
+    g_auto(GStrv) quoted = g_strsplit(text, "\"", -1);
+    GHashTable *names = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    for (unsigned i = 0; quoted[i]; i++) { /* name "x", bus PCI, alias "y,z", desc "..." */
+        if (g_str_has_suffix(quoted[i], "name ") || g_str_has_suffix(quoted[i], "alias ")) {
+            g_auto(GStrv) each = g_strsplit(quoted[i + 1] ? quoted[i + 1] : "", ",", -1);
+            for (unsigned k = 0; each[k]; k++) {
+                g_hash_table_add(names, g_strdup(each[k]));
             }
         }
     }
-    return g_hash_table_contains(names, name);
+    g_clear_pointer(&known.names, g_hash_table_unref);
+    known.names = names;
+}
+
+void vm_learn_devices(void)
+{
+    g_autofree char *program = vm_program(), *out = NULL;
+    struct stat st;
+    if (!program || stat(program, &st) != 0 ||
+        (known.names && memcmp(&known.of, &st.st_mtim, sizeof(st.st_mtim)) == 0)) {
+        return;
+    }
+    const char *const argv[] = {program, "-device", "help", NULL};
+    daemon_unlock();
+    bool ok = run_program(argv, NULL, HELP_SECONDS, &out, NULL, NULL);
+    daemon_lock();
+    if (ok) {
+        learn(out);
+        known.of = st.st_mtim;
+    }
+}
+
+bool vm_has_device(const char *name)
+{
+    return known.names && g_hash_table_contains(known.names, name);
 }
 
 /* --- values --- */

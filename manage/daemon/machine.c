@@ -707,6 +707,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         domain_settle(d);
         return false;
     }
+    vm_learn_devices();
     if (d->gone) { /* while the files were looked at */
         libvirt_error(error, ERR_NO_DOMAIN, "no domain with matching name '%s'", d->name);
         return false;

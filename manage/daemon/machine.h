@@ -117,7 +117,9 @@ char *disk_drive_name(const struct domain_disk *disk);
 bool controller_builtin(const DomainDef *def, const struct domain_controller *c);
 /* The -audiodev of a sound card. */
 char *audio_name(const struct domain_sound *sound);
-/* What `lodge-vm -device help` lists. */
+/* What `lodge-vm -device help` lists; gives up the lock when it has to ask. */
+void vm_learn_devices(void);
+/* Of what was learnt. */
 bool vm_has_device(const char *name);
 char *vm_program(void);
 /* machine_disk.c: where a disk's bytes are, and what opens them. */
@@ -156,6 +158,8 @@ char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError *
 /* Events of one machine; machine_events.c. */
 extern const struct qmp_ops machine_qmp_ops;
 
+/* verbs/domain_dump.c: memory of a machine that has crashed, in DAEMON_VAR; gives up the lock. */
+bool machine_dump_crashed(struct machine *m, GError **error);
 /* verbs/domain_device.c: the guest has let go of a device. */
 void machine_device_gone(struct machine *m, const char *alias);
 /* verbs/domain_vcpu.c: the same of a vCPU. */

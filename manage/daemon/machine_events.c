@@ -94,6 +94,17 @@ static void kill_crashed(void *data)
 {
     struct machine *m = data;
     daemon_lock();
+    g_autoptr(GError) error = NULL;
+    int action = m->def->on_crash;
+    bool dump = action == ACTION_COREDUMP_DESTROY || action == ACTION_COREDUMP_RESTART;
+    if (dump && !machine_dump_crashed(m, &error)) {
+        daemon_log("%s: no dump: %s", m->domain->name, error->message);
+    }
+    if (action == ACTION_COREDUMP_RESTART) {
+        daemon_unlock();
+        restart(m);
+        return;
+    }
     if (!m->ended) {
         machine_stop(m->domain, SHUTOFF_CRASHED, false, NULL);
     }

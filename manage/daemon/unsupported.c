@@ -27,16 +27,10 @@ struct wish {
         element, kind, offsetof(struct domain_def, member)                                         \
     }
 static const struct wish domain_wishes[] = {
-    D(WISH_FLAG, locked, "memoryBacking/locked"),
-    D(WISH_FLAG, discard_memory, "memoryBacking/discard"),
     D(WISH_ON, loader_secure, "os/loader/@secure"),
     D(WISH_OFF, loader_readonly, "os/loader/@readonly='no'"),
     D(WISH_ON, bios_useserial, "os/bios/@useserial"),
-    D(WISH_NUMBER, reboot_timeout, "os/bios/@rebootTimeout"),
-    D(WISH_WORD, apic_eoi, "features/apic/@eoi"),
     D(WISH_ON, pmu, "features/pmu"),
-    D(WISH_ON, kvm_hidden, "features/kvm/hidden"),
-    D(WISH_TEXT, clock_timezone, "clock/@timezone"),
 };
 #undef D
 

@@ -763,6 +763,7 @@ static const struct xml_row domain_rows[] = {
     XML_ONOFF(D, pmu, "features/pmu/@state", 0),
     XML_ONOFF(D, vmport, "features/vmport/@state", 0),
     XML_ONOFF(D, smm, "features/smm/@state", 0),
+    XML_ONOFF(D, vmcoreinfo, "features/vmcoreinfo/@state", 0),
     XML_STRUCT(D, cpu, "cpu", &cpu_table, 0),
     XML_ENUM(D, clock_offset, "clock/@offset", offset_words, 0),
     XML_TEXT(D, clock_adjustment, "clock/@adjustment", 0),

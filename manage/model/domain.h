@@ -396,7 +396,7 @@ struct domain_def {
     int smbios_mode;
     GPtrArray *sysinfos;
     bool has_features, acpi, apic, pae;
-    enum tristate apic_eoi, vmport, pmu, smm, kvm_hidden;
+    enum tristate apic_eoi, vmcoreinfo, vmport, pmu, smm, kvm_hidden;
     struct domain_cpu *cpu;
     int clock_offset, clock_basis;
     char *clock_adjustment, *clock_timezone, *clock_start;

@@ -888,6 +888,43 @@ static bool check_order(const DomainDef *def, int64_t order, GHashTable *seen, G
     return false;
 }
 
+/* What becomes of a guest that ends; as libvirt, which has no machine for the other words. */
+static bool check_lifecycle(const DomainDef *def, GError **error)
+{
+    const int actions[] = {def->on_poweroff, def->on_reboot, def->on_crash};
+    for (unsigned i = 0; i < G_N_ELEMENTS(actions); i++) {
+        bool crash = i == 2;
+        if (actions[i] == ACTION_RENAME_RESTART || (actions[i] == ACTION_PRESERVE && !crash) ||
+            (actions[i] > ACTION_RENAME_RESTART && !crash)) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "qemu driver doesn't support '%s' action for "
+                          "'on_reboot'/'on_poweroff'/'on_crash'",
+                          lifecycle_words[actions[i]]);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_clock(const DomainDef *def, GError **error)
+{
+    const char *zone = def->clock_offset == OFFSET_TIMEZONE ? def->clock_timezone : NULL;
+    g_autoptr(GTimeZone) tz = zone ? g_time_zone_new_identifier(zone) : NULL;
+    if (zone && !tz) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "no time zone '%s' is known here", zone);
+    } else if (def->clock_offset == OFFSET_TIMEZONE && !zone) {
+        libvirt_error(error, ERR_XML,
+                      "missing 'timezone' attribute for clock with offset='timezone'");
+    } else if (def->reboot_timeout != XML_ABSENT &&
+               (def->reboot_timeout < -1 || def->reboot_timeout > UINT16_MAX)) {
+        libvirt_error(error, ERR_XML,
+                      "invalid value for rebootTimeout, must be in range [-1,65535]");
+    } else {
+        return true;
+    }
+    return false;
+}
+
 static bool check_orders(const DomainDef *def, GError **error)
 {
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
@@ -905,8 +942,9 @@ static bool check_orders(const DomainDef *def, GError **error)
 
 bool domain_def_check(const DomainDef *def, GError **error)
 {
-    if (!check_name(def, error) || !check_size(def, error) || !check_cpu(def, error) ||
-        !check_cells(def, error) || !check_modules(def, error) || !check_pins(def, error) ||
+    if (!check_lifecycle(def, error) || !check_clock(def, error) || !check_name(def, error) ||
+        !check_size(def, error) || !check_cpu(def, error) || !check_cells(def, error) ||
+        !check_modules(def, error) || !check_pins(def, error) ||
         !domain_check_iothreads(def, error) || !check_orders(def, error)) {
         return false;
     }

@@ -5,15 +5,17 @@ that disks share, media that are missing, what the guest says of its memory."""
 import ctypes
 import json
 import os
+import pathlib
 import re
 import subprocess
 import threading
+import time
 import unittest
 
 import libvirt
 
 import manage
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import Console, UP, machine, with_modules
 
 IMG = os.environ["LODGE_IMG"]
 
@@ -256,6 +258,43 @@ class Elements(manage.Case):
                            ("'5' not defined", disk("/x", driver="iothread='5'"))):
             with self.assertRaisesRegex(libvirt.libvirtError, words):
                 self.conn.defineXML(machine("never", devices=xml, more="<iothreads>1</iothreads>"))
+
+    def test_words_of_the_machine(self):
+        initrd = with_modules(self.folder, "qemu_fw_cfg", "pvpanic", "pvpanic-mmio")
+        more = """<memoryBacking><locked/><discard/></memoryBacking>
+            <clock offset='timezone' timezone='Asia/Tokyo'/><on_crash>coredump-restart</on_crash>"""
+        self.dom = self.define("<panic model='isa'/>", initrd=initrd, more=more)
+        xml = self.dom.XMLDesc()
+        xml = re.sub("<apic/>", "<apic eoi='off'/><kvm><hidden state='on'/></kvm><vmcoreinfo state='on'/>", xml)
+        xml = xml.replace("</os>", "<bios rebootTimeout='3000'/></os>")
+        self.dom = self.conn.defineXML(xml)
+        self.dom.create()
+        self.console, self.turn = Console(self.conn, self.dom), 0
+        self.console.expect(UP)
+        self.console.expect(b"# ")
+        pid = next(p for p in self.daemon.machines())
+        with open(f"/proc/{pid}/status") as f:
+            self.assertGreaterEqual(int(re.search(r"VmLck:\s*(\d+)", f.read())[1]), 128 << 10)
+        with open(f"/proc/{pid}/cmdline") as f:
+            line = f.read()
+        for word in ("reboot-timeout=3000", "-kvm-pv-eoi", "kvm=off", "vmcoreinfo"):
+            self.assertIn(word, line)
+        out = self.say("echo rtc $(cat /sys/class/rtc/rtc0/since_epoch) now")
+        rtc = int(re.search(r"rtc (\d+) now", out)[1])
+        self.assertAlmostEqual(rtc, time.time() + 9 * 3600, delta=600)
+        self.say("for m in qemu_fw_cfg pvpanic pvpanic-mmio; do insmod /$m.ko; done")
+        self.virsh("dump", self.name, self.path("core"), "--memory-only")
+        notes = subprocess.run(["readelf", "-nW", self.path("core")], capture_output=True, text=True).stdout
+        self.assertIn("VMCOREINFO", notes)
+        seen = len(self.console.seen)
+        self.console.type(b"echo c > /proc/sysrq-trigger\n")
+        self.console.expect(UP, seen)  # it has been restarted
+        dumps = [p for p in pathlib.Path(self.daemon.root).rglob(f"*-{self.name}-*") if p.parent.name == "dump"]
+        self.assertEqual(len(dumps), 1)
+        for words, more in (("'preserve' action", "<on_reboot>preserve</on_reboot>"),
+                            ("no time zone", "<clock offset='timezone' timezone='No/Where'/>")):
+            with self.assertRaisesRegex(libvirt.libvirtError, words):
+                self.conn.defineXML(machine("never", more=more))
 
     def test_refused_words(self):
         for words, xml in (

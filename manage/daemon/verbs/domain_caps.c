@@ -157,6 +157,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
                                             : machine;
     static const struct choice sources[] = {{"anonymous"}, {"memfd"}, {NULL}};
     g_autofree char *program = vm_program();
+    vm_learn_devices();
     g_autoptr(GString) xml = g_string_new("<domainCapabilities>\n");
     g_string_append_printf(xml, "  <path>%s</path>\n  <domain>%s</domain>\n  <machine>",
                            program ? program : "/usr/bin/lodge-vm", type);
@@ -174,7 +175,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
     g_string_append(xml, "  </memoryBacking>\n");
     put_devices(xml);
     g_string_append(xml,
-                    "  <features>\n    <gic supported='no'/>\n    <vmcoreinfo supported='no'/>\n"
+                    "  <features>\n    <gic supported='no'/>\n    <vmcoreinfo supported='yes'/>\n"
                     "    <genid supported='no'/>\n    <backingStoreInput supported='no'/>\n"
                     "    <backup supported='yes'/>\n    <sev supported='no'/>\n"
                     "    <sgx supported='no'/>\n    <hyperv supported='no'/>\n"

@@ -322,6 +322,7 @@ static void keep_targets(DomainDef *copy, const DomainDef *def)
 static bool attach_live(Domain *d, const char *xml, GError **error)
 {
     void *device;
+    vm_learn_devices();
     g_autoptr(Machine) m = machine_of(d, error);
     const struct device_list *list = m ? domain_device_parse(xml, &device, error) : NULL;
     if (!list) {

@@ -73,6 +73,16 @@ static bool write_core(struct machine *m, const char *path, unsigned flags, GErr
     return ok;
 }
 
+bool machine_dump_crashed(struct machine *m, GError **error)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_local();
+    g_autofree char *stamp = g_date_time_format(now, "%Y-%m-%d-%H:%M:%S");
+    g_autofree char *file = g_strdup_printf("%ld-%s-%s", (long)m->def->id, m->def->name, stamp);
+    g_autofree char *path =
+        daemon_path_make(DAEMON_VAR, 0755, error, "qemu", "dump", file, NULL);
+    return path && write_core(m, path, DUMP_MEMORY_ONLY, error);
+}
+
 static bool core_dump(const rpc_domain *named, const char *path, unsigned flags, GError **error)
 {
     g_autoptr(DomainJob) d = domain_take(named, error);
