@@ -62,6 +62,7 @@ struct board {
     uint64_t dimm_at, dimm_bytes; /* addresses kept for memory modules */
     uint64_t dimm_max;            /* bytes that all of them may have */
     unsigned dimm_slots, numa_nodes;
+    uint16_t panic_port;          /* of pvpanic; 0: there is none */
     uint64_t ram_below_4g;        /* where RAM below 4 GiB ends */
     struct pci_bus *pci;          /* root bus, or NULL */
     struct irq *isa_irq[16];      /* the inputs of the PIC and what mirrors them */

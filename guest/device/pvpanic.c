@@ -42,13 +42,12 @@ static bool start(struct device *dev, GError **error)
     }
     device_window_init(&s->window, dev, 0, "pvpanic", 1);
     device_place(&s->window, dev->board->ports, s->ioport, 0);
-    board_add_part(dev->board, "pvpanic", dev);
+    dev->board->panic_port = (uint16_t)s->ioport;
     return true;
 }
 
 static const struct reg regs[] = {
-    REG_COMPUTED("event", .port = 0, .dir = REG_RW, .on_read = event_read,
-                 .on_write = event_write),
+    REG_COMPUTED("event", .port = 0, .dir = REG_RW, .on_read = event_read, .on_write = event_write),
 };
 
 static const struct prop props[] = {

@@ -226,6 +226,32 @@ static void isa_ports(struct aml *a, const struct pc_layout *pc)
     }
 }
 
+/* The port and two methods, of which a driver may use either. */
+static void panic_port(struct aml *a, const struct pc_layout *pc)
+{
+    GByteArray *r = res_new();
+    res_io(r, pc->panic_port, 1);
+    aml_device(a, "PEVT");
+    aml_name(a, "_HID");
+    aml_string(a, "QEMU0001");
+    aml_name_int(a, "_STA", STA_PRESENT);
+    aml_name_resources(a, "_CRS", r);
+    aml_region(a, "PEOR", SPACE_IO, pc->panic_port, 1);
+    aml_field(a, "PEOR");
+    aml_field_unit(a, "PEPT", 8);
+    aml_close(a);
+    aml_method(a, "RDPT", 0, false);
+    aml_op(a, AML_RETURN);
+    aml_path(a, "PEPT");
+    aml_close(a);
+    aml_method(a, "WRPT", 1, false);
+    aml_op(a, AML_STORE);
+    aml_op(a, AML_ARG0);
+    aml_path(a, "PEPT");
+    aml_close(a);
+    aml_close(a);
+}
+
 static void isa_devices(struct aml *a, const struct pc_layout *pc)
 {
     GByteArray *r = res_new();
@@ -243,6 +269,9 @@ static void isa_devices(struct aml *a, const struct pc_layout *pc)
         isa_device(a, "MOU_", "PNP0F13", 0, r);
     }
     isa_ports(a, pc);
+    if (pc->panic_port) {
+        panic_port(a, pc);
+    }
 }
 
 /* The bridge, with the steering registers as fields of its configuration space. */

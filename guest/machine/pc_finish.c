@@ -27,6 +27,7 @@ static struct pc_layout layout_of(struct machine *m)
                            .cpus_port = !board_part(b, "cpuhp") ? 0
                                         : m->q35                ? ACPI_CPUHP_Q35
                                                                 : ACPI_CPUHP_PC,
+                           .panic_port = b->panic_port,
                            .apic_id = m->apic_ids,
                            .dimm_slots = board_part(b, "memhp") ? b->dimm_slots : 0,
                            .dimm_at = b->dimm_at,

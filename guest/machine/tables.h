@@ -23,6 +23,7 @@ struct pc_layout {
     bool q35;
     unsigned cpus, maxcpus;      /* present at first; firmware_cpus() tells the others */
     uint16_t cpus_port;          /* I/O port of the hot-plug registers; 0: none */
+    uint16_t panic_port;         /* of pvpanic; 0: none */
     const uint32_t *apic_id;     /* of maxcpus processors */
     uint64_t ram_below_4g, ram_above_4g; /* bytes */
     unsigned dimm_slots;                 /* for memory modules that come and go */

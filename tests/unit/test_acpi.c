@@ -16,12 +16,28 @@ static const struct hot_bus hot_buses[3] = {{-1, 0, 0xf0}, {0, 0x18, 0x7fffffff}
 
 static struct pc_layout layout(bool q35)
 {
-    return (struct pc_layout){.q35 = q35, .cpus = 2, .maxcpus = 4, .apic_id = ids,
-        .ram_below_4g = 128 << 20, .ecam_at = q35 ? 0xb0000000 : 0,
-        .ecam_bytes = q35 ? 256 << 20 : 0, .hole64_at = UINT64_C(1) << 35,
-        .hole64_bytes = UINT64_C(1) << 35, .hpet = true, .serial = {true}, .parallel = true,
-        .floppy = true, .keyboard = true, .fw_cfg = true, .s3 = true, .s4 = true,
-        .cpus_port = 0xaf00, .dimm_slots = 3, .hot_buses = hot_buses, .n_hot_buses = q35 ? 0 : 3};
+    return (struct pc_layout){.q35 = q35,
+                              .cpus = 2,
+                              .maxcpus = 4,
+                              .apic_id = ids,
+                              .ram_below_4g = 128 << 20,
+                              .ecam_at = q35 ? 0xb0000000 : 0,
+                              .ecam_bytes = q35 ? 256 << 20 : 0,
+                              .hole64_at = UINT64_C(1) << 35,
+                              .hole64_bytes = UINT64_C(1) << 35,
+                              .hpet = true,
+                              .serial = {true},
+                              .parallel = true,
+                              .floppy = true,
+                              .keyboard = true,
+                              .fw_cfg = true,
+                              .panic_port = 0x505,
+                              .s3 = true,
+                              .s4 = true,
+                              .cpus_port = 0xaf00,
+                              .dimm_slots = 3,
+                              .hot_buses = hot_buses,
+                              .n_hot_buses = q35 ? 0 : 3};
 }
 
 static uint8_t sum(const uint8_t *p, size_t n)
@@ -111,10 +127,16 @@ static void nodes_have_their_processors_memory_and_distances(void **state)
     static const struct {
         uint64_t at, bytes;
         unsigned node;
-    } expected[] = {{0, 640 << 10, 0}, {mb, 999 * mb, 0}, {1000 * mb, 2072 * mb, 1},
-                    {UINT64_C(1) << 32, 1024 * mb, 1}, {8192 * mb, 5120 * mb, 2}};
-    struct numa numa = {.nodes = 3, .bytes = {1000 * mb, 3096 * mb}, .cpu_node = (uint8_t *)cpu_node,
-                        .has_distances = true, .distance = {{10, 20, 30}, {21, 10, 40}, {31, 41, 10}}};
+    } expected[] = {{0, 640 << 10, 0},
+                    {mb, 999 * mb, 0},
+                    {1000 * mb, 2072 * mb, 1},
+                    {UINT64_C(1) << 32, 1024 * mb, 1},
+                    {8192 * mb, 5120 * mb, 2}};
+    struct numa numa = {.nodes = 3,
+                        .bytes = {1000 * mb, 3096 * mb},
+                        .cpu_node = (uint8_t *)cpu_node,
+                        .has_distances = true,
+                        .distance = {{10, 20, 30}, {21, 10, 40}, {31, 41, 10}}};
     struct pc_layout pc = layout(false);
     pc.ram_below_4g = 3072 * mb;
     pc.ram_above_4g = 1024 * mb;
@@ -181,9 +203,8 @@ static void iasl_reads_the_dsdt(void **state)
         g_autofree char *file = g_build_filename(dir, "dsdt.aml", NULL);
         g_autofree char *source = g_build_filename(dir, "dsdt.dsl", NULL);
         g_autofree char *made = g_build_filename(dir, "again.aml", NULL);
-        g_autofree char *command =
-            g_strdup_printf("sh -c '%s -d %s && %s -oa -p %s/again %s'", iasl, file, iasl, dir,
-                            source);
+        g_autofree char *command = g_strdup_printf("sh -c '%s -d %s && %s -oa -p %s/again %s'",
+                                                   iasl, file, iasl, dir, source);
         g_autofree char *out = NULL, *err = NULL;
         int status;
         acpi_install(t, base, 0xf0000);
