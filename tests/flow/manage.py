@@ -10,6 +10,7 @@
     with manage.Daemon() as d:           # or by hand: d.kill(), d.stop(), d.start() again
         d.virsh("list")
 """
+import atexit
 import contextlib
 import ctypes
 import os
@@ -21,6 +22,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -60,6 +62,21 @@ def dead_folder(test, path):
     server.callback(os.close, fuse)
     test.addCleanup(server.close)
     return server
+
+
+def hear_events():
+    """One loop for the events of all python3-libvirt connections made afterwards; it answers keepalive, too."""
+    import libvirt
+    over = threading.Event()
+    libvirt.virEventRegisterDefaultImpl()
+    libvirt.virEventAddTimeout(50, lambda *_: None, None)
+
+    def loop():
+        while not over.is_set():
+            libvirt.virEventRunDefaultImpl()
+    thread = threading.Thread(target=loop, daemon=True)
+    thread.start()
+    atexit.register(lambda: (over.set(), thread.join()))  # a callback into a Python that ends crashes it
 
 
 def until(condition, what, seconds=PATIENCE):

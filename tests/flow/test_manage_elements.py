@@ -8,7 +8,6 @@ import os
 import pathlib
 import re
 import subprocess
-import threading
 import time
 import unittest
 
@@ -19,17 +18,7 @@ from test_manage_domain import Console, UP, machine, with_modules
 
 IMG = os.environ["LODGE_IMG"]
 
-# One loop for all connections: it also answers the daemon's keepalive.
-libvirt.virEventRegisterDefaultImpl()
-libvirt.virEventAddTimeout(50, lambda *_: None, None)
-
-
-def _loop():
-    while True:
-        libvirt.virEventRunDefaultImpl()
-
-
-threading.Thread(target=_loop, daemon=True).start()
+manage.hear_events()
 
 
 def img(*args):

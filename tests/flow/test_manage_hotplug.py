@@ -6,7 +6,6 @@ import os
 import pathlib
 import re
 import subprocess
-import threading
 import unittest
 
 import libvirt
@@ -25,13 +24,7 @@ class HotPlug(unittest.TestCase):
         cls.a, cls.b = manage.Daemon(), manage.Daemon()
         cls.addClassCleanup(cls.a.close)
         cls.addClassCleanup(cls.b.close)
-        libvirt.virEventRegisterDefaultImpl()
-        threading.Thread(target=cls.loop, daemon=True).start()
-
-    @staticmethod
-    def loop():
-        while True:
-            libvirt.virEventRunDefaultImpl()
+        manage.hear_events()
 
     def define(self, name, vcpus, more="", board="q35", memory=160):
         text = machine(name, run=SHELL, board=board, memory=memory, more=f"""

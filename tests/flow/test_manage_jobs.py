@@ -8,7 +8,6 @@ import re
 import socket
 import struct
 import subprocess
-import threading
 import unittest
 from xml.etree import ElementTree
 
@@ -26,17 +25,7 @@ def img(*args):
     return subprocess.run([IMG, *args], capture_output=True, text=True, check=True).stdout
 
 
-# One loop for all connections: it also answers the daemon's keepalive.
-libvirt.virEventRegisterDefaultImpl()
-libvirt.virEventAddTimeout(50, lambda *_: None, None)
-
-
-def _loop():
-    while True:
-        libvirt.virEventRunDefaultImpl()
-
-
-threading.Thread(target=_loop, daemon=True).start()
+manage.hear_events()
 
 
 class Events:
