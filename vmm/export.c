@@ -207,6 +207,9 @@ static bool take_node(struct export *x, const char *name, bool writable, GError 
         g_set_error(error, LODGE_ERROR, ENODEV, "Cannot find device='' nor node-name='%s'", name);
         return false;
     }
+    if (writable && !x->job && n == image_top(img) && !image_claim(img, error)) {
+        return false;
+    }
     if (writable && (x->job || n->read_only || n != image_top(img))) {
         g_set_error(error, LODGE_ERROR, EROFS, "Cannot export read-only node as writable");
         return false;

@@ -6,6 +6,7 @@
 #include "guest/cpu/vcpu.h"
 #include "guest/memory/ram.h"
 #include "host/image/image.h"
+#include "host/image/job.h"
 #include "vmm/state.h"
 #include "vmm/transport.h"
 #include "vmm/vm.h"
@@ -33,6 +34,7 @@ static struct {
     _Atomic bool cancel;
     _Atomic uint64_t remaining; /* bytes that are known to be unsent */
     bool was_running, stopped;
+    GError *why; /* of stop_machine() */
     uint64_t **dirty; /* a bitmap a block */
     unsigned blocks;
     _Atomic unsigned passes; /* over memory, begun */
@@ -133,6 +135,7 @@ static void stop_machine(void)
         vm_stop(VM_PAUSED);
     }
     image_drain_all();
+    jobs_settle_mirrors(&out.why);
     collect_dirty();
 }
 
@@ -194,6 +197,10 @@ static bool send_machine(GError **error)
         return false;
     }
     in_main_loop(stop_machine);
+    if (out.why) {
+        g_propagate_error(error, g_steal_pointer(&out.why));
+        return false;
+    }
     if (!send_dirty(false, error)) {
         return false;
     }

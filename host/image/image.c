@@ -475,6 +475,20 @@ static bool hand_all(bool ours, GError **error)
     return true;
 }
 
+bool image_claim(Image *img, GError **error)
+{
+    struct node *top = img->top;
+    if (!(top->flags & OPEN_LATER)) {
+        return true;
+    }
+    if (!node_hand(top, true, error)) {
+        g_prefix_error(error, "%s: ", img->id);
+        return false;
+    }
+    set_guard(img);
+    return true;
+}
+
 bool image_claim_all(GError **error)
 {
     awaiting = false;

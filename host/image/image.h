@@ -143,6 +143,7 @@ bool image_flush_all(GError **error);
  */
 void image_await(void);
 bool image_claim_all(GError **error);
+bool image_claim(Image *img, GError **error); /* one before the others: it is written already */
 bool image_yield_all(GError **error);
 /* At the end of the process: formats write what they still hold, nobody uses an image again. */
 void image_close_all(void);

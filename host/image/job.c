@@ -798,6 +798,38 @@ bool job_dismiss(struct job *j, GError **error)
     return true;
 }
 
+bool jobs_settle_mirrors(GError **error)
+{
+    for (struct job *j = jobs, *next; j; j = next) {
+        next = j->next;
+        if (j->spec.kind != JOB_MIRROR || j->state == JOB_CONCLUDED) {
+            continue;
+        }
+        if (!j->ready_told) {
+            g_set_error(error, LODGE_ERROR, EBUSY, "mirror '%s' is not whole yet", j->id);
+            return false;
+        }
+        bool dismiss = !j->spec.manual_dismiss;
+        j->spec.manual_dismiss = true; /* its end is looked at first */
+        j->cancel = true;
+        if (j->thread) {
+            join(j);
+        }
+        conclude(j);
+        if (j->error_text) {
+            g_set_error(error, LODGE_ERROR, EIO, "mirror '%s': %s", j->id, j->error_text);
+        }
+        bool ok = !j->error_text;
+        if (dismiss) {
+            job_free(j);
+        }
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
 void job_end(Image *img)
 {
     struct job *j = img->job;

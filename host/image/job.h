@@ -55,6 +55,9 @@ void job_pause(struct job *job, bool pause);
 void job_set_speed(struct job *job, uint64_t speed);
 bool job_finalize(struct job *job, GError **error);
 bool job_dismiss(struct job *job, GError **error);
+/* For a machine that has stopped and goes elsewhere: mirrors take the last of its writes and end.
+ * False if one was not whole yet or fails. */
+bool jobs_settle_mirrors(GError **error);
 /* Before the drive loses its medium, and at the end of the process: waits for the thread. */
 void job_end(Image *img);
 

@@ -14,6 +14,7 @@
 #include "manage/daemon/balloon.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/iothreads.h"
+#include "manage/daemon/migrate.h"
 #include "manage/daemon/port_guard.h"
 #include "manage/daemon/tune.h"
 
@@ -130,6 +131,8 @@ void machine_unref(Machine *m)
     qmp_close(m->qmp);
     g_clear_pointer(&m->block_jobs, g_ptr_array_unref);
     g_clear_pointer(&m->backup, backup_free);
+    g_clear_pointer(&m->move.made, g_ptr_array_unref);
+    g_free(m->move.door);
     domain_def_free(m->def);
     g_free(m->folder);
     g_free(m->group_name);
@@ -158,6 +161,11 @@ void machine_save(struct machine *m)
     g_key_file_set_int64(status, "machine", "booted", d->booted);
     g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
+    if (m->move.incoming) {
+        const GPtrArray *made = m->move.made;
+        g_key_file_set_string_list(status, "machine", "incoming",
+                                   made ? (const char *const *)made->pdata : NULL, xml_count(made));
+    }
     g_autofree char *path = g_build_filename(m->folder, "status", NULL);
     g_autofree char *xml = g_build_filename(m->folder, "domain.xml", NULL);
     g_autofree char *text = domain_def_format(m->def, XML_MODE_LIVE | XML_MODE_SECRET);
@@ -918,10 +926,12 @@ static void reconnect(void *data)
                    error ? error->message : "it has just ended");
     }
     /* Nobody is left who could end a move to or from another host. */
-    if (d->machine == m && g_strcmp0(word, "inmigrate") == 0) {
-        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    if (d->machine == m && word && m->move.incoming && strcmp(word, "running") != 0) {
+        move_drop(d);
     } else if (d->machine == m && word) {
-        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        m->move.incoming = false;
+        g_clear_pointer(&m->move.made, g_ptr_array_unref);
+        move_recover(m);
     }
     if (word && d->machine == m) {
         block_jobs_recover(m);
@@ -932,6 +942,17 @@ static void reconnect(void *data)
     machine_unref(m);
     domain_unref(d);
     daemon_unlock();
+}
+
+/* Images that were made for a machine that was on its way here; NULL if it was not. */
+static GPtrArray *read_incoming(GKeyFile *status)
+{
+    g_auto(GStrv) made = g_key_file_get_string_list(status, "machine", "incoming", NULL, NULL);
+    GPtrArray *list = made ? g_ptr_array_new_with_free_func(g_free) : NULL;
+    for (unsigned i = 0; made && made[i]; i++) {
+        g_ptr_array_add(list, g_strdup(made[i]));
+    }
+    return list;
 }
 
 static Domain *find_recovered(const DomainDef *def, GError **error)
@@ -958,6 +979,7 @@ static bool recover(const char *folder, GError **error)
     uint64_t began = g_key_file_get_uint64(status, "machine", "start_time", NULL);
     struct pollfd end = {.fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1,
                          .events = POLLIN};
+    g_autoptr(GPtrArray) made = read_incoming(status);
     int fd = end.fd; /* it can be read from when the process has ended and nobody took note */
     if (fd < 0 || start_time_of(pid) != began || !began || poll(&end, 1, 0) > 0) {
         if (fd >= 0) {
@@ -968,6 +990,7 @@ static bool recover(const char *folder, GError **error)
         domain_settle(d);
         machine_net_close(def);
         remove_folder(folder);
+        move_forget_made(made);
         return true;
     }
     struct machine *m = g_new0(struct machine, 1);
@@ -983,6 +1006,8 @@ static bool recover(const char *folder, GError **error)
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    m->move.incoming = made != NULL;
+    m->move.made = g_steal_pointer(&made);
     tune_recover(m);
     d->machine = m;
     d->id = g_key_file_get_integer(status, "machine", "id", NULL);

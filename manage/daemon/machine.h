@@ -41,6 +41,10 @@ struct machine {
         unsigned number;        /* of the move; another one after its end */
         bool sending, given_up; /* its state is on its way; whoever wanted it has gone */
         bool ran;               /* and so it shall again if nothing comes of it */
+        bool incoming;          /* until its client says that it is to run here */
+        bool cancelled;         /* by somebody, maybe before its state is on its way */
+        char *door;             /* UNIX socket by which it comes; NULL: none */
+        GPtrArray *made;        /* images that were made for it here; NULL: none */
     } move;
 };
 

@@ -4,14 +4,16 @@
 #include "base/util.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/disks.h"
+#include "manage/daemon/files.h"
 
+#include <glib/gstdio.h>
 #include <string.h>
 #include <sys/vfs.h>
 
 /* Facts: libvirt 9.0, "Guest migration" (flow of the steps). */
 enum { LOOK_US = 20000 };
 enum { CACHE_NONE = 2, CACHE_DIRECTSYNC = 5 }; /* places in disk_cache_words */
-static const char cookie_line[] = "lodge-migration 1\n";
+static const char cookie_line[] = "lodge-migration 2\n";
 
 /* --- what can be asked for --- */
 
@@ -19,15 +21,13 @@ static const struct {
     unsigned flag;
     const char *what;
 } refused[] = {
-    {MOVE_NON_SHARED_DISK, "copying of storage"},
-    {MOVE_NON_SHARED_INC, "copying of storage"},
     {1 << 11, "compression"},
     {1 << 13, "auto-convergence"},
     {1 << 14, "RDMA"},
     {1 << 15, "post-copy"},
     {1 << 16, "TLS of the migration's own connection"},
     {1 << 17, "migration over several connections"},
-    {1 << 18, "copying of storage"},
+    {1 << 18, "copying of storage with synchronous writes"},
     {1 << 19, "recovery of a post-copy migration"},
     {1 << 20, "zero-copy"},
 };
@@ -46,6 +46,19 @@ bool move_check(const struct move *w, GError **error)
     }
     if ((w->flags & MOVE_TUNNELLED) && !(w->flags & MOVE_PEER2PEER)) {
         libvirt_error(error, ERR_INVALID_ARG, "tunnelled migration requires peer2peer migration");
+        return false;
+    }
+    unsigned copies = w->flags & (MOVE_NON_SHARED_DISK | MOVE_NON_SHARED_INC);
+    if (copies && (w->flags & (MOVE_TUNNELLED | MOVE_OFFLINE))) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      w->flags & MOVE_OFFLINE
+                          ? "offline migration cannot handle non-shared storage"
+                          : "copying of storage is not supported with tunnelled migration");
+        return false;
+    }
+    if (copies == (MOVE_NON_SHARED_DISK | MOVE_NON_SHARED_INC)) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "migration flags for whole and incremental copies exclude each other");
         return false;
     }
     return true;
@@ -71,12 +84,12 @@ static bool is_shared(const char *path)
 }
 
 /* Whether the destination is sure to find the same bytes in the disks. */
-static bool is_safe(const DomainDef *def, GError **error)
+static bool is_safe(const DomainDef *def, const struct move *w, GError **error)
 {
     for (unsigned i = 0; i < xml_count(def->disks); i++) {
         const struct domain_disk *disk = def->disks->pdata[i];
         const char *path = disk_path(disk);
-        if (!path || disk->readonly || disk->shareable) {
+        if (!path || disk->readonly || disk->shareable || move_copies(w, disk)) {
             continue;
         }
         if (!is_shared(path)) {
@@ -154,21 +167,33 @@ static DomainDef *portable(const struct machine *m)
     return def;
 }
 
-static char *cookie_of(const char *lasting)
+/* @lines: keys and values, or NULL. */
+static char *cookie_of(const char *lines, const char *lasting)
 {
-    return g_strconcat(cookie_line, lasting, NULL);
+    return g_strconcat(cookie_line, lines ? lines : "", "\n", lasting, NULL);
 }
 
-/* The definition in @in, or ""; NULL if no lodged has made it. */
-static char *cookie_read(struct move_cookie in, GError **error)
+/* The definition in @in, or "", and the lines before it; NULL if no lodged has made it. */
+static char *cookie_read(struct move_cookie in, char **lines, GError **error)
 {
     size_t front = sizeof(cookie_line) - 1;
-    if (in.n < front || memcmp(in.data, cookie_line, front) != 0) {
+    if (in.n <= front || memcmp(in.data, cookie_line, front) != 0) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                      "the source is no lodged that speaks \"%.*s\"", (int)front - 1, cookie_line);
+                      "the other side is no lodged that speaks \"%.*s\"", (int)front - 1,
+                      cookie_line);
         return NULL;
     }
-    return g_strndup(in.data + front, in.n - front);
+    g_autofree char *rest = g_strndup(in.data + front, in.n - front);
+    char *end = rest[0] == '\n' ? rest : strstr(rest, "\n\n");
+    if (!end) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "the other side's cookie has no end");
+        return NULL;
+    }
+    char *lasting = g_strdup(end == rest ? rest + 1 : end + 2);
+    if (lines) {
+        *lines = g_strndup(rest, end == rest ? 0 : (size_t)(end + 1 - rest));
+    }
+    return lasting;
 }
 
 /* What the guest sees must be the same; the rest is found out by the state itself. */
@@ -283,7 +308,7 @@ static char *begin_running(Domain *d, const struct move *w, GError **error)
         return NULL;
     }
     g_autoptr(DomainDef) def = portable(m);
-    if (!disks_may_leave(def, error) || (!(w->flags & MOVE_UNSAFE) && !is_safe(def, error))) {
+    if (!disks_may_leave(def, error) || (!(w->flags & MOVE_UNSAFE) && !is_safe(def, w, error))) {
         return NULL;
     }
     return travelling_xml(def, w, error);
@@ -320,7 +345,12 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
         g_clear_pointer(xml, g_free);
         return false;
     }
-    *cookie = cookie_of(lasting);
+    g_autoptr(GString) lines = g_string_new(NULL);
+    if (!offline && !move_disks_describe(d->machine, w, lines, error)) {
+        g_clear_pointer(xml, g_free);
+        return false;
+    }
+    *cookie = cookie_of(lines->str, lasting);
     if ((w->flags & MOVE_CHANGE_PROTECTION) && !offline) {
         d->moving = true;
         if (c) {
@@ -405,14 +435,17 @@ static void run_again(Domain *d, struct machine *m)
     }
 }
 
-static bool perform(Domain *d, struct machine *m, const struct move *w, int tunnel, GError **error)
+static bool perform(Domain *d, struct machine *m, const struct move *w, unsigned disks_port,
+                    int tunnel, GError **error)
 {
     m->job = (struct job_figures){.type = JOB_UNBOUNDED,
                                   .operation = OPERATION_MIGRATION_OUT,
                                   .since = g_get_monotonic_time()};
     m->move.ran = d->state == STATE_RUNNING;
     m->move.given_up = false;
-    bool ok = (w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error);
+    m->move.cancelled = false;
+    bool ok = move_disks_send(m, w, disks_port, error) &&
+              ((w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error));
     autofd int way = ok && tunnel < 0 ? move_connect(w->uri, error) : -1;
     ok = ok && (tunnel >= 0 || way >= 0) && send_state(m, w, tunnel >= 0 ? tunnel : way, error);
     if (ok && d->state == STATE_RUNNING) { /* its STOP is still on the way */
@@ -421,6 +454,7 @@ static bool perform(Domain *d, struct machine *m, const struct move *w, int tunn
     }
     if (!ok) {
         bool aborted = error && *error && (*error)->code == ERR_OPERATION_ABORTED;
+        move_disks_end(m, w);
         domain_job_over(d, &m->job, aborted ? JOB_CANCELLED : JOB_FAILED);
         run_again(d, m);
     }
@@ -431,9 +465,11 @@ static bool perform(Domain *d, struct machine *m, const struct move *w, int tunn
     return ok;
 }
 
-bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, char **cookie,
-                  GError **error)
+bool move_perform(const rpc_domain *named, const struct move *w, struct move_cookie in, int tunnel,
+                  char **cookie, GError **error)
 {
+    g_autofree char *lines = NULL, *ignored = in.n ? cookie_read(in, &lines, NULL) : NULL;
+    unsigned disks_port = lines ? (unsigned)move_line(lines, "nbd") : 0;
     if (!move_check(w, error)) {
         return false;
     }
@@ -451,7 +487,7 @@ bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, cha
     g_autoptr(Domain) d = domain_ref(job);
     d->moving = true;
     domain_job_end(d);
-    bool ok = perform(d, m, w, tunnel, error);
+    bool ok = perform(d, m, w, disks_port, tunnel, error);
     g_autoptr(GError) held = NULL;
     while (!domain_job_begin_beside(d, &held)) {
         g_clear_error(&held); /* g_autoptr(job) gives it back */
@@ -462,7 +498,7 @@ bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, cha
     if (m->move.given_up || !(w->flags & MOVE_CHANGE_PROTECTION)) {
         move_over(d);
     }
-    *cookie = ok ? cookie_of(lasting) : NULL;
+    *cookie = ok ? cookie_of(NULL, lasting) : NULL;
     return ok;
 }
 
@@ -503,16 +539,46 @@ bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled,
 
 /* --- the destination --- */
 
+/* The name of the UNIX socket that the state came by is free again. */
+static void close_door(struct machine *m)
+{
+    if (m->move.door) {
+        g_unlink(m->move.door);
+    }
+    g_clear_pointer(&m->move.door, g_free);
+}
+
+void move_forget_made(const GPtrArray *made)
+{
+    for (unsigned i = 0; i < xml_count(made); i++) {
+        if (file_answers(made->pdata[i], NULL, NULL)) {
+            g_unlink(made->pdata[i]);
+        }
+    }
+}
+
+/* Nothing came of it: the machine goes, and images that were made for it. */
+void move_drop(Domain *d)
+{
+    g_autoptr(Machine) m = d->machine ? machine_ref(d->machine) : NULL;
+    g_autoptr(GPtrArray) made = m ? g_steal_pointer(&m->move.made) : NULL;
+    if (m) {
+        close_door(m);
+    }
+    move_forget_made(made); /* first: after its end another move may make them again */
+    machine_stop(d, SHUTOFF_FAILED, false, NULL);
+}
+
 static void destination_lost(Domain *d)
 {
     if (d->machine && d->moving) {
         daemon_log("%s: the client that brought it has gone before the end", d->name);
-        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        move_drop(d);
     }
 }
 
-static bool begin_incoming(Domain *d, const DomainDef *def, int fd, struct client *c,
-                           GError **error)
+static bool begin_incoming(Domain *d, const DomainDef *def, GPtrArray *made, int fd,
+                           struct client *c, GError **error)
 {
     const struct machine_start how = {.flags = START_PAUSED,
                                       .incoming = "fd",
@@ -523,6 +589,9 @@ static bool begin_incoming(Domain *d, const DomainDef *def, int fd, struct clien
         return false;
     }
     d->moving = true;
+    d->machine->move.incoming = true;
+    d->machine->move.made = g_ptr_array_ref(made);
+    machine_save(d->machine);
     d->machine->shutoff = SHUTOFF_FAILED; /* if it ends before it is here */
     d->machine->job = (struct job_figures){.type = JOB_UNBOUNDED,
                                            .operation = OPERATION_MIGRATION_IN,
@@ -542,10 +611,24 @@ static bool keep(const char *lasting, const char *name, GError **error)
     return domain_define(def, error);
 }
 
-bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
-                  char **uri, GError **error)
+/* Disks that are to be copied: their images, and a server for them. */
+static bool take_disks(Domain *d, const struct move *w, char **cookie, GError **error)
 {
-    g_autofree char *lasting = move_check(w, error) ? cookie_read(in, error) : NULL;
+    g_autoptr(Machine) m = machine_of(d, error);
+    unsigned port = (unsigned)w->disks_port;
+    if (!m || !move_disks_serve(m, w, &port, error)) {
+        return false;
+    }
+    g_autofree char *lines = g_strdup_printf("nbd %u\n", port);
+    *cookie = port ? cookie_of(lines, "") : NULL;
+    return true;
+}
+
+bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
+                  char **uri, char **cookie, GError **error)
+{
+    g_autofree char *lines = NULL;
+    g_autofree char *lasting = move_check(w, error) ? cookie_read(in, &lines, error) : NULL;
     if (!lasting) {
         return false;
     }
@@ -565,11 +648,23 @@ bool move_prepare(const struct move *w, struct move_cookie in, struct client *c,
         return keep(lasting, def->name, error); /* clients give finish() no cookie then */
     }
     autofd int door = tunnel < 0 ? move_listen(w, c, uri, error) : -1;
+    g_autoptr(GPtrArray) made = g_ptr_array_new_with_free_func(g_free);
     g_autoptr(DomainJob) d = tunnel >= 0 || door >= 0 ? domain_take_transient(def, error) : NULL;
     if (!d) {
         return false;
     }
-    bool ok = begin_incoming(d, def, tunnel >= 0 ? tunnel : door, c, error);
+    bool started = move_disks_make(w, def, lines, made, error) &&
+                   begin_incoming(d, def, made, tunnel >= 0 ? tunnel : door, c, error);
+    const char *path = *uri && g_str_has_prefix(*uri, "unix:") ? *uri + strlen("unix:") : NULL;
+    if (started && path && d->machine) {
+        d->machine->move.door = g_strdup(path + (g_str_has_prefix(path, "//") ? 2 : 0));
+    }
+    bool ok = started && take_disks(d, w, cookie, error);
+    if (started && !ok) {
+        move_drop(d);
+    } else if (!ok) {
+        move_forget_made(made);
+    }
     domain_settle(d);
     return ok;
 }
@@ -592,11 +687,16 @@ static bool arrive(Domain *d, struct machine *m, const struct move *w, const cha
     if (!machine_arrived(m, error)) {
         return false;
     }
+    close_door(m);
+    if (w->flags & (MOVE_NON_SHARED_DISK | MOVE_NON_SHARED_INC)) {
+        qmp_do(m->qmp, NULL, "nbd-server-stop", NULL);
+    }
     if ((w->flags & MOVE_PERSIST_DEST) && !keep(lasting, d->name, error)) {
         return false;
     }
     m->shutoff = 0;
     m->job.operation = OPERATION_MIGRATION_IN;
+    m->move.incoming = false; /* lasts when it runs */
     if (w->flags & MOVE_PAUSED) {
         domain_set_state(d, STATE_PAUSED, PAUSED_USER);
         domain_event(d, EVENT_SUSPENDED, 0);
@@ -616,7 +716,7 @@ bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rp
     if (w->flags & MOVE_OFFLINE) {
         return finish_offline(w, cancelled, out, error);
     }
-    g_autofree char *lasting = cancelled ? g_strdup("") : cookie_read(in, error);
+    g_autofree char *lasting = cancelled ? g_strdup("") : cookie_read(in, NULL, error);
     if (!lasting) {
         return false;
     }
@@ -634,15 +734,16 @@ bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rp
     g_autoptr(DomainJob) d = domain_ref(found);
     m->move.number++; /* from now on it does not end with its client */
     if (cancelled) {
-        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        move_drop(d);
         libvirt_error(error, ERR_MIGRATE_FINISH_OK, "%s", w->name);
         return false;
     }
     bool ok = arrive(d, m, w, lasting, error);
     if (!ok) {
-        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        move_drop(d);
         return false;
     }
+    g_clear_pointer(&m->move.made, g_ptr_array_unref);
     domain_job_over(d, &m->job, JOB_COMPLETED);
     m->job.type = JOB_NONE;
     d->moving = false;

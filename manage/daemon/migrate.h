@@ -9,8 +9,9 @@
  * source.  A client leads, or (peer to peer) the source does all as a client of the destination.
  * Whatever fails, the machine runs on at the source unless the destination has it whole.
  *
- * Cookies go from each step to the next at the other side; ours are a line that names them and
- * then the definition that the destination is to keep, if any.
+ * Cookies go from each step to the next at the other side; ours are a line that names them, lines
+ * of keys and values up to an empty one, and then the definition that the destination is to keep,
+ * if any.
  */
 enum move_flags {
     MOVE_LIVE = 1 << 0,
@@ -36,6 +37,8 @@ struct move {
     const char *uri;     /* tcp:HOST:PORT, tcp://HOST[:PORT], unix:///PATH */
     const char *listen;  /* address at the destination */
     uint64_t bandwidth;  /* MiB/s; 0: as set for the machine */
+    int disks_port;      /* where the destination takes disks; 0: any of the ports */
+    GPtrArray *disks;    /* targets of those that are to be copied, borrowed; NULL: all */
 };
 struct move_cookie {
     const char *data;
@@ -50,13 +53,38 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
                 char **cookie, GError **error);
 /* @uri: where the state is to be sent.  @tunnel >= 0: it comes by this socket instead. */
 bool move_prepare(const struct move *w, struct move_cookie in, struct client *c, int tunnel,
-                  char **uri, GError **error);
+                  char **uri, char **cookie, GError **error);
 /* To .uri, or into @tunnel. */
-bool move_perform(const rpc_domain *named, const struct move *w, int tunnel, char **cookie,
-                  GError **error);
+bool move_perform(const rpc_domain *named, const struct move *w, struct move_cookie in, int tunnel,
+                  char **cookie, GError **error);
 bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,
                  GError **error);
 bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled, GError **error);
+
+/* After a restart of lodged: whoever led it is gone.  A machine that was coming here goes, with
+ * what was made for it; one that was leaving stays. */
+void move_drop(Domain *d);
+void move_forget_made(const GPtrArray *made);
+void move_recover(struct machine *m);
+
+/*
+ * migrate_disks.c: disks that the two hosts do not share.  The destination serves its images over
+ * NBD, the source mirrors its disks there and ends that when the machine has stopped.
+ */
+bool move_copies(const struct move *w, const struct domain_disk *disk);
+/* Appends "disk TARGET BYTES" of each. */
+bool move_disks_describe(struct machine *m, const struct move *w, GString *lines, GError **error);
+/* The destination's images that are not there yet; what was made is appended to @made. */
+bool move_disks_make(const struct move *w, const DomainDef *def, const char *lines, GPtrArray *made,
+                     GError **error);
+/* Serves them; the port goes to @port. */
+bool move_disks_serve(struct machine *m, const struct move *w, unsigned *port, GError **error);
+bool move_disks_send(struct machine *m, const struct move *w, unsigned port, GError **error);
+void move_disks_end(struct machine *m, const struct move *w);
+/* The number after "KEY " at the start of one of @lines; 0. */
+uint64_t move_line(const char *lines, const char *key);
+/* One that may be another's; 0 with an error. */
+int move_port(const char *listen, unsigned *port, GError **error);
 
 /*
  * migrate_way.c: sockets for the state, -1 with an error; they give the lock up meanwhile.  The
@@ -64,6 +92,7 @@ bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled,
  * leads here, else to an address.
  */
 int move_connect(const char *uri, GError **error);
+char *move_host_of(const char *uri); /* NULL: of no TCP address */
 int move_listen(const struct move *w, const struct client *c, char **uri, GError **error);
 /* What this host, whose name is @name, is offered as to who asked at the address @came_in. */
 struct sockaddr;

@@ -21,6 +21,7 @@ struct peer {
     const char *name; /* at the destination */
     char *xml, *uri;  /* from begin; from prepare */
     char *cookie;     /* of the last step here */
+    char *there;      /* of prepare; NULL: none */
     unsigned flags;   /* for the destination */
 };
 
@@ -33,6 +34,12 @@ static rpc_param *make_params(const struct peer *p, bool with_xml, u_int *n)
     }
     if (p->wish->uri) {
         params_text(all, "migrate_uri", p->wish->uri);
+    }
+    for (unsigned i = 0; p->wish->disks && i < p->wish->disks->len; i++) {
+        params_text(all, "migrate_disks", p->wish->disks->pdata[i]);
+    }
+    if (p->wish->disks_port) {
+        params_int(all, "disks_port", p->wish->disks_port);
     }
     if (p->wish->listen) {
         params_text(all, "listen_address", p->wish->listen);
@@ -71,6 +78,9 @@ static bool prepare(struct peer *p, GError **error)
     xdr_free((xdrproc_t)xdr_rpc_prepare3_args, (char *)&args);
     if (ok) {
         p->uri = g_strdup(ret.uri ? *ret.uri : NULL);
+        if (ret.cookie.cookie_len) { /* disks: where they are to go */
+            p->there = g_strndup(ret.cookie.cookie_val, ret.cookie.cookie_len);
+        }
         xdr_free((xdrproc_t)xdr_rpc_prepare3_ret, (char *)&ret);
         xdr_free((xdrproc_t)xdr_rpc_blob, (char *)&blob);
     }
@@ -133,7 +143,7 @@ static bool perform_through(struct peer *p, const struct move *w, char **cookie,
     }
     struct tunnel t = {.rpc = p->rpc, .from = pair[0]};
     daemon_worker(pump, &t);
-    bool ok = move_perform(&p->dom, w, pair[1], cookie, error);
+    bool ok = move_perform(&p->dom, w, (struct move_cookie){0}, pair[1], cookie, error);
     close(pair[1]);
     while (!t.over) {
         daemon_wait(g_get_monotonic_time() + G_USEC_PER_SEC);
@@ -155,9 +165,10 @@ static bool perform(struct peer *p, GError **error)
     char *cookie = NULL;
     here.xml = NULL;
     here.uri = p->uri;
+    struct move_cookie in = {p->there, p->there ? strlen(p->there) : 0};
     bool ok = p->flags & MOVE_OFFLINE     ? true
               : p->flags & MOVE_TUNNELLED ? perform_through(p, &here, &cookie, error)
-                                          : move_perform(&p->dom, &here, -1, &cookie, error);
+                                          : move_perform(&p->dom, &here, in, -1, &cookie, error);
     if (cookie || !ok) {
         g_free(p->cookie);
         p->cookie = cookie;
@@ -210,5 +221,6 @@ bool move_to_peer(const rpc_domain *named, const char *uri, const struct move *w
     g_free(p.xml);
     g_free(p.uri);
     g_free(p.cookie);
+    g_free(p.there);
     return ok;
 }

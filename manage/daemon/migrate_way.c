@@ -8,6 +8,7 @@
  */
 #include "manage/daemon/migrate.h"
 
+#include "base/inet.h"
 #include "base/util.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/files.h"
@@ -298,16 +299,12 @@ static char *by_listening(const char *listen)
 
 /* --- the door --- */
 
-static int open_one(const Place *at, const char *listen, unsigned *port)
+/* At *port, or at one of those for migrations if that is 0. */
+static int open_port(const char *listen, unsigned *port)
 {
     static atomic_uint next;
-    if (at->path) {
-        return socket_listen_unix(at->path);
-    }
-    if (at->port) {
-        *port = (unsigned)g_ascii_strtoull(at->port, NULL, 10);
-        errno = EINVAL;
-        return *port && *port < 65536 ? socket_listen_tcp(listen, *port) : -1;
+    if (*port) {
+        return socket_listen_tcp(listen, *port);
     }
     unsigned first = setting_number("migration", "first_port");
     unsigned n = setting_number("migration", "last_port") - first + 1;
@@ -318,6 +315,39 @@ static int open_one(const Place *at, const char *listen, unsigned *port)
         fd = socket_listen_tcp(listen, *port);
     }
     return fd;
+}
+
+int move_port(const char *listen, unsigned *port, GError **error)
+{
+    const char *set = setting("migration", "address");
+    g_autofree char *address = g_strdup(listen || !*set ? listen : set);
+    daemon_unlock();
+    int fd = open_port(address, port), code = errno;
+    daemon_lock();
+    if (fd < 0) {
+        libvirt_error(error, ERR_SYSTEM, "cannot listen for the disks: %s", g_strerror(code));
+    }
+    return fd;
+}
+
+char *move_host_of(const char *uri)
+{
+    g_auto(Place) at = {0};
+    return uri && place_read(uri, &at, NULL) ? g_steal_pointer(&at.host) : NULL;
+}
+
+static int open_one(const Place *at, const char *listen, unsigned *port)
+{
+    if (at->path) {
+        unix_forget(at->path);
+        return socket_listen_unix(at->path);
+    }
+    if (at->port) {
+        *port = (unsigned)g_ascii_strtoull(at->port, NULL, 10);
+        errno = EINVAL;
+        return *port && *port < 65536 ? socket_listen_tcp(listen, *port) : -1;
+    }
+    return open_port(listen, port);
 }
 
 static char *choose_host(const Place *at, const char *listen, const struct sockaddr *came_in)

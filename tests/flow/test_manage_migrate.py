@@ -103,7 +103,7 @@ class Moves(unittest.TestCase):
         self.assertIn(written, range(len(numbers) - 3, len(numbers) + 3))
 
     def test_led_by_the_source(self):
-        """Peer to peer, also through the managers' own connection; other names, other XML; paused guests."""
+        """Peer to peer, also through the managers' own connection; other names, other XML; paused guests; plain parameters."""
         _, console = self.running("leads")
         console.type(b"word=kept; echo re''ady\n")
         console.expect(b"\nready")
@@ -123,6 +123,9 @@ class Moves(unittest.TestCase):
         self.a.virsh("migrate", "leads", self.b.uri, "--xml", xml)  # not live: it stands still meanwhile
         self.assertEqual(self.b.virsh("desc", "--title", "leads"), "moved")
         self.answers("leads")
+        dom = self.at_b.lookupByName("leads")  # what virDomainMigrate() and migrate2() send
+        self.assertEqual(dom.migrate(self.at_a, libvirt.VIR_MIGRATE_LIVE, None, None, 0).state()[0],
+                         libvirt.VIR_DOMAIN_RUNNING)
 
     def test_our_own_shell(self):
         """lodge's verbs do and print what virsh's do."""
@@ -159,14 +162,134 @@ class Moves(unittest.TestCase):
         self.assertEqual((back.returncode, back.stderr), (0, ""))
         self.assertEqual(self.reason(self.a, "shell"), "running (migrated)")
 
-    def test_plain_parameters(self):
-        """What virDomainMigrate() and migrate2() send."""
-        dom, console = self.running("plain")
+    def test_copying_disks(self):
+        """Disks that the hosts do not share go along while the guest writes; what fails leaves nothing there."""
+        def disk(where):
+            return os.path.join(self.shared, where)
+        for name in ("here.qcow2", "base.qcow2"):
+            subprocess.run([IMG, "create", "-q", "-f", "qcow2", disk(name), "16M"], check=True)
+        _, console = self.running("copies", more=f"""
+            <disk type='file'><driver name='qemu' type='qcow2'/><source file='{disk("here.qcow2")}'/><target dev='vda'/></disk>""")
+        console.type(b"word=kept; dd if=/dev/urandom of=/dev/vda bs=64k count=100 2>/dev/null; sync; md5sum /dev/vda | "
+                     b"cut -c1-32 >/sum; i=0; while :; do i=$((i+1)); echo $i | dd of=/dev/vda bs=512 seek=20000 "
+                     b"conv=notrunc,fsync 2>/dev/null; done & sleep 1; echo re''ady\n")
+        console.expect(b"\nready")
+
+        def xml(daemon, old, new):
+            text = daemon.virsh("dumpxml", "--migratable", "copies")
+            self.assertIn(old, text)
+            file = os.path.join(self.shared, "copies.xml")
+            pathlib.Path(file).write_text(text.replace(disk(old), disk(new)))
+            return file
+        there = xml(self.a, "here.qcow2", "there.qcow2")
+        self.assertIn("is missing", self.a.virsh("migrate", "--live", "copies", self.b.uri, "--copy-storage-inc", "--xml",
+                                                 there, fails=True))
+        self.assertIn("disk target vdz not found", self.a.virsh(
+            "migrate", "--live", "copies", self.b.uri, "--copy-storage-all", "--migrate-disks", "vdz", "--unsafe", "--xml",
+            there, fails=True))
+        # Given up in the middle of the copy.
+        self.a.virsh("migrate-setspeed", "copies", "1")
+        mover = subprocess.Popen(["virsh", "-c", self.a.uri, "migrate", "--live", "copies", self.b.uri,
+                                  "--copy-storage-all", "--xml", there], stderr=subprocess.PIPE, text=True)
+        manage.until(lambda: os.path.exists(disk("there.qcow2")) and "Unbounded" in self.a.virsh("domjobinfo", "copies"),
+                     "it is on its way")
+        self.a.virsh("domjobabort", "copies")
+        self.assertIn("canceled by client", mover.communicate()[1])
+        manage.until(lambda: not os.path.exists(disk("there.qcow2")), "the half image is gone")
+        self.assertEqual(self.reason(self.a, "copies"), "running (booted)")
+        self.a.virsh("migrate-setspeed", "copies", "0")
+        # Led by the client, then back by the source, into an image over a base that is there.
+        self.a.virsh("migrate", "--live", "copies", self.b.uri, "--copy-storage-all", "--xml", there)
+        self.assertEqual(self.reason(self.b, "copies"), "running (migrated)")
+        self.answers("copies")
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", "-b", disk("base.qcow2"), "-F", "qcow2", disk("back.qcow2")],
+                       check=True)
+        here = f"qemu+unix://elsewhere/system?socket={self.a.socket}"
+        self.b.virsh("migrate", "--live", "--p2p", "copies", here, "--copy-storage-inc", "--xml",
+                     xml(self.b, "there.qcow2", "back.qcow2"))
+        self.assertEqual(self.reason(self.a, "copies"), "running (migrated)")
+        console = Console(self.at_a, self.at_a.lookupByName("copies"))
+        console.type(b"\nkill %1; sync; a=$(dd if=/dev/vda bs=512 skip=20000 count=1 2>/dev/null | head -n1 | tr -d '\\0'); "
+                     b"[ $a -gt 3 ] && echo counts-well; dd if=/dev/zero of=/dev/vda bs=512 seek=20000 count=1 "
+                     b"conv=notrunc,fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches; md5sum /dev/vda | cut -c1-32 | "
+                     b"cmp - /sum && echo sum-is-''same\n")
+        console.expect(b"sum-is-same")
+        self.assertIn(b"counts-well", console.seen)
+        self.a.virsh("destroy", "copies")
+        for name in ("there.qcow2", "back.qcow2"):
+            check = subprocess.run([IMG, "check", disk(name)], capture_output=True, text=True)
+            self.assertEqual(check.returncode, 0, check.stdout)
+
+    def test_other_ways(self):
+        """A UNIX socket, a name of its own there, suspended or given up when it lasts too long."""
+        dom, console = self.running("ways")
         console.type(b"word=kept; echo re''ady\n")
         console.expect(b"\nready")
-        self.assertEqual(dom.migrate(self.at_b, libvirt.VIR_MIGRATE_LIVE, None, None, 0).state()[0],
-                         libvirt.VIR_DOMAIN_RUNNING)
-        self.answers("plain")
+        self.a.virsh("migrate-setspeed", "ways", "1")
+        # Too slow: the source stops the guest, which then goes.
+        self.a.virsh("migrate", "--live", "ways", self.b.uri, "--timeout", "1", "--timeout-suspend", "--migrateuri",
+                     "tcp://127.0.0.1", "--bandwidth", "200", "--abort-on-error", "--change-protection", "--verbose")
+        self.assertIn(self.b.virsh("domstate", "ways"), ("running", "paused"))
+        self.b.run_virsh("resume", "ways")
+        self.a.virsh("undefine", "ways")
+        door = os.path.join(self.shared, "door")
+        self.b.virsh("migrate", "--live", "ways", self.a.uri, "--migrateuri", f"unix://{door}", "--suspend", "--dname",
+                     "paths", "--persistent")
+        self.assertFalse(os.path.exists(door))
+        self.assertEqual(self.a.virsh("domstate", "paths"), "paused")
+        self.assertIn("failed to get domain", self.b.virsh("domstate", "ways", fails=True))
+        self.a.virsh("destroy", "paths")
+        self.a.virsh("undefine", "paths")
+
+    def test_killed_in_the_middle(self):
+        """Whichever lodged dies: the guest runs on at the source, nothing is left at the destination."""
+        here, there = os.path.join(self.shared, "mine.raw"), os.path.join(self.shared, "yours.raw")
+        with open(here, "wb") as f:
+            f.write(os.urandom(8 << 20))
+        _, console = self.running("lives", more=f"<disk type='file'><driver name='qemu' type='raw'/><source file='{here}'/>"
+                                                "<target dev='vda'/></disk>")
+        console.type(b"word=kept; echo re''ady\n")
+        console.expect(b"\nready")
+        xml = os.path.join(self.shared, "lives.xml")
+        pathlib.Path(xml).write_text(self.a.virsh("dumpxml", "--migratable", "lives").replace(here, there))
+
+        def busy():
+            return "Unbounded" in self.a.virsh("domjobinfo", "lives")
+
+        def begin(*options):
+            mover = subprocess.Popen(["virsh", "-c", self.a.uri, "migrate", "--live", "lives", self.b.uri, *options],
+                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            manage.until(busy, "it is on its way")
+            return mover
+
+        def nothing_there():
+            return "lives" not in self.b.virsh("list", "--all", "--name").split() and not os.path.exists(there)
+
+        copy = ("--copy-storage-all", "--xml", xml)
+        for what, victim, options in (("the source copies disks", "a", copy), ("the target takes disks", "b", copy),
+                                      ("the state comes", "b", ("--unsafe",)), ("the state is here", "b", ("--unsafe",))):
+            with self.subTest(what=what):
+                self.a.virsh("migrate-setspeed", "lives", "1")
+                mover, daemon = begin(*options), getattr(self, victim)
+                if options is copy:
+                    manage.until(lambda: os.path.exists(there), "the image is made")
+                daemon.kill()
+                if what == "the state is here":
+                    self.a.virsh("migrate-setspeed", "lives", "0")
+                    mover.wait()
+                daemon.start()
+                mover.wait()
+                self.at_a, self.at_b = self.a.connect(), self.b.connect()
+                manage.until(nothing_there, "nothing is there")
+                manage.until(lambda: not busy(), "nothing is under way")
+                manage.until(lambda: self.a.virsh("domstate", "lives") == "running", "it runs here")
+                console = Console(self.at_a, self.at_a.lookupByName("lives"))
+                console.type(b"\necho still-$((6*7))\n")
+                console.expect(b"still-42")
+        # And can go after all.
+        self.a.virsh("migrate-setspeed", "lives", "0")
+        self.a.virsh("migrate", "--live", "lives", self.b.uri, *copy)
+        self.answers("lives")
 
     def test_off(self):
         self.define("off")
@@ -189,13 +312,17 @@ class Moves(unittest.TestCase):
                                (("--migrateuri", "tcp://[::1]:49150", "--listen-address", "127.0.0.1"),
                                 "unable to connect to"),
                                (("--migrateuri", "rdma://x"), "unsupported migration URI"),
-                               (("--copy-storage-all",), "copying of storage is not supported"),
+                               (("--copy-storage-all", "--tunnelled", "--p2p"), "copying of storage is not supported with tunnelled"),
+                               (("--copy-storage-synchronous-writes", "--copy-storage-all"), "synchronous writes is not supported"),
+                               (("--tls",), "TLS of the migration's own connection is not supported"),
+                               (("--parallel",), "several connections is not supported"),
                                (("--auto-converge",), "auto-convergence is not supported"),
                                (("--postcopy",), "post-copy is not supported"),
                                (("--compressed",), "compression is not supported"),
                                (("--tunnelled",), "peer2peer")):
             with self.subTest(options=options):
-                text = self.a.virsh("migrate", "--live", "stays", self.b.uri, *options, fails=True)
+                uri = self.peer if "--p2p" in options else self.b.uri
+                text = self.a.virsh("migrate", "--live", "stays", uri, *options, fails=True)
                 self.assertRegex(text, words)
                 still_here()
         with manage.Daemon("-o", "migration.host=" + "x" * 70, "-o", "migration.first_port=49300",

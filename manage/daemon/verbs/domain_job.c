@@ -131,6 +131,8 @@ static bool abort_job(const rpc_domain *named, GError **error)
         libvirt_error(error, ERR_OPERATION_INVALID, "no job is active on the domain");
         return false;
     }
+    m->move.cancelled = true;
+    daemon_wake();
     return qmp_do(m->qmp, error, "migrate_cancel", NULL);
 }
 

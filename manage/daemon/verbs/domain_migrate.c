@@ -8,6 +8,15 @@
 
 /* --- parameters --- */
 
+typedef struct move Move;
+static void move_clear(Move *w)
+{
+    if (w->disks) {
+        g_ptr_array_unref(w->disks);
+    }
+}
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Move, move_clear)
+
 static const struct {
     const char *name;
     uint16_t offset;
@@ -20,10 +29,23 @@ static const struct {
     {"listen_address", offsetof(struct move, listen), false},
     {"bandwidth", offsetof(struct move, bandwidth), true},
 };
-enum { TYPE_ULLONG = 4, TYPE_TEXT = 7 };
+enum { TYPE_INT = 1, TYPE_ULLONG = 4, TYPE_TEXT = 7 };
 
 static bool read_param(struct move *w, const rpc_param *p, GError **error)
 {
+    if (strcmp(p->field, "migrate_disks") == 0 && p->value.type == TYPE_TEXT) {
+        w->disks = w->disks ? w->disks : g_ptr_array_new();
+        g_ptr_array_add(w->disks, p->value.rpc_value_u.s);
+        return true;
+    }
+    if (strcmp(p->field, "disks_port") == 0 && p->value.type == TYPE_INT) {
+        w->disks_port = p->value.rpc_value_u.i;
+        if (w->disks_port < 0 || w->disks_port > 65535) {
+            libvirt_error(error, ERR_INVALID_ARG, "port %d for disks", w->disks_port);
+            return false;
+        }
+        return true;
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(known); i++) {
         void *at = (char *)w + known[i].offset;
         if (strcmp(p->field, known[i].name) != 0) {
@@ -97,7 +119,7 @@ static bool begin(struct call *call, const rpc_domain *dom, const struct move *w
 bool verb_domain_migrate_begin3_params(struct call *call, const rpc_domain_params_flags *args,
                                        rpc_begin3_ret *ret, GError **error)
 {
-    struct move w;
+    g_auto(Move) w = {0};
     return read_params(&w, PARAMS(args), args->flags, error) &&
            begin(call, &args->dom, &w, ret, error);
 }
@@ -115,16 +137,17 @@ bool verb_domain_migrate_begin3(struct call *call, const rpc_begin3_plain *args,
 static bool prepare(struct call *call, const struct move *w, struct move_cookie in,
                     rpc_prepare3_ret *ret, GError **error)
 {
-    char *uri = NULL;
-    bool ok = move_prepare(w, in, call_client(call), -1, &uri, error);
+    char *uri = NULL, *cookie = NULL;
+    bool ok = move_prepare(w, in, call_client(call), -1, &uri, &cookie, error);
     ret->uri = maybe(uri);
+    GIVE_COOKIE(ret, cookie);
     return ok;
 }
 
 bool verb_domain_migrate_prepare3_params(struct call *call, const rpc_prepare3_args *args,
                                          rpc_prepare3_ret *ret, GError **error)
 {
-    struct move w;
+    g_auto(Move) w = {0};
     return read_params(&w, PARAMS(args), args->flags, error) &&
            prepare(call, &w, COOKIE(args), ret, error);
 }
@@ -172,7 +195,7 @@ bool verb_domain_migrate_prepare_tunnel3_params(struct call *call, const rpc_pre
 {
     static const struct stream_ops ops = {
         .write = tunnel_write, .finish = tunnel_finish, .free = tunnel_free};
-    struct move w;
+    g_auto(Move) w = {0};
     int pair[2];
     if (!read_params(&w, PARAMS(args), args->flags, error)) {
         return false;
@@ -181,11 +204,12 @@ bool verb_domain_migrate_prepare_tunnel3_params(struct call *call, const rpc_pre
         libvirt_error(error, ERR_SYSTEM, "socketpair: %s", g_strerror(errno));
         return false;
     }
-    char *uri = NULL;
+    char *uri = NULL, *cookie = NULL;
     (void)ret;
-    bool ok = move_prepare(&w, COOKIE(args), call_client(call), pair[1], &uri, error);
+    bool ok = move_prepare(&w, COOKIE(args), call_client(call), pair[1], &uri, &cookie, error);
     close(pair[1]);
     g_free(uri);
+    g_free(cookie);
     if (!ok) {
         close(pair[0]);
         return false;
@@ -196,8 +220,8 @@ bool verb_domain_migrate_prepare_tunnel3_params(struct call *call, const rpc_pre
 
 /* --- perform --- */
 
-static bool perform(const rpc_domain *dom, const char *peer, const struct move *w, rpc_blob *ret,
-                    GError **error)
+static bool perform(const rpc_domain *dom, const char *peer, const struct move *w,
+                    struct move_cookie in, rpc_blob *ret, GError **error)
 {
     char *cookie = NULL;
     if (w->flags & MOVE_PEER2PEER) {
@@ -207,7 +231,7 @@ static bool perform(const rpc_domain *dom, const char *peer, const struct move *
         }
         return move_to_peer(dom, peer, w, error);
     }
-    bool ok = move_perform(dom, w, -1, &cookie, error);
+    bool ok = move_perform(dom, w, in, -1, &cookie, error);
     give(&ret->data.data_val, &ret->data.data_len, cookie);
     return ok;
 }
@@ -216,9 +240,9 @@ bool verb_domain_migrate_perform3_params(struct call *call, const rpc_perform3_a
                                          rpc_blob *ret, GError **error)
 {
     (void)call;
-    struct move w;
+    g_auto(Move) w = {0};
     return read_params(&w, PARAMS(args), args->flags, error) &&
-           perform(&args->dom, TEXT_OF(args->uri), &w, ret, error);
+           perform(&args->dom, TEXT_OF(args->uri), &w, COOKIE(args), ret, error);
 }
 
 bool verb_domain_migrate_perform3(struct call *call, const rpc_perform3_plain *args, rpc_blob *ret,
@@ -228,7 +252,7 @@ bool verb_domain_migrate_perform3(struct call *call, const rpc_perform3_plain *a
     struct move w = plain(args->flags, args->dname, args->bandwidth);
     w.xml = TEXT_OF(args->xml);
     w.uri = TEXT_OF(args->uri);
-    return perform(&args->dom, TEXT_OF(args->peer), &w, ret, error);
+    return perform(&args->dom, TEXT_OF(args->peer), &w, COOKIE(args), ret, error);
 }
 
 /* --- finish and confirm --- */
@@ -237,7 +261,7 @@ bool verb_domain_migrate_finish3_params(struct call *call, const rpc_finish3_arg
                                         rpc_finish3_ret *ret, GError **error)
 {
     (void)call;
-    struct move w;
+    g_auto(Move) w = {0};
     return read_params(&w, PARAMS(args), args->flags, error) &&
            move_finish(&w, COOKIE(args), args->cancelled, &ret->dom, error);
 }
@@ -255,7 +279,7 @@ bool verb_domain_migrate_confirm3_params(struct call *call, const rpc_confirm3_a
                                          rpc_none *ret, GError **error)
 {
     (void)call, (void)ret;
-    struct move w;
+    g_auto(Move) w = {0};
     return read_params(&w, PARAMS(args), args->flags, error) &&
            move_confirm(&args->dom, &w, args->cancelled, error);
 }
