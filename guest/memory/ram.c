@@ -2,6 +2,7 @@
 #include "guest/memory/ram.h"
 
 #include "base/util.h"
+#include "guest/memory/hugefile.h"
 
 #include <fcntl.h>
 #include <linux/magic.h>
@@ -93,8 +94,8 @@ static bool open_part(const char *name, const struct ram_source *source, struct 
         return part->fd >= 0;
     }
     if ((source && source->share) || (ram_in_files && part->bytes >= HUGE_2M)) {
-        part->fd = memfd_create(name, MFD_CLOEXEC);
-        if (part->fd < 0 || ftruncate(part->fd, (off_t)part->bytes) < 0) {
+        part->fd = huge_file(name, part->bytes);
+        if (part->fd < 0) {
             error_set_errno(error, errno, "%s: memfd", name);
             return false;
         }

@@ -30,7 +30,7 @@ enum page_flag {
 /* A stretch of a block that has one thing behind it. */
 struct ram_part {
     uint64_t at, bytes, page; /* page: of the host, in bytes */
-    int fd;                   /* memfd or file; owned; -1 if anonymous */
+    int fd;                   /* owned; -1 if anonymous */
 };
 
 struct ram {
@@ -59,7 +59,7 @@ struct ram_source {
  * its block back with ram_free().
  */
 extern bool ram_locked;   /* -overcommit mem-lock=on: guest memory is never paged out */
-extern bool ram_in_files; /* anonymous memory is in a memfd, so that more can map it */
+extern bool ram_in_files; /* anonymous memory is in a file (hugefile.h), so that more can map it */
 struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *source,
                     GError **error);
 void ram_free(struct ram *ram);

@@ -2,9 +2,13 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "guest/memory/hugefile.h"
 #include "guest/memory/space.h"
 
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
 static uint64_t last_at, last_value;
 static unsigned last_bytes;
@@ -70,7 +74,8 @@ static void an_access_over_a_boundary_is_split(void **state)
     struct space *s = space_new("test", UINT64_C(1) << 40);
     struct ram *ram = make_ram("ram", 0x2000);
     struct region a = {.name = "a", .size = 0x1000, .ram = ram};
-    struct region b = {.name = "b", .size = 0x1000, .ram = ram, .ram_at = 0x1000, .read_only = true};
+    struct region b = {
+        .name = "b", .size = 0x1000, .ram = ram, .ram_at = 0x1000, .read_only = true};
     space_place(s, &a, 0x1000, 0);
     space_place(s, &b, 0x2000, 0);
     memset(ram->host + 0x1000, 0x55, 0x1000);
@@ -141,6 +146,62 @@ static void discarded_pages_read_as_zero(void **state)
     }
 }
 
+/* A page out of the middle of a huge one. */
+static void a_page_of_a_large_block_is_discarded(void **state)
+{
+    (void)state;
+    static const struct ram_source shared = {.share = true};
+    g_autoptr(GError) error = NULL;
+    struct ram *ram = ram_new("ram", 4 << 20, &shared, &error);
+    struct stat before, after;
+    assert_works(ram != NULL, error);
+    memset(ram->host, 0x55, ram->size);
+    assert_int_equal(fstat(ram->parts[0].fd, &before), 0);
+    ram_discard(ram->host + 0x201000, 0x1000);
+    assert_int_equal(fstat(ram->parts[0].fd, &after), 0);
+    assert_int_equal(before.st_blocks * 512, ram->size);
+    assert_true(after.st_blocks <= before.st_blocks);
+    for (uint64_t at = 0; at < ram->size; at += 0x1000) {
+        assert_int_equal(ram->host[at], at == 0x201000 ? 0 : 0x55);
+    }
+    ram_free(ram);
+}
+
+static bool is_zero_and_shared(int fd, uint64_t size)
+{
+    struct stat st;
+    uint8_t *a = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    uint8_t *b = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 0);
+    bool ok = a != MAP_FAILED && b != MAP_FAILED && fstat(fd, &st) == 0 &&
+              (uint64_t)st.st_size == size && st.st_nlink == 0;
+    for (uint64_t at = 0; ok && at < size; at += 0x1000) {
+        ok = a[at] == 0;
+        a[at] = 7;
+        ok = ok && b[at] == 7;
+    }
+    return ok;
+}
+
+/* As the user who runs the test, and as nobody, who may mount only in a namespace of his own. */
+static void files_in_memory(void **state)
+{
+    (void)state;
+    for (unsigned nobody = 0; nobody < 2; nobody++) {
+        pid_t child = fork();
+        if (child == 0) {
+            bool is = nobody && geteuid() == 0;
+            bool ok =
+                !is || (setresgid(65534, 65534, 65534) == 0 && setresuid(65534, 65534, 65534) == 0);
+            int fd = huge_file("test", 6 << 20), more = huge_file("test", 4096);
+            _exit(!(ok && fd >= 0 && more >= 0 && fd != more && is_zero_and_shared(fd, 6 << 20) &&
+                    is_zero_and_shared(more, 4096)));
+        }
+        int status = -1;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_int_equal(status, 0);
+    }
+}
+
 /* Two parts: each discards in what is behind it, and nothing of the other's. */
 static void a_block_may_have_several_sources(void **state)
 {
@@ -169,6 +230,8 @@ int main(void)
         cmocka_unit_test(a_space_shows_through_another),
         cmocka_unit_test(a_block_may_have_several_sources),
         cmocka_unit_test(discarded_pages_read_as_zero),
+        cmocka_unit_test(a_page_of_a_large_block_is_discarded),
+        cmocka_unit_test(files_in_memory),
         cmocka_unit_test(written_pages_are_found_dirty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
