@@ -40,7 +40,7 @@ static bool apply(struct shell *sh, const rpc_domain *dom, enum action what, con
                             : ask_domain_update_device_flags(rpc, &args, &none, error);
 }
 
-static bool run_from_file(struct shell *sh, const struct args *a, GError **error)
+static bool run_device(struct shell *sh, const struct args *a, GError **error)
 {
     static const char *const failing[] = {"attach", "detach", "update"};
     static const char *const done[] = {"attached", "detached", "updated"};
@@ -358,7 +358,7 @@ static bool run_change_media(struct shell *sh, const struct args *a, GError **er
 }
 
 #define FROM_FILE(verb, action, text)                                                              \
-    {verb, (const struct option_row[]){NAMED, FILE_OPTION, WHERE, {NULL}}, text, run_from_file,    \
+    {verb, (const struct option_row[]){NAMED, FILE_OPTION, WHERE, {NULL}}, text, run_device,    \
      &(const struct simple){.base_flags = action}}
 
 const struct verb_group verb_group_device = {"Domain Devices", "device", (const struct verb_row[]){

@@ -91,58 +91,6 @@ static bool run_with_modes(struct shell *sh, const struct args *a, GError **erro
     return true;
 }
 
-static bool run_autostart(struct shell *sh, const struct args *a, GError **error)
-{
-    bool off = args_flag(a, "disable");
-    g_auto(rpc_domain) dom = {0};
-    rpc_none none;
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    rpc_domain_int args = {dom, !off};
-    if (!ask_domain_set_autostart(shell_rpc(sh, NULL), &args, &none, error)) {
-        shell_failing(sh, "Failed to %smark domain '%s' as autostarted", off ? "un" : "", dom.name);
-        return false;
-    }
-    out_note(sh, off ? "Domain '%s' unmarked as autostarted" : "Domain '%s' marked as autostarted",
-             dom.name);
-    return true;
-}
-
-/* ---- Definitions ---- */
-
-static bool run_edit(struct shell *sh, const struct args *a, GError **error)
-{
-    enum { SECURE = 1, INACTIVE = 2 };
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_text) xml = {0};
-    g_auto(rpc_domain_ret) ret = {0};
-    g_autoptr(GError) why = NULL;
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    rpc_domain_flags ask = {dom, SECURE | INACTIVE};
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (!ask_domain_get_xml_desc(rpc, &ask, &xml, error)) {
-        return false;
-    }
-    g_autofree char *changed = shell_edit(sh, xml.text, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    if (!changed) {
-        out_note(sh, "Domain '%s' XML configuration not changed.", dom.name);
-        return true;
-    }
-    rpc_text_flags define = {changed, args_flag(a, "skip-validate") ? 0 : 1};
-    if (!ask_domain_define_xml_flags(rpc, &define, &ret, error)) {
-        return false;
-    }
-    out_note(sh, "Domain '%s' XML configuration edited.", ret.dom.name);
-    return true;
-}
-
 static bool run_rename(struct shell *sh, const struct args *a, GError **error)
 {
     g_auto(rpc_domain) dom = {0};
@@ -419,12 +367,12 @@ static bool run_screenshot(struct shell *sh, const struct args *a, GError **erro
 
 /* ---- The table ---- */
 
-#define SIMPLE(...) (&(const struct simple){__VA_ARGS__})
+#define SIMPLE(...) (&(const struct simple){&kind_domain, __VA_ARGS__})
 
 const struct verb_group verb_group_domain = {"Domain Management", "domain", (const struct verb_row[]){
     {"autostart", (const struct option_row[]){NAMED,
         {"disable", OPT_BOOL, 0, "not any more"}, {NULL}},
-     "starts a domain together with the daemon", run_autostart},
+     "starts a domain together with the daemon", run_autostart, &kind_domain},
     {"console", (const struct option_row[]){NAMED_ACTIVE,
         {"devname", OPT_TEXT, OPT_NAMED, "alias of another line than the first"},
         {"force", OPT_BOOL, 0, "take it from whoever has it"},
@@ -435,18 +383,20 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"paused", OPT_BOOL, 0, "leave it paused"},
         {"autodestroy", OPT_BOOL, 0, "destroy it when this connection ends"},
         {"validate", OPT_BOOL, 0, "check the XML against the schema"}, {NULL}},
-     "starts a domain from XML without defining it", run_domain_from_file,
-     &(const struct from_file){PROC_domain_create_xml, true, "Domain '%s' created from %s",
+     "starts a domain from XML without defining it", run_from_file,
+     &(const struct from_file){&kind_domain, PROC_domain_create_xml, true,
+        "Failed to create domain from %s", "Domain '%s' created from %s",
         {{"paused", 1}, {"autodestroy", 2}, {"validate", 16}}}},
     {"define", (const struct option_row[]){FILE_OPTION,
         {"validate", OPT_BOOL, 0, "check the XML against the schema"}, {NULL}},
-     "keeps a domain's XML, without starting it", run_domain_from_file,
-     &(const struct from_file){PROC_domain_define_xml_flags, true, "Domain '%s' defined from %s",
+     "keeps a domain's XML, without starting it", run_from_file,
+     &(const struct from_file){&kind_domain, PROC_domain_define_xml_flags, true,
+        "Failed to define domain from %s", "Domain '%s' defined from %s",
         {{"validate", 1}}}},
     {"destroy", (const struct option_row[]){NAMED_ACTIVE,
         {"graceful", OPT_BOOL, 0, "do not kill a machine that does not end by itself"},
         {"remove-logs", OPT_BOOL, 0, "remove its logs"}, {NULL}},
-     "stops a domain at once, like pulling the plug", run_simple_domain,
+     "stops a domain at once, like pulling the plug", run_simple,
      SIMPLE(PROC_domain_destroy_flags, true, 0, "Failed to destroy domain '%s'",
             "Domain '%s' destroyed", {{"graceful", 1}, {"remove-logs", 2}})},
     {"domrename", (const struct option_row[]){NAMED_SHUTOFF,
@@ -457,20 +407,20 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"security-info", OPT_BOOL, 0, "passwords too"},
         {"update-cpu", OPT_BOOL, 0, "with the CPU as it is here"},
         {"migratable", OPT_BOOL, 0, "as another host takes it"}, XPATH_OPTIONS, {NULL}},
-     "prints a domain's XML", run_domain_xml,
+     "prints a domain's XML", run_object_xml,
      SIMPLE(PROC_domain_get_xml_desc, true, 0, NULL, NULL,
             {{"security-info", 1}, {"inactive", 2}, {"update-cpu", 4}, {"migratable", 8}})},
     {"edit", (const struct option_row[]){NAMED,
         {"skip-validate", OPT_BOOL, 0, "do not check against the schema"}, {NULL}},
-     "changes a domain's XML in an editor", run_edit},
+     "changes a domain's XML in an editor", run_edit, &kind_domain},
     {"inject-nmi", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "sends an NMI to the guest", run_simple_domain,
+     "sends an NMI to the guest", run_simple,
      SIMPLE(PROC_domain_inject_nmi, true, 0, NULL, NULL, {{NULL}})},
     {"managedsave", (const struct option_row[]){NAMED_ACTIVE,
         {"bypass-cache", OPT_BOOL, 0, "keep the state out of the page cache"},
         {"running", OPT_BOOL, 0, "it will run when it is started again"},
         {"paused", OPT_BOOL, 0, "it will be paused when it is started again"}, {NULL}},
-     "saves a domain's state and stops it; the next start goes on there", run_simple_domain,
+     "saves a domain's state and stops it; the next start goes on there", run_simple,
      SIMPLE(PROC_domain_managed_save, true, 0, "Failed to save domain '%s' state",
             "\nDomain '%s' state saved by libvirt",
             {{"bypass-cache", 1}, {"running", 2}, {"paused", 4}})},
@@ -480,7 +430,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"mode", OPT_TEXT, OPT_NAMED, "acpi, agent"}, {NULL}},
      "asks the guest to restart", run_with_modes, "reboot"},
     {"reset", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "resets the machine, like its button", run_simple_domain,
+     "resets the machine, like its button", run_simple,
      SIMPLE(PROC_domain_reset, true, 0, "Failed to reset domain '%s'", "Domain '%s' was reset",
             {{NULL}})},
     {"restore", (const struct option_row[]){
@@ -490,7 +440,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"running", OPT_BOOL, 0, "run"}, {"paused", OPT_BOOL, 0, "stay paused"}, {NULL}},
      "goes on from a state in a file", run_restore},
     {"resume", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "lets a paused domain go on", run_simple_domain,
+     "lets a paused domain go on", run_simple,
      SIMPLE(PROC_domain_resume, false, 0, "Failed to resume domain '%s'", "Domain '%s' resumed",
             {{NULL}})},
     {"save", (const struct option_row[]){NAMED_ACTIVE,
@@ -537,7 +487,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"reset-nvram", OPT_BOOL, 0, "begin with fresh firmware variables"}, {NULL}},
      "starts a domain that is defined", run_start},
     {"suspend", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "pauses a domain", run_simple_domain,
+     "pauses a domain", run_simple,
      SIMPLE(PROC_domain_suspend, false, 0, "Failed to suspend domain '%s'",
             "Domain '%s' suspended", {{NULL}})},
     {"undefine", (const struct option_row[]){NAMED,
@@ -546,7 +496,7 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"checkpoints-metadata", OPT_BOOL, 0, "what is known of its checkpoints too"},
         {"nvram", OPT_BOOL, 0, "its firmware variables too"},
         {"keep-nvram", OPT_BOOL, 0, "but not its firmware variables"}, {NULL}},
-     "forgets a domain's definition", run_simple_domain,
+     "forgets a domain's definition", run_simple,
      SIMPLE(PROC_domain_undefine_flags, true, 0, "Failed to undefine domain '%s'",
             "Domain '%s' has been undefined",
             {{"managed-save", 1}, {"snapshots-metadata", 2}, {"nvram", 4}, {"keep-nvram", 8},

@@ -259,14 +259,7 @@ static const struct event secret_events[] = {
     ROW("value-changed", 1, secret_value_changed, rpc_event_secret_value, secret, NULL),
     {NULL}};
 
-/* One of the objects in the calls that register; the shapes of those are alike. */
-union object {
-    rpc_domain dom;
-    rpc_network net;
-    rpc_pool pool;
-    rpc_node_device dev;
-    rpc_secret secret;
-};
+/* The shapes of the calls that register are alike. */
 struct registration {
     int event;
     union object *of; /* NULL: of all */
@@ -277,28 +270,13 @@ struct event_kind {
     xdrproc_t codec, object_codec;
     const char *option, *object; /* "network", "network %s" */
     bool uuid;                   /* there is no name */
-    bool (*find)(struct shell *sh, const char *name, union object *out, GError **error);
+    find_fn *find;
 };
-
-static bool find_domain(struct shell *sh, const char *name, union object *out, GError **error)
-{
-    return shell_domain(sh, name, &out->dom, error);
-}
-
-static bool find_network(struct shell *sh, const char *name, union object *out, GError **error)
-{
-    return shell_network(sh, name, &out->net, error);
-}
-
-static bool find_pool(struct shell *sh, const char *name, union object *out, GError **error)
-{
-    return shell_pool(sh, name, &out->pool, error);
-}
 
 static bool find_node_device(struct shell *sh, const char *name, union object *out, GError **error)
 {
     (void)sh, (void)error;
-    out->dev.name = g_strdup(name);
+    out->device.name = g_strdup(name);
     return true;
 }
 

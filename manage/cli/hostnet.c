@@ -84,22 +84,6 @@ static bool run_iface_word(struct shell *sh, const struct args *a, GError **erro
 
 /* ---- Filters ---- */
 
-static bool find_filter(struct shell *sh, const char *name, rpc_nwfilter_ret *ret, GError **error)
-{
-    rpc_text text = {(char *)name};
-    rpc_uuid_args by_uuid;
-    Rpc *rpc = shell_rpc(sh, error);
-    if (!rpc) {
-        return false;
-    }
-    if (!(text_uuid(name, by_uuid.uuid) && ask_nwfilter_lookup_by_uuid(rpc, &by_uuid, ret, NULL)) &&
-        !ask_nwfilter_lookup_by_name(rpc, &text, ret, error)) {
-        shell_failing(sh, "failed to get nwfilter '%s'", name);
-        return false;
-    }
-    return true;
-}
-
 static int by_filter(const void *a, const void *b)
 {
     return strcmp(((const rpc_nwfilter *)a)->name, ((const rpc_nwfilter *)b)->name);
@@ -123,77 +107,6 @@ static bool run_filter_list(struct shell *sh, const struct args *a, GError **err
         out_row(sh, uuid, all.items.items_val[i].name, NULL);
     }
     out_table_end(sh);
-    return true;
-}
-
-static bool filter_xml(struct shell *sh, const rpc_nwfilter *filter, rpc_text *xml, GError **error)
-{
-    rpc_nwfilter_flags args = {*filter, 0};
-    return ask_nwfilter_get_xml_desc(shell_rpc(sh, NULL), &args, xml, error);
-}
-
-static bool run_filter_dumpxml(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_nwfilter_ret) ret = {0};
-    g_auto(rpc_text) xml = {0};
-    return find_filter(sh, args_text(a, "nwfilter"), &ret, error) &&
-           filter_xml(sh, &ret.filter, &xml, error) && show_xml(sh, a, xml.text, error);
-}
-
-static bool run_filter_define(struct shell *sh, const struct args *a, GError **error)
-{
-    const char *path = args_text(a, "file");
-    g_autofree char *xml = shell_read_file(path, error);
-    g_auto(rpc_nwfilter_ret) ret = {0};
-    Rpc *rpc = xml ? shell_rpc(sh, error) : NULL;
-    rpc_text args = {xml};
-    if (!rpc) {
-        return false;
-    }
-    if (!ask_nwfilter_define_xml(rpc, &args, &ret, error)) {
-        shell_failing(sh, "Failed to define network filter from %s", path);
-        return false;
-    }
-    out_note(sh, "Network filter %s defined from %s", ret.filter.name, path);
-    return true;
-}
-
-static bool run_filter_undefine(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_nwfilter_ret) ret = {0};
-    rpc_none none;
-    if (!find_filter(sh, args_text(a, "nwfilter"), &ret, error)) {
-        return false;
-    }
-    rpc_nwfilter_args args = {ret.filter};
-    if (!ask_nwfilter_undefine(shell_rpc(sh, NULL), &args, &none, error)) {
-        shell_failing(sh, "Failed to undefine network filter %s", ret.filter.name);
-        return false;
-    }
-    out_note(sh, "Network filter %s undefined", ret.filter.name);
-    return true;
-}
-
-static bool run_filter_edit(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_nwfilter_ret) ret = {0}, made = {0};
-    g_auto(rpc_text) xml = {0};
-    g_autoptr(GError) why = NULL;
-    if (!find_filter(sh, args_text(a, "nwfilter"), &ret, error) ||
-        !filter_xml(sh, &ret.filter, &xml, error)) {
-        return false;
-    }
-    g_autofree char *changed = shell_edit(sh, xml.text, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    rpc_text args = {changed};
-    if (changed && !ask_nwfilter_define_xml(shell_rpc(sh, NULL), &args, &made, error)) {
-        return false;
-    }
-    out_note(sh, "Network filter %s XML configuration %s.", ret.filter.name,
-             changed ? "edited" : "not changed");
     return true;
 }
 
@@ -272,13 +185,20 @@ const struct verb_group verb_group_hostnet = {
         {"nwfilter-define",
          (const struct option_row[]){
              FILE_OPTION, {"validate", OPT_BOOL, 0, "what is unknown is always refused"}, {NULL}},
-         "makes or changes a filter from XML", run_filter_define},
+         "makes or changes a filter from XML", run_from_file,
+         &(const struct from_file){&kind_filter, PROC_nwfilter_define_xml, false,
+                                   "Failed to define network filter from %s",
+                                   "Network filter %s defined from %s", {{NULL}}}},
         {"nwfilter-dumpxml", (const struct option_row[]){FILTER, XPATH_OPTIONS, {NULL}},
-         "prints a filter's XML", run_filter_dumpxml},
+         "prints a filter's XML", run_object_xml,
+         &(const struct simple){&kind_filter, PROC_nwfilter_get_xml_desc, true}},
         {"nwfilter-edit", (const struct option_row[]){FILTER, {NULL}},
-         "changes a filter in an editor", run_filter_edit},
+         "changes a filter in an editor", run_edit, &kind_filter},
         {"nwfilter-list", NULL, "lists filters", run_filter_list},
         {"nwfilter-undefine", (const struct option_row[]){FILTER, {NULL}}, "forgets a filter",
-         run_filter_undefine},
+         run_simple,
+         &(const struct simple){&kind_filter, PROC_nwfilter_undefine, false, 0,
+                                "Failed to undefine network filter %s",
+                                "Network filter %s undefined"}},
         {NULL},
     }};

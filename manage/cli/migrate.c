@@ -369,7 +369,7 @@ static bool run_domjobinfo(struct shell *sh, const struct args *a, GError **erro
 /* clang-format off */
 static const struct verb_row verbs[] = {
     {"domjobabort", (const struct option_row[]){ACTIVE, {NULL}}, "ends the job that a domain has",
-     run_simple_domain, &(const struct simple){.procedure = PROC_domain_abort_job}},
+     run_simple, &(const struct simple){&kind_domain, .procedure = PROC_domain_abort_job}},
     {"domjobinfo", (const struct option_row[]){NAMED,
         {"completed", OPT_BOOL, 0, "the last one that has ended"},
         {"keep-completed", OPT_BOOL, 0, "and it can be asked for again"}, {NULL}},

@@ -81,67 +81,6 @@ static bool run_info(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
-static bool run_autostart(struct shell *sh, const struct args *a, GError **error)
-{
-    bool off = args_flag(a, "disable");
-    g_auto(rpc_network) net = {0};
-    rpc_none none;
-    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
-        return false;
-    }
-    rpc_network_int args = {net, !off};
-    if (!ask_network_set_autostart(shell_rpc(sh, NULL), &args, &none, error)) {
-        shell_failing(sh, "failed to %smark network %s as autostarted", off ? "un" : "", net.name);
-        return false;
-    }
-    out_note(sh, off ? "Network %s unmarked as autostarted" : "Network %s marked as autostarted",
-             net.name);
-    return true;
-}
-
-static bool run_edit(struct shell *sh, const struct args *a, GError **error)
-{
-    enum { INACTIVE = 1 };
-    g_auto(rpc_network) net = {0};
-    g_auto(rpc_text) xml = {0};
-    g_auto(rpc_network_ret) ret = {0};
-    g_autoptr(GError) why = NULL;
-    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
-        return false;
-    }
-    rpc_network_flags ask = {net, INACTIVE};
-    if (!ask_network_get_xml_desc(shell_rpc(sh, NULL), &ask, &xml, error)) {
-        return false;
-    }
-    g_autofree char *changed = shell_edit(sh, xml.text, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    if (!changed) {
-        out_note(sh, "Network %s XML configuration not changed.", net.name);
-        return true;
-    }
-    rpc_text define = {changed};
-    if (!ask_network_define_xml(shell_rpc(sh, NULL), &define, &ret, error)) {
-        return false;
-    }
-    out_note(sh, "Network %s XML configuration edited.", ret.net.name);
-    return true;
-}
-
-static bool run_name(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_network) net = {0};
-    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
-        return false;
-    }
-    g_autofree char *uuid = uuid_text(net.uuid);
-    bool name = strcmp(shell_data(sh), "name") == 0;
-    out_text(sh, shell_data(sh), "%s\n", name ? net.name : uuid);
-    return true;
-}
-
 static bool run_leases(struct shell *sh, const struct args *a, GError **error)
 {
     static const char *const headers[] = {"Expiry Time", "MAC address", "Protocol", "IP address",
@@ -333,22 +272,24 @@ static bool run_port_delete(struct shell *sh, const struct args *a, GError **err
     {                                                                                              \
         "validate", OPT_BOOL, 0, "check the XML (it always is)"                                    \
     }
-#define SIMPLE(...) (&(const struct simple){__VA_ARGS__})
+#define SIMPLE(...) (&(const struct simple){&kind_network, __VA_ARGS__})
 
 const struct verb_group verb_group_network = {"Networking", "network", (const struct verb_row[]){
     {"net-autostart", (const struct option_row[]){NETWORK_OPTION,
         {"disable", OPT_BOOL, 0, "not any more"}, {NULL}},
-     "starts a network together with the daemon", run_autostart},
+     "starts a network together with the daemon", run_autostart, &kind_network},
     {"net-create", (const struct option_row[]){FILE_OPTION, VALIDATE_OPTION, {NULL}},
-     "starts a network from XML without defining it", run_network_from_file,
-     &(const struct from_file){PROC_network_create_xml_flags, true, "Network %s created from %s",
+     "starts a network from XML without defining it", run_from_file,
+     &(const struct from_file){&kind_network, PROC_network_create_xml_flags, true,
+        "Failed to create network from %s", "Network %s created from %s",
         {{"validate", 1}}}},
     {"net-define", (const struct option_row[]){FILE_OPTION, VALIDATE_OPTION, {NULL}},
-     "keeps a network's XML, without starting it", run_network_from_file,
-     &(const struct from_file){PROC_network_define_xml_flags, true, "Network %s defined from %s",
+     "keeps a network's XML, without starting it", run_from_file,
+     &(const struct from_file){&kind_network, PROC_network_define_xml_flags, true,
+        "Failed to define network from %s", "Network %s defined from %s",
         {{"validate", 1}}}},
     {"net-destroy", (const struct option_row[]){NETWORK_OPTION, {NULL}},
-     "stops a network", run_simple_network,
+     "stops a network", run_simple,
      SIMPLE(PROC_network_destroy, false, 0, "Failed to destroy network %s",
             "Network %s destroyed", {{NULL}})},
     {"net-dhcp-leases", (const struct option_row[]){NETWORK_OPTION,
@@ -356,10 +297,10 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
      "lists the addresses that a network gave out", run_leases},
     {"net-dumpxml", (const struct option_row[]){NETWORK_OPTION,
         {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, XPATH_OPTIONS, {NULL}},
-     "prints a network's XML", run_network_xml,
+     "prints a network's XML", run_object_xml,
      SIMPLE(PROC_network_get_xml_desc, true, 0, NULL, NULL, {{"inactive", 1}})},
     {"net-edit", (const struct option_row[]){NETWORK_OPTION, {NULL}},
-     "changes a network's XML in an editor", run_edit},
+     "changes a network's XML in an editor", run_edit, &kind_network},
     {"net-info", (const struct option_row[]){NETWORK_OPTION, {NULL}}, "tells about a network",
      run_info},
     {"net-list", (const struct option_row[]){
@@ -370,7 +311,7 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
         {"name", OPT_BOOL, 0, "only names"}, {"table", OPT_BOOL, 0, "a table (default)"}, {NULL}},
      "lists networks", run_list},
     {"net-name", (const struct option_row[]){NETWORK_OPTION, {NULL}}, "prints a network's name",
-     run_name, "name"},
+     run_name, &kind_network},
     {"net-port-create", (const struct option_row[]){NETWORK_OPTION, FILE_OPTION, VALIDATE_OPTION,
         {NULL}},
      "makes a port on a running network", run_port_create},
@@ -383,11 +324,11 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
         {"uuid", OPT_BOOL, 0, "only UUIDs"}, {"table", OPT_BOOL, 0, "a table (default)"}, {NULL}},
      "lists who is plugged into a network", run_port_list},
     {"net-start", (const struct option_row[]){NETWORK_OPTION, {NULL}},
-     "starts a network that is defined", run_simple_network,
+     "starts a network that is defined", run_simple,
      SIMPLE(PROC_network_create, false, 0, "Failed to start network %s", "Network %s started",
             {{NULL}})},
     {"net-undefine", (const struct option_row[]){NETWORK_OPTION, {NULL}},
-     "forgets a network's definition", run_simple_network,
+     "forgets a network's definition", run_simple,
      SIMPLE(PROC_network_undefine, false, 0, "Failed to undefine network %s",
             "Network %s has been undefined", {{NULL}})},
     {"net-update", (const struct option_row[]){NETWORK_OPTION,
@@ -400,6 +341,6 @@ const struct verb_group verb_group_network = {"Networking", "network", (const st
         {"current", OPT_BOOL, 0, "in whichever of the two there is"}, {NULL}},
      "changes a part of a network", run_update},
     {"net-uuid", (const struct option_row[]){NETWORK_OPTION, {NULL}}, "prints a network's UUID",
-     run_name, "uuid"},
+     run_uuid, &kind_network},
     {NULL},
 }};

@@ -102,6 +102,24 @@ bool shell_pool(struct shell *sh, const char *name, rpc_pool *out, GError **erro
     return true;
 }
 
+bool shell_filter(struct shell *sh, const char *name, rpc_nwfilter *out, GError **error)
+{
+    Rpc *rpc = shell_rpc(sh, error);
+    rpc_nwfilter_ret ret = {0};
+    rpc_text by_name = {(char *)name};
+    rpc_uuid_args by_uuid;
+    if (!rpc) {
+        return false;
+    }
+    if (!(text_uuid(name, by_uuid.uuid) && ask_nwfilter_lookup_by_uuid(rpc, &by_uuid, &ret, NULL)) &&
+        !ask_nwfilter_lookup_by_name(rpc, &by_name, &ret, error)) {
+        shell_failing(sh, "failed to get nwfilter '%s'", name);
+        return false;
+    }
+    *out = ret.filter;
+    return true;
+}
+
 static bool volume_in(struct shell *sh, Rpc *rpc, const char *name, const char *pool,
                       rpc_volume_ret *ret, GError **error)
 {
@@ -180,71 +198,149 @@ unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n)
     return flags;
 }
 
-/* All three kinds of object are first in both shapes: (object) and (object, flags). */
-static bool ask_simple(struct shell *sh, const struct simple *s, const char *name, xdrproc_t codec,
-                       const void *args, GError **error)
+bool find_domain(struct shell *sh, const char *name, union object *out, GError **error)
 {
-    rpc_none none;
-    Rpc *rpc = shell_rpc(sh, error);
-    bool ok = rpc && rpc_ask(rpc, PROGRAM_REMOTE, s->procedure, codec, args,
-                             (xdrproc_t)xdr_rpc_none, &none, sizeof(none), error);
-    const char *words = ok ? s->done : s->failing;
-    g_autofree char *text = NULL;
-    if (!words) {
-        return ok;
-    }
+    return shell_domain(sh, name, &out->domain, error);
+}
+
+bool find_network(struct shell *sh, const char *name, union object *out, GError **error)
+{
+    return shell_network(sh, name, &out->network, error);
+}
+
+bool find_pool(struct shell *sh, const char *name, union object *out, GError **error)
+{
+    return shell_pool(sh, name, &out->pool, error);
+}
+
+static bool find_filter(struct shell *sh, const char *name, union object *out, GError **error)
+{
+    return shell_filter(sh, name, &out->filter, error);
+}
+
+/* clang-format off */
+const struct kind kind_domain = {
+    "domain", "Domain", "'", "Failed to %smark domain '%s' as autostarted", find_domain,
+    (xdrproc_t)xdr_rpc_domain, PROC_domain_get_xml_desc, PROC_domain_define_xml_flags,
+    PROC_domain_set_autostart, .edit_flags = 3 /* with passwords, as it is defined */,
+    .define_with_flags = true, .can_skip_validate = true,
+};
+const struct kind kind_network = {
+    "network", "Network", "", "failed to %smark network %s as autostarted", find_network,
+    (xdrproc_t)xdr_rpc_network, PROC_network_get_xml_desc, PROC_network_define_xml,
+    PROC_network_set_autostart, .edit_flags = 1 /* as it is defined */,
+};
+const struct kind kind_pool = {
+    "pool", "Pool", "", "failed to %smark pool %s as autostarted", find_pool,
+    (xdrproc_t)xdr_rpc_pool, PROC_storage_pool_get_xml_desc, PROC_storage_pool_define_xml,
+    PROC_storage_pool_set_autostart, .edit_flags = 1, .define_with_flags = true,
+};
+const struct kind kind_filter = {
+    "nwfilter", "Network filter", "", NULL, find_filter, (xdrproc_t)xdr_rpc_nwfilter,
+    PROC_nwfilter_get_xml_desc, PROC_nwfilter_define_xml, 0,
+};
+/* clang-format on */
+
+/* Arguments of nearly all procedures: an object, alone or with one number behind it. */
+struct object_call {
+    xdrproc_t codec;
+    union object *object;
+    bool with_number;
+    uint32_t number;
+};
+
+static bool_t xdr_object_call(XDR *x, struct object_call *c)
+{
+    return c->codec(x, c->object) && (!c->with_number || xdr_uint32_t(x, &c->number));
+}
+
+static bool ask_object(Rpc *rpc, int procedure, struct object_call *args, xdrproc_t ret_codec,
+                       void *ret, size_t size, GError **error)
+{
+    return rpc_ask(rpc, PROGRAM_REMOTE, procedure, (xdrproc_t)xdr_object_call, args, ret_codec, ret,
+                   size, error);
+}
+
+static void object_clear(const struct kind *kind, union object *o)
+{
+    xdr_free(kind->codec, (char *)o);
+}
+
+/* The words of a table, which know what they are given. */
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    text = g_strdup_printf(words, name);
+static char *say(const char *words, const char *one, const char *two)
+{
+    return words ? g_strdup_printf(words, one, two) : NULL;
+}
 #pragma GCC diagnostic pop
-    if (ok) {
+
+bool run_simple(struct shell *sh, const struct args *a, GError **error)
+{
+    const struct simple *s = shell_data(sh);
+    union object o = {0};
+    rpc_none none;
+    if (!s->kind->find(sh, args_text(a, s->kind->option), &o, error)) {
+        return false;
+    }
+    struct object_call args = {s->kind->codec, &o, s->with_flags,
+                               s->base_flags | flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
+    bool ok = ask_object(shell_rpc(sh, NULL), s->procedure, &args, (xdrproc_t)xdr_rpc_none, &none,
+                         sizeof(none), error);
+    g_autofree char *text = say(ok ? s->done : s->failing, o.named.name, "");
+    object_clear(s->kind, &o);
+    if (text && ok) {
         out_note(sh, "%s", text);
-    } else {
+    } else if (text) {
         shell_failing(sh, "%s", text);
     }
     return ok;
 }
 
-bool run_simple_domain(struct shell *sh, const struct args *a, GError **error)
+bool run_autostart(struct shell *sh, const struct args *a, GError **error)
 {
-    const struct simple *s = shell_data(sh);
-    const char *name = args_text(a, "domain");
-    g_auto(rpc_domain) dom = {0};
-    if (!shell_domain(sh, name, &dom, error)) {
+    const struct kind *k = shell_data(sh);
+    bool off = args_flag(a, "disable");
+    union object o = {0};
+    rpc_none none;
+    if (!k->find(sh, args_text(a, k->option), &o, error)) {
         return false;
     }
-    rpc_domain_flags args = {dom, s->base_flags | flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return ask_simple(sh, s, dom.name,
-                      s->with_flags ? (xdrproc_t)xdr_rpc_domain_flags
-                                    : (xdrproc_t)xdr_rpc_domain_args,
-                      &args, error);
+    struct object_call args = {k->codec, &o, true, !off};
+    bool ok = ask_object(shell_rpc(sh, NULL), k->set_autostart, &args, (xdrproc_t)xdr_rpc_none,
+                         &none, sizeof(none), error);
+    if (ok) {
+        out_note(sh, "%s %s%s%s %smarked as autostarted", k->title, k->quote, o.named.name,
+                 k->quote, off ? "un" : "");
+    } else {
+        g_autofree char *text = say(k->autostart_failing, off ? "un" : "", o.named.name);
+        shell_failing(sh, "%s", text);
+    }
+    object_clear(k, &o);
+    return ok;
 }
 
-bool run_simple_network(struct shell *sh, const struct args *a, GError **error)
+static bool show_word(struct shell *sh, const struct args *a, bool uuid, GError **error)
 {
-    const struct simple *s = shell_data(sh);
-    g_auto(rpc_network) net = {0};
-    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
+    const struct kind *k = shell_data(sh);
+    union object o = {0};
+    if (!k->find(sh, args_text(a, k->option), &o, error)) {
         return false;
     }
-    rpc_network_flags args = {net, s->base_flags};
-    return ask_simple(sh, s, net.name,
-                      s->with_flags ? (xdrproc_t)xdr_rpc_network_flags
-                                    : (xdrproc_t)xdr_rpc_network_args,
-                      &args, error);
+    g_autofree char *text = uuid ? uuid_text(o.named.uuid) : g_strdup(o.named.name);
+    out_text(sh, uuid ? "uuid" : "name", "%s\n", text);
+    object_clear(k, &o);
+    return true;
 }
 
-bool run_simple_pool(struct shell *sh, const struct args *a, GError **error)
+bool run_name(struct shell *sh, const struct args *a, GError **error)
 {
-    const struct simple *s = shell_data(sh);
-    g_auto(rpc_pool) pool = {0};
-    if (!shell_pool(sh, args_text(a, "pool"), &pool, error)) {
-        return false;
-    }
-    rpc_pool_flags args = {pool, s->base_flags | flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return ask_simple(sh, s, pool.name,
-                      s->with_flags ? (xdrproc_t)xdr_rpc_pool_flags : (xdrproc_t)xdr_rpc_pool_args,
-                      &args, error);
+    return show_word(sh, a, false, error);
+}
+
+bool run_uuid(struct shell *sh, const struct args *a, GError **error)
+{
+    return show_word(sh, a, true, error);
 }
 
 /* ---- XML out ---- */
@@ -267,49 +363,20 @@ bool show_xml(struct shell *sh, const struct args *a, const char *xml, GError **
     return parts != NULL;
 }
 
-static bool print_xml(struct shell *sh, const struct args *a, xdrproc_t codec, const void *args,
-                      GError **error)
+bool run_object_xml(struct shell *sh, const struct args *a, GError **error)
 {
     const struct simple *s = shell_data(sh);
+    union object o = {0};
     g_auto(rpc_text) xml = {0};
-    Rpc *rpc = shell_rpc(sh, error);
-    return rpc &&
-           rpc_ask(rpc, PROGRAM_REMOTE, s->procedure, codec, args, (xdrproc_t)xdr_rpc_text, &xml,
-                   sizeof(xml), error) &&
-           show_xml(sh, a, xml.text, error);
-}
-
-bool run_domain_xml(struct shell *sh, const struct args *a, GError **error)
-{
-    const struct simple *s = shell_data(sh);
-    g_auto(rpc_domain) dom = {0};
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+    if (!s->kind->find(sh, args_text(a, s->kind->option), &o, error)) {
         return false;
     }
-    rpc_domain_flags args = {dom, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, a, (xdrproc_t)xdr_rpc_domain_flags, &args, error);
-}
-
-bool run_network_xml(struct shell *sh, const struct args *a, GError **error)
-{
-    const struct simple *s = shell_data(sh);
-    g_auto(rpc_network) net = {0};
-    if (!shell_network(sh, args_text(a, "network"), &net, error)) {
-        return false;
-    }
-    rpc_network_flags args = {net, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, a, (xdrproc_t)xdr_rpc_network_flags, &args, error);
-}
-
-bool run_pool_xml(struct shell *sh, const struct args *a, GError **error)
-{
-    const struct simple *s = shell_data(sh);
-    g_auto(rpc_pool) pool = {0};
-    if (!shell_pool(sh, args_text(a, "pool"), &pool, error)) {
-        return false;
-    }
-    rpc_pool_flags args = {pool, flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
-    return print_xml(sh, a, (xdrproc_t)xdr_rpc_pool_flags, &args, error);
+    struct object_call args = {s->kind->codec, &o, true,
+                               flags_of(a, s->bits, G_N_ELEMENTS(s->bits))};
+    bool ok = ask_object(shell_rpc(sh, NULL), s->procedure, &args, (xdrproc_t)xdr_rpc_text, &xml,
+                         sizeof(xml), error);
+    object_clear(s->kind, &o);
+    return ok && show_xml(sh, a, xml.text, error);
 }
 
 /* ---- XML in ---- */
@@ -331,59 +398,28 @@ char *shell_read_file(const char *path, GError **error)
     return text;
 }
 
-/* The object's name is the first member of what all of these procedures return. */
-static bool make(struct shell *sh, const struct args *a, const char *what, xdrproc_t ret_codec,
-                 void *ret, size_t size, GError **error)
+bool run_from_file(struct shell *sh, const struct args *a, GError **error)
 {
     const struct from_file *f = shell_data(sh);
     const char *path = args_text(a, "file");
     g_autofree char *xml = shell_read_file(path, error);
     Rpc *rpc = xml ? shell_rpc(sh, error) : NULL;
+    union object o = {0};
     if (!rpc) {
         return false;
     }
     rpc_text_flags args = {xml, flags_of(a, f->bits, G_N_ELEMENTS(f->bits))};
     if (!rpc_ask(rpc, PROGRAM_REMOTE, f->procedure,
                  f->with_flags ? (xdrproc_t)xdr_rpc_text_flags : (xdrproc_t)xdr_rpc_text, &args,
-                 ret_codec, ret, size, error)) {
-        shell_failing(sh, "Failed to %s from %s", what, path);
+                 f->kind->codec, &o, sizeof(o), error)) {
+        g_autofree char *text = say(f->failing, path, "");
+        shell_failing(sh, "%s", text);
         return false;
     }
-    g_autofree char *text = NULL;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    text = g_strdup_printf(f->done, *(char **)ret, path);
-#pragma GCC diagnostic pop
+    g_autofree char *text = say(f->done, o.named.name, path);
     out_note(sh, "%s", text);
-    xdr_free(ret_codec, ret);
+    object_clear(f->kind, &o);
     return true;
-}
-
-static const char *what_verb(struct shell *sh)
-{
-    const struct from_file *f = shell_data(sh);
-    return strstr(f->done, "created") ? "create" : "define";
-}
-
-bool run_domain_from_file(struct shell *sh, const struct args *a, GError **error)
-{
-    rpc_domain_ret ret = {0};
-    g_autofree char *what = g_strdup_printf("%s domain", what_verb(sh));
-    return make(sh, a, what, (xdrproc_t)xdr_rpc_domain_ret, &ret, sizeof(ret), error);
-}
-
-bool run_network_from_file(struct shell *sh, const struct args *a, GError **error)
-{
-    rpc_network_ret ret = {0};
-    g_autofree char *what = g_strdup_printf("%s network", what_verb(sh));
-    return make(sh, a, what, (xdrproc_t)xdr_rpc_network_ret, &ret, sizeof(ret), error);
-}
-
-bool run_pool_from_file(struct shell *sh, const struct args *a, GError **error)
-{
-    rpc_pool_ret ret = {0};
-    g_autofree char *what = g_strdup_printf("%s pool", what_verb(sh));
-    return make(sh, a, what, (xdrproc_t)xdr_rpc_pool_ret, &ret, sizeof(ret), error);
 }
 
 /* ---- The user's editor ---- */
@@ -418,4 +454,128 @@ char *shell_edit(struct shell *sh, const char *xml, GError **error)
         g_clear_pointer(&after, g_free);
     }
     return after;
+}
+
+/* What to do with what was refused: 'y'es, edit again, 'n'o, 'f'orce, 'i' without validation. */
+static char ask_again(const struct edit *e)
+{
+    char line[16];
+    if (!isatty(STDIN_FILENO)) {
+        return 'n';
+    }
+    for (;;) {
+        printf("Failed. Try again? [y,n,%sf,?]: ", e->can_skip_validate ? "i," : "");
+        fflush(stdout);
+        if (!fgets(line, sizeof(line), stdin)) {
+            return 'n';
+        }
+        char c = g_ascii_tolower(line[0]);
+        if (c && strchr(e->can_skip_validate ? "ynfi" : "ynf", c)) {
+            return c;
+        }
+        printf("y - yes, start editor again\nn - no, throw away my changes\n%s"
+               "f - force, try to redefine again\n? - print this help\n",
+               e->can_skip_validate ? "i - turn off validation and try to redefine again\n" : "");
+    }
+}
+
+static bool put_edited(struct shell *sh, const struct edit *e, const char *xml, bool validate,
+                       char **before, GError **error)
+{
+    g_autofree char *now = e->get(sh, e->data, error);
+    if (!now) {
+        return false;
+    }
+    if (strcmp(now, *before) != 0) {
+        g_free(*before);
+        *before = g_steal_pointer(&now);
+        return shell_fail(error, "ERROR: the XML configuration was changed by another user");
+    }
+    return e->put(sh, xml, validate, e->data, error);
+}
+
+bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **error)
+{
+    g_autofree char *before = e->get(sh, e->data, error);
+    g_autofree char *text = NULL;
+    bool validate = e->validate;
+    char next = 'y';
+    *changed = false;
+    while (before) {
+        g_autoptr(GError) why = NULL;
+        if (next == 'y') {
+            g_autofree char *edited = shell_edit(sh, text ? text : before, &why);
+            if (!edited && !why && !text) {
+                return true;
+            }
+            if (!why && edited) {
+                g_free(text);
+                text = g_steal_pointer(&edited);
+            }
+        }
+        if (!why && put_edited(sh, e, text, validate, &before, &why)) {
+            *changed = true;
+            return true;
+        }
+        if (isatty(STDIN_FILENO)) {
+            g_printerr("error: %s\n", why->message);
+        }
+        next = ask_again(e);
+        if (next == 'n') {
+            g_propagate_error(error, g_steal_pointer(&why));
+            return false;
+        }
+        validate &= next != 'i';
+    }
+    return false;
+}
+
+struct edited_object {
+    const struct kind *kind;
+    union object object;
+};
+
+static char *get_object(struct shell *sh, const void *data, GError **error)
+{
+    const struct edited_object *e = data;
+    union object o = e->object;
+    g_auto(rpc_text) xml = {0};
+    struct object_call args = {e->kind->codec, &o, true, e->kind->edit_flags};
+    return ask_object(shell_rpc(sh, NULL), e->kind->get_xml, &args, (xdrproc_t)xdr_rpc_text, &xml,
+                      sizeof(xml), error)
+               ? g_strdup(xml.text)
+               : NULL;
+}
+
+static bool put_object(struct shell *sh, const char *xml, bool validate, const void *data,
+                       GError **error)
+{
+    const struct edited_object *e = data;
+    union object o = {0};
+    rpc_text_flags args = {(char *)xml, validate};
+    bool ok = rpc_ask(shell_rpc(sh, NULL), PROGRAM_REMOTE, e->kind->define,
+                      e->kind->define_with_flags ? (xdrproc_t)xdr_rpc_text_flags
+                                                 : (xdrproc_t)xdr_rpc_text,
+                      &args, e->kind->codec, &o, sizeof(o), error);
+    object_clear(e->kind, &o);
+    return ok;
+}
+
+bool run_edit(struct shell *sh, const struct args *a, GError **error)
+{
+    const struct kind *k = shell_data(sh);
+    struct edited_object o = {k, {{0}}};
+    struct edit e = {get_object, put_object, &o, .can_skip_validate = k->can_skip_validate};
+    bool changed;
+    if (!k->find(sh, args_text(a, k->option), &o.object, error)) {
+        return false;
+    }
+    e.validate = k->can_skip_validate && !args_flag(a, "skip-validate");
+    bool ok = edit_run(sh, &e, &changed, error);
+    if (ok) {
+        out_note(sh, "%s %s%s%s XML configuration %s.", k->title, k->quote, o.object.named.name,
+                 k->quote, changed ? "edited" : "not changed");
+    }
+    object_clear(k, &o.object);
+    return ok;
 }

@@ -6,19 +6,65 @@
 #include <stdlib.h>
 
 /*
- * Verbs that name one object and call one procedure: their row's .data is one of these.
+ * A kind of thing that has a name, a UUID and XML; verbs that name one of them and call one
+ * procedure have no function of their own. Their row's .data is the kind, or one of the structs
+ * below.
  */
+union object {
+    struct {
+        char *name;
+        rpc_uuid uuid;
+    } named; /* as the first four begin */
+    rpc_domain domain;
+    rpc_network network;
+    rpc_pool pool;
+    rpc_nwfilter filter;
+    rpc_node_device device;
+    rpc_secret secret;
+};
+typedef bool find_fn(struct shell *sh, const char *name, union object *out, GError **error);
+find_fn find_domain, find_network, find_pool;
+
+struct kind {
+    const char *option; /* which option of its verbs names it */
+    const char *title;  /* "Network", at the beginning of a sentence */
+    const char *quote;  /* what stands around its name */
+    const char *autostart_failing; /* "failed to %smark network %s as autostarted" */
+    find_fn *find;
+    xdrproc_t codec;
+    int get_xml, define, set_autostart; /* procedures */
+    unsigned edit_flags;                /* of get_xml */
+    bool define_with_flags;
+    bool can_skip_validate; /* its edit has --skip-validate */
+};
+extern const struct kind kind_domain, kind_network, kind_pool, kind_filter;
+
 struct flag_bit {
     const char *option;
     unsigned bit;
 };
 struct simple {
+    const struct kind *kind;
     int procedure;
     bool with_flags;            /* its shape is the object and flags, not the object alone */
     unsigned base_flags;        /* always set */
     const char *failing, *done; /* with one %s, the name; NULL: nothing is said */
     struct flag_bit bits[10];
 };
+verb_fn run_simple, run_autostart, run_edit, run_name, run_uuid;
+/* Prints the XML of an object: the procedure takes the object and flags. */
+verb_fn run_object_xml;
+
+/* A verb that reads a file and makes an object of it: "Domain '%s' defined from %s". */
+struct from_file {
+    const struct kind *kind;
+    int procedure;
+    bool with_flags;
+    const char *failing, *done; /* with the file; with the object's name and the file */
+    struct flag_bit bits[6];
+};
+verb_fn run_from_file;
+
 /* qsort(), but an array of nothing may be nowhere. */
 static inline void sort_items(void *items, size_t n, size_t size,
                               int (*compare)(const void *, const void *))
@@ -35,23 +81,22 @@ verb_fn run_console, run_ssh_helper;
  */
 bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
                          bool *left, GError **error);
-verb_fn run_simple_domain, run_simple_network, run_simple_pool;
-
 /* Bits of the options that were given. */
 unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n);
 
-/* A verb that prints the XML of an object: its procedure takes the object and flags. */
-verb_fn run_domain_xml, run_network_xml, run_pool_xml;
 /* Prints @xml, or what --xpath selects of it. */
 bool show_xml(struct shell *sh, const struct args *a, const char *xml, GError **error);
-/* A verb that reads a file and makes an object of it: "Domain '%s' defined from %s". */
-struct from_file {
-    int procedure;
-    bool with_flags;
-    const char *done;
-    struct flag_bit bits[6];
+/*
+ * Something that is changed in an editor: @get gives its XML, g_free(); @put takes the new one.
+ * What is refused may be mended as often as the user likes.
+ */
+struct edit {
+    char *(*get)(struct shell *sh, const void *data, GError **error);
+    bool (*put)(struct shell *sh, const char *xml, bool validate, const void *data, GError **error);
+    const void *data;
+    bool validate, can_skip_validate;
 };
-verb_fn run_domain_from_file, run_network_from_file, run_pool_from_file;
+bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **error);
 
 #define DOMAIN_OPTION(completion)                                                                  \
     {                                                                                              \

@@ -113,67 +113,6 @@ static bool run_info(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
-static bool run_autostart(struct shell *sh, const struct args *a, GError **error)
-{
-    bool off = args_flag(a, "disable");
-    g_auto(rpc_pool) pool = {0};
-    rpc_none none;
-    if (!shell_pool(sh, args_text(a, "pool"), &pool, error)) {
-        return false;
-    }
-    rpc_pool_int args = {pool, !off};
-    if (!ask_storage_pool_set_autostart(shell_rpc(sh, NULL), &args, &none, error)) {
-        shell_failing(sh, "failed to %smark pool %s as autostarted", off ? "un" : "", pool.name);
-        return false;
-    }
-    out_note(sh, off ? "Pool %s unmarked as autostarted" : "Pool %s marked as autostarted",
-             pool.name);
-    return true;
-}
-
-static bool run_edit(struct shell *sh, const struct args *a, GError **error)
-{
-    enum { INACTIVE = 1 };
-    g_auto(rpc_pool) pool = {0};
-    g_auto(rpc_text) xml = {0};
-    g_auto(rpc_pool_ret) ret = {0};
-    g_autoptr(GError) why = NULL;
-    if (!shell_pool(sh, args_text(a, "pool"), &pool, error)) {
-        return false;
-    }
-    rpc_pool_flags ask = {pool, INACTIVE};
-    if (!ask_storage_pool_get_xml_desc(shell_rpc(sh, NULL), &ask, &xml, error)) {
-        return false;
-    }
-    g_autofree char *changed = shell_edit(sh, xml.text, &why);
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    if (!changed) {
-        out_note(sh, "Pool %s XML configuration not changed.", pool.name);
-        return true;
-    }
-    rpc_text_flags define = {changed, 0};
-    if (!ask_storage_pool_define_xml(shell_rpc(sh, NULL), &define, &ret, error)) {
-        return false;
-    }
-    out_note(sh, "Pool %s XML configuration edited.", ret.pool.name);
-    return true;
-}
-
-static bool run_name(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_pool) pool = {0};
-    if (!shell_pool(sh, args_text(a, "pool"), &pool, error)) {
-        return false;
-    }
-    g_autofree char *uuid = uuid_text(pool.uuid);
-    out_text(sh, shell_data(sh), "%s\n",
-             strcmp(shell_data(sh), "name") == 0 ? pool.name : uuid);
-    return true;
-}
-
 /* ---- what there could be ---- */
 
 static bool find_sources(struct shell *sh, const struct args *a, char *spec, GError **error)
@@ -320,7 +259,7 @@ static bool run_as(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
-#define SIMPLE(...) (&(const struct simple){__VA_ARGS__})
+#define SIMPLE(...) (&(const struct simple){&kind_pool, __VA_ARGS__})
 #define AS_OPTIONS                                                                                 \
     {"name", OPT_TEXT, OPT_NEEDED, "name of the pool"},                                            \
         {"type", OPT_TEXT, OPT_NEEDED, "dir, fs, netfs, logical, disk, iscsi, ..."},               \
@@ -348,18 +287,19 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
      "the same from arguments", run_find_as},
     {"pool-autostart", (const struct option_row[]){POOL_OPTION,
         {"disable", OPT_BOOL, 0, "not any more"}, {NULL}},
-     "starts a pool together with the daemon", run_autostart},
+     "starts a pool together with the daemon", run_autostart, &kind_pool},
     {"pool-build", (const struct option_row[]){POOL_OPTION,
         {"no-overwrite", OPT_BOOL, 0, "not if there is something"},
         {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
-     "makes what a pool lives in", run_simple_pool,
+     "makes what a pool lives in", run_simple,
      SIMPLE(PROC_storage_pool_build, true, 0, "Failed to build pool %s", "Pool %s built",
             {{"no-overwrite", 4}, {"overwrite", 8}})},
     {"pool-capabilities", NULL, "prints what kinds of pools there are, as XML", run_capabilities},
     {"pool-create", (const struct option_row[]){FILE_OPTION,
         {"build", OPT_BOOL, 0, "make what it lives in"}, {NULL}},
-     "starts a pool from XML without defining it", run_pool_from_file,
-     &(const struct from_file){PROC_storage_pool_create_xml, true, "Pool %s created from %s",
+     "starts a pool from XML without defining it", run_from_file,
+     &(const struct from_file){&kind_pool, PROC_storage_pool_create_xml, true,
+        "Failed to create pool from %s", "Pool %s created from %s",
         {{"build", 1}}}},
     {"pool-create-as", (const struct option_row[]){AS_OPTIONS,
         {"build", OPT_BOOL, 0, "make what it lives in"},
@@ -367,25 +307,26 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
         {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
      "starts a pool from arguments without defining it", run_as, "create"},
     {"pool-define", (const struct option_row[]){FILE_OPTION, {NULL}},
-     "keeps a pool's XML, without starting it", run_pool_from_file,
-     &(const struct from_file){PROC_storage_pool_define_xml, true, "Pool %s defined from %s",
+     "keeps a pool's XML, without starting it", run_from_file,
+     &(const struct from_file){&kind_pool, PROC_storage_pool_define_xml, true,
+        "Failed to define pool from %s", "Pool %s defined from %s",
         {{NULL}}}},
     {"pool-define-as", (const struct option_row[]){AS_OPTIONS, {NULL}}, "defines a pool from arguments",
      run_as, "define"},
     {"pool-delete", (const struct option_row[]){POOL_OPTION, {NULL}},
-     "removes what a pool lives in", run_simple_pool,
+     "removes what a pool lives in", run_simple,
      SIMPLE(PROC_storage_pool_delete, true, 0, "Failed to delete pool %s", "Pool %s deleted",
             {{NULL}})},
     {"pool-destroy", (const struct option_row[]){POOL_OPTION, {NULL}}, "stops a pool",
-     run_simple_pool,
+     run_simple,
      SIMPLE(PROC_storage_pool_destroy, false, 0, "Failed to destroy pool %s", "Pool %s destroyed",
             {{NULL}})},
     {"pool-dumpxml", (const struct option_row[]){POOL_OPTION,
         {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, XPATH_OPTIONS, {NULL}},
-     "prints a pool's XML", run_pool_xml,
+     "prints a pool's XML", run_object_xml,
      SIMPLE(PROC_storage_pool_get_xml_desc, true, 0, NULL, NULL, {{"inactive", 1}})},
     {"pool-edit", (const struct option_row[]){POOL_OPTION, {NULL}},
-     "changes a pool's XML in an editor", run_edit},
+     "changes a pool's XML in an editor", run_edit, &kind_pool},
     {"pool-info", (const struct option_row[]){POOL_OPTION,
         {"bytes", OPT_BOOL, 0, "sizes as plain numbers"}, {NULL}},
      "tells about a pool", run_info},
@@ -397,21 +338,21 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
         {"uuid", OPT_BOOL, 0, "only UUIDs"}, {"name", OPT_BOOL, 0, "only names"}, {NULL}},
      "lists pools", run_list},
     {"pool-name", (const struct option_row[]){POOL_OPTION, {NULL}}, "prints a pool's name",
-     run_name, "name"},
+     run_name, &kind_pool},
     {"pool-refresh", (const struct option_row[]){POOL_OPTION, {NULL}},
-     "looks again at what a pool holds", run_simple_pool,
+     "looks again at what a pool holds", run_simple,
      SIMPLE(PROC_storage_pool_refresh, true, 0, "Failed to refresh pool %s", "Pool %s refreshed",
             {{NULL}})},
     {"pool-start", (const struct option_row[]){POOL_OPTION,
         {"build", OPT_BOOL, 0, "make what it lives in"}, {NULL}},
-     "starts a pool that is defined", run_simple_pool,
+     "starts a pool that is defined", run_simple,
      SIMPLE(PROC_storage_pool_create, true, 0, "Failed to start pool %s", "Pool %s started",
             {{"build", 1}})},
     {"pool-undefine", (const struct option_row[]){POOL_OPTION, {NULL}},
-     "forgets a pool's definition", run_simple_pool,
+     "forgets a pool's definition", run_simple,
      SIMPLE(PROC_storage_pool_undefine, false, 0, "Failed to undefine pool %s",
             "Pool %s has been undefined", {{NULL}})},
     {"pool-uuid", (const struct option_row[]){POOL_OPTION, {NULL}}, "prints a pool's UUID",
-     run_name, "uuid"},
+     run_uuid, &kind_pool},
     {NULL},
 }};

@@ -114,6 +114,7 @@ char *out_size(uint64_t bytes, int digits);
 bool shell_domain(struct shell *sh, const char *name, rpc_domain *out, GError **error);
 bool shell_network(struct shell *sh, const char *name, rpc_network *out, GError **error);
 bool shell_pool(struct shell *sh, const char *name, rpc_pool *out, GError **error);
+bool shell_filter(struct shell *sh, const char *name, rpc_nwfilter *out, GError **error);
 bool shell_volume(struct shell *sh, const char *name, const char *pool, rpc_volume *out,
                   GError **error);
 char *uuid_text(const rpc_uuid uuid);

@@ -56,37 +56,56 @@ static void add_number(GArray *list, const char *name, int type, uint64_t v)
 }
 
 /* A family of parameters: its two procedures have the same shapes in all of them. */
-typedef bool get_fn(Rpc *rpc, const rpc_domain_int_flags *args, rpc_params_count *ret,
-                    GError **error);
-typedef bool set_fn(Rpc *rpc, const rpc_domain_params_flags *args, rpc_none *ret, GError **error);
+struct family {
+    const char *changing, *getting; /* what failed */
+    bool (*get)(Rpc *rpc, const rpc_domain_int_flags *args, rpc_params_count *ret, GError **error);
+    bool (*set)(Rpc *rpc, const rpc_domain_params_flags *args, rpc_none *ret, GError **error);
+    char *(*word)(const rpc_param *p); /* NULL: the value as it is */
+};
 
-static bool set_params(Rpc *rpc, const rpc_domain *dom, set_fn *set, GArray *list, unsigned flags,
-                       GError **error)
+static bool set_params(Rpc *rpc, const rpc_domain *dom, const struct family *f, GArray *list,
+                       unsigned flags, GError **error)
 {
     rpc_domain_params_flags args = {.dom = *dom, .flags = flags};
     rpc_none none;
     args.params.params_val = (rpc_param *)(void *)list->data;
     args.params.params_len = list->len;
-    return set(rpc, &args, &none, error);
+    return f->set(rpc, &args, &none, error);
 }
 
-static bool show_params(struct shell *sh, Rpc *rpc, const rpc_domain *dom, get_fn *get,
-                        unsigned flags, char *(*word)(const rpc_param *p), GError **error)
+static void show_all(struct shell *sh, const struct family *f, const rpc_param *p, unsigned n)
 {
-    rpc_domain_int_flags args = {*dom, PARAMS_ROOM, flags};
+    for (unsigned i = 0; i < n; i++) {
+        g_autofree char *value = f->word ? f->word(&p[i]) : param_text(&p[i]);
+        show_param(sh, p[i].field, value);
+    }
+}
+
+/* Sets what is in @list, or shows all there are if nothing is. */
+static bool tune(struct shell *sh, const struct args *a, const struct family *f, GArray *list,
+                 GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
     g_auto(rpc_params_count) got = {0};
-    if (!get(rpc, &args, &got, error)) {
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    for (unsigned i = 0; i < got.params.params_len; i++) {
-        const rpc_param *p = &got.params.params_val[i];
-        g_autofree char *value = word ? word(p) : param_text(p);
-        show_param(sh, p->field, value);
+    Rpc *rpc = shell_rpc(sh, NULL);
+    shell_failing(sh, "%s", list->len ? f->changing : f->getting);
+    if (list->len) {
+        return set_params(rpc, &dom, f, list, affect_of(a), error);
     }
+    rpc_domain_int_flags args = {dom, PARAMS_ROOM, affect_of(a)};
+    if (!f->get(rpc, &args, &got, error)) {
+        return false;
+    }
+    show_all(sh, f, got.params.params_val, got.params.params_len);
     return true;
 }
 
 /* --- processors --- */
+
+static const struct family schedule = {.set = ask_domain_set_scheduler_parameters_flags};
 
 static bool get_schedule(Rpc *rpc, const rpc_domain *dom, unsigned flags, rpc_params *got,
                          GError **error)
@@ -138,17 +157,13 @@ static bool run_schedinfo(struct shell *sh, const struct args *a, GError **error
             return false;
         }
     }
-    if (list->len && !set_params(rpc, &dom, ask_domain_set_scheduler_parameters_flags, list, flags,
-                                 error)) {
+    if (list->len && !set_params(rpc, &dom, &schedule, list, flags, error)) {
         return false;
     }
     if (!get_schedule(rpc, &dom, flags, &after, error)) {
         return false;
     }
-    for (unsigned i = 0; i < after.params.params_len; i++) {
-        g_autofree char *value = param_text(&after.params.params_val[i]);
-        show_param(sh, after.params.params_val[i].field, value);
-    }
+    show_all(sh, &schedule, after.params.params_val, after.params.params_len);
     return true;
 }
 
@@ -363,6 +378,10 @@ static bool limit_of(const char *text, uint64_t *kib)
     return true;
 }
 
+static const struct family memory = {
+    "Unable to change memory parameters", "Unable to get number of memory parameters",
+    ask_domain_get_memory_parameters, ask_domain_set_memory_parameters, memory_word};
+
 static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
 {
     static const struct {
@@ -370,7 +389,6 @@ static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
     } rows[] = {{"hard-limit", "hard_limit"},
                 {"soft-limit", "soft_limit"},
                 {"swap-hard-limit", "swap_hard_limit"}};
-    g_auto(rpc_domain) dom = {0};
     g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         const char *text = args_text(a, rows[i].option);
@@ -387,18 +405,12 @@ static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
             add_number(list, rows[i].param, 4, kib);
         }
     }
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (list->len) {
-        shell_failing(sh, "Unable to change memory parameters");
-        return set_params(rpc, &dom, ask_domain_set_memory_parameters, list, affect_of(a), error);
-    }
-    shell_failing(sh, "Unable to get number of memory parameters");
-    return show_params(sh, rpc, &dom, ask_domain_get_memory_parameters, affect_of(a), memory_word,
-                       error);
+    return tune(sh, a, &memory, list, error);
 }
+
+static const struct family blkio = {
+    "Unable to change blkio parameters", "Unable to get number of blkio parameters",
+    ask_domain_get_blkio_parameters, ask_domain_set_blkio_parameters};
 
 static bool run_blkiotune(struct shell *sh, const struct args *a, GError **error)
 {
@@ -409,7 +421,6 @@ static bool run_blkiotune(struct shell *sh, const struct args *a, GError **error
                 {"device-write-iops-sec", "device_write_iops_sec"},
                 {"device-read-bytes-sec", "device_read_bytes_sec"},
                 {"device-write-bytes-sec", "device_write_bytes_sec"}};
-    g_auto(rpc_domain) dom = {0};
     g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
     uint64_t weight;
     if (args_number(a, "weight", &weight)) {
@@ -420,16 +431,7 @@ static bool run_blkiotune(struct shell *sh, const struct args *a, GError **error
             add_text(list, rows[i].param, args_text(a, rows[i].option));
         }
     }
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (list->len) {
-        shell_failing(sh, "Unable to change blkio parameters");
-        return set_params(rpc, &dom, ask_domain_set_blkio_parameters, list, affect_of(a), error);
-    }
-    shell_failing(sh, "Unable to get number of blkio parameters");
-    return show_params(sh, rpc, &dom, ask_domain_get_blkio_parameters, affect_of(a), NULL, error);
+    return tune(sh, a, &blkio, list, error);
 }
 
 static const char *const modes[] = {"strict", "preferred", "interleave", "restrictive"};
@@ -441,9 +443,12 @@ static char *numa_word(const rpc_param *p)
                : param_text(p);
 }
 
+static const struct family numa = {
+    "Unable to change numa parameters", "Unable to get number of memory parameters",
+    ask_domain_get_numa_parameters, ask_domain_set_numa_parameters, numa_word};
+
 static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
 {
-    g_auto(rpc_domain) dom = {0};
     g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
     const char *mode = args_text(a, "mode"), *nodes = args_text(a, "nodeset");
     if (nodes) {
@@ -459,17 +464,7 @@ static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
     if (mode) {
         add_number(list, "numa_mode", 1, m);
     }
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (list->len) {
-        shell_failing(sh, "Unable to change numa parameters");
-        return set_params(rpc, &dom, ask_domain_set_numa_parameters, list, affect_of(a), error);
-    }
-    shell_failing(sh, "Unable to get number of memory parameters");
-    return show_params(sh, rpc, &dom, ask_domain_get_numa_parameters, affect_of(a), numa_word,
-                       error);
+    return tune(sh, a, &numa, list, error);
 }
 
 static bool run_domblkerror(struct shell *sh, const struct args *a, GError **error)

@@ -137,96 +137,122 @@ static unsigned state_of(const struct args *a)
 }
 
 /* @dom: the domain whose state it is; NULL: @file. */
-static bool get_saved(struct shell *sh, const rpc_domain *dom, const char *file, unsigned flags,
-                      rpc_text *xml, GError **error)
+enum saved_verb { SAVED_DUMP, SAVED_DEFINE, SAVED_EDIT };
+/* A domain's own saved state, or a file. */
+struct saved {
+    const rpc_domain *dom;
+    const char *file;
+    unsigned flags; /* of put_saved() */
+};
+
+static char *saved_xml(struct shell *sh, const struct saved *s, unsigned flags, GError **error)
 {
     Rpc *rpc = shell_rpc(sh, error);
-    if (dom) {
-        rpc_domain_flags args = {*dom, flags};
-        return ask_domain_managed_save_get_xml_desc(rpc, &args, xml, error);
+    g_auto(rpc_text) xml = {0};
+    if (!rpc) {
+        return NULL;
     }
-    rpc_text_flags args = {(char *)file, flags};
-    return rpc && ask_domain_save_image_get_xml_desc(rpc, &args, xml, error);
+    rpc_text_flags by_file = {(char *)s->file, flags};
+    rpc_domain_flags by_dom = {.flags = flags};
+    if (s->dom) {
+        by_dom.dom = *s->dom;
+    }
+    return (s->dom ? ask_domain_managed_save_get_xml_desc(rpc, &by_dom, &xml, error)
+                   : ask_domain_save_image_get_xml_desc(rpc, &by_file, &xml, error))
+               ? g_strdup(xml.text)
+               : NULL;
 }
 
-static bool put_saved(struct shell *sh, const rpc_domain *dom, const char *file, unsigned flags,
-                      char *xml, GError **error)
+static char *get_saved(struct shell *sh, const void *data, GError **error)
 {
+    return saved_xml(sh, data, SECURE, error);
+}
+
+static bool put_saved(struct shell *sh, const char *xml, bool validate, const void *data,
+                      GError **error)
+{
+    const struct saved *s = data;
+    char *text = (char *)xml;
     rpc_none none;
     Rpc *rpc = shell_rpc(sh, error);
-    if (dom) {
-        rpc_domain_maybe_flags args = {*dom, &xml, flags};
+    (void)validate;
+    if (s->dom) {
+        rpc_domain_maybe_flags args = {*s->dom, &text, s->flags};
         return ask_domain_managed_save_define_xml(rpc, &args, &none, error);
     }
-    rpc_save_image_define_args args = {(char *)file, xml, flags};
+    rpc_save_image_define_args args = {(char *)s->file, text, s->flags};
     return rpc && ask_domain_save_image_define_xml(rpc, &args, &none, error);
 }
 
-enum saved_verb { SAVED_DUMP, SAVED_DEFINE, SAVED_EDIT };
-
-static bool change_saved(struct shell *sh, const struct args *a, enum saved_verb verb,
-                         const rpc_domain *dom, const char *file, GError **error)
+static bool define_saved(struct shell *sh, const struct args *a, const struct saved *s,
+                         GError **error)
 {
-    g_auto(rpc_text) xml = {0};
-    g_autoptr(GError) why = NULL;
-    g_autofree char *changed = NULL;
-    if (verb == SAVED_DEFINE) {
-        changed = shell_read_file(args_text(a, "xml"), error);
-        if (!changed) {
-            return false;
+    g_autofree char *xml = shell_read_file(args_text(a, "xml"), error);
+    if (!xml || !put_saved(sh, xml, false, s, error)) {
+        if (xml && s->dom) {
+            shell_failing(sh, "Failed to update %s XML configuration", s->dom->name);
+        } else if (xml) {
+            shell_failing(sh, "Failed to update %s", s->file);
         }
-    } else if (!get_saved(sh, dom, file,
-                          verb == SAVED_EDIT || args_flag(a, "security-info") ? SECURE : 0, &xml,
-                          error)) {
         return false;
-    } else if (verb == SAVED_DUMP) {
-        return show_xml(sh, a, xml.text, error);
+    }
+    if (s->dom) {
+        out_note(sh, "Managed save state file of domain '%s' updated.", s->dom->name);
     } else {
-        changed = shell_edit(sh, xml.text, &why);
-    }
-    if (why) {
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    if (!changed) {
-        if (dom) {
-            out_note(sh, "Managed save image of domain '%s' XML configuration not changed.",
-                     dom->name);
-        } else {
-            out_note(sh, "Saved image %s XML configuration not changed.", file);
-        }
-        return true;
-    }
-    if (!put_saved(sh, dom, file, state_of(a), changed, error)) {
-        if (verb == SAVED_DEFINE && dom) {
-            shell_failing(sh, "Failed to update %s XML configuration", dom->name);
-        } else if (verb == SAVED_DEFINE) {
-            shell_failing(sh, "Failed to update %s", file);
-        }
-        return false;
-    }
-    if (dom) {
-        out_note(sh,
-                 verb == SAVED_EDIT ? "Managed save image of Domain '%s' XML configuration edited."
-                                    : "Managed save state file of domain '%s' updated.",
-                 dom->name);
-    } else {
-        out_note(sh, verb == SAVED_EDIT ? "State file %s edited." : "State file %s updated.", file);
+        out_note(sh, "State file %s updated.", s->file);
     }
     return true;
+}
+
+static bool edit_saved(struct shell *sh, const struct saved *s, GError **error)
+{
+    const struct edit e = {get_saved, put_saved, s};
+    bool changed;
+    if (!edit_run(sh, &e, &changed, error)) {
+        return false;
+    }
+    if (s->dom) {
+        out_note(sh,
+                 changed ? "Managed save image of Domain '%s' XML configuration edited."
+                         : "Managed save image of domain '%s' XML configuration not changed.",
+                 s->dom->name);
+    } else {
+        out_note(sh,
+                 changed ? "State file %s edited." : "Saved image %s XML configuration not changed.",
+                 s->file);
+    }
+    return true;
+}
+
+static bool run_saved(struct shell *sh, const struct args *a, struct saved *s, GError **error)
+{
+    switch (*(const enum saved_verb *)shell_data(sh)) {
+    case SAVED_DUMP: {
+        g_autofree char *xml =
+            saved_xml(sh, s, args_flag(a, "security-info") ? SECURE : 0, error);
+        return xml && show_xml(sh, a, xml, error);
+    }
+    case SAVED_DEFINE:
+        s->flags = state_of(a);
+        return define_saved(sh, a, s, error);
+    case SAVED_EDIT:
+        s->flags = state_of(a);
+        break;
+    }
+    return edit_saved(sh, s, error);
 }
 
 static bool run_managed(struct shell *sh, const struct args *a, GError **error)
 {
     g_auto(rpc_domain) dom = {0};
-    return shell_domain(sh, args_text(a, "domain"), &dom, error) &&
-           change_saved(sh, a, *(const enum saved_verb *)shell_data(sh), &dom, NULL, error);
+    struct saved s = {&dom};
+    return shell_domain(sh, args_text(a, "domain"), &dom, error) && run_saved(sh, a, &s, error);
 }
 
 static bool run_image(struct shell *sh, const struct args *a, GError **error)
 {
-    return change_saved(sh, a, *(const enum saved_verb *)shell_data(sh), NULL, args_text(a, "file"),
-                        error);
+    struct saved s = {.file = args_text(a, "file")};
+    return run_saved(sh, a, &s, error);
 }
 
 /* ---- What it does when the guest is done ---- */
@@ -491,8 +517,8 @@ const struct verb_group verb_group_words = {
              {NULL}},
          "puts a guest to sleep by its agent", run_pmsuspend},
         {"dompmwakeup", (const struct option_row[]){ACTIVE, {NULL}}, "wakes a guest that sleeps",
-         run_simple_domain,
-         &(const struct simple){PROC_domain_pm_wakeup, .with_flags = true,
+         run_simple,
+         &(const struct simple){&kind_domain, PROC_domain_pm_wakeup, .with_flags = true,
                                 .failing = "Domain '%s' could not be woken up",
                                 .done = "Domain '%s' successfully woken up"}},
         {"managedsave-define", (const struct option_row[]){NAMED, NEW_XML, STATES, {NULL}},
