@@ -1,104 +1,55 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "manage/cli/object.h"
+#include "manage/cli/points.h"
 
 #include <string.h>
 
 /*
  * Checkpoints of a domain's disks, and backups since one of them.
  */
-AUTO_XDR(rpc_checkpoint_ret)
-
-static bool find(struct shell *sh, const struct args *a, rpc_domain *dom, rpc_checkpoint_ret *ret,
-                 GError **error)
-{
-    if (!shell_domain(sh, args_text(a, "domain"), dom, error)) {
-        return false;
-    }
-    rpc_domain_text_flags args = {*dom, (char *)args_text(a, "checkpointname"), 0};
-    return ask_domain_checkpoint_lookup_by_name(shell_rpc(sh, NULL), &args, ret, error);
-}
-
 static bool run_create(struct shell *sh, const struct args *a, GError **error)
 {
-    enum { REDEFINE = 1, QUIESCE = 2 };
+    static const struct flag_bit bits[] = {
+        {"redefine", 1}, {"quiesce", 2}, {"redefine-validate", 4}};
     const char *path = args_text(a, "xmlfile");
     g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_checkpoint_ret) ret = {0};
-    g_autofree char *xml =
-        path ? shell_read_file(path, error) : g_strdup("<domaincheckpoint/>");
-    if (!xml || !shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+    g_autofree char *xml = path ? shell_read_file(path, error) : g_strdup("<domaincheckpoint/>");
+    if (args_flag(a, "redefine-validate") && !args_flag(a, "redefine")) {
+        return shell_fail(error, "Option --redefine is required by option --redefine-validate");
+    }
+    return xml && shell_domain(sh, args_text(a, "domain"), &dom, error) &&
+           point_create(sh, &kind_checkpoint, &dom, xml, flags_of(a, bits, G_N_ELEMENTS(bits)),
+                        path, error);
+}
+
+static bool run_create_as(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct flag_bit bits[] = {{"quiesce", 2}};
+    static const char *const attributes[] = {"checkpoint", "bitmap", NULL};
+    g_autoptr(GString) xml = g_string_new("<domaincheckpoint>\n");
+    g_auto(rpc_domain) dom = {0};
+    point_words(a, xml);
+    if (!point_disks(a, xml, attributes, error)) {
         return false;
     }
-    rpc_domain_text_flags args = {dom, xml,
-                                  (args_flag(a, "redefine") ? REDEFINE : 0u) |
-                                      (args_flag(a, "quiesce") ? QUIESCE : 0u)};
-    if (!ask_domain_checkpoint_create_xml(shell_rpc(sh, NULL), &args, &ret, error)) {
-        return false;
+    g_string_append(xml, "</domaincheckpoint>\n");
+    if (args_flag(a, "print-xml")) {
+        out_text(sh, "xml", "%s\n", xml->str);
+        return true;
     }
-    if (path) {
-        out_note_open(sh, "Domain checkpoint %s created from '%s'", ret.checkpoint.name, path);
-    } else {
-        out_note_open(sh, "Domain checkpoint %s created", ret.checkpoint.name);
-    }
-    return true;
+    return shell_domain(sh, args_text(a, "domain"), &dom, error) &&
+           point_create(sh, &kind_checkpoint, &dom, xml->str,
+                        flags_of(a, bits, G_N_ELEMENTS(bits)), NULL, error);
 }
 
 static bool run_dumpxml(struct shell *sh, const struct args *a, GError **error)
 {
     static const struct flag_bit bits[] = {{"security-info", 1}, {"no-domain", 2}, {"size", 4}};
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_checkpoint_ret) ret = {0};
+    g_auto(rpc_snapshot) point = {0};
     g_auto(rpc_text) xml = {0};
-    if (!find(sh, a, &dom, &ret, error)) {
-        return false;
-    }
-    rpc_checkpoint_flags args = {ret.checkpoint, flags_of(a, bits, G_N_ELEMENTS(bits))};
-    return ask_domain_checkpoint_get_xml_desc(shell_rpc(sh, NULL), &args, &xml, error) &&
+    return point_find(sh, a, &point, error) &&
+           point_xml(shell_rpc(sh, NULL), &kind_checkpoint, &point,
+                     flags_of(a, bits, G_N_ELEMENTS(bits)), &xml, error) &&
            show_xml(sh, a, xml.text, error);
-}
-
-static bool run_delete(struct shell *sh, const struct args *a, GError **error)
-{
-    static const struct flag_bit bits[] = {
-        {"children", 1}, {"metadata", 2}, {"children-only", 4}};
-    const char *name = args_text(a, "checkpointname");
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_checkpoint_ret) ret = {0};
-    rpc_none none;
-    if (!find(sh, a, &dom, &ret, error)) {
-        return false;
-    }
-    rpc_checkpoint_flags args = {ret.checkpoint, flags_of(a, bits, G_N_ELEMENTS(bits))};
-    if (!ask_domain_checkpoint_delete(shell_rpc(sh, NULL), &args, &none, error)) {
-        shell_failing(sh, "Failed to delete checkpoint %s", name);
-        return false;
-    }
-    if (args_flag(a, "children-only")) {
-        out_note(sh, "Domain checkpoint %s children deleted", name);
-    } else {
-        out_note(sh, "Domain checkpoint %s deleted", name);
-    }
-    return true;
-}
-
-static bool run_parent(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_checkpoint_ret) ret = {0}, parent = {0};
-    if (!find(sh, a, &dom, &ret, error)) {
-        return false;
-    }
-    rpc_checkpoint_flags args = {ret.checkpoint, 0};
-    g_autoptr(GError) why = NULL;
-    if (!ask_domain_checkpoint_get_parent(shell_rpc(sh, NULL), &args, &parent, &why)) {
-        if (why->domain == LIBVIRT_ERROR && why->code == ERR_NO_DOMAIN_CHECKPOINT) {
-            return shell_fail(error, "checkpoint '%s' has no parent", ret.checkpoint.name);
-        }
-        g_propagate_error(error, g_steal_pointer(&why));
-        return false;
-    }
-    out_text(sh, "parent", "%s", parent.checkpoint.name);
-    return true;
 }
 
 static bool run_backup(struct shell *sh, const struct args *a, GError **error)
@@ -123,7 +74,7 @@ static bool run_backup(struct shell *sh, const struct args *a, GError **error)
 }
 
 #define NAMED      DOMAIN_OPTION(COMPLETE_DOMAIN)
-#define CHECKPOINT {"checkpointname", OPT_TEXT, OPT_NEEDED, "name of the checkpoint"}
+#define CHECKPOINT {"checkpointname", OPT_TEXT, 0, "name of the checkpoint"}
 
 const struct verb_group verb_group_checkpoint = {"Checkpoints and Backups", "checkpoint", (const struct verb_row[]){
     {"backup-begin", (const struct option_row[]){DOMAIN_OPTION(COMPLETE_DOMAIN_ACTIVE),
@@ -137,18 +88,37 @@ const struct verb_group verb_group_checkpoint = {"Checkpoints and Backups", "che
     {"checkpoint-create", (const struct option_row[]){NAMED,
         {"xmlfile", OPT_TEXT, 0, "file with the XML", COMPLETE_FILE},
         {"redefine", OPT_BOOL, 0, "of one that was there before"},
+        {"redefine-validate", OPT_BOOL, 0, "and whose bitmaps are there"},
         {"quiesce", OPT_BOOL, 0, "the guest's file systems are frozen meanwhile"}, {NULL}},
      "begins to note what changes", run_create},
+    {"checkpoint-create-as", (const struct option_row[]){NAMED,
+        {"name", OPT_TEXT, 0, "its name"}, {"description", OPT_TEXT, 0, "what it is"},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"},
+        {"quiesce", OPT_BOOL, 0, "the guest's file systems are frozen meanwhile"},
+        {"diskspec", OPT_MANY, OPT_EMPTY_OK, "DISK[,checkpoint=TYPE][,bitmap=NAME]"}, {NULL}},
+     "makes a checkpoint of arguments", run_create_as},
     {"checkpoint-delete", (const struct option_row[]){NAMED, CHECKPOINT,
         {"children", OPT_BOOL, 0, "and those after it"},
         {"children-only", OPT_BOOL, 0, "only those after it"},
         {"metadata", OPT_BOOL, 0, "what lodged knows of it alone"}, {NULL}},
-     "forgets a checkpoint", run_delete},
+     "forgets a checkpoint", run_point_delete, &kind_checkpoint},
     {"checkpoint-dumpxml", (const struct option_row[]){NAMED, CHECKPOINT,
         {"security-info", OPT_BOOL, 0, "with passwords"}, {"no-domain", OPT_BOOL, 0, "without the domain"},
         {"size", OPT_BOOL, 0, "with how much has changed"}, XPATH_OPTIONS, {NULL}},
-     "prints a checkpoint's XML", run_dumpxml},
+     "prints a checkpoint's XML", run_dumpxml, &kind_checkpoint},
+    {"checkpoint-edit", (const struct option_row[]){NAMED, CHECKPOINT, {NULL}},
+     "changes a checkpoint's XML in an editor", run_point_edit, &kind_checkpoint},
+    {"checkpoint-info", (const struct option_row[]){NAMED, CHECKPOINT, {NULL}},
+     "tells about a checkpoint", run_point_info, &kind_checkpoint},
+    {"checkpoint-list", (const struct option_row[]){NAMED,
+        {"parent", OPT_BOOL, 0, "parents too"}, {"roots", OPT_BOOL, 0, "without parent"},
+        {"leaves", OPT_BOOL, 0, "without children"}, {"no-leaves", OPT_BOOL, 0, "with children"},
+        {"tree", OPT_BOOL, 0, "as a tree"},
+        {"from", OPT_TEXT, OPT_NAMED, "children of this one"},
+        {"descendants", OPT_BOOL, 0, "and theirs"}, {"name", OPT_BOOL, 0, "only names"},
+        {"topological", OPT_BOOL, 0, "parents first"}, {NULL}},
+     "lists a domain's checkpoints", run_point_list, &kind_checkpoint},
     {"checkpoint-parent", (const struct option_row[]){NAMED, CHECKPOINT, {NULL}},
-     "prints the one before", run_parent},
+     "prints the one before", run_point_parent, &kind_checkpoint},
     {NULL},
 }};

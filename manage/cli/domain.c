@@ -17,10 +17,6 @@
         {"live", OPT_BOOL, 0, "in the running machine"},                                           \
         {"current", OPT_BOOL, 0, "in whichever of the two there is"}
 
-/* VIR_DOMAIN_AFFECT_LIVE and _CONFIG of libvirt's API. */
-enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
-static const struct flag_bit affect_bits[] = {{"live", AFFECT_LIVE}, {"config", AFFECT_CONFIG}};
-
 /* ---- Start, stop ---- */
 
 static bool run_start(struct shell *sh, const struct args *a, GError **error)
@@ -120,7 +116,7 @@ static bool run_memory(struct shell *sh, const struct args *a, GError **error)
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    rpc_domain_uhyper_flags args = {dom, kib, flags_of(a, affect_bits, 2) | (maximum ? MAXIMUM : 0)};
+    rpc_domain_uhyper_flags args = {dom, kib, affect_of(a) | (maximum ? MAXIMUM : 0)};
     if (!ask_domain_set_memory_flags(shell_rpc(sh, NULL), &args, &none, error)) {
         if (maximum) {
             shell_failing(sh, "Unable to change MaxMemorySize");

@@ -32,45 +32,26 @@ static const struct flag_bit bits[] = {
     {"postcopy", 32768},
 };
 
-static void add_text(GArray *params, const char *name, const char *value)
-{
-    rpc_param p = {.field = g_strdup(name), .value = {.type = 7}};
-    p.value.rpc_value_u.s = g_strdup(value);
-    if (value) {
-        g_array_append_val(params, p);
-    } else {
-        g_free(p.field);
-    }
-}
-
-static void clear_param(void *param)
-{
-    xdr_free((xdrproc_t)xdr_rpc_param, param);
-}
-
 /* What the options say, in libvirt's names; NULL with an error. */
 static GArray *read_params(const struct args *a, GError **error)
 {
-    g_autoptr(GArray) params = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_autoptr(GArray) params = params_new();
     static const char *const files[][2] = {{"xml", "destination_xml"},
                                            {"persistent-xml", "persistent_xml"}};
     uint64_t bandwidth;
-    g_array_set_clear_func(params, clear_param);
-    add_text(params, "migrate_uri", args_text(a, "migrateuri"));
-    add_text(params, "destination_name", args_text(a, "dname"));
-    add_text(params, "listen_address", args_text(a, "listen-address"));
+    params_text(params, "migrate_uri", args_text(a, "migrateuri"));
+    params_text(params, "destination_name", args_text(a, "dname"));
+    params_text(params, "listen_address", args_text(a, "listen-address"));
     for (unsigned i = 0; i < G_N_ELEMENTS(files); i++) {
         const char *path = args_text(a, files[i][0]);
         g_autofree char *xml = path ? shell_read_file(path, error) : NULL;
         if (path && !xml) {
             return NULL;
         }
-        add_text(params, files[i][1], xml);
+        params_text(params, files[i][1], xml);
     }
     if (args_number(a, "bandwidth", &bandwidth)) {
-        rpc_param p = {.field = g_strdup("bandwidth"), .value = {.type = 4}};
-        p.value.rpc_value_u.ul = bandwidth;
-        g_array_append_val(params, p);
+        params_number(params, "bandwidth", 4, bandwidth);
     }
     return g_steal_pointer(&params);
 }
@@ -83,7 +64,7 @@ static void set_text(GArray *params, const char *name, const char *value)
             g_array_remove_index(params, i--);
         }
     }
-    add_text(params, name, value);
+    params_text(params, name, value);
 }
 
 struct leg {

@@ -187,6 +187,55 @@ char *param_text(const rpc_param *p)
     }
 }
 
+unsigned affect_of(const struct args *a)
+{
+    return (args_flag(a, "live") ? AFFECT_LIVE : 0u) |
+           (args_flag(a, "config") ? AFFECT_CONFIG : 0u);
+}
+
+static void clear_param(void *param)
+{
+    xdr_free((xdrproc_t)xdr_rpc_param, param);
+}
+
+GArray *params_new(void)
+{
+    GArray *list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_array_set_clear_func(list, clear_param);
+    return list;
+}
+
+void params_text(GArray *list, const char *name, const char *value)
+{
+    if (value) {
+        rpc_param p = {.field = g_strdup(name), .value = {.type = 7}};
+        p.value.rpc_value_u.s = g_strdup(value);
+        g_array_append_val(list, p);
+    }
+}
+
+void params_number(GArray *list, const char *name, int type, uint64_t v)
+{
+    rpc_param p = {.field = g_strdup(name), .value = {.type = type}};
+    if (type == 2) {
+        p.value.rpc_value_u.ui = (unsigned)v;
+    } else if (type == 1) {
+        p.value.rpc_value_u.i = (int)v;
+    } else if (type == 3) {
+        p.value.rpc_value_u.l = (quad_t)v;
+    } else {
+        p.value.rpc_value_u.ul = v;
+    }
+    g_array_append_val(list, p);
+}
+
+void show_param(struct shell *sh, const char *name, const char *value)
+{
+    enum { WIDTH = 15 };
+    g_autofree char *label = g_strdup_printf("%-*s:", WIDTH, name);
+    out_field_wide(sh, 0, label, " %s", value);
+}
+
 /* ---- One object, one procedure ---- */
 
 unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n)
@@ -505,12 +554,12 @@ bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **er
         g_autoptr(GError) why = NULL;
         if (next == 'y') {
             g_autofree char *edited = shell_edit(sh, text ? text : before, &why);
-            if (!edited && !why && !text) {
+            if (!edited && !why && !text && !e->put_unchanged) {
                 return true;
             }
-            if (!why && edited) {
+            if (!why && (edited || !text)) {
                 g_free(text);
-                text = g_steal_pointer(&edited);
+                text = edited ? g_steal_pointer(&edited) : g_strdup(before);
             }
         }
         if (!why && put_edited(sh, e, text, validate, &before, &why)) {

@@ -81,6 +81,21 @@ verb_fn run_console, run_ssh_helper;
  */
 bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
                          bool *left, GError **error);
+/* ---- Which of a domain's two definitions, and typed parameters ---- */
+enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
+#define AFFECT_OPTIONS                                                                             \
+    {"config", OPT_BOOL, 0, "from the next start on"},                                             \
+        {"live", OPT_BOOL, 0, "of the running domain"},                                            \
+        {"current", OPT_BOOL, 0, "whichever of the two there is"}
+unsigned affect_of(const struct args *a);
+/* A list of rpc_param, which owns them; g_array_unref(). */
+GArray *params_new(void);
+void params_text(GArray *list, const char *name, const char *value); /* NULL: nothing */
+/* @type: 1 int, 2 unsigned, 3 int64_t, 4 uint64_t */
+void params_number(GArray *list, const char *name, int type, uint64_t v);
+/* "name           : value" */
+void show_param(struct shell *sh, const char *name, const char *value);
+
 /* Bits of the options that were given. */
 unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n);
 
@@ -95,6 +110,7 @@ struct edit {
     bool (*put)(struct shell *sh, const char *xml, bool validate, const void *data, GError **error);
     const void *data;
     bool validate, can_skip_validate;
+    bool put_unchanged; /* there is more to do than the XML says */
 };
 bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **error);
 

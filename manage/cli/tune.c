@@ -9,51 +9,8 @@
 #include <inttypes.h>
 #include <string.h>
 
-#define AFFECT_OPTIONS                                                                             \
-    {"config", OPT_BOOL, 0, "from the next start on"},                                             \
-        {"live", OPT_BOOL, 0, "of the running domain"},                                            \
-        {"current", OPT_BOOL, 0, "whichever of the two there is"}
-
-enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 enum { PARAMS_ROOM = 64 };
 #define UNLIMITED_KIB UINT64_C(9007199254740991)
-
-static unsigned affect_of(const struct args *a)
-{
-    return (args_flag(a, "live") ? AFFECT_LIVE : 0u) |
-           (args_flag(a, "config") ? AFFECT_CONFIG : 0u);
-}
-
-/* --- typed parameters --- */
-
-static void show_param(struct shell *sh, const char *name, const char *value)
-{
-    enum { WIDTH = 15 };
-    g_autofree char *label = g_strdup_printf("%-*s:", WIDTH, name);
-    out_field_wide(sh, 0, label, " %s", value);
-}
-
-static void add_text(GArray *list, const char *name, const char *value)
-{
-    rpc_param p = {.field = (char *)name,
-                   .value = {.type = 7, .rpc_value_u.s = (char *)value}};
-    g_array_append_val(list, p);
-}
-
-static void add_number(GArray *list, const char *name, int type, uint64_t v)
-{
-    rpc_param p = {.field = (char *)name, .value = {.type = type}};
-    if (type == 2) {
-        p.value.rpc_value_u.ui = (unsigned)v;
-    } else if (type == 1) {
-        p.value.rpc_value_u.i = (int)v;
-    } else if (type == 3) {
-        p.value.rpc_value_u.l = (quad_t)v;
-    } else {
-        p.value.rpc_value_u.ul = v;
-    }
-    g_array_append_val(list, p);
-}
 
 /* A family of parameters: its two procedures have the same shapes in all of them. */
 struct family {
@@ -127,7 +84,7 @@ static bool schedule_word(const rpc_params *known, const char *word, GArray *lis
             if (!eq[1] || *end) {
                 return shell_fail(error, "invalid value for parameter '%s': %s", p->field, eq + 1);
             }
-            add_number(list, p->field, p->value.type, (uint64_t)v);
+            params_number(list, p->field, p->value.type, (uint64_t)v);
             return true;
         }
     }
@@ -139,7 +96,7 @@ static bool run_schedinfo(struct shell *sh, const struct args *a, GError **error
     g_auto(rpc_domain) dom = {0};
     g_auto(rpc_scheduler_type) type = {0};
     g_auto(rpc_params) before = {0}, after = {0};
-    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_autoptr(GArray) list = params_new();
     unsigned flags = affect_of(a);
     char **words = args_many(a, "set");
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
@@ -164,196 +121,6 @@ static bool run_schedinfo(struct shell *sh, const struct args *a, GError **error
         return false;
     }
     show_all(sh, &schedule, after.params.params_val, after.params.params_len);
-    return true;
-}
-
-static bool host_cpus(Rpc *rpc, unsigned *n, GError **error)
-{
-    rpc_none none = {0};
-    rpc_node_info node;
-    if (!ask_node_get_info(rpc, &none, &node, error)) {
-        return false;
-    }
-    *n = (unsigned)CLAMP(node.cpus, 1, CPUSET_BITS);
-    return true;
-}
-
-static bool parse_list(struct shell *sh, const char *text, unsigned cpus, struct cpuset *set,
-                       GError **error)
-{
-    if (strcmp(text, "r") == 0) {
-        cpuset_all(set, cpus);
-        return true;
-    }
-    shell_failing(sh, "Invalid cpulist '%s'", text);
-    bool ok = cpuset_parse(text, set, error);
-    if (ok) {
-        shell_failing(sh, "%s", "");
-    }
-    return ok;
-}
-
-static char *list_at(const char *maps, unsigned length, size_t at, unsigned bytes)
-{
-    struct cpuset set = {0};
-    if (at + bytes <= length) {
-        memcpy(set.bytes, maps + at, MIN(bytes, CPUSET_BYTES));
-    }
-    return cpuset_format(&set);
-}
-
-static bool show_pins(struct shell *sh, const struct args *a, Rpc *rpc, const rpc_domain *dom,
-                      unsigned cpus, GError **error)
-{
-    static const char *const headers[] = {"VCPU", "CPU Affinity", NULL};
-    enum { MAXIMUM = 4 };
-    g_auto(rpc_cpu_maps) maps = {0};
-    uint64_t one = UINT64_MAX;
-    rpc_domain_flags count = {*dom, affect_of(a) | MAXIMUM};
-    rpc_int vcpus;
-    args_number(a, "vcpu", &one);
-    if (!ask_domain_get_vcpus_flags(rpc, &count, &vcpus, error)) {
-        return false;
-    }
-    if (one != UINT64_MAX && one >= (uint64_t)vcpus.value) {
-        bool live = dom->id != -1 && !(affect_of(a) & AFFECT_CONFIG);
-        return shell_fail(error, "vcpu %" PRIu64 " is out of range of %s cpu count %d", one,
-                          live ? "live" : "persistent", vcpus.value);
-    }
-    unsigned bytes = (cpus + 7) / 8;
-    rpc_vcpu_pins_args args = {*dom, vcpus.value, (int)bytes, affect_of(a)};
-    if (!ask_domain_get_vcpu_pin_info(rpc, &args, &maps, error)) {
-        return false;
-    }
-    out_table(sh, headers);
-    for (int i = 0; i < maps.count; i++) {
-        if (one == UINT64_MAX || one == (uint64_t)i) {
-            g_autofree char *number = g_strdup_printf("%d", i);
-            g_autofree char *list = list_at(maps.maps.maps_val, maps.maps.maps_len,
-                                            (size_t)i * bytes, bytes);
-            out_row(sh, number, list, NULL);
-        }
-    }
-    out_table_end(sh);
-    return true;
-}
-
-static bool run_vcpupin(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_domain) dom = {0};
-    struct cpuset set;
-    uint64_t vcpu = 0;
-    unsigned cpus;
-    const char *list = args_text(a, "cpulist");
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (!host_cpus(rpc, &cpus, error)) {
-        return false;
-    }
-    if (!list) {
-        return show_pins(sh, a, rpc, &dom, cpus, error);
-    }
-    if (!args_number(a, "vcpu", &vcpu)) {
-        return shell_fail(error, "vcpupin: Missing vCPU number in pin mode.");
-    }
-    if (!parse_list(sh, list, cpus, &set, error)) {
-        return false;
-    }
-    rpc_pin_vcpu_flags args = {.dom = dom, .vcpu = (unsigned)vcpu, .flags = affect_of(a)};
-    rpc_none none;
-    args.map.map_val = (char *)set.bytes;
-    args.map.map_len = (cpus + 7) / 8;
-    return ask_domain_pin_vcpu_flags(rpc, &args, &none, error);
-}
-
-static bool run_emulatorpin(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_cpu_maps) maps = {0};
-    struct cpuset set;
-    unsigned cpus;
-    const char *list = args_text(a, "cpulist");
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    if (!host_cpus(rpc, &cpus, error)) {
-        return false;
-    }
-    unsigned bytes = (cpus + 7) / 8;
-    if (list) {
-        rpc_pin_emulator_args args = {.dom = dom, .flags = affect_of(a)};
-        rpc_none none;
-        args.map.map_val = (char *)set.bytes;
-        args.map.map_len = bytes;
-        return parse_list(sh, list, cpus, &set, error) &&
-               ask_domain_pin_emulator(rpc, &args, &none, error);
-    }
-    rpc_domain_int_flags args = {dom, (int)bytes, affect_of(a)};
-    if (!ask_domain_get_emulator_pin_info(rpc, &args, &maps, error)) {
-        return false;
-    }
-    g_autofree char *text = list_at(maps.maps.maps_val, maps.maps.maps_len, 0, bytes);
-    out_note(sh, "emulator: CPU Affinity");
-    out_note(sh, "----------------------------------");
-    out_text(sh, "affinity", "       *: %s\n", text);
-    return true;
-}
-
-static void cpu_time(struct shell *sh, const rpc_param *p)
-{
-    uint64_t ns = p->value.rpc_value_u.ul;
-    g_autofree char *value = g_strdup_printf("%9" PRIu64 ".%09" PRIu64 " seconds",
-                                             ns / 1000000000, ns % 1000000000);
-    g_autofree char *label = g_strdup_printf("\t%-12s", p->field);
-    out_field_wide(sh, 0, label, " %s", value);
-}
-
-static bool run_cpu_stats(struct shell *sh, const struct args *a, GError **error)
-{
-    g_auto(rpc_domain) dom = {0};
-    g_auto(rpc_params_count) each = {0}, total = {0};
-    bool want_total = args_flag(a, "total");
-    uint64_t start = 0, count = UINT64_MAX;
-    bool some = args_number(a, "start", &start);
-    some |= args_number(a, "count", &count);
-    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
-        return false;
-    }
-    Rpc *rpc = shell_rpc(sh, NULL);
-    rpc_cpu_stats_args args = {.dom = dom};
-    if (some || !want_total) {
-        g_auto(rpc_params_count) cpus = {0};
-        if (!ask_domain_get_cpu_stats(rpc, &args, &cpus, error)) {
-            return false;
-        }
-        args.params = 2;
-        args.start = (int)MIN(start, INT32_MAX);
-        args.cpus = (unsigned)MIN(count, (uint64_t)cpus.count);
-        if (!ask_domain_get_cpu_stats(rpc, &args, &each, error)) {
-            return false;
-        }
-        for (unsigned i = 0; i < each.params.params_len; i++) {
-            if (each.count > 0 && i % (unsigned)each.count == 0) {
-                out_line(sh, "CPU%u:", (unsigned)args.start + i / (unsigned)each.count);
-            }
-            cpu_time(sh, &each.params.params_val[i]);
-        }
-    }
-    if (want_total || !some) {
-        args.params = 3;
-        args.start = -1;
-        args.cpus = 1;
-        if (!ask_domain_get_cpu_stats(rpc, &args, &total, error)) {
-            return false;
-        }
-        out_line(sh, "Total:");
-        for (unsigned i = 0; i < total.params.params_len; i++) {
-            cpu_time(sh, &total.params.params_val[i]);
-        }
-    }
     return true;
 }
 
@@ -389,7 +156,7 @@ static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
     } rows[] = {{"hard-limit", "hard_limit"},
                 {"soft-limit", "soft_limit"},
                 {"swap-hard-limit", "swap_hard_limit"}};
-    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_autoptr(GArray) list = params_new();
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         const char *text = args_text(a, rows[i].option);
         uint64_t kib;
@@ -402,7 +169,7 @@ static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
             return false;
         }
         if (text) {
-            add_number(list, rows[i].param, 4, kib);
+            params_number(list, rows[i].param, 4, kib);
         }
     }
     return tune(sh, a, &memory, list, error);
@@ -421,14 +188,14 @@ static bool run_blkiotune(struct shell *sh, const struct args *a, GError **error
                 {"device-write-iops-sec", "device_write_iops_sec"},
                 {"device-read-bytes-sec", "device_read_bytes_sec"},
                 {"device-write-bytes-sec", "device_write_bytes_sec"}};
-    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_autoptr(GArray) list = params_new();
     uint64_t weight;
     if (args_number(a, "weight", &weight)) {
-        add_number(list, "weight", 2, weight);
+        params_number(list, "weight", 2, weight);
     }
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         if (args_text(a, rows[i].option)) {
-            add_text(list, rows[i].param, args_text(a, rows[i].option));
+            params_text(list, rows[i].param, args_text(a, rows[i].option));
         }
     }
     return tune(sh, a, &blkio, list, error);
@@ -449,10 +216,10 @@ static const struct family numa = {
 
 static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
 {
-    g_autoptr(GArray) list = g_array_new(FALSE, TRUE, sizeof(rpc_param));
+    g_autoptr(GArray) list = params_new();
     const char *mode = args_text(a, "mode"), *nodes = args_text(a, "nodeset");
     if (nodes) {
-        add_text(list, "numa_nodeset", nodes);
+        params_text(list, "numa_nodeset", nodes);
     }
     unsigned m = 0;
     while (mode && m < G_N_ELEMENTS(modes) && strcmp(modes[m], mode) != 0) {
@@ -462,7 +229,7 @@ static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
         return shell_fail(error, "Invalid mode: %s", mode);
     }
     if (mode) {
-        add_number(list, "numa_mode", 1, m);
+        params_number(list, "numa_mode", 1, m);
     }
     return tune(sh, a, &numa, list, error);
 }
@@ -648,16 +415,8 @@ const struct verb_group verb_group_tune = {"Domain Tuning", "tune", (const struc
         {"error", OPT_BOOL, 0, "an incompatible CPU is an error"},
         {"validate", OPT_BOOL, 0, "checks the XML too"}, {NULL}},
      "compares a CPU with that of the host", run_compare, ""},
-    {"cpu-stats", (const struct option_row[]){NAMED_ACTIVE,
-        {"total", OPT_BOOL, 0, "only the sums"},
-        {"start", OPT_NUMBER, OPT_NAMED, "from this processor on"},
-        {"count", OPT_NUMBER, OPT_NAMED, "so many processors"}, {NULL}},
-     "tells what a domain used of the host's processors", run_cpu_stats},
     {"domblkerror", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "tells which disks have failed", run_domblkerror},
-    {"emulatorpin", (const struct option_row[]){NAMED,
-        {"cpulist", OPT_TEXT, OPT_EMPTY_OK, "0-3,^2 or r"}, AFFECT_OPTIONS, {NULL}},
-     "shows or sets where a domain's own threads run", run_emulatorpin},
     {"hypervisor-cpu-baseline", (const struct option_row[]){FILE_OPTION, HYPERVISOR_OPTIONS,
         {"features", OPT_BOOL, 0, "those of the model too"},
         {"migratable", OPT_BOOL, 0, "without what cannot move"}, {NULL}},
@@ -678,9 +437,5 @@ const struct verb_group verb_group_tune = {"Domain Tuning", "tune", (const struc
     {"schedinfo", (const struct option_row[]){NAMED, AFFECT_OPTIONS,
         {"set", OPT_MANY, 0, "name=value..."}, {NULL}},
      "shows or sets a domain's share of the processors", run_schedinfo},
-    {"vcpupin", (const struct option_row[]){NAMED,
-        {"vcpu", OPT_NUMBER, 0, "its number"},
-        {"cpulist", OPT_TEXT, OPT_EMPTY_OK, "0-3,^2 or r"}, AFFECT_OPTIONS, {NULL}},
-     "shows or sets where a domain's vCPUs run", run_vcpupin},
     {NULL},
 }};

@@ -9,14 +9,8 @@
 /*
  * What is said about a domain, and the XML in its saved states.
  */
-enum { LIVE = 1, CONFIG = 2 };
 enum { DESCRIPTION, TITLE, ELEMENT }; /* kinds of metadata */
 enum { SAVED_RUNNING = 2, SAVED_PAUSED = 4 };
-
-static unsigned affect_of(const struct args *a)
-{
-    return (args_flag(a, "live") ? LIVE : 0u) | (args_flag(a, "config") ? CONFIG : 0u);
-}
 
 static bool set_metadata(Rpc *rpc, const rpc_domain *dom, int type, char *text, char *key,
                          char *uri, unsigned flags, GError **error)
@@ -422,7 +416,7 @@ static bool run_setlink(struct shell *sh, const struct args *a, GError **error)
     bool ok = card || shell_fail(error, "interface '%s' not found", name);
     if (ok) {
         set_link(card, state);
-        ok = update_card(sh, &dom, &x, card, config ? CONFIG : LIVE, args_flag(a, "print-xml"),
+        ok = update_card(sh, &dom, &x, card, config ? AFFECT_CONFIG : AFFECT_LIVE, args_flag(a, "print-xml"),
                          error);
     }
     xmlXPathFreeObject(found);
@@ -456,12 +450,6 @@ static bool run_monitor(struct shell *sh, const struct args *a, GError **error)
 
 #define NAMED  DOMAIN_OPTION(COMPLETE_DOMAIN)
 #define ACTIVE DOMAIN_OPTION(COMPLETE_DOMAIN_ACTIVE)
-#define AFFECT                                                                                     \
-    {"live", OPT_BOOL, 0, "of the machine that runs"},                                             \
-        {"config", OPT_BOOL, 0, "of the next start"},                                              \
-    {                                                                                              \
-        "current", OPT_BOOL, 0, "of what there is"                                                 \
-    }
 #define STATES                                                                                     \
     {"running", OPT_BOOL, 0, "it is to run when it is back"},                                      \
     {                                                                                              \
@@ -487,7 +475,7 @@ const struct verb_group verb_group_words = {
     (const struct verb_row[]){
         {"desc",
          (const struct option_row[]){NAMED,
-                                     AFFECT,
+                                     AFFECT_OPTIONS,
                                      {"title", OPT_BOOL, 0, "the title, not the description"},
                                      {"edit", OPT_BOOL, 0, "in an editor"},
                                      {"new-desc", OPT_MANY, 0, "what it is to be"},
@@ -530,7 +518,7 @@ const struct verb_group verb_group_words = {
         {"metadata",
          (const struct option_row[]){NAMED,
                                      {"uri", OPT_TEXT, OPT_NEEDED, "name space of the element"},
-                                     AFFECT,
+                                     AFFECT_OPTIONS,
                                      {"key", OPT_TEXT, OPT_NAMED, "its prefix"},
                                      {"set", OPT_TEXT, OPT_NAMED, "the element"},
                                      {"remove", OPT_BOOL, 0, "take it out"},
@@ -554,7 +542,7 @@ const struct verb_group verb_group_words = {
          (const struct option_row[]){NAMED,
                                      {"type", OPT_TEXT, OPT_NEEDED, "poweroff, reboot, crash"},
                                      {"action", OPT_TEXT, OPT_NEEDED, "destroy, restart, preserve"},
-                                     AFFECT,
+                                     AFFECT_OPTIONS,
                                      {NULL}},
          "says what is to happen when a guest is done", run_lifecycle},
         {NULL},
