@@ -21,13 +21,16 @@ enum {
     MAX_TABLE_PAGES = 1024, /* 4 MiB */
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
-    LARGE_BITS = 4096,
+    LARGE_SLOTS = 4096,
     MANY_MISSES = 64,       /* since a flush: from there on neighbours are filled, too */
     NEIGHBOURS = 8,         /* pages whose entries share a cache line */
 };
 #define WHOLE_BYTES (TLB_HEADER_BYTES + TLB_TABLES * TLB_TABLE_BYTES)
 #define WRITER_BYTES (ram_pool_size / PAGE_SIZE * sizeof(uint64_t))
 G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
+
+/* Larger than any tag: until all of the TLB is flushed. */
+#define LARGE_SEVERAL UINT32_MAX
 
 /* Pages without a direct path: device registers, pages with flags; and fetches. */
 struct side {
@@ -42,7 +45,7 @@ struct tlb_log {
     uint64_t *slot[2]; /* filled slots, numbered through all tables; [1]: global pages */
     unsigned n[2];
     bool huge;         /* 1 GiB pages were filled: INVLPG flushes all */
-    uint64_t large[LARGE_BITS / 64]; /* hashed: 2 MiB of addresses mapped by large pages */
+    uint32_t large[LARGE_SLOTS]; /* hashed: which 2 MiB a large page maps, see large_tag() */
     uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
     struct side side[SIDE_SLOTS];
     /*
@@ -166,15 +169,33 @@ void tlb_flush(struct vcpu *cpu, bool global_too)
     tell_engine(cpu, 0, 0, global_too);
 }
 
-static unsigned large_hash(uint64_t linear)
+static uint32_t *large_at(struct tlb_log *log, uint64_t linear)
 {
-    return (unsigned)(linear >> 21 ^ linear >> 33) % LARGE_BITS;
+    return &log->large[(linear >> 21 ^ linear >> 33) % LARGE_SLOTS];
 }
 
-static bool is_large(const struct tlb_log *log, uint64_t linear)
+/* Of the 2 MiB around @linear; 0 is none. */
+static uint32_t large_tag(uint64_t linear)
 {
-    unsigned bit = large_hash(linear);
-    return log->large[bit / 64] >> bit % 64 & 1;
+    return (uint32_t)(linear << 16 >> 37) + 1;
+}
+
+static void note_large(struct tlb *t, uint64_t linear, uint64_t bytes)
+{
+    uint32_t *at = large_at(t->log, linear), tag = large_tag(linear);
+    t->log->huge |= bytes > UINT64_C(1) << 22;
+    *at = *at && *at != tag ? LARGE_SEVERAL : tag;
+}
+
+/* Were entries of these 2 MiB filled from a large page?  All of them are dropped now. */
+static bool forget_large(struct tlb_log *log, uint64_t linear)
+{
+    uint32_t *at = large_at(log, linear), was = *at;
+    if (was == LARGE_SEVERAL) {
+        return true;
+    }
+    *at = was == large_tag(linear) ? 0 : was;
+    return was && !*at;
 }
 
 /* The table pages of the 2 MiB around @linear, one page in each table. */
@@ -197,13 +218,16 @@ void tlb_flush_page(struct vcpu *cpu, uint64_t linear)
         return;
     }
     bool four_mib = !(cpu->r.cr4 & CR4_PAE);
-    if (is_large(t->log, linear) || (four_mib && is_large(t->log, linear ^ 1u << 21))) {
+    bool large = forget_large(t->log, linear);
+    large |= four_mib && forget_large(t->log, linear ^ 1u << 21);
+    if (large) {
+        uint64_t bytes = UINT64_C(2) << (20 + four_mib);
         drop_2m(t, linear);
         if (four_mib) {
             drop_2m(t, linear ^ 1u << 21);
         }
         drop_side(t);
-        tell_engine(cpu, linear & ~UINT64_C(0x3fffff), 0x400000, true);
+        tell_engine(cpu, linear & ~(bytes - 1), bytes, true);
         return;
     }
     for (unsigned i = 0; i < TLB_TABLES; i++) {
@@ -324,15 +348,6 @@ static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear,
     if (ram_flags(page)) {
         t->table[0][0][slot] = 0;
     }
-}
-
-static void note_large(struct tlb *t, uint64_t linear, uint64_t bytes)
-{
-    unsigned bit = large_hash(linear);
-    if (bytes > UINT64_C(1) << 22) {
-        t->log->huge = true;
-    }
-    t->log->large[bit / 64] |= UINT64_C(1) << bit % 64;
 }
 
 static uint64_t side_key(enum tlb_mode mode, uint64_t linear, unsigned want)

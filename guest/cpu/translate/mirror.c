@@ -37,6 +37,7 @@ struct area {
     uint64_t number;            /* linear >> 21, plus 1; 0: free */
     uint32_t seen;              /* by which sync */
     unsigned shown;             /* pages */
+    bool large;                 /* one page of the guest's */
     uint64_t entry[AREA_PAGES]; /* what the page tables said */
     uint64_t page[AREA_PAGES];  /* what is mapped: host address | SHOW_*; or 0 */
 };
@@ -367,10 +368,16 @@ static bool look_at_page(struct mirror *m, struct vcpu *cpu, struct area *a, uns
     return show(m, a, k, page);
 }
 
-/* @entry: of the level whose entries map 2 MiB; @above as in effective(). */
+/*
+ * @entry: of the level whose entries map 2 MiB; @above as in effective().  A page that shows the
+ * same memory as the one before it is most likely that of zeroes, about to be replaced, and the
+ * next 500 are too: it is mapped when it is the one at @linear.
+ */
 static bool look_at_area(struct mirror *m, struct vcpu *cpu, uint64_t linear, uint64_t entry,
                          uint64_t above, bool deep)
 {
+    unsigned wanted = linear >> PAGE_BITS & 511;
+    uint64_t before = 0;
     static const uint64_t none[AREA_PAGES];
     const uint64_t *table = none;
     bool large = entry & PS;
@@ -383,12 +390,15 @@ static bool look_at_area(struct mirror *m, struct vcpu *cpu, uint64_t linear, ui
         table = table ? table : none;
         above = (above & entry & (RW | US)) | ((above | entry) & NX);
     }
+    a->large = large;
     uint64_t whole = large ? effective(entry, above) & ~(FRAME & 0x1fffff) : 0;
     bool ok = true;
     for (unsigned k = 0; k < AREA_PAGES && ok; k++) {
         uint64_t e = large ? (whole ? whole + (uint64_t)k * PAGE_SIZE : 0)
                            : effective(__atomic_load_n(&table[k], __ATOMIC_RELAXED), above);
-        if (e || a->entry[k]) {
+        bool again = e && !((e ^ before) & FRAME) && !a->page[k] && k != wanted;
+        before = e;
+        if (!again && (e || a->entry[k])) {
             ok = look_at_page(m, cpu, a, k, e, deep);
         }
     }
@@ -420,6 +430,7 @@ static bool walk(struct mirror *m, struct vcpu *cpu, uint64_t table_at, unsigned
 static bool drop_area(struct mirror *m, struct area *a)
 {
     bool ok = true;
+    a->large = false;
     for (unsigned k = 0; a->shown && k < AREA_PAGES; k++) {
         ok = ok && show(m, a, k, 0);
     }
@@ -473,7 +484,7 @@ bool mirror_look(struct mirror *m, struct vcpu *cpu, uint64_t linear, bool fetch
     unsigned k = linear >> 12 & 511;
     before = a ? a->page[k] : 0;
     e = area_entry(cpu, linear, &above);
-    if (!look_at_area(m, cpu, linear & ~UINT64_C(0x1fffff), e & P ? e : 0, above, false)) {
+    if (!look_at_area(m, cpu, linear, e & P ? e : 0, above, false)) {
         return false;
     }
     a = *find_area(m, linear);
@@ -489,7 +500,9 @@ bool mirror_drop(struct mirror *m, uint64_t linear, uint64_t bytes)
     bool ok = true;
     for (uint64_t at = linear; ok && at - linear < bytes; at += PAGE_SIZE) {
         struct area *a = at <= USER_MOST ? *find_area(m, at) : NULL;
-        if (a) {
+        if (a && a->large) {
+            ok = drop_area(m, a);
+        } else if (a) {
             a->entry[at >> 12 & 511] = 0;
             ok = show(m, a, at >> 12 & 511, 0);
         }
