@@ -21,14 +21,11 @@
 
 enum {
     PROGRAMS = 8,
-    WATCHED_US = 3000, /* translated, before anything is decided */
-    ENTER_US = 25,     /* between two visits to the kernel: worth it */
-    SHORT_US = 5,      /* there, beside what going there costs: was not worth it */
-    SHORTS_MOST = 12,  /* more than others: back to where it came from */
-    SKIP_MOST = 4,     /* 1 << that visits to the kernel: until the next try */
-    LONG_US = 500,     /* translated, at a time: somebody else may have had some of it */
-    REFUSED_MOST = 3,  /* a host that lets nobody be traced says so each time */
-    PATIENCE = 8,      /* how many times longer one is watched that had to come back */
+    LONG_US = 500,    /* translated, at a time: somebody else may have had some of it */
+    SLOW_US = 15,     /* what comes and goes sooner is not timed: that costs a tenth of a visit */
+    KEPT_US = 10000,  /* to one core, at a time */
+    MAP_US = 4,       /* of a command that the process carries out */
+    REFUSED_MOST = 3, /* a host that lets nobody be traced says so each time */
 };
 #define VSYSCALL UINT64_C(0xffffffffff600000)
 
@@ -36,29 +33,31 @@ struct program {
     uint64_t cr3; /* without flags; 0: free */
     uint64_t used;
     struct mirror *mirror; /* made when it is hot */
-    bool hot, never;
-    unsigned patience;
-    uint64_t fs;            /* base of FS when that began */
-    uint64_t ticks, visits; /* translated: time, and visits to the kernel in it */
-    unsigned shorts, skip;  /* direct: short stays; visits to the kernel up to the next one */
-    uint64_t synced;        /* .turns when last compared */
-    uint64_t wanted;        /* 1 + an address that the guest was asked to map */
-    bool wanted_code;       /* to be executed */
-    int core;               /* the process's, like the vCPU's */
+    bool never;
+    bool not_now; /* up to the next visit to the kernel */
+    struct account account;
+    uint64_t synced;  /* .turns when last compared */
+    uint64_t wanted;  /* 1 + an address that the guest was asked to map */
+    bool wanted_code; /* to be executed */
+    int core;         /* the process's, like the vCPU's */
 };
 
 struct direct {
     struct program at[PROGRAMS], *now;
-    uint64_t since;   /* TSC: what was counted up to there */
-    int64_t cpu_at;   /* the thread's time when last asked for, ns */
-    uint64_t visits;  /* by all programs */
-    uint64_t counted; /* of them for programs */
+    bool timed;     /* the stretch in hand is */
+    bool slow;      /* the last one took long, with the visit to the kernel before it */
+    uint64_t left;  /* TSC: end of that */
+    uint64_t since; /* TSC: what was counted up to there */
+    int64_t cpu_at; /* the thread's time when last asked for, ns */
     uint64_t used;
     unsigned refused; /* processes that could not be made */
     uint64_t deep;    /* .turns when memory may last have moved */
-    uint64_t least;   /* ticks that going there costs */
+    uint64_t least;   /* ticks that going there costs at least */
+    uint64_t move;    /* and making a process, of late */
+    uint64_t inside;  /* of the stay in hand: what the program may have computed */
     cpu_set_t may_run_on;
     int core;               /* the one that the vCPU's thread keeps to; -1: any */
+    uint64_t kept;          /* since then */
     _Atomic uint64_t turns; /* moves when a mirror may be wrong */
 };
 
@@ -76,9 +75,11 @@ bool bt_direct_named(const char *name)
     return k < G_N_ELEMENTS(names);
 }
 
+static uint64_t ticks_of_us;
+
 static uint64_t ticks_of(uint64_t us)
 {
-    return us * (tsc_hz() / 1000000);
+    return us * ticks_of_us;
 }
 
 /* A page of memory gets a flag.  True: another vCPU may be writing to it in its process. */
@@ -104,6 +105,7 @@ bool direct_open(struct bt_cpu *b)
     if (bt_direct == DIRECT_OFF || (!open && !(open = mirror_open()))) {
         return false;
     }
+    ticks_of_us = tsc_hz() / 1000000;
     tlb_other_writers = drop_writes;
     b->native = g_new0(struct direct, 1);
     b->native->turns = 1;
@@ -115,7 +117,8 @@ bool direct_open(struct bt_cpu *b)
 static void forget(struct program *p)
 {
     g_clear_pointer(&p->mirror, mirror_free);
-    *p = (struct program){.patience = 1, .core = -1};
+    *p = (struct program){.core = -1};
+    account_start(&p->account, ticks_of_us);
 }
 
 void direct_close(struct bt_cpu *b)
@@ -130,19 +133,25 @@ void direct_close(struct bt_cpu *b)
  * The vCPU and the process take turns, so they belong on one core: waking another one costs
  * more than the way there.  Now and then they may move.
  */
-static void keep_to_core(struct direct *d, bool keep)
+static void keep_to_core(struct direct *d)
 {
     cpu_set_t here;
-    if (keep == (d->core >= 0)) {
-        return;
-    }
-    d->core = keep ? sched_getcpu() : -1;
-    if (keep) {
+    if (d->core < 0) {
+        d->core = sched_getcpu();
+        d->kept = __builtin_ia32_rdtsc();
         CPU_ZERO(&here);
         CPU_SET(d->core, &here);
         sched_getaffinity(0, sizeof(d->may_run_on), &d->may_run_on);
+        sched_setaffinity(0, sizeof(here), &here);
     }
-    sched_setaffinity(0, sizeof(here), keep ? &here : &d->may_run_on);
+}
+
+static void leave_core(struct direct *d)
+{
+    if (d->core >= 0 && d->since - d->kept > ticks_of(KEPT_US)) {
+        d->core = -1;
+        sched_setaffinity(0, sizeof(d->may_run_on), &d->may_run_on);
+    }
 }
 
 static void follow_core(const struct direct *d, struct program *p, int pid)
@@ -174,14 +183,16 @@ static struct program *program_of(struct direct *d, uint64_t cr3)
     forget(oldest);
     oldest->cr3 = cr3;
     oldest->never = d->refused > REFUSED_MOST;
-    oldest->hot = bt_direct == DIRECT_ALWAYS && !oldest->never;
+    if (d->move) {
+        account_move_cost(&oldest->account, d->move);
+    }
     return oldest;
 }
 
 /* What passed since @d->since, less what other threads had of it if that may be much. */
-static uint64_t passed(struct direct *d)
+static uint64_t passed_at(struct direct *d, uint64_t now)
 {
-    uint64_t now = __builtin_ia32_rdtsc(), ticks = now - d->since;
+    uint64_t ticks = now - d->since;
     struct timespec t;
     d->since = now;
     if (ticks > ticks_of(LONG_US)) {
@@ -193,55 +204,26 @@ static uint64_t passed(struct direct *d)
     return ticks;
 }
 
-static void watch(struct bt_cpu *b, struct program *p)
+static uint64_t passed(struct direct *d)
 {
-    p->ticks = p->visits = 0;
-    p->fs = b->seg_base[SEG_FS];
+    return passed_at(d, __builtin_ia32_rdtsc());
 }
 
-/* Back to translated code, for longer before the next time than before this one. */
+/* Back to translated code. */
 static void cool(struct bt_cpu *b, struct program *p)
 {
     g_clear_pointer(&p->mirror, mirror_free);
-    p->hot = false;
-    p->patience = MIN(p->patience * 2, PATIENCE);
+    p->account.hot = false;
     p->wanted = 0;
-    p->shorts = p->skip = 0;
     b->direct = 0;
-    watch(b, p);
-}
-
-void direct_account(struct bt_cpu *b)
-{
-    struct direct *d = b->native;
-    struct program *p = d ? d->now : NULL;
-    if (!p) {
-        return;
-    }
-    if (!p->ticks) {
-        watch(b, p);
-    }
-    p->ticks += passed(d);
-    p->visits += d->visits - d->counted;
-    d->counted = d->visits;
-    if (!p->hot) {
-        keep_to_core(d, false);
-    }
-    if (p->hot || p->never || p->ticks < p->patience * ticks_of(WATCHED_US)) {
-        return;
-    }
-    /* Another FS: the first program may be gone, and CR3 another's. */
-    p->hot = p->ticks / (p->visits + 1) > ticks_of(ENTER_US) && p->fs == b->seg_base[SEG_FS];
-    b->direct = p->hot;
-    watch(b, p);
 }
 
 void direct_rested(struct bt_cpu *b)
 {
     struct direct *d = b->native;
     if (d) {
-        keep_to_core(d, false);
-        d->since = __builtin_ia32_rdtsc();
+        d->since = d->left = __builtin_ia32_rdtsc();
+        leave_core(d);
     }
 }
 
@@ -249,16 +231,44 @@ void direct_enter_user(struct bt_cpu *b)
 {
     struct direct *d = b->native;
     uint64_t cr3 = b->cpu->r.cr3 & ~UINT64_C(0xfff);
-    d->visits++;
     if (!d->now || d->now->cr3 != cr3) {
-        direct_account(b);
-        d->since = __builtin_ia32_rdtsc();
-        d->counted = d->visits;
         d->now = program_of(d, cr3);
         d->now->used = ++d->used;
     }
-    b->direct = d->now->hot && !d->now->skip;
-    d->now->skip -= d->now->skip != 0;
+    d->timed = d->slow || d->now->account.hot;
+    d->since = d->timed ? __builtin_ia32_rdtsc() : 0;
+    d->now->not_now = d->now->never;
+    b->direct = !d->now->never && (bt_direct == DIRECT_ALWAYS || account_now(&d->now->account));
+}
+
+void direct_still_user(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    struct program *p = d->now;
+    if (p && p->account.hot && !p->not_now && !b->direct) {
+        p->account.translated += passed(d);
+        b->direct = account_late(&p->account);
+    }
+}
+
+void direct_leave_user(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    struct program *p = d->now;
+    uint64_t now = __builtin_ia32_rdtsc();
+    d->slow = now - d->left > ticks_of(SLOW_US);
+    d->left = now;
+    if (!p || (d->slow && !d->timed)) {
+        return; /* the next one is timed */
+    }
+    p->account.translated += d->timed ? passed_at(d, now) : 0;
+    account_end(&p->account);
+    if (!p->account.hot) {
+        leave_core(d);
+        if (p->mirror && bt_direct != DIRECT_ALWAYS) {
+            cool(b, p);
+        }
+    }
 }
 
 /* ---- what is right there ---- */
@@ -294,7 +304,7 @@ static bool refresh(struct bt_cpu *b, struct program *p)
     p->wanted = 0;
     if (ok && other && bt_direct != DIRECT_ALWAYS) {
         cool(b, p);
-        p->patience = 1;
+        account_start(&p->account, ticks_of_us);
         return true;
     }
     struct tracee *t = mirror_tracee(p->mirror);
@@ -338,37 +348,10 @@ static bool ready(struct bt_cpu *b, struct program *p)
     if (!p->mirror || !refresh(b, p)) {
         give_up(b, p);
     }
-    return p->hot;
+    return p->mirror;
 }
 
 /* ---- there and back ---- */
-
-/*
- * A stay was not worth it.  What comes in bursts (new pages, system calls) is better off
- * translated: some visits to the kernel pass before the next stay, after each more of them.
- */
-static void in_vain(struct bt_cpu *b, struct program *p)
-{
-    if (bt_direct == DIRECT_ALWAYS) {
-        return;
-    }
-    if (++p->shorts > SHORTS_MOST) {
-        cool(b, p);
-    } else {
-        p->skip = 1u << MIN(p->shorts, (unsigned)SKIP_MOST);
-    }
-}
-
-static void judge(struct bt_cpu *b, struct program *p, uint64_t ticks)
-{
-    struct direct *d = b->native;
-    d->least = MIN(d->least, ticks);
-    if (ticks < d->least + ticks_of(SHORT_US)) {
-        in_vain(b, p);
-    } else {
-        p->shorts /= 2;
-    }
-}
 
 static bool stopped(struct bt_cpu *b, int stop)
 {
@@ -392,8 +375,8 @@ static bool step_over(struct bt_cpu *b, struct program *p, const struct tracee_s
         p->wanted = why->address + 1;
         p->wanted_code = fetch;
     } else if (!p->mirror || !mirror_look(p->mirror, cpu, why->address, fetch, &shown) || !shown) {
-        b->direct = 0; /* more of that is bound to come: up to the next visit to the kernel */
-        in_vain(b, p);
+        b->direct = 0; /* more of that is bound to come */
+        p->not_now = true;
     }
     return true;
 }
@@ -468,36 +451,63 @@ static bool died(struct bt_cpu *b, struct program *p)
     return false;
 }
 
-bool direct_run(struct bt_cpu *b)
+/* How long the program may have computed in a stay of @ticks. */
+static uint64_t computed(struct direct *d, uint64_t ticks, unsigned commands)
+{
+    d->least = MIN(d->least, ticks);
+    uint64_t cost = d->least + d->least / 4 + commands * ticks_of(MAP_US);
+    return ticks > cost ? ticks - cost : 0;
+}
+
+static bool stay(struct bt_cpu *b, struct program *p)
 {
     struct direct *d = b->native;
-    struct program *p = d->now;
     struct vcpu *cpu = b->cpu;
     struct tracee_stop why;
+    d->inside = 0;
     if (!ready(b, p)) {
         b->direct = 0;
+        p->not_now = true;
         return true;
     }
-    int pid = tracee_pid(mirror_tracee(p->mirror));
-    atomic_store(&b->tracee, pid);
+    struct tracee *t = mirror_tracee(p->mirror);
+    atomic_store(&b->tracee, tracee_pid(t));
     if (atomic_load(&cpu->requests) || __atomic_load_n(&b->poll, __ATOMIC_SEQ_CST) != &b->ok ||
         atomic_load(&d->turns) != p->synced) {
         atomic_store(&b->tracee, 0);
         return true;
     }
-    follow_core(d, p, pid);
+    keep_to_core(d);
+    follow_core(d, p, tracee_pid(t));
     cpu->r.rflags &= ~(uint64_t)FLAG_RF;
     b->stats.direct++;
+    unsigned commands = tracee_noted(t);
     uint64_t from = __builtin_ia32_rdtsc();
-    bool alive = tracee_run(mirror_tracee(p->mirror), cpu, &why);
-    uint64_t to = __builtin_ia32_rdtsc();
+    bool alive = tracee_run(t, cpu, &why);
+    d->inside = computed(d, __builtin_ia32_rdtsc() - from, commands);
     atomic_store(&b->tracee, 0);
     if (!alive) {
         return died(b, p);
     }
-    keep_to_core(d, why.why != TRACEE_KICK);
-    d->since = to;
-    d->counted = d->visits;
-    judge(b, p, to - from);
+    if (why.why == TRACEE_KICK) {
+        leave_core(d);
+    }
     return back(b, p, &why);
+}
+
+bool direct_run(struct bt_cpu *b)
+{
+    struct direct *d = b->native;
+    struct program *p = d->now;
+    p->account.translated += passed(d);
+    bool moves = !p->mirror, ok = stay(b, p);
+    uint64_t ticks = __builtin_ia32_rdtsc() - d->since;
+    d->since += ticks;
+    if (moves && p->mirror) {
+        d->move = ticks - d->inside;
+    } else {
+        p->account.inside += d->inside;
+        p->account.beside += ticks - d->inside;
+    }
+    return ok;
 }

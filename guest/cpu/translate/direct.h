@@ -8,8 +8,8 @@
 /*
  * direct - hot user programs run as they are, in a process of their own
  *
- * Three parts: tracee.c is the process, mirror.c keeps its mappings what the guest's page
- * tables say, direct.c decides who gets one and goes in and out.
+ * Four parts: tracee.c is the process, mirror.c keeps its mappings what the guest's page
+ * tables say, account.c decides who gets one, direct.c goes in and out.
  */
 
 /* ---- tracee.c ---- */
@@ -59,6 +59,7 @@ bool tracee_may_read_tsc(struct tracee *t, bool may);
 /* Breakpoint @n stops it before it executes what is at @linear; 0: it is free.  False: the host
  * has none to give. */
 bool tracee_break(struct tracee *t, unsigned n, uint64_t linear);
+unsigned tracee_noted(const struct tracee *t); /* what is still to be done there */
 /* Executes @cpu's program.  False: the process died, and the program with it. */
 bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out);
 
@@ -80,6 +81,34 @@ struct tracee *mirror_tracee(const struct mirror *m);
 bool mirror_open(void);
 bool mirror_forget_writes(const void *host_page); /* true: it had */
 
+/* ---- account.c ---- */
+
+/* One program's.  All in ticks. */
+struct account {
+    uint64_t us;                         /* of a microsecond */
+    uint64_t translated, inside, beside; /* of the stretch in hand: time in translated code; what
+                                            ran in the process; what going there and back took */
+    uint64_t trip, move;                 /* what a stretch there costs, and a process */
+    int64_t recent;                      /* what a stretch gains, by the last ones */
+    int64_t balance;                     /* without a process: what one would have gained */
+    int64_t earned;
+    unsigned patience, unused;
+    bool hot; /* it shall have a process */
+};
+void account_start(struct account *a, uint64_t ticks_of_us);
+void account_move_cost(struct account *a, uint64_t ticks);
+void account_end(struct account *a); /* a visit to the kernel begins */
+/* A stretch begins: there? */
+static inline bool account_now(const struct account *a)
+{
+    return a->hot && a->recent >= 0;
+}
+/* It began here: shall it go on there? */
+static inline bool account_late(const struct account *a)
+{
+    return a->hot && a->translated > a->trip;
+}
+
 /* ---- direct.c ---- */
 
 struct direct;
@@ -87,8 +116,9 @@ bool direct_open(struct bt_cpu *b);
 void direct_close(struct bt_cpu *b);
 /* A program goes on: whose is it? */
 void direct_enter_user(struct bt_cpu *b);
-/* Time went by. */
-void direct_account(struct bt_cpu *b);
+/* It goes on still, translated. */
+void direct_still_user(struct bt_cpu *b);
+void direct_leave_user(struct bt_cpu *b);
 /* The vCPU slept, or stood still: that time does not count. */
 void direct_rested(struct bt_cpu *b);
 void direct_unmapped(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);

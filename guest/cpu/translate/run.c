@@ -133,8 +133,8 @@ static void state_out(struct bt_cpu *b)
     b->flags = flags_of(b->cpu);
     uint8_t was = b->mode;
     b->mode = b->flags & BLOCK_MODE;
-    if (b->mode == TLB_USER && was != TLB_USER && b->native) {
-        direct_enter_user(b);
+    if (b->native && (b->mode == TLB_USER || was == TLB_USER)) {
+        (was != TLB_USER ? direct_enter_user : b->mode == TLB_USER ? direct_still_user : direct_leave_user)(b);
     }
     b->waiting = atomic_load_explicit(&b->cpu->requests, memory_order_relaxed) != 0;
 }
@@ -707,9 +707,6 @@ static bool go_on(struct bt_cpu *b)
     struct vcpu *cpu = b->cpu;
     atomic_store(&b->inside, false);
     atomic_fetch_add(&b->turns, 1);
-    if (b->mode == TLB_USER) {
-        direct_account(b);
-    }
     if (atomic_load(&cache_full)) {
         wait_for_room();
     }

@@ -399,6 +399,11 @@ bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes)
     return add(t, &(struct command){SYS_munmap, {linear, bytes}});
 }
 
+unsigned tracee_noted(const struct tracee *t)
+{
+    return (unsigned)t->list->n;
+}
+
 static bool poke_debug(struct tracee *t, unsigned n, uint64_t value)
 {
     size_t at = offsetof(struct user, u_debugreg) + n * sizeof(value);
