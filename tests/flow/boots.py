@@ -192,7 +192,7 @@ def rest():
     """What only the boot needed of the translator's memory is given back once the guest rests."""
     with Machine(["-accel", "bt", "-d", "jit-stats", *tiny("halt")], qmp=True) as m:
         m.expect(UP)
-        m.until(lambda: m.qmp("query-jit")["cache"]["size"] == 7 << 20, "the cache stays as large as it was")
+        m.until(lambda: m.qmp("query-jit")["cache"]["size"] == 8 << 20, "the cache stays as large as it was")
         m.qmp("quit")
         m.wait()
         if not re.search(r"jit-stats: cpu 0: blocks [1-9]", m.stderr()):

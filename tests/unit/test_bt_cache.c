@@ -12,10 +12,18 @@
 #include "guest/memory/ram.h"
 #include "guest/memory/space.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
 enum { RAM_BYTES = 4 << 20, CACHE_BYTES = 4 << 20, KERNEL_AT = 0x1000, TABLES_AT = 0x100000 };
-enum { CODE_AT = 0x10000, FAR_AT = 0x18000, STACK_AT = 0x20000, FILLER_AT = 0x200000, FILLER_PAGES = 16 };
+enum {
+    CODE_AT = 0x10000,
+    FAR_AT = 0x18000,
+    STACK_AT = 0x20000,
+    FILLER_AT = 0x200000,
+    FILLER_PAGES = 16
+};
 enum { PTE_P = 1, PTE_RW = 2, PTE_US = 4, LOOPS = 100 };
 #define KERNEL UINT64_C(0xffffffff80000000)
 #define STACK  UINT64_C(0x7ffffff00000)
@@ -112,14 +120,14 @@ static uint64_t counter(const char *name)
 static void make_program(void)
 {
     static const uint8_t code[] = {
-        0xb9, LOOPS, 0, 0, 0,               /*      mov ecx, LOOPS */
-        0x03, 0x05, 0xf5, 0x1f, 0, 0,       /*  5:  add eax, [rip + two pages on] */
-        0xff, 0xc9,                         /* 11:  dec ecx */
-        0x75, 0xf6,                         /*      jnz 5 */
-        0xe8, 0xec, 0x0f, 0, 0,             /* 15:  call next page */
-        0x48, 0x8d, 0x1d, 0xe5, 0xff, 0xff, 0xff, /* 20: lea rbx, [rip - 27]: the beginning */
-        0xff, 0x15, 0xe7, 0x1f, 0, 0,       /* 27:  call [rip + two pages on, at 8] */
-        0x0f, 0x05,                         /* 33:  syscall */
+        0xb9, LOOPS, 0,    0,    0,                /*      mov ecx, LOOPS */
+        0x03, 0x05,  0xf5, 0x1f, 0,    0,          /*  5:  add eax, [rip + two pages on] */
+        0xff, 0xc9,                                /* 11:  dec ecx */
+        0x75, 0xf6,                                /*      jnz 5 */
+        0xe8, 0xec,  0x0f, 0,    0,                /* 15:  call next page */
+        0x48, 0x8d,  0x1d, 0xe5, 0xff, 0xff, 0xff, /* 20: lea rbx, [rip - 27]: the beginning */
+        0xff, 0x15,  0xe7, 0x1f, 0,    0,          /* 27:  call [rip + two pages on, at 8] */
+        0x0f, 0x05,                                /* 33:  syscall */
     };
     static const uint8_t next[] = {0x83, 0xc0, 0x07, 0xc3}; /* add eax, 7; ret */
     memcpy(ram->host + CODE_AT, code, sizeof(code));
@@ -172,15 +180,16 @@ static void far_addresses_fault(void)
         {0x8b, 0x05, 0, 0, 0, 0x80, 0xf4},          /* mov eax, [rip - 2 GiB] */
         {0x8b, 0x05, 0xff, 0xff, 0xff, 0x7f, 0xf4}, /* mov eax, [rip + 2 GiB - 1] */
         {0x89, 0x05, 0, 0, 0, 0x80, 0xf4},          /* the same, stores */
-        {0x89, 0x05, 0xff, 0xff, 0xff, 0x7f, 0xf4},
-        {0xe9, 0, 0, 0, 0x80, 0xf4},                /* jmp */
-        {0xe9, 0xff, 0xff, 0xff, 0x7f, 0xf4},
-        {0xe8, 0, 0, 0, 0x80, 0xf4},                /* call */
+        {0x89, 0x05, 0xff, 0xff, 0xff, 0x7f, 0xf4}, {0xe9, 0, 0, 0, 0x80, 0xf4}, /* jmp */
+        {0xe9, 0xff, 0xff, 0xff, 0x7f, 0xf4},       {0xe8, 0, 0, 0, 0x80, 0xf4}, /* call */
         {0xe8, 0xff, 0xff, 0xff, 0x7f, 0xf4},
     };
     static const uint64_t places[] = {
-        UINT64_C(1) << 32, (UINT64_C(1) << 32) - 4096, (UINT64_C(1) << 47) - (UINT64_C(1) << 32),
-        (UINT64_C(1) << 47) - (UINT64_C(1) << 32) - 4096, (UINT64_C(1) << 47) - 4096,
+        UINT64_C(1) << 32,
+        (UINT64_C(1) << 32) - 4096,
+        (UINT64_C(1) << 47) - (UINT64_C(1) << 32),
+        (UINT64_C(1) << 47) - (UINT64_C(1) << 32) - 4096,
+        (UINT64_C(1) << 47) - 4096,
     };
     for (unsigned k = 0; k < G_N_ELEMENTS(places); k++) {
         map(places[k], FAR_AT, 1);
@@ -201,10 +210,12 @@ static void nothing_is_writable_and_executable(void)
     assert_true(g_file_get_contents("/proc/self/maps", &maps, NULL, NULL));
     g_auto(GStrv) lines = g_strsplit(maps, "\n", -1);
     for (unsigned k = 0; lines[k]; k++) {
-        char *rights = strchr(lines[k], ' ');
-        if (rights && strlen(rights) > 5) {
-            assert_false(rights[2] == 'w' && rights[3] == 'x');
-            views += strstr(lines[k], "lodge-code") && (rights[2] == 'w' || rights[3] == 'x');
+        uint64_t from, to;
+        char rights[5];
+        if (sscanf(lines[k], "%" SCNx64 "-%" SCNx64 " %4s", &from, &to, rights) == 3) {
+            assert_false(rights[1] == 'w' && rights[2] == 'x');
+            views += to - from == CACHE_BYTES && rights[3] == 's' &&
+                     (rights[1] == 'w' || rights[2] == 'x');
         }
     }
     assert_int_equal(views, 2);
@@ -244,8 +255,8 @@ static void a_full_cache_keeps_what_is_new(void)
     }
     uint64_t emptied = bt_cache_use().emptied - before.emptied;
     assert_true(emptied >= 8);
-    assert_true(size > 0);              /* it was in the oldest quarter now and then, */
-    assert_true(again <= emptied / 3);  /* and stayed while others were emptied */
+    assert_true(size > 0);             /* it was in the oldest quarter now and then, */
+    assert_true(again <= emptied / 3); /* and stayed while others were emptied */
 }
 
 /* One after the other in one function: cmocka puts its own signal handlers in between. */

@@ -2,23 +2,32 @@
 /*
  * cache: memory for code, and finding blocks.
  *
- * One memfd mapped twice, writable and executable, so that no page is ever both.  It has parts,
- * which are filled one after the other.  In each hot code grows from the start, out-of-line code
- * from behind it, blocks and descriptors down from the end.  When one of them meets another all
- * vCPUs leave, and the part that was begun longest ago gives up its blocks.  The first time all
- * but the newest may go for good: a boot translates far more than the guest needs later.
+ * One file in memory, with huge pages where the host has them, mapped twice, writable and
+ * executable, so that no page is ever both.  It has parts, which are filled one after the other. In
+ * each hot code grows from the start, out-of-line code from behind it, blocks and descriptors down
+ * from the end.  When one of them meets another all vCPUs leave, and the part that was begun
+ * longest ago gives up its blocks.  The first time all but the newest may go for good: a boot
+ * translates far more than the guest needs later.
  */
 #include "guest/cpu/translate/translate.h"
 
 #include "base/util.h"
+#include "guest/memory/hugefile.h"
 
 #include <string.h>
 #include <sys/mman.h>
 
 /* What runs straight on is a bit more than a third of all that is written for a block. */
 #define HOT_SHARE(bytes) ((bytes) / 64 * 22 & PAGE_MASK)
-enum { PARTS = 4, MOST_PARTS = 24, HASH_BITS_LEAST = 14, HASH_SHARE = 512 /* bytes of cache a slot */,
-       LISTED = 1 << 16, BLOCK_ROOM = 32768, META_ROOM = 16384 };
+enum {
+    PARTS = 4,
+    MOST_PARTS = 24,
+    HASH_BITS_LEAST = 14,
+    HASH_SHARE = 512 /* bytes of cache a slot */,
+    LISTED = 1 << 16,
+    BLOCK_ROOM = 32768,
+    META_ROOM = 16384
+};
 
 struct part {
     uint8_t *hot_start, *middle, *end;
@@ -37,15 +46,15 @@ static struct part parts[MOST_PARTS]; /* a ring, of which .. */
 static unsigned n_parts, may_live;    /* .. so many may hold blocks at a time */
 static bool resting;                  /* what the boot needed is not needed any more */
 static uint64_t part_bytes;
-static struct part *now = parts;      /* the one that is filled */
+static struct part *now = parts; /* the one that is filled */
 static uint8_t *meta_before;
-static struct block **hash;   /* [1 << hash_bits] */
+static struct block **hash; /* [1 << hash_bits] */
 static unsigned hash_bits;
 
 static void *lazy_zeroes(size_t bytes)
 {
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
-                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                   -1, 0);
     return p == MAP_FAILED ? NULL : p;
 }
 
@@ -102,8 +111,8 @@ bool cache_open(uint64_t first, uint64_t later, GError **error)
     if (cache_start) {
         return true;
     }
-    autofd int fd = memfd_create("lodge-code", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, (off_t)first) < 0) {
+    autofd int fd = huge_file("lodge-code", first);
+    if (fd < 0) {
         error_set_errno(error, errno, "translation cache of %" G_GUINT64_FORMAT " bytes", first);
         return false;
     }

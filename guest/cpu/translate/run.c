@@ -803,7 +803,8 @@ static bool bt_probe(GError **error)
     return true;
 }
 
-enum { CACHE_LEAST = 7, CACHE_MOST = 128, CACHE_FIRST = 32, SMALL_GUEST = 160 }; /* MiB */
+/* In MiB.  In steps of CACHE_LEAST, as each part of the cache is to be of whole huge pages. */
+enum { CACHE_LEAST = 8, CACHE_MOST = 128, CACHE_FIRST = 32, SMALL_GUEST = 160 };
 
 /* A large guest runs more programs, and may cost more. */
 static uint64_t cache_bytes(void)
@@ -813,7 +814,7 @@ static uint64_t cache_bytes(void)
         ram += ram_at(i)->size >> 20;
     }
     uint64_t more = ram > SMALL_GUEST ? (ram - SMALL_GUEST) / 10 : 0;
-    return MIN(CACHE_LEAST + more, CACHE_MOST) << 20;
+    return MIN(CACHE_LEAST + more / CACHE_LEAST * CACHE_LEAST, CACHE_MOST) << 20;
 }
 
 static bool open_cache(GError **error)
@@ -918,8 +919,7 @@ bool bt_counters(unsigned index, struct bt_counter out[BT_COUNTERS])
 struct bt_cache_use bt_cache_use(void)
 {
     pthread_mutex_lock(&cache_lock);
-    struct bt_cache_use u = {cache_size(), cache_start ? cache_used() : 0,
-                             cache_generation};
+    struct bt_cache_use u = {cache_size(), cache_start ? cache_used() : 0, cache_generation};
     pthread_mutex_unlock(&cache_lock);
     return u;
 }
@@ -947,8 +947,7 @@ void bt_describe(GString *out)
     }
     if (any) {
         g_string_append_printf(out, "cache: %" PRIu64 " of %" PRIu64 " KiB, parts emptied: %u\n",
-                               cache_used() >> 10, cache_size() >> 10,
-                               cache_generation);
+                               cache_used() >> 10, cache_size() >> 10, cache_generation);
     }
     pthread_mutex_unlock(&cache_lock);
 }
