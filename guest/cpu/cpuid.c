@@ -94,7 +94,7 @@ static const struct cache caches[] = {
 
 static struct cpuid_regs cache_leaf(const struct cpu_model *m, uint32_t n, bool amd)
 {
-    if (n >= G_N_ELEMENTS(caches)) {
+    if (n >= G_N_ELEMENTS(caches) || (m->no_l3 && caches[n].level == 3)) {
         return (struct cpuid_regs){0};
     }
     const struct cache *c = &caches[n];
@@ -244,7 +244,7 @@ static struct cpuid_regs extended_leaf(const struct vcpu *cpu, uint32_t leaf, ui
     case 0x80000005: /* L1: 32 KiB, 8 ways, 64-byte lines */
         return amd ? (struct cpuid_regs){0, 0, 0x20080140, 0x20080140} : (struct cpuid_regs){0};
     case 0x80000006: /* L2: 512 KiB, 8 ways; L3: 16 MiB, 16 ways */
-        return (struct cpuid_regs){0, 0, 0x02006140, amd ? 0x00808140 : 0};
+        return (struct cpuid_regs){0, 0, 0x02006140, amd && !m->no_l3 ? 0x00808140 : 0};
     case 0x80000007:
         return (struct cpuid_regs){0, 0, 0, m->words[CPUID_8000_0007_EDX]};
     case 0x80000008:

@@ -253,7 +253,7 @@ static void host_identity(struct cpu_model *m)
 
 struct request {
     uint32_t on[CPUID_WORDS], off[CPUID_WORDS];
-    bool enforce, kvm_off;
+    bool enforce, kvm_off, no_l3;
     unsigned phys_bits;
 };
 
@@ -302,8 +302,10 @@ static bool request_key(struct request *q, const char *key, const char *value, G
         q->enforce = on;
     } else if (g_str_equal(key, "kvm")) {
         q->kvm_off = !on;
+    } else if (g_str_equal(key, "l3-cache")) {
+        q->no_l3 = !on;
     } else if (g_str_equal(key, "check") || g_str_equal(key, "host-phys-bits") ||
-               g_str_equal(key, "migratable") || g_str_equal(key, "l3-cache")) {
+               g_str_equal(key, "migratable")) {
         return true; /* what they say is how it is, or makes no difference here */
     } else {
         return request_feature(q, key, on, error);
@@ -402,6 +404,7 @@ static void derive(struct cpu_model *m, const struct request *q)
     }
     m->hypervisor = word_has(m->words, FEAT_HYPERVISOR);
     m->kvm_pv = m->hypervisor && !q->kvm_off;
+    m->no_l3 = q->no_l3;
     for (unsigned f = 1; f < FEAT_COUNT; f++) {
         m->offers[f] = word_has(m->words, f);
     }

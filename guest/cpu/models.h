@@ -56,6 +56,7 @@ struct cpu_model {
     uint32_t xcr0_mask;   /* states that XSETBV may switch on */
     unsigned phys_bits;
     struct cpu_topology topology;
+    bool no_l3;           /* caches end with L2 */
     bool kvm_pv;          /* offer KVM's paravirtual leaves 0x4000000x */
     bool hypervisor;
     uint32_t tsc_khz;

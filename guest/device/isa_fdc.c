@@ -53,6 +53,7 @@ struct fdc {
     struct device *dma;
     struct device_window registers, change;
     Image *drive[DRIVES];
+    uint32_t bootindex[DRIVES]; /* UINT32_MAX: firmware does not try it */
     /* State. */
     uint8_t dor, tdr, rate, phase, work;
     uint8_t wants;            /* interrupt */
@@ -762,6 +763,8 @@ static const struct reg regs[] = {
 static const struct prop props[] = {
     {"driveA", PROP_DRIVE, offsetof(struct fdc, drive[0])},
     {"driveB", PROP_DRIVE, offsetof(struct fdc, drive[1])},
+    {"bootindexA", PROP_U32, offsetof(struct fdc, bootindex[0]), UINT32_MAX},
+    {"bootindexB", PROP_U32, offsetof(struct fdc, bootindex[1]), UINT32_MAX},
 };
 
 const struct device_model model_isa_fdc = {

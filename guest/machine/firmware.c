@@ -133,11 +133,11 @@ void firmware_boot_order(struct machine *m)
 
 /* ---- boot order by bootindex ---- */
 
-static bool bootindex_of(struct device *dev, uint32_t *out)
+static bool bootindex_of(struct device *dev, const char *name, uint32_t *out)
 {
     for (unsigned i = 0; i < dev->model->nprops; i++) {
         const struct prop *p = &dev->model->props[i];
-        if (g_str_equal(p->name, "bootindex") && p->kind == PROP_U32) {
+        if (g_str_equal(p->name, name) && p->kind == PROP_U32) {
             memcpy(out, (char *)dev + p->slot, sizeof(*out));
             return *out != UINT32_MAX;
         }
@@ -220,33 +220,59 @@ static bool path_of(struct machine *m, GString *path, struct device *dev)
     return true;
 }
 
+struct boot_entry {
+    uint32_t index;
+    char *path;
+};
+
 static int by_bootindex(const void *a, const void *b)
 {
-    uint32_t x = 0, y = 0;
-    bootindex_of(*(struct device *const *)a, &x);
-    bootindex_of(*(struct device *const *)b, &y);
-    return x < y ? -1 : x > y;
+    const struct boot_entry *x = a, *y = b;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+static void clear_entry(void *entry)
+{
+    g_free(((struct boot_entry *)entry)->path);
+}
+
+static void add_entry(GArray *list, uint32_t index, GString *path)
+{
+    struct boot_entry entry = {index, g_strdup(path->str)};
+    g_array_append_val(list, entry);
+}
+
+/* The drives of a floppy disk controller are no devices. */
+static void add_device_entries(struct machine *m, GArray *list, struct device *dev)
+{
+    static const char *const floppies[] = {"bootindexA", "bootindexB"};
+    g_autoptr(GString) path = g_string_new(NULL);
+    uint32_t index;
+    if (bootindex_of(dev, "bootindex", &index) && path_of(m, path, dev)) {
+        add_entry(list, index, path);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(floppies); i++) {
+        if (bootindex_of(dev, floppies[i], &index)) {
+            g_string_printf(path, "/pci@i0cf8/isa@%x/fdc@03f0/floppy@%u", m->q35 ? 0x1f : 1, i);
+            add_entry(list, index, path);
+        }
+    }
 }
 
 static bool add_boot_order(struct machine *m, struct device *fw, GError **error)
 {
-    g_autoptr(GPtrArray) list = g_ptr_array_new();
+    g_autoptr(GArray) list = g_array_new(FALSE, FALSE, sizeof(struct boot_entry));
     g_autoptr(GString) text = g_string_new(NULL);
-    uint32_t index;
+    g_array_set_clear_func(list, clear_entry);
     for (struct device *dev = m->board->devices; dev; dev = dev->next) {
-        if (bootindex_of(dev, &index)) {
-            g_ptr_array_add(list, dev);
-        }
+        add_device_entries(m, list, dev);
     }
-    g_ptr_array_sort(list, by_bootindex);
+    g_array_sort(list, by_bootindex);
     if (m->firmware_kernel) {
         g_string_append(text, "/rom@genroms/linuxboot.bin\n");
     }
     for (unsigned i = 0; i < list->len; i++) {
-        g_autoptr(GString) path = g_string_new(NULL);
-        if (path_of(m, path, list->pdata[i])) {
-            g_string_append_printf(text, "%s\n", path->str);
-        }
+        g_string_append_printf(text, "%s\n", g_array_index(list, struct boot_entry, i).path);
     }
     if (text->len && m->config.boot_strict) {
         g_string_append(text, "HALT");

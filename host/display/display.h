@@ -78,6 +78,9 @@ void vnc_stop(void);
 /* Of -vnc password=on: nobody gets in before it is set.  At most 8 bytes count.  False:
  * there is no VNC server, or it was started without password=on. */
 bool vnc_set_password(const char *password, GError **error);
+/* Whoever comes @at or later, in seconds since 1970, does not get in; INT64_MAX: never too late.
+ * Fails as vnc_set_password(). */
+bool vnc_expire_password(int64_t at, GError **error);
 /* One end of a connection, or where the server listens. */
 struct vnc_end {
     char host[108], service[16]; /* a UNIX socket's path is its host */

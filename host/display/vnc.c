@@ -418,14 +418,31 @@ void vnc_stop(void)
     vnc.running = false;
 }
 
-bool vnc_set_password(const char *password, GError **error)
+static bool wants_password(GError **error)
 {
     if (!vnc.running || !vnc.password) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     vnc.running ? "VNC was started without password=on" : "there is no VNC server");
         return false;
     }
+    return true;
+}
+
+bool vnc_set_password(const char *password, GError **error)
+{
+    if (!wants_password(error)) {
+        return false;
+    }
     vnc_server_password(password);
+    return true;
+}
+
+bool vnc_expire_password(int64_t at, GError **error)
+{
+    if (!wants_password(error)) {
+        return false;
+    }
+    vnc_server_expire(at);
     return true;
 }
 

@@ -44,6 +44,7 @@ void vnc_server_resize(unsigned w, unsigned h);
 void vnc_server_put(const uint32_t *pixels, unsigned stride, unsigned x, unsigned y, unsigned w,
                     unsigned h);
 void vnc_server_password(const char *text);
+void vnc_server_expire(int64_t at); /* seconds since 1970 */
 void vnc_server_pointer_mode(bool absolute);
 unsigned vnc_server_clients(struct vnc_end *out, unsigned most);
 /* What getsockname() or getpeername() says. */

@@ -90,6 +90,7 @@ static struct {
     pthread_mutex_t lock; /* the rest */
     bool stop, resized, absolute, mode_changed, password_set;
     char password[PASSWORD_MAX + 1];
+    int64_t expires;       /* the password; seconds since 1970 */
     uint32_t *fb;          /* the copy; the newest */
     unsigned w, h;
     struct rect dirty[RECTS_MAX];
@@ -305,7 +306,7 @@ static rfbBool check_password(rfbClientPtr cl, const char *response, int n)
     unsigned char want[CHALLENGESIZE];
     char password[PASSWORD_MAX + 1];
     pthread_mutex_lock(&srv.lock);
-    bool set = srv.password_set;
+    bool set = srv.password_set && g_get_real_time() / G_USEC_PER_SEC < srv.expires;
     memcpy(password, srv.password, sizeof(password));
     pthread_mutex_unlock(&srv.lock);
     if (!set || n != CHALLENGESIZE) {
@@ -537,6 +538,7 @@ bool vnc_server_start(const struct vnc_config *config, GError **error)
     srv.h = 480;
     srv.fb = g_new0(uint32_t, srv.w * srv.h);
     srv.stop = srv.resized = srv.password_set = false;
+    srv.expires = INT64_MAX;
     srv.in_first = srv.in_used = srv.n_dirty = 0;
     srv.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     srv.inputs = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -653,6 +655,13 @@ void vnc_server_password(const char *text)
     pthread_mutex_lock(&srv.lock);
     g_strlcpy(srv.password, text, sizeof(srv.password));
     srv.password_set = true;
+    pthread_mutex_unlock(&srv.lock);
+}
+
+void vnc_server_expire(int64_t at)
+{
+    pthread_mutex_lock(&srv.lock);
+    srv.expires = at;
     pthread_mutex_unlock(&srv.lock);
 }
 

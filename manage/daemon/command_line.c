@@ -258,7 +258,7 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
     }
     for (unsigned i = 0; i < xml_count(def->timers); i++) {
         const struct clock_timer *timer = def->timers->pdata[i];
-        if (timer->name == TIMER_RTC && timer->tickpolicy == 2) { /* catchup */
+        if (timer->name == TIMER_RTC && timer->tickpolicy == TICK_CATCHUP) {
             g_string_append(text, ",driftfix=slew");
         }
     }
@@ -268,7 +268,7 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
 static bool add_firmware(GPtrArray *out, struct machine *m, GError **error)
 {
     DomainDef *def = m->def;
-    bool flash = def->firmware == 2 || def->loader_type == LOADER_PFLASH;
+    bool flash = def->firmware == FIRMWARE_EFI || def->loader_type == LOADER_PFLASH;
     if (!flash) {
         if (def->loader) {
             word(out, "-bios", "%s", def->loader);
@@ -296,7 +296,8 @@ static bool add_firmware(GPtrArray *out, struct machine *m, GError **error)
         }
     }
     g_autofree char *code_text = comma(code), *nvram = comma(def->nvram);
-    word(out, "-drive", "if=pflash,unit=0,format=raw,readonly=on,file=%s", code_text);
+    word(out, "-drive", "if=pflash,unit=0,format=raw,readonly=%s,file=%s",
+         def->loader_readonly == TRI_NO ? "off" : "on", code_text);
     word(out, "-drive", "if=pflash,unit=1,format=raw,file=%s", nvram);
     return true;
 }
@@ -471,7 +472,7 @@ static bool add_screen(GPtrArray *out, struct machine *m, GError **error)
     }
     for (unsigned i = 0; def->sounds && i < xml_count(def->audios); i++) {
         const struct domain_audio *a = def->audios->pdata[i];
-        if (a->type == 2) {
+        if (a->type == AUDIO_FILE) {
             g_autofree char *path = comma(a->path ? a->path : "");
             word(out, "-audiodev", "wav,id=audio%ld,path=%s", (long)a->id, path);
         } else {
@@ -523,6 +524,58 @@ static bool add_secret(void *owner, const char *id, GBytes *value, GError **erro
     return true;
 }
 
+/* A drive whose medium can change, as a whole. */
+static bool add_changeable(GPtrArray *out, const struct launch *l, struct domain_disk *disk,
+                           GError **error)
+{
+    const char *path = disk_path(disk);
+    g_autofree char *name = disk_drive_name(disk), *file = path ? comma(path) : NULL;
+    g_autoptr(GString) text = g_string_new(NULL);
+    if (!disk_decrypt(disk, NULL, error)) {
+        return false;
+    }
+    if (path && access(path, F_OK) != 0) {
+        libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
+                      g_strerror(errno));
+        return false;
+    }
+    if (!l->how->incoming) {
+        disk->tray = 0; /* a machine begins with closed ones */
+    }
+    g_string_append_printf(text, "if=none,id=%s,media=%s,readonly=%s", name,
+                           disk->device == DISK_DEVICE_CDROM ? "cdrom" : "disk",
+                           disk->readonly ? "on" : "off");
+    if (file) {
+        const struct {
+            const char *key, *value;
+        } words[] = {
+            {"cache", disk->cache > 1 ? disk_cache_words[disk->cache] : NULL}, /* 1: default */
+            {"discard", disk_discard_words[disk->discard]},
+            {"detect-zeroes", detect_zeroes_words[disk->detect_zeroes]},
+            {"file.aio", disk_io_words[disk->io]},
+        };
+        g_string_append_printf(text, ",format=%s,%s=%s", disk->format,
+                               disk->io ? "file.filename" : "file", file);
+        for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+            if (words[i].value) {
+                g_string_append_printf(text, ",%s=%s", words[i].key, words[i].value);
+            }
+        }
+    }
+    const char *werror = disk_on_error(disk->error_policy, true);
+    const char *rerror =
+        disk_on_error(disk->rerror_policy ? disk->rerror_policy : disk->error_policy, false);
+    bool floppy = disk->bus == BUS_FDC; /* others are told by their device */
+    if (floppy && werror) {
+        g_string_append_printf(text, ",werror=%s", werror);
+    }
+    if (floppy && rerror) {
+        g_string_append_printf(text, ",rerror=%s", rerror);
+    }
+    word(out, "-drive", "%s", text->str);
+    return true;
+}
+
 static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine *m,
                          struct domain_disk *disk, GError **error)
 {
@@ -530,27 +583,8 @@ static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine 
     if (!disk_resolve(disk, error)) {
         return false;
     }
-    const char *path = disk_path(disk);
     if (disk_changeable(disk)) {
-        g_autofree char *name = disk_drive_name(disk), *file = path ? comma(path) : NULL;
-        if (!disk_decrypt(disk, NULL, error)) {
-            return false;
-        }
-        if (path && access(path, F_OK) != 0) {
-            libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
-                          g_strerror(errno));
-            return false;
-        }
-        const char *werror = disk_on_error(disk->error_policy, true);
-        const char *rerror =
-            disk_on_error(disk->rerror_policy ? disk->rerror_policy : disk->error_policy, false);
-        bool floppy = disk->bus == BUS_FDC; /* others are told by their device */
-        word(out, "-drive", "if=none,id=%s,media=%s,readonly=%s%s%s%s%s%s%s%s%s", name,
-             disk->device == DISK_DEVICE_CDROM ? "cdrom" : "disk", disk->readonly ? "on" : "off",
-             file ? ",format=" : "", file ? disk->format : "", file ? ",file=" : "",
-             file ? file : "", floppy && werror ? ",werror=" : "", floppy && werror ? werror : "",
-             floppy && rerror ? ",rerror=" : "", floppy && rerror ? rerror : "");
-        return true;
+        return add_changeable(out, l, disk, error);
     }
     if (!disk_has_medium(disk)) {
         return true; /* an empty drive */
@@ -636,15 +670,7 @@ static bool add_device(GPtrArray *out, const struct launch *l, struct machine *m
         return true;
     }
     if (t == &disk_table && ((struct domain_disk *)item)->bus == BUS_FDC) {
-        struct domain_disk *disk = item;
-        if (!add_blockdev(out, l, m, disk, error)) {
-            return false;
-        }
-        g_autofree char *node = disk_drive_name(disk);
-        if (node) {
-            word(out, "-global", "isa-fdc.drive%c=%s", disk->address->unit ? 'B' : 'A', node);
-        }
-        return true;
+        return true; /* add_floppies() */
     }
     if (!add_backend(out, l, m, t, item, error)) {
         return false;
@@ -656,6 +682,32 @@ static bool add_device(GPtrArray *out, const struct launch *l, struct machine *m
     g_autofree char *text = json_words(options);
     word(out, "-device", "%s", text);
     return t != &sound_table || add_codecs(out, item, error);
+}
+
+/* Drives are properties of their controller. */
+static bool add_floppies(GPtrArray *out, const struct launch *l, struct machine *m, GError **error)
+{
+    g_autoptr(GString) text = g_string_new(NULL);
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        struct domain_disk *disk = m->def->disks->pdata[i];
+        if (disk->bus != BUS_FDC) {
+            continue;
+        }
+        if (!add_blockdev(out, l, m, disk, error)) {
+            return false;
+        }
+        char letter = disk->address->unit ? 'B' : 'A';
+        g_autofree char *node = disk_drive_name(disk);
+        int64_t order = disk_boot_index(m->def, disk);
+        g_string_append_printf(text, ",drive%c=%s", letter, node);
+        if (order != XML_ABSENT) {
+            g_string_append_printf(text, ",bootindex%c=%ld", letter, (long)order);
+        }
+    }
+    if (text->len) {
+        word(out, "-device", "isa-fdc%s", text->str);
+    }
+    return true;
 }
 
 /* By index: a bridge's own bus has a lower one than the bus behind it. */
@@ -716,7 +768,7 @@ static bool add_devices(GPtrArray *out, const struct launch *l, struct machine *
             }
         }
     }
-    return true;
+    return add_floppies(out, l, m, error);
 }
 
 char **command_line(struct machine *m, const struct launch *l, GError **error)

@@ -466,6 +466,19 @@ static void put_features(GString *text, const DomainDef *def)
     if (def->kvm_hidden == TRI_YES) {
         g_string_append(text, ",kvm=off");
     }
+    for (unsigned i = 0; i < xml_count(def->timers); i++) {
+        const struct clock_timer *timer = def->timers->pdata[i];
+        if (timer->name == TIMER_KVMCLOCK && timer->present) {
+            g_string_append_printf(text, ",%ckvmclock", timer->present == TRI_YES ? '+' : '-');
+        }
+    }
+    if (def->cpu && def->cpu->cache_mode) {
+        g_string_append_printf(text, ",l3-cache=%s",
+                               def->cpu->cache_mode == CACHE_EMULATE ? "on" : "off");
+    }
+    if (def->os_arch == ARCH_I686) {
+        g_string_append(text, ",-lm");
+    }
 }
 
 char *cpu_argument(DomainDef *def, GError **error)

@@ -157,7 +157,7 @@ static int64_t boot_index(const DomainDef *def, int64_t own, int kind, bool firs
     return XML_ABSENT;
 }
 
-static int64_t disk_boot_index(const DomainDef *def, const struct domain_disk *disk)
+int64_t disk_boot_index(const DomainDef *def, const struct domain_disk *disk)
 {
     static const int kinds[] = {[DISK_DEVICE_DISK] = BOOT_HD,
                                 [DISK_DEVICE_CDROM] = BOOT_CDROM,
@@ -254,6 +254,18 @@ const char *disk_on_error(int policy, bool write)
     return policy == POLICY_ENOSPACE && !write ? "report" : words[policy];
 }
 
+/* bus and port of a USB device. */
+static void set_usb_place(json_t *o, const struct address *a)
+{
+    if (!o || !a || a->type != ADDRESS_USB) {
+        return;
+    }
+    g_autofree char *bus =
+        a->bus > 0 ? g_strdup_printf("usb%ld.0", (long)a->bus) : g_strdup("usb.0");
+    set_text(o, "bus", bus);
+    set_text(o, "port", a->port);
+}
+
 /* Where a disk that is no PCI device hangs. */
 static void set_drive_place(const DomainDef *def, json_t *o, const struct domain_disk *disk)
 {
@@ -286,9 +298,11 @@ static void set_drive_place(const DomainDef *def, json_t *o, const struct domain
 
 static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk, GError **error)
 {
-    static const char *const hard[] = {
-        [BUS_IDE] = "ide-hd",      [BUS_SCSI] = "scsi-hd", [BUS_VIRTIO] = "virtio-blk-pci",
-        [BUS_USB] = "usb-storage", [BUS_SATA] = "ide-hd",  [BUS_FDC] = "floppy"};
+    static const char *const hard[] = {[BUS_IDE] = "ide-hd",
+                                       [BUS_SCSI] = "scsi-hd",
+                                       [BUS_VIRTIO] = "virtio-blk-pci",
+                                       [BUS_USB] = "usb-storage",
+                                       [BUS_SATA] = "ide-hd"};
     const char *driver = hard[disk->bus];
     if (disk->device == DISK_DEVICE_CDROM && disk->bus != BUS_USB) {
         driver = disk->bus == BUS_SCSI ? "scsi-cd" : "ide-cd";
@@ -300,6 +314,7 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     g_autofree char *node = disk_drive_name(disk);
     set_place(def, o, disk->address);
     set_drive_place(def, o, disk);
+    set_usb_place(o, disk->address);
     set_text(o, "drive", node);
     set_text(o, "serial", disk->serial);
     if (disk->wwn) {
@@ -362,6 +377,9 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
         set_int(o, "chassis", c->chassis);
         json_object_set_new(o, "slot",
                             json_integer(c->chassis == XML_ABSENT ? c->index : c->chassis));
+    }
+    if (c->model == MODEL_PCI_BRIDGE) {
+        set_int(o, "chassis_nr", c->chassis_nr);
     }
     bool is_xhci = c->model == MODEL_QEMU_XHCI || c->model == MODEL_NEC_XHCI;
     if (c->type == CONTROLLER_USB && is_xhci && c->ports != XML_ABSENT) {
@@ -465,13 +483,7 @@ static json_t *input_device(const DomainDef *def, const struct domain_input *inp
             ? g_strdup_printf("usb-%s", input->type == INPUT_KEYBOARD ? "kbd" : names[input->type])
             : g_strdup_printf("virtio-%s-pci", names[input->type]);
     json_t *o = device(driver, input->alias, error);
-    if (o && input->bus == INPUT_USB && input->address) {
-        g_autofree char *bus = input->address->bus > 0
-                                   ? g_strdup_printf("usb%ld.0", (long)input->address->bus)
-                                   : g_strdup("usb.0");
-        set_text(o, "bus", bus);
-        set_text(o, "port", input->address->port);
-    }
+    set_usb_place(o, input->address);
     set_place(def, o, input->address);
     return o;
 }
@@ -486,6 +498,9 @@ static json_t *video_device(const DomainDef *def, const struct domain_video *vid
     if (o && video->type == VIDEO_VGA) {
         int64_t kib = video->vgamem != XML_ABSENT ? video->vgamem : video->vram;
         set_int(o, "vgamem_mb", kib == XML_ABSENT ? XML_ABSENT : MAX(kib / 1024, 1));
+    }
+    if (o && video->type == VIDEO_BOCHS && video->vram != XML_ABSENT) {
+        set_int(o, "vgamem", video->vram * 1024);
     }
     if (o && video->type == VIDEO_VIRTIO) {
         set_int(o, "max_outputs", video->heads);
@@ -562,6 +577,9 @@ static json_t *small_device(const DomainDef *def, const struct xml_table *t, con
         }
     } else if (t == &panic_table) {
         o = device("pvpanic", NULL, error);
+        if (o && d->address) {
+            set_int(o, "ioport", d->address->iobase);
+        }
     }
     set_place(def, o, d->address);
     return o;

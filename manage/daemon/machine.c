@@ -567,6 +567,14 @@ static bool set_passwords(struct machine *m, GError **error)
             !qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd)) {
             return false;
         }
+        g_autofree char *until =
+            g->passwd && g->passwd_valid_to
+                ? g_strdup_printf("%ld", (long)domain_valid_to(g->passwd_valid_to))
+                : NULL;
+        if (until && !qmp_do(m->qmp, error, "expire_password", "{s:s, s:s}", "protocol", "vnc",
+                             "time", until)) {
+            return false;
+        }
     }
     return true;
 }

@@ -117,6 +117,8 @@ char *disk_node_name(const struct domain_disk *disk);
 const char *disk_on_error(int policy, bool write);
 bool disk_changeable(const struct domain_disk *disk);
 char *disk_drive_name(const struct domain_disk *disk);
+/* Its place in the boot order, from 1 on; XML_ABSENT: none. */
+int64_t disk_boot_index(const DomainDef *def, const struct domain_disk *disk);
 /* The board has it anyway. */
 bool controller_builtin(const DomainDef *def, const struct domain_controller *c);
 /* The -audiodev of a sound card. */

@@ -58,7 +58,7 @@ static WORDS(proto_words, "tcp", "udp");
 static WORDS(family_words, "ipv4", "ipv6");
 static WORDS(source_mode_words, "bind", "connect");
 static WORDS(protocol_words, "raw", "telnet");
-static WORDS(target_words, "isa-serial", "serial", "virtio", "pci-serial", "isa-debug");
+WORDS(char_target_words, "isa-serial", "serial", "virtio", "pci-serial", "isa-debug");
 static WORDS(state_words, "connected", "disconnected");
 static WORDS(input_words, "tablet", "mouse", "keyboard");
 static WORDS(input_bus_words, "ps2", "usb", "virtio");
@@ -303,6 +303,7 @@ static const struct xml_row controller_rows[] = {
     XML_INT(C, ports, "@ports", 0),
     XML_INT(C, vectors, "@vectors", 0),
     XML_TEXT(C, model_name, "model/@name", 0),
+    XML_INT(C, chassis_nr, "target/@chassisNr", 0),
     XML_INT(C, chassis, "target/@chassis", 0),
     XML_HEX(C, port, "target/@port", 1, 0),
     XML_INT(C, master_startport, "master/@startport", 0),
@@ -406,7 +407,7 @@ static const struct xml_row char_rows[] = {
     XML_ENUM(C, protocol, "protocol/@type", protocol_words, 0),
     XML_TEXT(C, log_file, "log/@file", 0),
     XML_ONOFF(C, log_append, "log/@append", 0),
-    XML_ENUM(C, target, "target/@type", target_words, 0),
+    XML_ENUM(C, target, "target/@type", char_target_words, 0),
     XML_TEXT(C, name, "target/@name", 0),
     XML_ENUM(C, state, "target/@state", state_words, XML_LIVE),
     XML_INT(C, port, "target/@port", 0),
@@ -734,6 +735,7 @@ static const struct xml_row domain_rows[] = {
     XML_ENUM(D, numatune_placement, "numatune/memory/@placement", placement_words, 0),
     XML_TEXT(D, numatune_nodeset, "numatune/memory/@nodeset", 0),
     XML_LIST(D, memnodes, "numatune/memnode", &memnode_table, 0),
+    XML_TEXT(D, partition, "resource/partition", 0),
     XML_LIST(D, sysinfos, "sysinfo", &sysinfo_table, 0),
     XML_ENUM(D, firmware, "os/@firmware", firmware_words, 0),
     XML_ENUM(D, os_arch, "os/type/@arch", arch_words, 0),

@@ -137,7 +137,7 @@ struct domain_controller {
     int type, model;
     int64_t index, ports, vectors, queues, iothread;
     char *model_name;
-    int64_t chassis, port, master_startport;
+    int64_t chassis, chassis_nr, port, master_startport;
 };
 
 enum interface_type {
@@ -409,6 +409,7 @@ struct domain_def {
     struct domain_watchdog *watchdog;
     struct domain_balloon *balloon;
     GPtrArray *labels;
+    char *partition;
 };
 
 extern const struct xml_table domain_table;
@@ -431,6 +432,7 @@ extern const unsigned device_list_count;
 
 extern const char *const disk_type_words[],
     *const disk_bus_words[],
+    *const char_target_words[],
     *const disk_device_words[],
         *const disk_cache_words[],
             *const disk_io_words[],
@@ -469,6 +471,13 @@ enum { BALLOON_VIRTIO = 1, BALLOON_NONE };
 enum { LISTEN_ADDRESS = 1, LISTEN_NETWORK, LISTEN_SOCKET, LISTEN_NONE };
 enum { LOADER_ROM = 1, LOADER_PFLASH };
 enum { SOURCE_BIND = 1, SOURCE_CONNECT };
+enum { FIRMWARE_BIOS = 1, FIRMWARE_EFI };
+enum { ARCH_X86_64 = 1, ARCH_I686 };
+enum { CACHE_EMULATE = 1, CACHE_PASSTHROUGH, CACHE_DISABLE };
+enum { TICK_DELAY = 1, TICK_CATCHUP, TICK_MERGE, TICK_DISCARD };
+enum { TRACK_BOOT = 1, TRACK_GUEST, TRACK_WALL, TRACK_REALTIME };
+enum { LABEL_DYNAMIC = 1, LABEL_STATIC, LABEL_NONE };
+enum { AUDIO_NONE = 1, AUDIO_FILE };
 
 typedef struct domain_def DomainDef;
 void domain_def_free(DomainDef *def);
@@ -486,6 +495,8 @@ DomainDef *domain_def_copy(const DomainDef *def);
 /* domain_default.c: the steps of domain_def_parse() after reading. */
 bool domain_def_fill(DomainDef *def, GError **error);
 bool domain_def_check(const DomainDef *def, GError **error);
+/* domain_check.c: a part of it. */
+bool domain_check_devices(const DomainDef *def, GError **error);
 /* domain_address.c: gives addresses to devices that need one and lack it. */
 bool domain_def_place(DomainDef *def, GError **error);
 /* Names for everything of a machine about to run. */
@@ -516,5 +527,7 @@ struct domain_disk *domain_find_disk(const DomainDef *def, const char *target_or
 struct domain_interface *domain_find_interface(const DomainDef *def, const char *target_or_mac);
 /* The file or device of a disk; NULL if it is empty or neither. */
 const char *disk_path(const struct domain_disk *disk);
+/* domain_check.c: passwdValidTo in seconds since 1970; -1 if it is no time. */
+int64_t domain_valid_to(const char *text);
 bool mac_valid(const char *text);
 char *mac_random(void);

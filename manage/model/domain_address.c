@@ -423,8 +423,10 @@ static bool place_pci(DomainDef *def, GError **error)
         return false;
     }
     place_board(p);
-    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
-        place_bridge(p, def->controllers->pdata[i]); /* the list may grow meanwhile */
+    for (unsigned n = 1; n < BUSES; n++) { /* each behind one before it, as they are numbered */
+        if (p->bus[n]) {
+            place_bridge(p, p->bus[n]);
+        }
     }
     place_devices(p);
     return !p->failed;
@@ -434,6 +436,13 @@ static bool place_pci(DomainDef *def, GError **error)
 
 static void place_drive(struct domain_disk *disk)
 {
+    struct address *given = disk->address;
+    if (given && given->type == ADDRESS_DRIVE) {
+        int64_t *fields[] = {&given->controller, &given->bus, &given->target, &given->unit};
+        for (unsigned i = 0; i < G_N_ELEMENTS(fields); i++) {
+            *fields[i] = *fields[i] == XML_ABSENT ? 0 : *fields[i];
+        }
+    }
     static const struct {
         int bus, per, per_bus;
     } shapes[] = {{BUS_IDE, 4, 2}, {BUS_SATA, 6, 6}, {BUS_SCSI, 7, 7}, {BUS_FDC, 2, 2}};

@@ -226,8 +226,9 @@ static void fill_consoles(DomainDef *def)
         struct domain_char *serial = def->serials->pdata[i];
         default_word(&serial->target, TARGET_ISA_SERIAL);
         default_int(&serial->port, i);
-        default_text(&serial->target_model,
-                     serial->target == TARGET_ISA_SERIAL ? "isa-serial" : "pci-serial");
+        default_text(&serial->target_model, serial->target == TARGET_ISA_SERIAL  ? "isa-serial"
+                                            : serial->target == TARGET_ISA_DEBUG ? "isa-debugcon"
+                                                                                 : "pci-serial");
     }
     if (!console && def->serials) {
         struct domain_char *serial = def->serials->pdata[0];
@@ -958,13 +959,5 @@ bool domain_def_check(const DomainDef *def, GError **error)
             return false;
         }
     }
-    for (unsigned i = 0; i < xml_count(def->channels); i++) {
-        const struct domain_char *c = def->channels->pdata[i];
-        if (c->target != TARGET_VIRTIO) {
-            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                          "<channel> with a target other than virtio is not supported");
-            return false;
-        }
-    }
-    return true;
+    return domain_check_devices(def, error);
 }

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """How much of the host a machine may use, with virsh: control groups, processors, memory nodes,
 CPU models; and what is said of the host.  What this host's kernel lacks is refused by name."""
+import ctypes
 import os
 import pathlib
 import re
@@ -318,7 +319,27 @@ class Tune(manage.Case):
         self.assertTrue(any(w.startswith("memory-backend-memfd,id=pc.ram") for w in self.words(pid)))
         self.assertIn("hugetlbfs mount for 12345 KiB", self.refused(
             "<memoryBacking><hugepages><page size='12345' unit='KiB'/></hugepages></memoryBacking>"))
-        self.assertIn("memoryBacking/locked", self.refused("<memoryBacking><locked/></memoryBacking>"))
+
+    def test_huge_pages(self):
+        """On a host that can set pages aside: the guest's memory lies in them."""
+        count = pathlib.Path("/proc/sys/vm/nr_hugepages")
+        folder = os.path.join(self.daemon.root, "huge")
+        os.mkdir(folder)
+        before, libc = int(count.read_text()), ctypes.CDLL(None, use_errno=True)
+        try:
+            count.write_text(str(before + 48))
+            self.addCleanup(count.write_text, str(before))
+        except OSError as e:
+            manage.leave_out(self, f"huge pages: {e.strerror}")
+        if int(count.read_text()) < before + 48:
+            manage.leave_out(self, "no room for 48 huge pages")
+        if libc.mount(b"none", folder.encode(), b"hugetlbfs", 0, b"pagesize=2M") != 0:
+            manage.leave_out(self, f"no hugetlbfs: {os.strerror(ctypes.get_errno())}")
+        self.addCleanup(libc.umount2, folder.encode(), 2)
+        _, pid = self.start("huge", memory=80, more="<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages>"
+                            "</memoryBacking>")
+        self.assertTrue(any(f"mem-path={folder}" in w for w in self.words(pid)))
+        self.assertRegex(pathlib.Path(f"/proc/{pid}/smaps").read_text(), r"Private_Hugetlb: +81920 kB")
 
     def test_nodes_of_the_host(self):
         xml = self.virsh("capabilities")

@@ -246,6 +246,28 @@ static void cpuid_shows_the_topology(void **state)
     assert_int_equal(r.ebx, 0x4b4d564b);
 }
 
+static void caches_may_end_with_the_second(void **state)
+{
+    (void)state;
+    static const char *const models[] = {"qemu64,+topoext", "Haswell", "qemu64,+topoext,l3-cache=off",
+                                         "Haswell,l3-cache=off"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(models); i++) {
+        struct cpu_topology topology = {1, 1, 1, 1};
+        g_autoptr(GError) error = NULL;
+        struct cpu_model *m = cpu_model_new(models[i], "interp", &topology, &error);
+        struct vcpu one = {.model = m};
+        assert_works(m != NULL, error);
+        bool amd = i % 2 == 0, third = i < 2;
+        uint32_t leaf = amd ? 0x8000001d : 4;
+        assert_int_not_equal(cpu_cpuid(&one, leaf, 2).eax, 0);
+        assert_int_equal(cpu_cpuid(&one, leaf, 3).eax != 0, third);
+        if (amd) {
+            assert_int_equal(cpu_cpuid(&one, 0x80000006, 0).edx != 0, third);
+        }
+        g_free(m);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -260,6 +282,7 @@ int main(void)
         cmocka_unit_test(a_state_comes_back),
         cmocka_unit_test(models_are_parsed),
         cmocka_unit_test(cpuid_shows_the_topology),
+        cmocka_unit_test(caches_may_end_with_the_second),
     };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

@@ -475,6 +475,12 @@ static void the_password_is_asked_for(void **state)
     try_password = "secret";
     with_client(log_in, &c);
     assert_int_equal(verdict, 0);
+    assert_works(vnc_expire_password(g_get_real_time() / G_USEC_PER_SEC, &error), error);
+    with_client(log_in, &c);
+    assert_int_equal(verdict, 1);
+    assert_works(vnc_expire_password(g_get_real_time() / G_USEC_PER_SEC + 1000, &error), error);
+    with_client(log_in, &c);
+    assert_int_equal(verdict, 0);
 }
 
 enum { STALL_S = 4 };

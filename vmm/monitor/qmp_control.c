@@ -404,6 +404,37 @@ HANDLER(set_password)
     return qmp_change_vnc_password(args, error);
 }
 
+/* "now", "never", "+SECONDS" from now, or SECONDS since 1970. */
+static bool take_time(const char *text, int64_t *at, GError **error)
+{
+    bool later = *text == '+';
+    guint64 seconds = 0, limit = G_MAXINT32 * UINT64_C(1000);
+    if (g_str_equal(text, "never")) {
+        *at = INT64_MAX;
+        return true;
+    }
+    if (!g_str_equal(text, "now") &&
+        !g_ascii_string_to_unsigned(text + later, 10, 0, limit, &seconds, NULL)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "time '%s': want now, never, +SECONDS or SECONDS",
+                    text);
+        return false;
+    }
+    *at = (int64_t)seconds + (later ? g_get_real_time() / G_USEC_PER_SEC : 0);
+    return true;
+}
+
+HANDLER(expire_password)
+{
+    const char *protocol = qmp_str(args, "protocol");
+    int64_t at;
+    if (!g_str_equal(protocol, "vnc")) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP, "protocol %s: only vnc has a password", protocol);
+        return NULL;
+    }
+    return take_time(qmp_str(args, "time"), &at, error) ? done(vnc_expire_password(at, error))
+                                                         : NULL;
+}
+
 /* ---- migration ---- */
 
 HANDLER(migrate)

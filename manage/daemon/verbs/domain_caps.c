@@ -155,7 +155,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
     machine = strcmp(machine, "pc") == 0    ? "pc-i440fx-7.2"
               : strcmp(machine, "q35") == 0 ? "pc-q35-7.2"
                                             : machine;
-    static const struct choice sources[] = {{"anonymous"}, {"memfd"}, {NULL}};
+    static const struct choice sources[] = {{"file"}, {"anonymous"}, {"memfd"}, {NULL}};
     g_autofree char *program = vm_program();
     vm_learn_devices();
     g_autoptr(GString) xml = g_string_new("<domainCapabilities>\n");

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What devices of a definition may say depends on what they are: the rest is refused, because
+ * nothing would come of it.
+ *
+ * Spec: libvirt, "Domain XML format"; measured: what libvirt's parser refuses.
+ */
+#include "manage/model/domain.h"
+
+#include "manage/error.h"
+
+int64_t domain_valid_to(const char *text)
+{
+    g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
+    g_autoptr(GDateTime) at = g_date_time_new_from_iso8601(text, utc);
+    return at ? g_date_time_to_unix(at) : -1;
+}
+
+static bool check_chars(const DomainDef *def, GError **error)
+{
+    enum {
+        ISA = 1 << TARGET_ISA_SERIAL,
+        PCI = 1 << TARGET_PCI_SERIAL,
+        DEBUG = 1 << TARGET_ISA_DEBUG
+    };
+    const struct {
+        const GPtrArray *list;
+        const char *element;
+        unsigned targets;
+    } rows[] = {{def->serials, "serial", ISA | PCI | DEBUG},
+                {def->parallels, "parallel", 1},
+                {def->consoles, "console", 1 << TARGET_SERIAL | 1 << TARGET_VIRTIO},
+                {def->channels, "channel", 1 << TARGET_VIRTIO}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        for (unsigned k = 0; k < xml_count(rows[i].list); k++) {
+            const struct domain_char *c = rows[i].list->pdata[k];
+            if (!(rows[i].targets >> c->target & 1)) {
+                libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                              "<%s> with a target of type '%s' is not supported", rows[i].element,
+                              c->target ? char_target_words[c->target] : "");
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+static bool check_screen(const DomainDef *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
+        const char *until = ((struct domain_graphics *)def->graphics->pdata[i])->passwd_valid_to;
+        if (until && domain_valid_to(until) < 0) {
+            libvirt_error(error, ERR_XML,
+                          "cannot parse password validity time '%s', expect YYYY-MM-DDTHH:MM:SS",
+                          until);
+            return false;
+        }
+    }
+    for (unsigned i = 0; i < xml_count(def->inputs); i++) {
+        const struct domain_input *input = def->inputs->pdata[i];
+        if (input->bus == INPUT_PS2 && input->type == INPUT_TABLET) {
+            libvirt_error(error, ERR_INTERNAL, "ps2 bus does not support tablet input device");
+            return false;
+        }
+    }
+    if (xml_count(def->graphics) > 1) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "only 1 graphics device of each type (sdl, vnc, spice) is supported");
+    }
+    return xml_count(def->graphics) <= 1;
+}
+
+/* The kinds of places that a device has; one of another kind would be without effect. */
+static unsigned address_kinds(const struct xml_table *t, const struct device_head *d)
+{
+    enum {
+        PCI = 1 << ADDRESS_PCI,
+        DRIVE = 1 << ADDRESS_DRIVE,
+        USB = 1 << ADDRESS_USB,
+        ISA = 1 << ADDRESS_ISA,
+        SERIAL = 1 << ADDRESS_VIRTIO_SERIAL
+    };
+    if (t == &disk_table) {
+        int bus = ((const struct domain_disk *)d)->bus;
+        return bus == BUS_VIRTIO ? PCI : bus == BUS_USB ? USB : DRIVE;
+    }
+    if (t == &input_table) {
+        int bus = ((const struct domain_input *)d)->bus;
+        return bus == INPUT_VIRTIO ? PCI : bus == INPUT_USB ? USB : 0;
+    }
+    if (t == &serial_table || t == &parallel_table || t == &console_table || t == &channel_table) {
+        int target = ((const struct domain_char *)d)->target;
+        return target == TARGET_VIRTIO       ? SERIAL
+               : target == TARGET_PCI_SERIAL ? PCI
+               : target == TARGET_SERIAL     ? ISA | PCI
+                                             : ISA;
+    }
+    return t == &memory_device_table ? 1 << ADDRESS_DIMM
+           : t == &panic_table       ? ISA
+           : t == &controller_table && ((const struct domain_controller *)d)->type == CONTROLLER_FDC
+               ? 0
+               : PCI;
+}
+
+struct address_check {
+    GError **error;
+    bool wrong;
+};
+
+static void check_address(const struct xml_table *t, struct device_head *d, void *data)
+{
+    struct address_check *check = data;
+    if (!check->wrong && d->address && d->address->type &&
+        !(address_kinds(t, d) >> d->address->type & 1)) {
+        libvirt_error(check->error, ERR_CONFIG_UNSUPPORTED,
+                      "address of type '%s' is not supported for <%s>",
+                      address_table.words[d->address->type], t->element);
+        check->wrong = true;
+    }
+}
+
+static bool check_addresses(const DomainDef *def, GError **error)
+{
+    struct address_check check = {.error = error};
+    domain_each_device((DomainDef *)def, check_address, &check); /* which changes nothing */
+    return !check.wrong;
+}
+
+bool domain_check_devices(const DomainDef *def, GError **error)
+{
+    return check_chars(def, error) && check_screen(def, error) && check_addresses(def, error);
+}

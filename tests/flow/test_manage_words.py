@@ -1,0 +1,287 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every word of the domain XML is refused by its name, or the machine is another one for it: a row says what the
+definition asks for, and what is said to that, or what lodge-vm is told."""
+import os
+import re
+import unittest
+import xml.etree.ElementTree as ET
+
+import libvirt
+
+import manage
+from test_manage_domain import GUEST, machine
+
+DISK = "<disk type='file' device='{kind}'><driver name='qemu' type='raw' {driver}/><source file='{file}'/>" \
+    "<target dev='{dev}' bus='{bus}' {target}/>{more}</disk>"
+PORT = "<controller type='pci' model='pcie-root-port' {0}>{1}</controller>"
+
+
+def disk(kind="disk", dev="vda", bus="virtio", driver="", target="", more="", file="FILE"):
+    return DISK.format(**locals())
+
+
+
+def one_video(words):
+    return f"<graphics type='vnc'/><video><model {words}/></video>"
+
+
+def hostdev(kind, source):
+    return f"<hostdev mode='subsystem' type='{kind}'>{source}</hostdev>"
+
+
+# (devices, what refuses them)
+DEVICES_REFUSED = (
+    # what may wait, and what no machine here has
+    ("<hub type='usb'/>", "<hub>"),
+    ("<shmem name='s'><model type='ivshmem-plain'/></shmem>", "<shmem>"),
+    ("<redirdev bus='usb' type='tcp'/>", "<redirdev>"),
+    ("<redirfilter><usbdev allow='no'/></redirfilter>", "<redirfilter>"),
+    (hostdev("usb", "<source><vendor id='0x1'/><product id='0x2'/></source>"), "<hostdev>"),
+    (hostdev("pci", "<source><address domain='0' bus='0' slot='1' function='0'/></source>"), "<hostdev>"),
+    ("<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>", "<tpm>"),
+    ("<vsock model='virtio'><cid auto='yes'/></vsock>", "<vsock>"),
+    ("<filesystem type='mount'><source dir='/'/><target dir='t'/></filesystem>", "<filesystem>"),
+    ("<smartcard mode='host'/>", "<smartcard>"),
+    ("<crypto model='virtio' type='qemu'><backend model='builtin'/></crypto>", "<crypto>"),
+    ("<iommu model='intel'/>", "<iommu>"),
+    ("<nvram/>", "<nvram>"),
+    ("<lease><lockspace>s</lockspace><key>k</key><target path='/x'/></lease>", "<lease>"),
+    ("<channel type='spicevmc'><target type='virtio'/></channel>", "'spicevmc'"),
+    ("<graphics type='spice'/>", "'spice'"), ("<graphics type='sdl'/>", "'sdl'"),
+    ("<graphics type='rdp'/>", "'rdp'"), ("<graphics type='egl-headless'/>", "'egl-headless'"),
+    ("<video><model type='qxl'/></video>", "'qxl'"), ("<video><model type='cirrus'/></video>", "'cirrus'"),
+    ("<video><model type='ramfb'/></video>", "'ramfb'"), ("<video><model type='vmvga'/></video>", "'vmvga'"),
+    ("<input type='passthrough' bus='virtio'><source evdev='/x'/></input>", "'passthrough'"),
+    ("<input type='evdev'><source dev='/x'/></input>", "'evdev'"),
+    ("<watchdog model='itco'/>", "'itco'"), ("<panic model='hyperv'/>", "'hyperv'"),
+    ("<memballoon model='xen'/>", "'xen'"), ("<sound model='sb16'/>", "'sb16'"),
+    ("<sound model='usb'/>", "'usb'"), ("<audio id='1' type='alsa'/>", "'alsa'"),
+    ("<memory model='nvdimm'><target><size>524288</size></target></memory>", "'nvdimm'"),
+    ("<memory model='virtio-mem'><target><size>524288</size></target></memory>", "'virtio-mem'"),
+    ("<rng model='virtio'><backend model='egd' type='udp'/></rng>", "'egd'|type"),
+    ("<controller type='xenbus'/>", "'xenbus'"), ("<controller type='ccid'/>", "'ccid'"),
+    ("<controller type='scsi' model='lsilogic'/>", "'lsilogic'"),
+    ("<controller type='pci' model='pcie-expander-bus'/>", "'pcie-expander-bus'"),
+    ("<interface type='network'><source network='default'/><virtualport type='openvswitch'/></interface>",
+     "<virtualport>"),
+    ("<interface type='vhostuser'><source type='unix' path='/x' mode='client'/></interface>", "'vhostuser'"),
+    ("<interface type='hostdev'/>", "'hostdev'"), ("<interface type='server'/>", "'server'"),
+    ("<interface type='user'><backend type='passt'/></interface>", "<backend>"),
+    ("<interface type='user'><coalesce/></interface>", "<coalesce>"),
+    ("<interface type='user'><model type='virtio'/><driver name='vhost'/></interface>", "vhost"),
+    ("<interface type='user'><vlan><tag id='3'/></vlan></interface>", "<vlan>"),
+    ("<serial type='spiceport'/>", "'spiceport'"), ("<serial type='dbus'/>", "'dbus'"),
+    ("<serial type='pty'><target type='usb-serial'/></serial>", "'usb-serial'"),
+    (disk(more="<reservations managed='yes'/>"), "reservations"), (disk(more="<geometry cyls='1'/>"), "geometry"),
+    (disk(driver="iommu='on'"), "iommu"), (disk(kind="lun"), "'lun'"), (disk(dev="xvda", bus="xen"), "'xen'"),
+    ("<disk type='nvme' device='disk'><target dev='vda'/></disk>", "'nvme'"),
+    ("<disk type='vhostuser' device='disk'><target dev='vda'/></disk>", "'vhostuser'"),
+    # what would be without effect where it stands
+    (disk(kind="floppy", dev="fda", bus="fdc", more="<serial>s</serial>"), "serial of a floppy"),
+    (disk(kind="floppy", dev="fda", bus="fdc", driver="queues='2'"), "queues of a floppy"),
+    ("<controller type='ide' model='piix3-uhci' index='0'/>", "@model of another type"),
+    ("<controller type='scsi' model='qemu-xhci'/>", "@model of another type"),
+    ("<controller type='usb' model='piix3-uhci' ports='4'/>", "@ports"),
+    ("<controller type='scsi' vectors='4'/>", "@vectors"),
+    ("<controller type='usb'><driver queues='2'/></controller>", "@queues"),
+    ("<controller type='usb'><driver iothread='1'/></controller>", "iothread"),
+    (PORT.format("", "<model name='ioh3420'/>"), "model/@name"),
+    (PORT.format("", "<target chassisNr='3'/>"), "@chassisNr"),
+    ("<controller type='scsi'><target chassis='3'/></controller>", "@chassis "),
+    ("<controller type='scsi'><target port='3'/></controller>", "target/@port"),
+    ("<controller type='scsi'><master startport='1'/></controller>", "controller/master"),
+    ("<serial type='pty'><protocol type='telnet'/></serial>", "protocol"),
+    ("<serial type='pty'><target type='isa-serial' name='x'/></serial>", "target/@name"),
+    ("<serial type='pty'><target type='isa-serial'><model name='pci-serial'/></target></serial>", "model/@name"),
+    ("<serial type='pty'><target type='virtio'/></serial>", "<serial> with a target of type 'virtio'"),
+    ("<console type='pty'><target type='isa-serial'/></console>", "<console> with a target"),
+    ("<parallel type='pty'><target type='virtio'/></parallel>", "<parallel> with a target"),
+    ("<graphics type='vnc' passwdValidTo='2030-01-01T00:00:00'/>", "without a password"),
+    ("<graphics type='vnc' passwd='x' passwdValidTo='soon'/>", "cannot parse password validity time 'soon'"),
+    ("<graphics type='vnc'><listen type='address'/><listen type='socket'/></graphics>", "more than one"),
+    ("<graphics type='vnc'><listen type='network' network='default'/></graphics>", "'network'"),
+    ("<graphics type='vnc'/><graphics type='vnc'/>", "only 1 graphics"),
+    (one_video("type='vga' heads='2'"), "heads"), (one_video("type='bochs' vgamem='16384'"), "vgamem"),
+    ("<video><model type='vga'/></video><video><model type='virtio'/></video>", "more than one <video>"),
+    ("<sound model='ac97'><codec type='micro'/></sound>", "sound/codec"),
+    ("<audio id='1' type='none' path='/x'/>", "audio/@path"),
+    ("<input type='tablet' bus='ps2'/>", "ps2 bus does not support tablet"),
+    ("<rng model='virtio'><backend model='random'/><address type='isa' iobase='0x100'/></rng>",
+     "'isa' is not supported for <rng>"),
+    (disk(more="<address type='usb' bus='0' port='1'/>"), "'usb' is not supported for <disk>"),
+    ("<memballoon model='virtio'><address type='unassigned'/></memballoon>", "'unassigned'"),
+)
+
+# (elements beside <devices>, what refuses them)
+MORE_REFUSED = (
+    ("<launchSecurity type='sev'><cbitpos>47</cbitpos></launchSecurity>", "<launchSecurity>"),
+    ("<idmap><uid start='0' target='1' count='1'/></idmap>", "<idmap>"),
+    ("<keywrap><cipher name='aes' state='on'/></keywrap>", "<keywrap>"),
+    ("<genid/>", "<genid>"), ("<bootloader>/x</bootloader>", "<bootloader>"),
+    ("<perf><event name='cmt' enabled='yes'/></perf>", "<perf>"),
+    ("<throttlegroups/>", "<throttlegroups>"), ("<defaultiothread thread_pool_min='1'/>", "<defaultiothread>"),
+    ("<resource><partition>/other</partition></resource>", "partition other than '/machine'"),
+    ("<resource><fibrechannel appid='x'/></resource>", "<fibrechannel>"),
+    ("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-s'/>"
+     "</qemu:commandline>", "commandline"),
+    ("<seclabel type='static' model='dac'><label>+0:+0</label></seclabel>", "type='static'"),
+    ("<seclabel type='dynamic' model='dac' relabel='no'/>", "relabel='no'"),
+    ("<seclabel type='dynamic' model='selinux' relabel='yes'/>", "Unable to find security driver for model selinux"),
+    ("<clock offset='utc'><timer name='tsc' frequency='1000000000'/></clock>", "frequency"),
+    ("<clock offset='utc'><timer name='rtc' track='guest'/></clock>", "track"),
+    ("<clock offset='utc'><timer name='pit' track='wall'/></clock>", "track"),
+    ("<clock offset='utc'><timer name='pit' tickpolicy='merge'/></clock>", "tickpolicy"),
+    ("<clock offset='utc'><timer name='rtc' tickpolicy='discard'/></clock>", "tickpolicy"),
+    ("<clock offset='utc'><timer name='pit' present='no'/></clock>", "present"),
+    ("<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", "'hypervclock'"),
+    ("<cpu mode='host-passthrough'><cache mode='passthrough'/></cpu>", "cpu/cache"),
+    ("<cpu mode='host-passthrough'><cache mode='emulate' level='2'/></cpu>", "cpu/cache"),
+    ("<cpu mode='host-passthrough'><maxphysaddr mode='emulate' bits='40'/></cpu>", "<maxphysaddr>"),
+    ("<vcpu placement='auto'>1</vcpu>", "numad"),
+    ("<numatune><memory mode='strict' placement='auto'/></numatune>", "numad"),
+    ("<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='1'/></cachetune></cputune>",
+     "<cachetune>"),
+    ("<cputune><vcpusched vcpus='0' scheduler='fifo' priority='1'/></cputune>", "<vcpusched>"),
+    ("<memoryBacking><source type='other'/></memoryBacking>", "'other'"),
+)
+
+# (replaced, by, what refuses it)
+REPLACED_REFUSED = (
+    ("<apic/>", "<hyperv mode='custom'><relaxed state='on'/></hyperv>", "<hyperv>"),
+    ("<apic/>", "<pmu state='on'/>", "features/pmu"), ("<apic/>", "<ioapic driver='kvm'/>", "<ioapic>"),
+    ("<apic/>", "<pvspinlock state='on'/>", "<pvspinlock>"), ("<apic/>", "<viridian/>", "<viridian>"),
+    ("<apic/>", "<smm state='on'><tseg unit='MiB'>48</tseg></smm>", "<tseg>"),
+    ("</os>", "<bios useserial='yes'/></os>", "useserial"),
+    ("</os>", "<nvram>/x</nvram></os>", "os/nvram"),
+    ("</os>", "<loader secure='yes'>/x</loader></os>", "secure"),
+    ("</os>", "<loader type='rom' readonly='no'>/x</loader></os>", "readonly"),
+    ("</os>", "<acpi><table type='slic'>/x</table></acpi></os>", "<acpi>"),
+    (f"<kernel>{GUEST}/vmlinuz</kernel>", "", "without a kernel"),
+    ("type='qemu'>", "type='xen'>", "'xen'"),
+    (">hvm<", ">xen<", "'xen'"), ("machine='q35'", "machine='microvm'", "'microvm'"),
+    ("machine='q35'", "machine='q35' arch='aarch64'", "'aarch64'"),
+)
+
+# (what is asked for, words of the command line): devices, then elements beside them, then replacements
+DEVICES = (
+    (disk(kind="cdrom", dev="sda", bus="sata", driver="cache='none' io='threads' discard='ignore'"),
+     "media=cdrom.*,file.filename=.*,cache=none,discard=ignore,file.aio=threads"),
+    (disk(kind="cdrom", dev="sda", bus="sata", target="tray='open'"), "media=cdrom"),
+    (disk(kind="floppy", dev="fda", bus="fdc", more="<boot order='3'/>"),
+     "isa-fdc,driveA=drive-fdc0-0-0,bootindexA=3"),
+    (disk(dev="sda", bus="usb", more="<address type='usb' bus='1' port='3'/>") +
+     "<controller type='usb' index='0'/><controller type='usb' index='1'/>", "usb-storage,.*bus=usb1.0,port=3"),
+    (disk(dev="sda", bus="scsi", more="<address type='drive' unit='2'/>"), "channel=0,scsi-id=0,lun=2,bus=scsi0.0"),
+    (disk(dev="sda", bus="sata", more="<address type='drive' unit='2'/>"), "ide-hd,.*bus=ide.2"),
+    ("<panic model='isa'><address type='isa' iobase='0x505'/></panic>", "pvpanic,ioport=1285"),
+    ("<controller type='pci' index='3' model='pci-bridge'><target chassisNr='7'/></controller>"
+     "<controller type='pci' index='2' model='pcie-to-pci-bridge'/>"
+     "<controller type='pci' index='1' model='pcie-root-port'/>", "pci-bridge,.*chassis_nr=7"),
+    (one_video("type='bochs' vram='32768'"), "bochs-display,.*vgamem=33554432"),
+    ("<graphics type='vnc' passwd='secret' passwdValidTo='2130-01-01T00:00:00'/>", "password=on"),
+    ("<serial type='pty'><target type='isa-debug'/><address type='isa' iobase='0x402'/></serial>",
+     "isa-debugcon,.*iobase=1026"),
+    ("<memballoon model='none'/>", "-no-user-config"),
+)
+MORE = (
+    ("<resource><partition>/machine</partition></resource>", "-S"),
+    ("<seclabel type='none'/>", "-S"),
+    ("<seclabel type='dynamic' model='dac' relabel='yes'><label>+1:+1</label></seclabel>", "-S"),
+    ("<clock offset='utc'><timer name='kvmclock' present='no'/></clock>", "-cpu max,-kvmclock"),
+    ("<clock offset='utc'><timer name='rtc' tickpolicy='catchup' track='wall'/><timer name='pit' "
+     "tickpolicy='delay'/><timer name='hpet' present='no'/></clock>", "hpet=off.*driftfix=slew"),
+    ("<cpu mode='maximum'><cache mode='disable'/></cpu>", "-cpu max,l3-cache=off"),
+    ("<cpu mode='maximum'><cache mode='emulate' level='3'/></cpu>", "-cpu max,l3-cache=on"),
+    ("<memoryBacking><source type='file'/><access mode='shared'/><allocation mode='immediate'/><discard/>"
+     "</memoryBacking>", "memory-backend-file,.*share=on,prealloc=on"),
+    ("<memoryBacking><source type='anonymous'/><nosharepages/></memoryBacking>", "memory-backend-ram.*merge=off"),
+    ("<numatune><memory mode='strict' nodeset='0'/><memnode cellid='0' mode='preferred' nodeset='0'/></numatune>"
+     "<cpu><numa><cell id='0' cpus='0' memory='131072'/></numa></cpu>", "host-nodes=0,policy=preferred"),
+    ("<iothreads>1</iothreads><iothreadids><iothread id='5'/></iothreadids>", "iothread,id=iothread5"),
+    ("<on_reboot>destroy</on_reboot>", "-no-reboot"),
+)
+REPLACED = (
+    ("machine='q35'", "machine='q35' arch='i686'", "-cpu max,-lm"),
+    ("</os>", "<bootmenu enable='yes' timeout='3000'/></os>", "menu=on,splash-time=3000"),
+    ("</os>", "<loader type='rom' readonly='yes'>/usr/share/seabios/bios-256k.bin</loader></os>",
+     "-bios /usr/share/seabios/bios-256k.bin"),
+    ("<apic/>", "<vmport state='off'/><smm state='off'/>", "vmport=off,smm=off"),
+)
+
+
+class Words(manage.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.file = os.path.join(cls.daemon.root, "medium")
+        with open(cls.file, "wb") as f:
+            f.truncate(1440 << 10)
+        os.chmod(cls.file, 0o666)
+
+    def setUp(self):
+        self.conn = self.connect()
+
+    def xml(self, devices="", more="", old="", new=""):
+        text = machine("never", devices=devices.replace("FILE", self.file), more=more)
+        text = text.replace("</name>", "</name><uuid>6ba7b810-9dad-11d1-80b4-00c04fd430c8</uuid>")
+        assert old in text, old
+        return text.replace(old, new, 1) if old else text
+
+    def refused(self, words, **asked):
+        with self.subTest(**asked), self.assertRaisesRegex(libvirt.libvirtError, words):
+            dom = self.conn.defineXML(self.xml(**asked))
+            dom.create()
+            dom.destroy()  # nothing was refused
+
+    def works(self, words, **asked):
+        with self.subTest(**asked):
+            before = set(self.daemon.machines())
+            dom = self.conn.defineXML(self.xml(**asked))
+            dom.create()
+            try:
+                pid, = set(self.daemon.machines()) - before
+                with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:
+                    self.assertRegex(f.read().replace("\0", " "), words)
+                self.assertNotIn("tray=", dom.XMLDesc())
+            finally:
+                dom.destroy()
+
+    def test_what_is_refused(self):
+        for devices, words in DEVICES_REFUSED:
+            self.refused(words, devices=devices)
+        for more, words in MORE_REFUSED:
+            self.refused(words, more=more)
+        for old, new, words in REPLACED_REFUSED:
+            self.refused(words, old=old, new=new)
+
+    def test_what_the_machine_is_told(self):
+        for devices, words in DEVICES:
+            self.works(words, devices=devices)
+        for more, words in MORE:
+            self.works(words, more=more)
+        for old, new, words in REPLACED:
+            self.works(words, old=old, new=new)
+
+    def test_capabilities_agree(self):
+        caps = ET.fromstring(self.conn.getDomainCapabilities(machine="q35"))
+        offered = {path: {v.text for v in caps.findall(f"{path}/value")} for path in (
+            "devices/video/enum[@name='modelType']", "devices/graphics/enum[@name='type']",
+            "devices/disk/enum[@name='bus']", "memoryBacking/enum[@name='sourceType']")}
+        asked = (
+            ("devices/video/enum[@name='modelType']", lambda v: one_video(f"type='{v}'"), {"qxl", "cirrus", "ramfb"}),
+            ("devices/graphics/enum[@name='type']", lambda v: f"<graphics type='{v}'/>", {"spice", "sdl"}))
+        for path, element, no in asked:
+            self.assertTrue(offered[path], path)
+            self.assertFalse(offered[path] & no)
+            for word in offered[path]:
+                self.works("-S", devices=element(word))
+        for word in offered["memoryBacking/enum[@name='sourceType']"]:
+            self.works("-S", more=f"<memoryBacking><source type='{word}'/></memoryBacking>")
+        for name in ("filesystem", "hostdev", "redirdev", "tpm"):
+            e = caps.find(f"devices/{name}")
+            self.assertTrue(e is None or e.get("supported") == "no", name)
+
+
+if __name__ == "__main__":
+    unittest.main()
