@@ -17,15 +17,16 @@
 #include <sys/mman.h>
 
 enum {
-    LOG_SLOTS = 65536, /* 256 MiB of pages; memory only where it was used */
+    LOG_SLOTS = 65536,      /* 256 MiB of pages; memory only where it was used */
     MAX_TABLE_PAGES = 1024, /* 4 MiB */
     SEEN_SLOTS = 4096,
     SIDE_SLOTS = 256,
     LARGE_SLOTS = 4096,
-    MANY_MISSES = 64,       /* since a flush: from there on neighbours are filled, too */
-    NEIGHBOURS = 8,         /* pages whose entries share a cache line */
+    MANY_MISSES = 64, /* since a flush: from there on neighbours are filled, too */
+    NEIGHBOURS = 8,   /* pages whose entries share a cache line */
 };
-#define WHOLE_BYTES (TLB_HEADER_BYTES + TLB_TABLES * TLB_TABLE_BYTES)
+#define TABLES_BYTES (TLB_TABLES * (TLB_TABLE_BYTES + TLB_TABLE_SKEW))
+#define WHOLE_BYTES  (TLB_HEADER_BYTES + TABLES_BYTES)
 #define WRITER_BYTES (ram_pool_size / PAGE_SIZE * sizeof(uint64_t))
 G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
 
@@ -34,7 +35,7 @@ G_STATIC_ASSERT(sizeof(struct tlb) <= TLB_HEADER_BYTES - TLB_ENGINE_BYTES);
 
 /* Pages without a direct path: device registers, pages with flags; and fetches. */
 struct side {
-    uint64_t key; /* linear page | mode << 2 | kind; 0 is no key, see side_key() */
+    uint64_t key;  /* linear page | mode << 2 | kind; 0 is no key, see side_key() */
     uint32_t turn; /* another than the TLB's: stale */
     bool io, note;
     uint8_t *host; /* of the page */
@@ -44,9 +45,9 @@ struct side {
 struct tlb_log {
     uint64_t *slot[2]; /* filled slots, numbered through all tables; [1]: global pages */
     unsigned n[2];
-    bool huge;         /* 1 GiB pages were filled: INVLPG flushes all */
+    bool huge;                   /* 1 GiB pages were filled: INVLPG flushes all */
     uint32_t large[LARGE_SLOTS]; /* hashed: which 2 MiB a large page maps, see large_tag() */
-    uint32_t seen[SEEN_SLOTS];       /* hashed: table pages that have been touched */
+    uint32_t seen[SEEN_SLOTS];   /* hashed: table pages that have been touched */
     struct side side[SIDE_SLOTS];
     /*
      * The direct write path to each page of RAM, by ram_page_index(): its slot, and the number
@@ -57,8 +58,8 @@ struct tlb_log {
     uint32_t writer_turn[2];
 };
 
-#define WRITER_SLOT ((UINT64_C(1) << (TLB_INDEX_BITS + 3)) - 1)
-#define WRITER_MANY (UINT64_C(1) << 39)
+#define WRITER_SLOT   ((UINT64_C(1) << (TLB_INDEX_BITS + 3)) - 1)
+#define WRITER_MANY   (UINT64_C(1) << 39)
 #define WRITER_GLOBAL (UINT64_C(1) << 40)
 enum { WRITER_TURN_SHIFT = 41 };
 G_STATIC_ASSERT(TLB_INDEX_BITS + 3 <= 39);
@@ -76,7 +77,7 @@ struct tlb *tlb_new(GError **error)
     struct tlb *t = (struct tlb *)(base + TLB_ENGINE_BYTES);
     for (unsigned i = 0; i < TLB_MODES * 2; i++) {
         unsigned place = tlb_table((enum tlb_mode)(i / 2), i & 1);
-        t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + place * TLB_TABLE_BYTES);
+        t->table[i / 2][i & 1] = (int64_t *)(base + TLB_HEADER_BYTES + tlb_table_offset(place));
     }
     t->log = g_new0(struct tlb_log, 1);
     t->log->writer = mmap(NULL, WRITER_BYTES, PROT_READ | PROT_WRITE,
@@ -105,6 +106,14 @@ void tlb_free(struct tlb *t)
     munmap(tlb_engine_area(t), WHOLE_BYTES);
 }
 
+static int64_t *entry_at(const struct tlb *t, uint64_t slot)
+{
+    uint64_t index = slot & ((UINT64_C(1) << TLB_INDEX_BITS) - 1);
+    uint8_t *table =
+        (uint8_t *)t->table[0][0] + tlb_table_offset((unsigned)(slot >> TLB_INDEX_BITS));
+    return (int64_t *)table + index;
+}
+
 /* ---- dropping ---- */
 
 static void drop_side(struct tlb *t)
@@ -126,7 +135,7 @@ static void drop_all(struct tlb *t)
     struct tlb_log *log = t->log;
     drop_writers(log, false);
     drop_writers(log, true);
-    madvise(t->table[0][0], TLB_TABLES * TLB_TABLE_BYTES, MADV_DONTNEED);
+    madvise(t->table[0][0], TABLES_BYTES, MADV_DONTNEED);
     memset(log->seen, 0, sizeof(log->seen));
     memset(log->large, 0, sizeof(log->large));
     log->huge = false;
@@ -140,7 +149,7 @@ static void drop_logged(struct tlb *t, bool global)
 {
     struct tlb_log *log = t->log;
     for (unsigned i = 0; i < log->n[global]; i++) {
-        t->table[0][0][log->slot[global][i]] = 0;
+        *entry_at(t, log->slot[global][i]) = 0;
     }
     log->n[global] = 0;
     drop_writers(log, global);
@@ -245,7 +254,7 @@ static bool drop_write(struct tlb *t, uint64_t slot, uint64_t host_page)
 {
     uint64_t linear = (uint64_t)((int64_t)(slot << 28) >> 16); /* sign of bit 47 */
     int64_t add = (int64_t)(host_page - linear);
-    return __atomic_compare_exchange_n(&t->table[0][0][slot], &add, 0, false, __ATOMIC_SEQ_CST,
+    return __atomic_compare_exchange_n(entry_at(t, slot), &add, 0, false, __ATOMIC_SEQ_CST,
                                        __ATOMIC_RELAXED);
 }
 
@@ -265,7 +274,8 @@ static bool drop_writes_in(struct tlb *t, bool global, uint64_t host_page)
 
 static bool is_current(const struct tlb_log *log, uint64_t writer)
 {
-    uint32_t turn = __atomic_load_n(&log->writer_turn[!!(writer & WRITER_GLOBAL)], __ATOMIC_RELAXED);
+    uint32_t turn =
+        __atomic_load_n(&log->writer_turn[!!(writer & WRITER_GLOBAL)], __ATOMIC_RELAXED);
     return ((uint64_t)turn << WRITER_TURN_SHIFT ^ writer) >> WRITER_TURN_SHIFT == 0;
 }
 
@@ -333,7 +343,7 @@ static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear,
     }
     log->slot[global][log->n[global]] = slot;
     __atomic_store_n(&log->n[global], log->n[global] + 1, __ATOMIC_RELEASE);
-    t->table[0][0][slot] = (int64_t)((uint64_t)page - (linear & PAGE_MASK));
+    *entry_at(t, slot) = (int64_t)((uint64_t)page - (linear & PAGE_MASK));
     t->fills++;
     if (!write) {
         return;
@@ -346,7 +356,7 @@ static void fill(struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear,
                              (uint64_t)log->writer_turn[global] << WRITER_TURN_SHIFT);
     atomic_thread_fence(memory_order_seq_cst);
     if (ram_flags(page)) {
-        t->table[0][0][slot] = 0;
+        *entry_at(t, slot) = 0;
     }
 }
 
@@ -365,8 +375,8 @@ static struct side *side_at(struct tlb *t, uint64_t key)
 static void side_answer(const struct side *s, uint64_t linear, struct tlb_result *out)
 {
     uint64_t at = linear & ~PAGE_MASK;
-    *out = (struct tlb_result){.host = s->host ? s->host + at : NULL, .gpa = s->gpa + at,
-                               .io = s->io, .note = s->note};
+    *out = (struct tlb_result){
+        .host = s->host ? s->host + at : NULL, .gpa = s->gpa + at, .io = s->io, .note = s->note};
 }
 
 /* What the page at @gpa is, for accesses of kind @want; rights were checked. */
@@ -392,9 +402,9 @@ static void resolve(struct vcpu *cpu, uint64_t gpa, unsigned want, struct side *
 /* @want for the walk: a kernel table without the AC rule is for implicit accesses too. */
 static unsigned walk_want(enum tlb_mode mode, unsigned want)
 {
-    return mode == TLB_USER ? want | ACCESS_USER
-         : mode == TLB_KERNEL ? (want & ~(unsigned)ACCESS_USER) | ACCESS_IMPLICIT
-                              : want & ~(unsigned)ACCESS_USER;
+    return mode == TLB_USER     ? want | ACCESS_USER
+           : mode == TLB_KERNEL ? (want & ~(unsigned)ACCESS_USER) | ACCESS_IMPLICIT
+                                : want & ~(unsigned)ACCESS_USER;
 }
 
 static bool may_be_direct(const struct vcpu *cpu, uint64_t linear, const struct side *page,
@@ -418,8 +428,8 @@ static void fill_around(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, u
         struct side page;
         uint32_t code;
         uint8_t flags;
-        if (t->table[mode][write][tlb_index(at)] ||
-            t->log->n[0] >= LOG_SLOTS - NEIGHBOURS || t->log->n[1] >= LOG_SLOTS - NEIGHBOURS ||
+        if (t->table[mode][write][tlb_index(at)] || t->log->n[0] >= LOG_SLOTS - NEIGHBOURS ||
+            t->log->n[1] >= LOG_SLOTS - NEIGHBOURS ||
             paging_walk(cpu, at, walk_want(mode, want), true, &tr, &code) < 0 || !tr.accessed ||
             (write && !tr.dirty)) {
             continue;

@@ -36,8 +36,18 @@ static inline bool tlb_table_is_write(unsigned number)
     return number == 1 || number >= 4;
 }
 
-#define TLB_INDEX_BITS 36
+#define TLB_INDEX_BITS  36
 #define TLB_TABLE_BYTES (UINT64_C(8) << TLB_INDEX_BITS)
+/*
+ * Each table lies this much further on.  AMD's processors guess the way of a line in the first
+ * cache from a hash of bits 12 to 27 of its linear address: two lines of one set with the same
+ * hash push each other out, and a page is read and written in turn all the time.
+ */
+#define TLB_TABLE_SKEW (UINT64_C(0x2b) << 12)
+static inline uint64_t tlb_table_offset(unsigned number)
+{
+    return number * (TLB_TABLE_BYTES + TLB_TABLE_SKEW);
+}
 
 /*
  * The reservation of a vCPU: TLB_HEADER_BYTES of zero-filled memory, then the tables.  Of
@@ -49,8 +59,8 @@ static inline bool tlb_table_is_write(unsigned number)
 
 struct tlb {
     /*
-     * table[mode][0] is for reads, [1] for writes.  All six lie TLB_TABLE_BYTES apart in
-     * one reservation, in the order of tlb_table(), and struct tlb lies just below the first,
+     * table[mode][0] is for reads, [1] for writes.  All six lie in one reservation, in the
+     * order of tlb_table(), at tlb_table_offset(), and struct tlb lies just below the first,
      * so that one base register reaches all of them with an offset that is the same on every
      * vCPU.
      */
@@ -59,10 +69,10 @@ struct tlb {
     /* Indexes that were filled and may be dropped, by global or not; a ring that
      * overflows makes the next flush a full one (madvise). */
     struct tlb_log *log;
-    uint64_t pages_touched; /* table pages that hold memory: bounded, see tlb.c */
+    uint64_t pages_touched;                /* table pages that hold memory: bounded, see tlb.c */
     uint64_t fills, flushes, full_flushes; /* for statistics */
-    uint32_t turn;          /* moves whenever translations are dropped */
-    uint32_t missed;        /* fills that were asked for since the last flush */
+    uint32_t turn;                         /* moves whenever translations are dropped */
+    uint32_t missed;                       /* fills that were asked for since the last flush */
 };
 
 static inline void *tlb_engine_area(const struct tlb *t)
@@ -87,8 +97,7 @@ static inline enum tlb_mode tlb_mode(const struct vcpu *cpu)
 }
 
 /* Host address of @linear for reading (@write false) or writing, or NULL: tlb_fill(). */
-static inline void *tlb_lookup(const struct tlb *t, enum tlb_mode mode, bool write,
-                               uint64_t linear)
+static inline void *tlb_lookup(const struct tlb *t, enum tlb_mode mode, bool write, uint64_t linear)
 {
     int64_t add = t->table[mode][write][tlb_index(linear)];
     return add ? (void *)(linear + (uint64_t)add) : NULL;
@@ -98,10 +107,10 @@ static inline void *tlb_lookup(const struct tlb *t, enum tlb_mode mode, bool wri
  * What to do about an access for which the table has no entry.
  */
 struct tlb_result {
-    uint8_t *host;   /* direct path (now also in the table unless .flags forbade it) */
+    uint8_t *host; /* direct path (now also in the table unless .flags forbade it) */
     uint64_t gpa;
-    bool io;         /* no memory there: space_load/space_store at .gpa */
-    bool note;       /* write: call ram_note_write() after the bytes are stored */
+    bool io;   /* no memory there: space_load/space_store at .gpa */
+    bool note; /* write: call ram_note_write() after the bytes are stored */
 };
 
 /*
@@ -113,8 +122,8 @@ int tlb_fill(struct vcpu *cpu, enum tlb_mode mode, uint64_t linear, unsigned wan
              struct tlb_result *out, uint32_t *error_code);
 
 /* Drop translations; own thread.  They call the engine's unmapped(). */
-void tlb_flush_page(struct vcpu *cpu, uint64_t linear);   /* INVLPG: global ones too */
-void tlb_flush(struct vcpu *cpu, bool global_too);        /* CR3 write; all of it */
+void tlb_flush_page(struct vcpu *cpu, uint64_t linear); /* INVLPG: global ones too */
+void tlb_flush(struct vcpu *cpu, bool global_too);      /* CR3 write; all of it */
 /*
  * Drops the direct write paths of all vCPUs to a page that has just got a flag.  True: a vCPU
  * other than @cpu had one and may be between its look-up and its store; it is past that when

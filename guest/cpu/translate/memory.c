@@ -17,9 +17,9 @@
 
 #include "guest/memory/ram.h"
 
-static uint64_t table_offset(const struct tr *t, bool write)
+static unsigned table_number(const struct tr *t, bool write)
 {
-    return tlb_table(t->mode, write) * TLB_TABLE_BYTES;
+    return tlb_table(t->mode, write);
 }
 
 /* The slot of a guest register that has no host register. */
@@ -85,16 +85,17 @@ static void check_span(struct tr *t, struct stub *s, unsigned reg, unsigned size
 /* S1 = the table's entry for the address in S1. */
 static void look_up(struct tr *t, struct stub *s, bool write)
 {
-    uint64_t table = table_offset(t, write);
+    unsigned number = table_number(t, write);
     t->in_s1 = 0;
     struct mem entry = {.base = -1, .index = S1, .scale = 3, .gs = true};
     emit_shl(&t->hot, S1, 16);
     emit_shr(&t->hot, S1, 28);
     /* The number of a table is in the bits above the index. */
-    if (table && !(table & (table - 1))) {
-        emit_bts(&t->hot, S1, (unsigned)__builtin_ctzll(table / 8));
-    } else if (table) {
-        emit_mov_imm(&t->hot, S2, table);
+    if (number && !(number & (number - 1))) {
+        emit_bts(&t->hot, S1, TLB_INDEX_BITS + (unsigned)__builtin_ctz(number));
+        entry.disp = (int32_t)(number * TLB_TABLE_SKEW);
+    } else if (number) {
+        emit_mov_imm(&t->hot, S2, tlb_table_offset(number));
         entry.base = S2;
     }
     emit_load(&t->hot, 8, S1, entry);
@@ -180,7 +181,7 @@ static bool constant_operand(struct tr *t, uint64_t linear, unsigned size, bool 
     struct stub *s = slow_stub(t, size, write);
     s->address = ADDRESS_CONST;
     s->value = linear;
-    emit_mov_imm(&t->hot, S2, table_offset(t, write) + tlb_index(linear) * 8);
+    emit_mov_imm(&t->hot, S2, tlb_table_offset(table_number(t, write)) + tlb_index(linear) * 8);
     emit_load(&t->hot, 8, S1, (struct mem){.base = S2, .index = -1, .gs = true});
     *out = MEM_BASE(S1, (int32_t)linear);
     if (linear != (uint64_t)(int64_t)(int32_t)linear) {
@@ -194,8 +195,7 @@ static bool constant_operand(struct tr *t, uint64_t linear, unsigned size, bool 
 }
 
 /* The same relative to where the page of a floating block is. */
-static bool floating_operand(struct tr *t, uint64_t pc, unsigned size, bool write,
-                             struct mem *out)
+static bool floating_operand(struct tr *t, uint64_t pc, unsigned size, bool write, struct mem *out)
 {
     if (!one_page(pc, size) || (int64_t)pc != (int32_t)pc) {
         return false;
@@ -288,8 +288,7 @@ void memory_address(struct tr *t, const struct insn *i)
     }
 }
 
-bool memory_operand(struct tr *t, const struct insn *i, unsigned size, bool write,
-                    struct mem *out)
+bool memory_operand(struct tr *t, const struct insn *i, unsigned size, bool write, struct mem *out)
 {
     if (!has_base(i) && i->base < 0 && i->index < 0) {
         uint64_t a = (uint64_t)i->disp + (i->rip_relative ? next_pc(t) : 0);
