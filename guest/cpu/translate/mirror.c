@@ -30,15 +30,21 @@ enum { P = 1, RW = 2, US = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7 };
 #define USER_LEAST UINT64_C(0x10000) /* what a host lets be mapped */
 #define USER_MOST  (TRACEE_END - 1)
 
+#define ANEW UINT64_MAX /* no entry of a page table */
+
 /* Bits of a shown page, below its host address. */
 enum { SHOW = 1, SHOW_WRITE = 2, SHOW_EXEC = 4 };
 
 struct area {
+    struct area *next;          /* of all */
     uint64_t number;            /* linear >> 21, plus 1; 0: free */
-    uint32_t seen;              /* by which sync */
+    uint32_t seen;              /* by which sync; 0: it is empty */
     unsigned shown;             /* pages */
     bool large;                 /* one page of the guest's */
-    uint64_t entry[AREA_PAGES]; /* what the page tables said */
+    uint64_t above;             /* as in effective(), when last compared */
+    unsigned forgotten;         /* mirror_forget_writes() up to then */
+    uint64_t raw[AREA_PAGES];   /* the table, when last compared; ANEW: to be looked at again */
+    uint64_t entry[AREA_PAGES]; /* what of it decided */
     uint64_t page[AREA_PAGES];  /* what is mapped: host address | SHOW_*; or 0 */
 };
 
@@ -62,10 +68,12 @@ struct mirror {
     struct run run;
     uint64_t watch[TRACEE_BREAKS]; /* instructions with a breakpoint; 0: free */
     unsigned next_watch;
+    struct area *areas;
     struct area *area[AREAS];
 };
 
-static uint64_t *writable; /* a bit a page of the pool */
+static uint64_t *writable;         /* a bit a page of the pool */
+static _Atomic unsigned forgotten; /* moves when one of them goes */
 
 bool mirror_open(void)
 {
@@ -79,8 +87,12 @@ bool mirror_forget_writes(const void *host_page)
 {
     size_t n = ram_page_index(host_page);
     uint64_t bit = UINT64_C(1) << n % 64;
-    return (__atomic_load_n(&writable[n / 64], __ATOMIC_SEQ_CST) & bit) &&
-           (__atomic_fetch_and(&writable[n / 64], ~bit, __ATOMIC_SEQ_CST) & bit);
+    bool had = (__atomic_load_n(&writable[n / 64], __ATOMIC_SEQ_CST) & bit) &&
+               (__atomic_fetch_and(&writable[n / 64], ~bit, __ATOMIC_SEQ_CST) & bit);
+    if (had) {
+        atomic_fetch_add(&forgotten, 1);
+    }
+    return had;
 }
 
 struct mirror *mirror_new(void)
@@ -289,6 +301,8 @@ static struct area *get_area(struct mirror *m, uint64_t linear)
     struct area **a = find_area(m, linear);
     if (!*a && m->n_areas < AREAS_MOST && (*a = g_try_new0(struct area, 1))) {
         (*a)->number = (linear >> 21) + 1;
+        (*a)->next = m->areas;
+        m->areas = *a;
         m->n_areas++;
     }
     return *a;
@@ -368,37 +382,65 @@ static bool look_at_page(struct mirror *m, struct vcpu *cpu, struct area *a, uns
     return show(m, a, k, page);
 }
 
+/* All of @a has to be looked at, if @above or anything that no entry says has changed. */
+static void look_anew(struct area *a, bool large, uint64_t above, bool deep)
+{
+    unsigned now = atomic_load(&forgotten);
+    if (deep || large != a->large || above != a->above || now != a->forgotten) {
+        memset(a->raw, 0xff, sizeof(a->raw));
+    }
+    a->large = large;
+    a->above = above;
+    a->forgotten = now;
+}
+
 /*
- * @entry: of the level whose entries map 2 MiB; @above as in effective().  A page that shows the
- * same memory as the one before it is most likely that of zeroes, about to be replaced, and the
- * next 500 are too: it is mapped when it is the one at @linear.
+ * Entry @k of @table, or of @entry, a large page's.  One for the same memory as the one before it
+ * is most likely that of the page of zeroes, about to be replaced, and the next 500 are too: not
+ * @said, unless wanted.
+ */
+static uint64_t entry_at(const uint64_t *table, uint64_t entry, unsigned k, bool *repeats)
+{
+    if (!table) {
+        *repeats = false;
+        return entry ? (entry & ~(FRAME & 0x1fffff)) + (uint64_t)k * PAGE_SIZE : 0;
+    }
+    uint64_t e = __atomic_load_n(&table[k], __ATOMIC_RELAXED);
+    *repeats = k && (e & P) && !((e ^ table[k - 1]) & (FRAME | P));
+    return e;
+}
+
+/*
+ * @entry: of the level whose entries map 2 MiB; @above as in effective().  What is as it was when
+ * last compared is passed over, but for the page at @linear.
  */
 static bool look_at_area(struct mirror *m, struct vcpu *cpu, uint64_t linear, uint64_t entry,
                          uint64_t above, bool deep)
 {
-    unsigned wanted = linear >> PAGE_BITS & 511;
-    uint64_t before = 0;
     static const uint64_t none[AREA_PAGES];
+    unsigned wanted = linear >> PAGE_BITS & 511;
     const uint64_t *table = none;
-    bool large = entry & PS;
+    bool large = entry & PS, ok = true, repeats;
     struct area *a = get_area(m, linear);
     if (!a) {
         return false;
     }
-    if (!large && (entry & P)) {
+    if (large) {
+        table = NULL;
+    } else if (entry & P) {
         table = (uint64_t *)page_at(cpu, entry & FRAME);
         table = table ? table : none;
         above = (above & entry & (RW | US)) | ((above | entry) & NX);
     }
-    a->large = large;
-    uint64_t whole = large ? effective(entry, above) & ~(FRAME & 0x1fffff) : 0;
-    bool ok = true;
+    look_anew(a, large, above, deep);
     for (unsigned k = 0; k < AREA_PAGES && ok; k++) {
-        uint64_t e = large ? (whole ? whole + (uint64_t)k * PAGE_SIZE : 0)
-                           : effective(__atomic_load_n(&table[k], __ATOMIC_RELAXED), above);
-        bool again = e && !((e ^ before) & FRAME) && !a->page[k] && k != wanted;
-        before = e;
-        if (!again && (e || a->entry[k])) {
+        uint64_t raw = entry_at(table, entry, k, &repeats);
+        if (raw == a->raw[k] && k != wanted) {
+            continue;
+        }
+        uint64_t e = effective(raw, above);
+        a->raw[k] = raw;
+        if ((e || a->entry[k]) && !(repeats && !a->page[k] && k != wanted)) {
             ok = look_at_page(m, cpu, a, k, e, deep);
         }
     }
@@ -431,10 +473,12 @@ static bool drop_area(struct mirror *m, struct area *a)
 {
     bool ok = true;
     a->large = false;
+    a->seen = 0;
     for (unsigned k = 0; a->shown && k < AREA_PAGES; k++) {
         ok = ok && show(m, a, k, 0);
     }
     memset(a->entry, 0, sizeof(a->entry));
+    memset(a->raw, 0xff, sizeof(a->raw));
     return ok && end_run(m);
 }
 
@@ -446,8 +490,8 @@ bool mirror_sync(struct mirror *m, struct vcpu *cpu, bool deep, bool *other)
     if (!walk(m, cpu, cpu->r.cr3, 4, 0, RW | US, deep)) {
         return false;
     }
-    for (unsigned k = 0; k < AREAS; k++) {
-        if (m->area[k] && m->area[k]->seen != m->turn && !drop_area(m, m->area[k])) {
+    for (struct area *a = m->areas; a; a = a->next) {
+        if (a->seen && a->seen != m->turn && !drop_area(m, a)) {
             return false;
         }
     }
@@ -504,6 +548,7 @@ bool mirror_drop(struct mirror *m, uint64_t linear, uint64_t bytes)
             ok = drop_area(m, a);
         } else if (a) {
             a->entry[at >> 12 & 511] = 0;
+            a->raw[at >> 12 & 511] = ANEW;
             ok = show(m, a, at >> 12 & 511, 0);
         }
     }
