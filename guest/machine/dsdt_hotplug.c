@@ -113,6 +113,39 @@ static void take_event(struct aml *a, const char *field, const char *notify, uns
     aml_close(a);
 }
 
+/* The names of a register block's lock and fields. */
+struct block {
+    const char *lock, *select, *enabled, *eject;
+};
+static const struct block cpu_block = {"CPLK", "CSEL", "CPEN", "CEJT"};
+static const struct block memory_block = {"MLCK", "MSEL", "MENA", "MEJT"};
+
+/* Method(@name, 1): STA_PRESENT if something is at place Arg0 */
+static void status_method(struct aml *a, const char *name, const struct block *b)
+{
+    aml_method(a, name, 1, true);
+    aml_acquire(a, b->lock);
+    store_op(a, AML_ARG0, b->select);
+    set_op(a, AML_LOCAL0, 0);
+    if_field(a, b->enabled);
+    set_op(a, AML_LOCAL0, STA_PRESENT);
+    aml_close(a);
+    aml_release(a, b->lock);
+    return_op(a, AML_LOCAL0);
+    aml_close(a);
+}
+
+/* Method(@name, 2): what is at place Arg0 is given back */
+static void eject_method(struct aml *a, const char *name, const struct block *b)
+{
+    aml_method(a, name, 2, true);
+    aml_acquire(a, b->lock);
+    store_op(a, AML_ARG0, b->select);
+    store_int(a, 1, b->eject);
+    aml_release(a, b->lock);
+    aml_close(a);
+}
+
 /* ---- processors ---- */
 
 static void cpu_registers(struct aml *a, const struct pc_layout *pc)
@@ -137,23 +170,8 @@ static void cpu_registers(struct aml *a, const struct pc_layout *pc)
 
 static void cpu_methods(struct aml *a)
 {
-    aml_method(a, "CSTA", 1, true);
-    aml_acquire(a, "CPLK");
-    store_op(a, AML_ARG0, "CSEL");
-    set_op(a, AML_LOCAL0, 0);
-    if_field(a, "CPEN");
-    set_op(a, AML_LOCAL0, STA_PRESENT);
-    aml_close(a);
-    aml_release(a, "CPLK");
-    return_op(a, AML_LOCAL0);
-    aml_close(a);
-
-    aml_method(a, "CEJM", 2, true);
-    aml_acquire(a, "CPLK");
-    store_op(a, AML_ARG0, "CSEL");
-    store_int(a, 1, "CEJT");
-    aml_release(a, "CPLK");
-    aml_close(a);
+    status_method(a, "CSTA", &cpu_block);
+    eject_method(a, "CEJM", &cpu_block);
 
     aml_method(a, "COST", 4, true);
     aml_acquire(a, "CPLK");
@@ -314,16 +332,8 @@ static void memory_resources(struct aml *a)
 
 static void memory_methods(struct aml *a)
 {
-    aml_method(a, "MSTA", 1, true);
-    aml_acquire(a, "MLCK");
-    store_op(a, AML_ARG0, "MSEL");
-    set_op(a, AML_LOCAL0, 0);
-    if_field(a, "MENA");
-    set_op(a, AML_LOCAL0, STA_PRESENT);
-    aml_close(a);
-    aml_release(a, "MLCK");
-    return_op(a, AML_LOCAL0);
-    aml_close(a);
+    status_method(a, "MSTA", &memory_block);
+    eject_method(a, "MEJM", &memory_block);
 
     aml_method(a, "MPXM", 1, true);
     aml_acquire(a, "MLCK");
@@ -331,13 +341,6 @@ static void memory_methods(struct aml *a)
     load_op(a, "MRPX", AML_LOCAL0);
     aml_release(a, "MLCK");
     return_op(a, AML_LOCAL0);
-    aml_close(a);
-
-    aml_method(a, "MEJM", 2, true);
-    aml_acquire(a, "MLCK");
-    store_op(a, AML_ARG0, "MSEL");
-    store_int(a, 1, "MEJT");
-    aml_release(a, "MLCK");
     aml_close(a);
 
     aml_method(a, "MOST", 4, true);
