@@ -42,6 +42,11 @@ struct protocol {
     bool (*hold)(struct file *f, bool on, GError **error);
 };
 
+/* Bytes where things are made: all there are, taken by what is there, and free. */
+struct server_room {
+    uint64_t all, taken, free;
+};
+
 /* What protocols can say and do about a whole server, or a pool on it; all optional. */
 struct protocol_server {
     /*
@@ -53,6 +58,7 @@ struct protocol_server {
     bool (*targets)(const json_t *options, json_t *found, GError **error);
     /* Removes what @options name, for good. */
     bool (*remove)(const json_t *options, GError **error);
+    bool (*room)(const json_t *options, struct server_room *room, GError **error);
 };
 enum { SERVER_LIST_MAX = 16384 }; /* of .list: servers are not trusted */
 

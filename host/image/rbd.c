@@ -421,7 +421,22 @@ static bool image_remove(const json_t *options, GError **error)
     return ok;
 }
 
-static const struct protocol_server server = {.list = pool_list, .remove = image_remove};
+static bool pool_room(const json_t *options, struct server_room *room, GError **error)
+{
+    struct volume *v = volume_new();
+    struct rados_cluster_stat_t all = {0};
+    struct rados_pool_stat_t own = {0};
+    bool ok = volume_connect(v, options, true, error) &&
+              check(rados_cluster_stat(v->cluster, &all), error, "cannot size", "the cluster") &&
+              check(rados_ioctx_pool_stat(v->io, &own), error, "cannot size pool", v->pool);
+    *room = (struct server_room){
+        .all = all.kb << 10, .taken = own.num_bytes, .free = all.kb_avail << 10};
+    volume_free(v);
+    return ok;
+}
+
+static const struct protocol_server server = {
+    .list = pool_list, .remove = image_remove, .room = pool_room};
 
 const struct protocol lodge_protocol = {
     .name = "rbd",

@@ -232,7 +232,9 @@ static bool refresh(struct pool_def *def, struct pool_content *out, GError **err
     if (!p) {
         return false;
     }
-    if (!p->server->list(server, found, &inner)) {
+    struct server_room room = {0};
+    if (!p->server->list(server, found, &inner) ||
+        (p->server->room && !p->server->room(server, &room, &inner))) {
         return fail(error, def, inner);
     }
     size_t i;
@@ -246,6 +248,11 @@ static bool refresh(struct pool_def *def, struct pool_content *out, GError **err
         }
     }
     out->allocation = out->capacity;
+    if (p->server->room) {
+        out->capacity = room.all;
+        out->allocation = room.taken;
+        out->available = room.free;
+    }
     return true;
 }
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real servers on loopback for the tests of disk images: each ends with its `with` block."""
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
+import uuid
 
 import images
 
@@ -159,3 +161,87 @@ class Sshd(Program):
         super().__exit__(*what)
         self.agent.terminate()
         self.agent.wait()
+
+
+CEPH = """
+[global]
+fsid = {fsid}
+mon host = [v2:127.0.0.1:{port}]
+mon initial members = a
+public addr = 127.0.0.1
+osd pool default size = 1
+osd pool default min size = 1
+osd crush chooseleaf type = 0
+mon allow pool size one = true
+run dir = {folder}
+admin socket = {folder}/$name.sock
+log file =
+mon cluster log file =
+keyring = {folder}/keyring
+mon data = {folder}/mon
+mgr data = {folder}/mgr
+mgr initial modules =
+osd data = {folder}/osd
+osd objectstore = memstore
+memstore device bytes = 134217728
+"""
+
+
+class Ceph:
+    """A monitor, a manager and one store in memory, for those who know a key: .port, .conf, .key of `admin`."""
+
+    def __init__(self, folder):
+        self.folder, self.port, self.conf = folder, free_port(), f"{folder}/ceph.conf"
+        self.env = {"CEPH_CONF": self.conf}
+        self.programs = []
+
+    def call(self, *args):
+        p = subprocess.run(args, env={**os.environ, **self.env}, capture_output=True, text=True, timeout=300)
+        if p.returncode:
+            raise AssertionError(f"{args}: {p.stderr}")
+        return p.stdout.strip()
+
+    def start(self, *args, ready):
+        p = Program(*args, "-f", env=self.env, log=f"{self.folder}/{args[0]}.log", ready=ready)
+        p.__enter__()
+        self.programs.insert(0, p)
+
+    def __enter__(self):
+        try:
+            self.up()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def up(self):
+        fsid, store = str(uuid.uuid4()), str(uuid.uuid4())
+        for part in ("mon", "mgr", "osd"):
+            os.mkdir(f"{self.folder}/{part}")
+        with open(self.conf, "w", encoding="ascii") as f:
+            f.write(CEPH.format(fsid=fsid, port=self.port, folder=self.folder))
+        ring = f"{self.folder}/keyring"
+        self.call("ceph-authtool", "--create-keyring", ring, "--gen-key", "-n", "mon.", "--cap", "mon", "allow *")
+        self.call("ceph-authtool", ring, "--gen-key", "-n", "client.admin", "--cap", "mon", "allow *", "--cap",
+                  "osd", "allow *", "--cap", "mgr", "allow *")
+        self.key = self.call("ceph-authtool", ring, "-n", "client.admin", "--print-key")
+        self.call("monmaptool", "--create", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{self.port}]",
+                  f"{self.folder}/monmap")
+        self.call("ceph-mon", "--mkfs", "-i", "a", "--monmap", f"{self.folder}/monmap", "--keyring", ring)
+        self.start("ceph-mon", "-i", "a", ready=lambda: answers(self.port))
+        self.call("ceph", "osd", "new", store)
+        for who, what in (("osd.0", "osd"), ("mgr.a", "mgr")):
+            self.call("ceph-authtool", ring, "--gen-key", "-n", who)
+            self.call("ceph", "auth", "add", who, "mon", f"allow profile {what}", "osd", "allow *", "-i", ring)
+        self.call("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", store)
+        self.start("ceph-osd", "-i", "0", ready=lambda: "1 up" in self.call("ceph", "osd", "stat"))
+        self.start("ceph-mgr", "-i", "a", ready=self.counts)
+        self.call("ceph", "osd", "pool", "create", "images", "8", "8")
+        self.call("rbd", "pool", "init", "images")
+
+    def counts(self):
+        return json.loads(self.call("ceph", "mgr", "stat", "--format", "json"))["available"]
+
+    def __exit__(self, *what):
+        for p in self.programs:
+            p.__exit__()

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Pools of what servers offer: real ones of Debian's on the loopback device, and virsh."""
 import hashlib
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import unittest
+
+import libvirt
 
 sys.path.insert(0, os.path.dirname(__file__))
 import manage
@@ -278,10 +282,89 @@ class Remote(manage.Case):
         self.virsh("pool-undefine", "exports")
 
     def test_rbd(self):
-        """There is no cluster here: it is asked, and says so."""
-        self.define("ceph", "rbd", servers.free_port(), "<name>images</name>")
-        self.assertIn("<name>images</name>", self.virsh("pool-dumpxml", "ceph"))
+        """A cluster of one, which wants a key."""
+        os.mkdir(f"{self.dir}/ceph")
+        with servers.Ceph(f"{self.dir}/ceph") as cluster:
+            auth = "<auth type='ceph' username='admin'><secret usage='ceph-admin'/></auth>"
+            self.define("ceph", "rbd", cluster.port, f"<name>images</name>{auth}")
+            self.assertIn("ceph-admin", self.virsh("pool-start", "ceph", fails=True))
+            made = self.virsh("secret-define", self.write("secret.xml", "<secret><usage type='ceph'><name>ceph-admin"
+                                                          "</name></usage></secret>"))
+            self.virsh("secret-set-value", made.split()[1], "--base64", cluster.key)
+            self.virsh("pool-start", "ceph")
+            self.volumes_of_ceph(cluster)
+            self.images_of_ceph(cluster)
+            self.machine_of_ceph(cluster)
+        self.virsh("pool-destroy", "ceph")
         self.virsh("pool-undefine", "ceph")
+
+    def volumes_of_ceph(self, cluster):
+        def counted():
+            self.virsh("pool-refresh", "ceph")
+            info = self.virsh("pool-info", "ceph")
+            return re.search(r"Capacity: +128.00 MiB", info) and re.search(r"Available: +1[012]\d\.\d+ MiB", info)
+        manage.until(counted, "the manager knows how much there is")
+        self.virsh("vol-create-as", "ceph", "one", "4M")
+        self.assertEqual(cluster.call("rbd", "ls", "images"), "one")
+        self.bytes_of("ceph", "one")
+        self.virsh("vol-resize", "one", "8M", "--pool", "ceph")
+        self.virsh("vol-upload", "one", f"{self.dir}/up", "--pool", "ceph", "--offset", str(4 * MIB))
+        self.virsh("vol-clone", "one", "two", "--pool", "ceph")
+        self.assertRegex(self.virsh("vol-list", "ceph", "--details"), r"two +images/two +network +8.00 MiB")
+        self.virsh("vol-download", "two", f"{self.dir}/down", "--pool", "ceph", "--offset", str(4 * MIB))
+        subprocess.run(["cmp", f"{self.dir}/up", f"{self.dir}/down"], check=True)
+        self.virsh("vol-delete", "one", "--pool", "ceph")
+        cluster.call("rbd", "create", "--size", "4M", "images/others")
+        self.virsh("pool-refresh", "ceph")
+        self.assertRegex(self.virsh("vol-list", "ceph"), r"others +images/others\n")
+        self.assertIn("format but raw", self.virsh("vol-create-as", "ceph", "x", "1M", "--format", "qcow2", fails=True))
+
+    def images_of_ceph(self, cluster):
+        def img(*args, good=True):
+            p = subprocess.run([LODGE_IMG, *args], capture_output=True, text=True)
+            self.assertEqual(p.returncode == 0, good, p.stderr)
+            return p.stdout if good else p.stderr
+        name, random = f"rbd:images/%s:conf={cluster.conf}", random_file(f"{self.dir}/random", 6 * MIB)
+        img("convert", "-O", "qcow2", random, name % "cow")
+        self.assertIn("file format: qcow2", img("info", name % "cow"))
+        img("compare", random, name % "cow")
+        img("create", "-f", "raw", name % "raw", "8M")
+        self.assertEqual(json.loads(img("map", "-f", "raw", "--output=json", name % "raw"))[0]["data"], False)
+        img("convert", "-n", "-O", "raw", random, name % "raw")
+        img("resize", "-f", "raw", name % "raw", "6M", "--shrink")
+        img("compare", "-f", "raw", "-F", "raw", random, name % "raw")
+        cluster.call("rbd", "snap", "create", "images/raw@before")
+        img("bench", "-w", "-c", "16", "-f", "raw", name % "raw")
+        img("compare", "-f", "raw", "-F", "raw", random, name % "raw@before")
+        self.assertIn("No such file", img("info", name % "nobody", good=False))
+
+    def machine_of_ceph(self, cluster):
+        """What a guest writes stands in the cluster."""
+        disks = f"""<disk type='network'><driver name='qemu' type='raw'/>
+            <auth username='admin'><secret type='ceph' usage='ceph-admin'/></auth>
+            <source protocol='rbd' name='images/two'><host name='127.0.0.1' port='{cluster.port}'/></source>
+            <target dev='vda' bus='virtio'/></disk>
+            <disk type='volume'><source pool='ceph' volume='others'/><target dev='vdb' bus='virtio'/></disk>"""
+        conn = self.connect()
+        dom = conn.createXML(machine("afar", devices=f"<console type='pty'/>{disks}"))
+        self.addCleanup(self.gone, dom)
+        console = Console(conn, dom)
+        console.expect(b"# ")
+        console.type(b"dd if=/dev/urandom of=/r bs=1M count=3 && dd if=/r of=/dev/vda bs=64k conv=fsync && "
+                     b"dd if=/r of=/dev/vdb bs=64k conv=fsync && md5sum /r | sed s/^/sum:/\n")
+        console.expect(b"  /r\r\n")
+        digest = console.seen.split(b"sum:")[-1][:32].decode()
+        dom.destroy()
+        for volume in ("two", "others"):
+            self.virsh("vol-download", volume, f"{self.dir}/down", "--pool", "ceph", "--length", str(3 * MIB))
+            with open(f"{self.dir}/down", "rb") as f:
+                self.assertEqual(hashlib.md5(f.read()).hexdigest(), digest)
+
+    def gone(self, dom):
+        try:
+            dom.destroy()
+        except libvirt.libvirtError:
+            pass
 
     def test_what_is_not_there(self):
         for kind in ("scsi", "mpath", "gluster", "zfs", "vstorage", "sheepdog"):
