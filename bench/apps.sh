@@ -6,6 +6,7 @@
 # Runs natively (in a chroot of the same packages) and in a guest; all input is made here, by
 # `guestbench -g`, in a folder in memory.  A row is the shorter of two runs.
 set -eu
+shopt -s inherit_errexit # an application that fails ends the run
 guestbench=$1
 shift
 wanted=" $* "
@@ -89,7 +90,7 @@ SQL
 dash_loop() { dash -c 'i=0; s=0; while [ $i -lt 250000 ]; do i=$((i + 1)); s=$(((s * 31 + i) % 65521)); done; echo $s'; }
 dash_forks() { dash -c 'i=0; while [ $i -lt 250 ]; do i=$((i + 1)); /bin/true; x=$(echo $i); done'; }
 py_nbody() { python3 nbody.py; }
-py_start() { for i in 1 2 3 4 5 6 7 8 9 10 11 12; do python3 -c 'import json, re'; done; }
+py_start() { for i in 1 2 3 4 5 6 7 8 9 10 11 12; do python3 -c 'import re, collections, functools'; done; }
 perl_fannkuch() { perl fannkuch.pl; }
 perl_words() { perl words.pl text; }
 sqlite() { sqlite3 :memory: <all.sql; }

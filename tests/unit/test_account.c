@@ -17,7 +17,7 @@ struct program {
 static struct program *program_new(void)
 {
     struct program *p = g_new0(struct program, 1);
-    account_start(&p->account, US);
+    account_start(&p->account, US, 0, 0);
     return p;
 }
 
@@ -31,7 +31,7 @@ static void stretch(struct program *p, uint64_t us, uint64_t trip)
         a->beside = trip * US;
         p->trips++;
     } else {
-        uint64_t first = a->trip + 1, all = us * TIMES_SLOWER * US;
+        uint64_t first = (2 * a->trip << a->bar) + 1, all = us * TIMES_SLOWER * US;
         a->translated = all;
         if (all > first) {
             a->translated = first;

@@ -7,9 +7,9 @@
  * gained; of one that ran there, what it computed and what going there and back has cost.
  *
  * Two decisions come of it.  A program gets a process when what it would have gained has
- * paid for that, and loses it when as much was lost, or nothing gained for long; each time
- * the process did not pay, it takes twice as much to get the next one.  With a process, a stretch
- * begins there if the last ones gained, and goes there late if it turns out to be long.
+ * paid for that, and loses it when it had no use for long; each time the process did not pay, it
+ * takes twice as much to get the next one.  With a process, a stretch begins there if the last
+ * ones gained, and goes there late if it turns out to be long, where that has not paid, later.
  */
 #include "guest/cpu/translate/direct.h"
 
@@ -24,32 +24,29 @@ enum {
     FAST = 2,
     UNUSED_MOST = 4096, /* stretches in a row */
     PATIENCE = 64,
+    BAR = 6,
 };
 
-void account_start(struct account *a, uint64_t ticks_of_us)
+void account_start(struct account *a, uint64_t ticks_of_us, uint64_t trip, uint64_t move)
 {
-    *a = (struct account){.us = ticks_of_us, .patience = 1, .trip = TRIP_US * ticks_of_us};
-    a->move = MOVE_US * a->us;
-}
-
-void account_move_cost(struct account *a, uint64_t ticks)
-{
-    a->move = CLAMP(ticks, MOVE_US / 4 * a->us, MOVE_US * 4 * a->us);
+    *a = (struct account){.us = ticks_of_us, .patience = 1};
+    a->trip = trip ? trip : TRIP_US * a->us;
+    a->move = move ? CLAMP(move, MOVE_US / 4 * a->us, MOVE_US * 4 * a->us) : MOVE_US * a->us;
 }
 
 static void get(struct account *a, bool process)
 {
     a->hot = process;
-    a->balance = a->earned = 0;
-    a->unused = 0;
+    a->missed = a->earned = 0;
+    a->unused = a->bar = 0;
 }
 
 /* The last stretch was translated, and would have gained so much. */
 static void missed(struct account *a, int64_t gain)
 {
     /* Short ones do not say that there are no long ones, but a few of those are noise. */
-    a->balance = MAX(a->balance + (gain > 0 ? gain : gain / 4), 0);
-    if (a->balance > (int64_t)(a->move * a->patience)) {
+    a->missed = MAX(a->missed + (gain > 0 ? gain : gain / 4), 0);
+    if (a->missed > (int64_t)(a->move * a->patience)) {
         get(a, true);
     }
 }
@@ -60,28 +57,36 @@ static void lose(struct account *a)
     get(a, false);
 }
 
-void account_end(struct account *a)
+/* What the last stretch gained in the process; @late: it did not begin there. */
+static int64_t gained(struct account *a, bool late)
 {
     int64_t there = (int64_t)MIN(a->inside, COUNTED_US * a->us);
+    int64_t gain = there * (SLOW - FAST) / FAST - (int64_t)a->beside;
+    a->trip += (int64_t)(MIN(a->beside, TRIP_MOST_US * a->us) - a->trip) / 16;
+    a->earned += gain;
+    a->unused = 0;
+    if (late) {
+        a->bar = gain > 0 ? a->bar / 2 : MIN(a->bar + 1, (unsigned)BAR);
+    }
+    return gain;
+}
+
+void account_end(struct account *a)
+{
+    int64_t most = RECENT_US * (int64_t)a->us;
     int64_t here = (int64_t)MIN(a->translated, COUNTED_US * a->us);
-    int64_t most = RECENT_US * (int64_t)a->us, trip = (int64_t)a->trip, gain;
-    bool was_there = a->beside != 0;
-    if (was_there) {
-        gain = there * (SLOW - FAST) / FAST - (int64_t)a->beside;
-        a->trip += (int64_t)(MIN(a->beside, TRIP_MOST_US * a->us) - a->trip) / 16;
-        a->earned += gain;
-        a->balance = MIN(a->balance + gain, (int64_t)a->move);
-        a->unused = 0;
-        gain += here * (SLOW - FAST) / SLOW;
+    int64_t gain = here * (SLOW - FAST) / SLOW;
+    if (a->beside) {
+        gain += gained(a, account_late(a));
     } else {
-        gain = here * (SLOW - FAST) / SLOW - trip;
+        gain -= (int64_t)a->trip;
         a->unused++;
     }
     a->recent += (CLAMP(gain, -most, most) - a->recent) / RECENT;
     a->inside = a->beside = a->translated = 0;
     if (!a->hot) {
         missed(a, gain);
-    } else if (a->balance < -(int64_t)a->move || a->unused > UNUSED_MOST) {
+    } else if (a->unused > UNUSED_MOST) {
         lose(a);
     }
 }

@@ -24,7 +24,7 @@ enum {
     LONG_US = 500,    /* translated, at a time: somebody else may have had some of it */
     SLOW_US = 15,     /* what comes and goes sooner is not timed: that costs a tenth of a visit */
     KEPT_US = 10000,  /* to one core, at a time */
-    MAP_US = 4,       /* of a command that the process carries out */
+    LEAST_US = 20,    /* a way there and back takes less */
     REFUSED_MOST = 3, /* a host that lets nobody be traced says so each time */
 };
 #define VSYSCALL UINT64_C(0xffffffffff600000)
@@ -50,11 +50,12 @@ struct direct {
     uint64_t since; /* TSC: what was counted up to there */
     int64_t cpu_at; /* the thread's time when last asked for, ns */
     uint64_t used;
-    unsigned refused; /* processes that could not be made */
-    uint64_t deep;    /* .turns when memory may last have moved */
-    uint64_t least;   /* ticks that going there costs at least */
-    uint64_t move;    /* and making a process, of late */
-    uint64_t inside;  /* of the stay in hand: what the program may have computed */
+    unsigned refused;            /* processes that could not be made */
+    uint64_t deep;               /* .turns when memory may last have moved */
+    uint64_t least, least_there; /* ticks: the shortest stay, the shortest way there */
+    uint64_t there;              /* the way there, of late */
+    uint64_t trip, move;         /* what a stretch there costs, and a process, of late */
+    uint64_t inside;             /* of the stay in hand: what the program may have computed */
     cpu_set_t may_run_on;
     int core;               /* the one that the vCPU's thread keeps to; -1: any */
     uint64_t kept;          /* since then */
@@ -109,7 +110,8 @@ bool direct_open(struct bt_cpu *b)
     tlb_other_writers = drop_writes;
     b->native = g_new0(struct direct, 1);
     b->native->turns = 1;
-    b->native->least = ticks_of(20);
+    b->native->least = ticks_of(LEAST_US);
+    b->native->there = b->native->least_there = b->native->least / 2;
     b->native->core = -1;
     return true;
 }
@@ -118,7 +120,6 @@ static void forget(struct program *p)
 {
     g_clear_pointer(&p->mirror, mirror_free);
     *p = (struct program){.core = -1};
-    account_start(&p->account, ticks_of_us);
 }
 
 void direct_close(struct bt_cpu *b)
@@ -183,9 +184,7 @@ static struct program *program_of(struct direct *d, uint64_t cr3)
     forget(oldest);
     oldest->cr3 = cr3;
     oldest->never = d->refused > REFUSED_MOST;
-    if (d->move) {
-        account_move_cost(&oldest->account, d->move);
-    }
+    account_start(&oldest->account, ticks_of_us, d->trip, d->move);
     return oldest;
 }
 
@@ -262,10 +261,14 @@ void direct_leave_user(struct bt_cpu *b)
         return; /* the next one is timed */
     }
     p->account.translated += d->timed ? passed_at(d, now) : 0;
+    bool had = p->account.hot;
     account_end(&p->account);
+    if (had) {
+        d->trip = p->account.trip;
+    }
     if (!p->account.hot) {
         leave_core(d);
-        if (p->mirror && bt_direct != DIRECT_ALWAYS) {
+        if (had && bt_direct != DIRECT_ALWAYS) {
             cool(b, p);
         }
     }
@@ -303,9 +306,7 @@ static bool refresh(struct bt_cpu *b, struct program *p)
     }
     p->wanted = 0;
     if (ok && other && bt_direct != DIRECT_ALWAYS) {
-        cool(b, p);
-        account_start(&p->account, ticks_of_us);
-        return true;
+        account_start(&p->account, ticks_of_us, d->trip, d->move);
     }
     struct tracee *t = mirror_tracee(p->mirror);
     return ok && tracee_may_read_tsc(t, !tsc_offset() && !b->cpu->r.tsc_offset);
@@ -348,7 +349,7 @@ static bool ready(struct bt_cpu *b, struct program *p)
     if (!p->mirror || !refresh(b, p)) {
         give_up(b, p);
     }
-    return p->mirror;
+    return p->mirror && (p->account.hot || bt_direct == DIRECT_ALWAYS);
 }
 
 /* ---- there and back ---- */
@@ -451,19 +452,29 @@ static bool died(struct bt_cpu *b, struct program *p)
     return false;
 }
 
-/* How long the program may have computed in a stay of @ticks. */
-static uint64_t computed(struct direct *d, uint64_t ticks, unsigned commands)
+/*
+ * How long the program has computed in a stay: how long the way there took it says itself, which
+ * may be a lie, and the way back takes longer or shorter by as much as ever.
+ */
+static uint64_t computed(struct direct *d, uint64_t from, uint64_t to, uint64_t began, bool more)
 {
-    d->least = MIN(d->least, ticks);
-    uint64_t cost = d->least + d->least / 4 + commands * ticks_of(MAP_US);
-    return ticks > cost ? ticks - cost : 0;
+    uint64_t there = began - from, all = to - from;
+    d->least = MIN(d->least, all);
+    if (there >= all || there < d->least / 8) {
+        there = MIN(d->there, all);
+    } else if (!more) {
+        d->least_there = MIN(d->least_there, there);
+        d->there += (int64_t)(MIN(there, ticks_of(LONG_US)) - d->there) / 8;
+    }
+    uint64_t way_back = d->there * (d->least - MIN(d->least_there, d->least)) / d->least_there;
+    return all - there > way_back ? all - there - way_back : 0;
 }
 
 static bool stay(struct bt_cpu *b, struct program *p)
 {
     struct direct *d = b->native;
     struct vcpu *cpu = b->cpu;
-    struct tracee_stop why;
+    struct tracee_stop why = {0};
     d->inside = 0;
     if (!ready(b, p)) {
         b->direct = 0;
@@ -481,10 +492,10 @@ static bool stay(struct bt_cpu *b, struct program *p)
     follow_core(d, p, tracee_pid(t));
     cpu->r.rflags &= ~(uint64_t)FLAG_RF;
     b->stats.direct++;
-    unsigned commands = tracee_noted(t);
+    bool more = tracee_has_more(t);
     uint64_t from = __builtin_ia32_rdtsc();
     bool alive = tracee_run(t, cpu, &why);
-    d->inside = computed(d, __builtin_ia32_rdtsc() - from, commands);
+    d->inside = computed(d, from, __builtin_ia32_rdtsc(), why.began, more);
     atomic_store(&b->tracee, 0);
     if (!alive) {
         return died(b, p);

@@ -17,7 +17,7 @@
 /* Where it has its own page and the list of what it shall map; no program is at home there. */
 #define TRACEE_HOME UINT64_C(0x600000000000)
 #define TRACEE_END  UINT64_C(0x7ffffffff000)
-enum { TRACEE_BYTES = (64 << 10) + PAGE_SIZE, TRACEE_FILES = 64, TRACEE_BREAKS = 4 };
+enum { TRACEE_BYTES = (64 << 10) + 2 * PAGE_SIZE, TRACEE_FILES = 64, TRACEE_BREAKS = 4 };
 /* A program's segments have to be those that Linux gives its programs. */
 enum { TRACEE_CS = 0x33, TRACEE_SS = 0x2b };
 /* Flags that are the program's own. */
@@ -40,6 +40,7 @@ struct tracee_stop {
     enum tracee_why why;
     bool has_address;
     uint64_t address; /* of a page fault of the host; of a vsyscall its number */
+    uint64_t began;   /* TSC; the program may have written anything there */
 };
 
 struct tracee;
@@ -59,7 +60,7 @@ bool tracee_may_read_tsc(struct tracee *t, bool may);
 /* Breakpoint @n stops it before it executes what is at @linear; 0: it is free.  False: the host
  * has none to give. */
 bool tracee_break(struct tracee *t, unsigned n, uint64_t linear);
-unsigned tracee_noted(const struct tracee *t); /* what is still to be done there */
+bool tracee_has_more(const struct tracee *t); /* to be done there first */
 /* Executes @cpu's program.  False: the process died, and the program with it. */
 bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out);
 
@@ -90,13 +91,13 @@ struct account {
                                             ran in the process; what going there and back took */
     uint64_t trip, move;                 /* what a stretch there costs, and a process */
     int64_t recent;                      /* what a stretch gains, by the last ones */
-    int64_t balance;                     /* without a process: what one would have gained */
-    int64_t earned;
+    int64_t missed, earned;              /* what a process would have gained, and has */
     unsigned patience, unused;
-    bool hot; /* it shall have a process */
+    unsigned bar; /* how often it went there late in vain, of late */
+    bool hot;     /* it shall have a process */
 };
-void account_start(struct account *a, uint64_t ticks_of_us);
-void account_move_cost(struct account *a, uint64_t ticks);
+/* @trip and @move as they are known; 0: not yet */
+void account_start(struct account *a, uint64_t ticks_of_us, uint64_t trip, uint64_t move);
 void account_end(struct account *a); /* a visit to the kernel begins */
 /* A stretch begins: there? */
 static inline bool account_now(const struct account *a)
@@ -106,7 +107,7 @@ static inline bool account_now(const struct account *a)
 /* It began here: shall it go on there? */
 static inline bool account_late(const struct account *a)
 {
-    return a->hot && a->translated > a->trip;
+    return a->hot && a->translated > (2 * a->trip) << a->bar;
 }
 
 /* ---- direct.c ---- */

@@ -50,15 +50,17 @@ struct command {
 struct list {
     uint64_t flags, rax, rcx, rdx, rbx, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, rsp;
     uint64_t rip;
-    uint8_t selector[2];
+    uint8_t selector[2], timed;
     uint64_t n;
     struct command at[];
 };
-G_STATIC_ASSERT(offsetof(struct list, rip) == 136 && offsetof(struct list, n) == 152 &&
+G_STATIC_ASSERT(offsetof(struct list, rip) == 136 && offsetof(struct list, timed) == 146 &&
+                offsetof(struct list, n) == 152 &&
                 offsetof(struct list, at) == 160); /* tracee_list knows */
 
 enum {
     LIST_BYTES = 64 << 10,
+    SHARED_BYTES = LIST_BYTES + PAGE_SIZE,
     COMMANDS = (LIST_BYTES - sizeof(struct list)) / sizeof(struct command) - 1,
     ALLOWS = 0,
     FORBIDS = 1,    /* a selector */
@@ -69,12 +71,15 @@ enum {
     KICK = SIGUSR1,
     BY_FILTER = 1, /* si_code of SIGSYS; Linux names it SYS_SECCOMP, glibc does not */
 };
-G_STATIC_ASSERT(TRACEE_BYTES == LIST_BYTES + PAGE_SIZE);
+G_STATIC_ASSERT(TRACEE_BYTES == LIST_BYTES + 2 * PAGE_SIZE);
 #define LIST_AT (TRACEE_HOME + PAGE_SIZE)
+#define NOTE_AT (LIST_AT + LIST_BYTES)
+G_STATIC_ASSERT(NOTE_AT == 0x600000011000);
 
 struct tracee {
     pid_t pid;
     struct list *list; /* writable here */
+    uint64_t *note;    /* when the guest began, by the TSC; writable there, so anything */
     unsigned side;     /* the selector in use */
     uint8_t *xstate;   /* of the process, when last read */
     size_t xstate_bytes;
@@ -85,7 +90,7 @@ struct tracee {
 
 /*
  * tracee_text: one system call.  tracee_list: those of the list, which lies in the page behind this
- * one; tracee_guest: the guest's registers from there.  512 is TEXT.
+ * one; tracee_guest: notes the time and loads the guest's registers from there.  512 is TEXT.
  */
 __asm__(".pushsection .rodata\n"
         "tracee_text: syscall\n int3\n"
@@ -99,7 +104,9 @@ __asm__(".pushsection .rodata\n"
         " add $56, %rbx\n dec %ebp\n jnz 1b\n"
         "tracee_guest:\n"
         " movabs $0x600000001000, %rsp\n"
-        " popfq\n"
+        " cmpb $0, 146(%rsp)\n je 1f\n"
+        " rdtsc\n shl $32, %rdx\n or %rdx, %rax\n movabs %rax, 0x600000011000\n"
+        "1: popfq\n"
         " pop %rax\n pop %rcx\n pop %rdx\n pop %rbx\n pop %rbp\n pop %rsi\n pop %rdi\n"
         " pop %r8\n pop %r9\n pop %r10\n pop %r11\n pop %r12\n pop %r13\n pop %r14\n pop %r15\n"
         " pop %rsp\n"
@@ -275,12 +282,14 @@ static bool settle(struct tracee *t)
     const uint64_t below[6] = {0, TRACEE_HOME};
     const uint64_t above[6] = {LIST_AT, TRACEE_END - LIST_AT};
     const uint64_t list[6] = {LIST_AT, LIST_BYTES, PROT_READ, MAP_SHARED | MAP_FIXED, FIRST_FD, 0};
+    const uint64_t note[6] = {NOTE_AT,  PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
+                              FIRST_FD, LIST_BYTES};
     const uint64_t no_more[6] = {PR_SET_NO_NEW_PRIVS, 1};
     const uint64_t filtered[6] = {PR_SET_SECCOMP, SECCOMP_MODE_FILTER, TRACEE_HOME + FILTER};
     const struct command dispatch = use_selector(t->side);
     bool ok = call(t, SYS_munmap, below) && call(t, SYS_munmap, above) && call(t, SYS_mmap, list) &&
-              call(t, SYS_prctl, dispatch.arg) && call(t, SYS_prctl, no_more) &&
-              call(t, SYS_prctl, filtered);
+              call(t, SYS_mmap, note) && call(t, SYS_prctl, dispatch.arg) &&
+              call(t, SYS_prctl, no_more) && call(t, SYS_prctl, filtered);
     t->list->selector[t->side] = FORBIDS;
     return ok;
 }
@@ -302,8 +311,8 @@ struct tracee *tracee_new(const int *fds, unsigned n)
 {
     int all[1 + TRACEE_FILES];
     autofd int program = program_file(), list = memfd_create("lodge-list", MFD_CLOEXEC);
-    void *view = list >= 0 && ftruncate(list, LIST_BYTES) == 0
-                     ? mmap(NULL, LIST_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, list, 0)
+    void *view = list >= 0 && ftruncate(list, SHARED_BYTES) == 0
+                     ? mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, list, 0)
                      : MAP_FAILED;
     if (program < 0 || view == MAP_FAILED || n > TRACEE_FILES) {
         return NULL;
@@ -312,6 +321,7 @@ struct tracee *tracee_new(const int *fds, unsigned n)
     memcpy(all + 1, fds, n * sizeof(*fds));
     struct tracee *t = g_new0(struct tracee, 1);
     t->list = view;
+    t->note = (uint64_t *)((uint8_t *)view + LIST_BYTES);
     t->reads_tsc = true;
     t->pid = start(program, all, n + 1);
     if (!t->pid || ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0 || !settle(t) ||
@@ -328,7 +338,7 @@ void tracee_free(struct tracee *t)
         kill(t->pid, SIGKILL);
         waitpid(t->pid, NULL, __WALL);
     }
-    munmap(t->list, LIST_BYTES);
+    munmap(t->list, SHARED_BYTES);
     g_free(t->xstate);
     g_free(t);
 }
@@ -399,9 +409,9 @@ bool tracee_unmap(struct tracee *t, uint64_t linear, uint64_t bytes)
     return add(t, &(struct command){SYS_munmap, {linear, bytes}});
 }
 
-unsigned tracee_noted(const struct tracee *t)
+bool tracee_has_more(const struct tracee *t)
 {
-    return (unsigned)t->list->n;
+    return t->list->n;
 }
 
 static bool poke_debug(struct tracee *t, unsigned n, uint64_t value)
@@ -436,9 +446,10 @@ bool tracee_may_read_tsc(struct tracee *t, bool may)
 
 /* ---- the guest in it ---- */
 
-static void load_registers(struct list *l, const struct regs *r)
+static void load_registers(struct list *l, const struct regs *r, bool reads_tsc)
 {
     const uint64_t *g = r->gpr;
+    l->timed = reads_tsc;
     l->flags = (r->rflags & TRACEE_FLAGS) | FLAG_IF | 2;
     l->rax = g[RAX];
     l->rcx = g[RCX];
@@ -492,7 +503,7 @@ static bool in_text(const struct tracee *t)
  */
 static int go_as_guest(struct tracee *t, const struct regs *r)
 {
-    load_registers(t->list, r);
+    load_registers(t->list, r, t->reads_tsc);
     int sig = begin_at(t, r, prepare(t)) ? go(t) : 0;
     while (sig == KICK && in_text(t)) {
         t->list->rip = address_of(tracee_pause);
@@ -623,6 +634,7 @@ bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
     if (!load_vectors(t, cpu)) {
         return false;
     }
+    *t->note = 0;
     int sig = go_as_guest(t, r);
     if (sig && on_its_way(t, sig, out)) {
         return true;
@@ -631,7 +643,7 @@ bool tracee_run(struct tracee *t, struct vcpu *cpu, struct tracee_stop *out)
         return false;
     }
     store_registers(t, r);
-    *out = (struct tracee_stop){.why = TRACEE_FAULT};
+    *out = (struct tracee_stop){.why = TRACEE_FAULT, .began = *(volatile uint64_t *)t->note};
     if (sig == SIGSYS) {
         out->why = is_vsyscall(t, &out->address) ? TRACEE_VSYSCALL : TRACEE_CALL;
         r->rip -= out->why == TRACEE_CALL ? 2 : 0;
