@@ -34,7 +34,7 @@ static const struct interface interfaces[] = {
 enum { IF_IDE, IF_FLOPPY, IF_PFLASH, IF_VIRTIO, IF_NONE };
 
 static struct image *placed[IF_NONE][PLACES_MAX];
-static GHashTable *cds, *floppies; /* sets of struct image * */
+static GHashTable *cds; /* set of struct image * */
 static unsigned unnamed; /* if=none drives without an id so far */
 
 struct drive {
@@ -233,7 +233,9 @@ static bool make_drive(struct drive *d, GError **error)
         g_set_error(error, LODGE_ERROR, EEXIST, "drive id \"%s\" is taken", id);
         return false;
     }
-    if (!has_file && !d->cd && d->iface != &interfaces[IF_FLOPPY]) {
+    bool may_be_empty = d->cd || d->iface == &interfaces[IF_FLOPPY] ||
+                        d->iface == &interfaces[IF_NONE];
+    if (!has_file && !may_be_empty) {
         g_set_error(error, LODGE_ERROR, EINVAL, "it needs file=");
         return false;
     }
@@ -241,10 +243,9 @@ static bool make_drive(struct drive *d, GError **error)
     if (!img) {
         return false;
     }
-    if (d->cd || d->iface == &interfaces[IF_FLOPPY]) {
-        GHashTable **set = d->cd ? &cds : &floppies;
-        *set = *set ? *set : g_hash_table_new(NULL, NULL);
-        g_hash_table_add(*set, img);
+    if (d->cd) {
+        cds = cds ? cds : g_hash_table_new(NULL, NULL);
+        g_hash_table_add(cds, img);
     }
     if (d->iface != &interfaces[IF_NONE]) {
         placed[d->iface - interfaces][d->index] = img;
@@ -302,9 +303,23 @@ bool vm_drive_is_cd(const struct image *img)
     return cds && g_hash_table_contains(cds, img);
 }
 
+struct device *vm_drive_owner(const struct image *img)
+{
+    for (struct device *d = vm_board()->devices; d; d = d->next) {
+        for (unsigned i = 0; i < d->model->nprops; i++) {
+            const struct prop *p = &d->model->props[i];
+            if (p->kind == PROP_DRIVE && *(Image **)((char *)d + p->slot) == img) {
+                return d;
+            }
+        }
+    }
+    return NULL;
+}
+
 bool vm_drive_removable(const struct image *img)
 {
-    return vm_drive_is_cd(img) || (floppies && g_hash_table_contains(floppies, img));
+    const struct device *dev = vm_drive_owner(img);
+    return vm_drive_is_cd(img) || (dev && g_str_equal(dev->model->name, "isa-fdc"));
 }
 
 struct image *build_placed(const char *iface, unsigned index)

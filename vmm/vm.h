@@ -94,6 +94,7 @@ bool vm_object_remove(const char *id, GError **error);
 bool vm_drive_add(KeyVal *opts, GError **error);
 struct image *vm_drive(const char *id); /* -device drive=: a drive's id or a node's name */
 bool vm_drive_removable(const struct image *img); /* a CD-ROM or floppy drive */
+struct device *vm_drive_owner(const struct image *img); /* the device it was given to, or NULL */
 bool vm_drive_is_cd(const struct image *img);
 /* Keys down now, up after @hold_ms; at most 16. */
 bool vm_send_keys(const unsigned *codes, unsigned n, unsigned hold_ms);

@@ -37,16 +37,6 @@ static struct image *drive_of(struct device *dev)
     return NULL;
 }
 
-static struct device *device_with(const Image *img)
-{
-    for (struct device *d = vm_board()->devices; d; d = d->next) {
-        if (drive_of(d) == img) {
-            return d;
-        }
-    }
-    return NULL;
-}
-
 static const char *name_of(const Image *img, const struct node *n)
 {
     const char *name = json_text(n->options, "node-name");
@@ -133,7 +123,7 @@ static json_t *inserted(Image *img)
 static void add_block(Image *img, void *list)
 {
     bool removable = vm_drive_removable(img);
-    const struct device *dev = device_with(img);
+    const struct device *dev = vm_drive_owner(img);
     json_t *row = json_pack("{s:s, s:s, s:b, s:b}", "device",
                             image_node_name(img) && !strcmp(image_id(img), image_node_name(img))
                                 ? "" : image_id(img),
@@ -219,7 +209,7 @@ static json_t *stats_json(const struct image_stats *s)
 static void add_blockstats(Image *img, void *list)
 {
     struct image_stats s = image_stats(img);
-    const struct device *dev = device_with(img);
+    const struct device *dev = vm_drive_owner(img);
     json_t *row = json_pack("{s:s, s:o}", "device", image_id(img), "stats", stats_json(&s));
     if (image_top(img)) {
         json_object_set_new(row, "node-name", json_string(name_of(img, image_top(img))));

@@ -587,10 +587,13 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
     if (to) {
         disk_lend(m, disk_path(wanted));
     }
-    bool ok = to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:b}", "id",
-                          disk->alias, "filename", to, "format",
-                          wanted->format ? wanted->format : "raw", "force", force)
-                 : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", "id", disk->alias, "force", force);
+    bool part = disk->bus == BUS_FDC; /* its controller is the device */
+    const char *by = part ? "device" : "id";
+    g_autofree char *name = part ? disk_drive_name(disk) : g_strdup(disk->alias);
+    bool ok = to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:b}", by, name,
+                          "filename", to, "format", wanted->format ? wanted->format : "raw",
+                          "force", force)
+                 : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", by, name, "force", force);
     if (!ok) {
         return false;
     }
