@@ -92,18 +92,20 @@ static unsigned option(struct args *a, char *const *words, unsigned n, GError **
     return store(a, at, words[1], error) ? 2 : 0;
 }
 
+/* Every one that is missing has its line. */
 static bool needed_are_there(const struct args *a, GError **error)
 {
+    g_autoptr(GString) text = g_string_new(NULL);
     for (int i = 0; a->verb->options && a->verb->options[i].name; i++) {
         const struct option_row *o = &a->verb->options[i];
         if (o->flags & OPT_NEEDED && !a->value[i]) {
-            return shell_fail(error,
-                              o->flags & OPT_NAMED ? "command '%s' requires --%s option"
-                                                   : "command '%s' requires <%s> option",
-                              a->verb->name, o->name);
+            bool named = o->flags & OPT_NAMED;
+            g_string_append_printf(text, "%scommand '%s' requires %s%s%s option",
+                                   text->len ? "\nerror: " : "", a->verb->name,
+                                   named ? "--" : "<", o->name, named ? "" : ">");
         }
     }
-    return true;
+    return !text->len || shell_fail(error, "%s", text->str);
 }
 
 bool args_parse(struct args *a, const struct verb_row *verb, char *const *words, unsigned n,

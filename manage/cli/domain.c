@@ -134,6 +134,10 @@ static bool run_setvcpus(struct shell *sh, const struct args *a, GError **error)
     uint64_t count = 0;
     rpc_none none;
     args_number(a, "count", &count);
+    if (!exclusive(a, "current", "live", error) || !exclusive(a, "current", "config", error) ||
+        !exclusive(a, "guest", "config", error)) {
+        return false;
+    }
     if (count == 0 || count > INT32_MAX) {
         return shell_fail(error, "Can't set 0 processors for a VM");
     }
@@ -171,7 +175,8 @@ static bool read_optional_xml(const struct args *a, char **xml, GError **error)
     return !path || *xml;
 }
 
-static const struct flag_bit save_bits[] = {{"bypass-cache", 1}, {"running", 2}, {"paused", 4}};
+static const struct flag_bit save_bits[] = {
+    {"bypass-cache", 1}, {"running", 2}, {"paused", 4}, {"reset-nvram", 8}};
 
 static bool run_save(struct shell *sh, const struct args *a, GError **error)
 {
@@ -201,7 +206,7 @@ static bool run_restore(struct shell *sh, const struct args *a, GError **error)
     if (!rpc || !read_optional_xml(a, &xml, error)) {
         return false;
     }
-    rpc_restore_args args = {from, xml ? &xml : NULL, flags_of(a, save_bits, 3)};
+    rpc_restore_args args = {from, xml ? &xml : NULL, flags_of(a, save_bits, 4)};
     if (!ask_domain_restore_flags(rpc, &args, &none, error)) {
         shell_failing(sh, "Failed to restore domain from %s", args_text(a, "file"));
         return false;
@@ -378,11 +383,12 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"console", OPT_BOOL, 0, "connect to the console"},
         {"paused", OPT_BOOL, 0, "leave it paused"},
         {"autodestroy", OPT_BOOL, 0, "destroy it when this connection ends"},
-        {"validate", OPT_BOOL, 0, "check the XML against the schema"}, {NULL}},
+        {"validate", OPT_BOOL, 0, "check the XML against the schema"},
+        {"reset-nvram", OPT_BOOL, 0, "with fresh firmware variables"}, {NULL}},
      "starts a domain from XML without defining it", run_from_file,
      &(const struct from_file){&kind_domain, PROC_domain_create_xml, true,
         "Failed to create domain from %s", "Domain '%s' created from %s",
-        {{"paused", 1}, {"autodestroy", 2}, {"validate", 16}}}},
+        {{"paused", 1}, {"autodestroy", 2}, {"validate", 16}, {"reset-nvram", 32}}}},
     {"define", (const struct option_row[]){FILE_OPTION,
         {"validate", OPT_BOOL, 0, "check the XML against the schema"}, {NULL}},
      "keeps a domain's XML, without starting it", run_from_file,
@@ -433,7 +439,8 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"file", OPT_TEXT, OPT_NEEDED, "what save wrote", COMPLETE_FILE},
         {"bypass-cache", OPT_BOOL, 0, "keep the state out of the page cache"},
         {"xml", OPT_TEXT, OPT_NAMED, "file with changed XML", COMPLETE_FILE},
-        {"running", OPT_BOOL, 0, "run"}, {"paused", OPT_BOOL, 0, "stay paused"}, {NULL}},
+        {"running", OPT_BOOL, 0, "run"}, {"paused", OPT_BOOL, 0, "stay paused"},
+        {"reset-nvram", OPT_BOOL, 0, "with fresh firmware variables"}, {NULL}},
      "goes on from a state in a file", run_restore},
     {"resume", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "lets a paused domain go on", run_simple,
@@ -491,11 +498,13 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"snapshots-metadata", OPT_BOOL, 0, "what is known of its snapshots too"},
         {"checkpoints-metadata", OPT_BOOL, 0, "what is known of its checkpoints too"},
         {"nvram", OPT_BOOL, 0, "its firmware variables too"},
-        {"keep-nvram", OPT_BOOL, 0, "but not its firmware variables"}, {NULL}},
-     "forgets a domain's definition", run_simple,
-     SIMPLE(PROC_domain_undefine_flags, true, 0, "Failed to undefine domain '%s'",
-            "Domain '%s' has been undefined",
-            {{"managed-save", 1}, {"snapshots-metadata", 2}, {"nvram", 4}, {"keep-nvram", 8},
-             {"checkpoints-metadata", 16}})},
+        {"keep-nvram", OPT_BOOL, 0, "but not its firmware variables"},
+        {"storage", OPT_TEXT, OPT_NAMED, "these volumes too: targets or paths, with commas"},
+        {"remove-all-storage", OPT_BOOL, 0, "all volumes that are its disks too"},
+        {"delete-storage-volume-snapshots", OPT_BOOL, 0, "and the snapshots of those"},
+        {"wipe-storage", OPT_BOOL, 0, "overwrite those first"},
+        {"tpm", OPT_BOOL, 0, "its TPM's state too"},
+        {"keep-tpm", OPT_BOOL, 0, "but not its TPM's state"}, {NULL}},
+     "forgets a domain's definition", run_undefine_domain},
     {NULL},
 }};

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
 
+#include "base/json.h"
+
 #include <string.h>
 
 /*
@@ -14,17 +16,31 @@ static bool run_agent_command(struct shell *sh, const struct args *a, GError **e
     g_auto(rpc_maybe_text) got = {0};
     g_auto(GStrv) none = g_new0(char *, 1);
     char **words = args_many(a, "cmd");
+    enum { BLOCK = -2, DEFAULT = -1, NO_WAIT = 0 };
     g_autofree char *line = g_strjoinv(" ", words ? words : none);
     uint64_t seconds = 0;
     bool given = args_number(a, "timeout", &seconds);
+    int timeout = given                    ? (int)MIN(seconds, INT_MAX)
+                  : args_flag(a, "async")  ? NO_WAIT
+                  : args_flag(a, "block")  ? BLOCK
+                                           : DEFAULT;
+    if (given && timeout < 1) {
+        return shell_fail(error, "timeout must be positive");
+    }
+    if (given + args_flag(a, "async") + args_flag(a, "block") > 1) {
+        return shell_fail(error, "timeout, async and block options are exclusive");
+    }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    rpc_agent_command_args args = {dom, line, given ? (int)MIN(seconds, INT_MAX) : -2, 0};
+    rpc_agent_command_args args = {dom, line, timeout, 0};
     if (!ask_domain_agent_command(shell_rpc(sh, NULL), &args, &got, error)) {
         return false;
     }
-    out_text(sh, "answer", "%s\n", got.text ? *got.text : "");
+    g_autoptr(json_t) answer =
+        args_flag(a, "pretty") && got.text ? json_loads(*got.text, 0, NULL) : NULL;
+    g_autofree char *pretty = answer ? json_dumps(answer, JSON_ENCODE_ANY | JSON_INDENT(2)) : NULL;
+    out_text(sh, "answer", "%s\n", pretty ? pretty : got.text ? *got.text : "");
     return true;
 }
 
@@ -33,13 +49,16 @@ static bool run_domhostname(struct shell *sh, const struct args *a, GError **err
     g_auto(rpc_domain) dom = {0};
     g_auto(rpc_text) got = {0};
     const char *source = args_text(a, "source");
+    unsigned from = g_strcmp0(source, "agent") == 0 ? 2 : g_strcmp0(source, "lease") == 0 ? 1 : 0;
+    if (source && !from) {
+        return shell_fail(error, "Unknown data source '%s'", source);
+    }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    rpc_domain_flags args = {dom, g_strcmp0(source, "agent") == 0   ? 2u
-                                  : g_strcmp0(source, "lease") == 0 ? 1u
-                                                                    : 0};
+    rpc_domain_flags args = {dom, from};
     if (!ask_domain_get_hostname(shell_rpc(sh, NULL), &args, &got, error)) {
+        shell_failing(sh, "failed to get hostname");
         return false;
     }
     out_text(sh, "hostname", "%s\n", got.text);
@@ -53,6 +72,10 @@ static bool run_domtime(struct shell *sh, const struct args *a, GError **error)
     rpc_none none;
     uint64_t wanted = (uint64_t)g_get_real_time() / G_USEC_PER_SEC;
     bool set = args_number(a, "time", &wanted) || args_flag(a, "now") || args_flag(a, "sync");
+    if (!exclusive(a, "time", "now", error) || !exclusive(a, "time", "sync", error) ||
+        !exclusive(a, "now", "sync", error)) {
+        return false;
+    }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
@@ -204,14 +227,16 @@ static bool run_guestvcpus(struct shell *sh, const struct args *a, GError **erro
     const char *cpus = args_text(a, "cpulist");
     bool on = args_flag(a, "enable"), off = args_flag(a, "disable");
     rpc_none none;
-    if (on && off) {
-        return shell_fail(error, "Options --enable and --disable are mutually exclusive");
+    if (!exclusive(a, "enable", "disable", error)) {
+        return false;
     }
-    if ((on || off) != (cpus != NULL)) {
-        return shell_fail(error, cpus ? "One of options --enable or --disable is required by "
-                                        "option --cpulist"
-                                      : "option --cpulist is required by options --enable and "
-                                        "--disable");
+    if ((on || off) && !cpus) {
+        return shell_fail(error, "Option --cpulist is required by option --%s",
+                          on ? "enable" : "disable");
+    }
+    if (cpus && !on && !off) {
+        return shell_fail(error, "One of options --enable or --disable is required by "
+                                 "option --cpulist");
     }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
@@ -369,7 +394,11 @@ static const struct verb_row verbs[] = {
         {"disable", OPT_BOOL, 0, "out of it"}, {NULL}},
      "prints or changes which processors a guest uses", run_guestvcpus},
     {"qemu-agent-command", (const struct option_row[]){NAMED,
-        {"timeout", OPT_NUMBER, OPT_NAMED, "seconds"}, {"cmd", OPT_MANY, OPT_NEEDED, "the command"}, {NULL}},
+        {"timeout", OPT_NUMBER, OPT_NAMED, "seconds"},
+        {"async", OPT_BOOL, 0, "do not wait for the answer"},
+        {"block", OPT_BOOL, 0, "wait for it as long as it takes"},
+        {"pretty", OPT_BOOL, 0, "the answer in several lines"},
+        {"cmd", OPT_MANY, OPT_NEEDED, "the command"}, {NULL}},
      "sends a command to the guest's agent", run_agent_command},
     {NULL},
 };

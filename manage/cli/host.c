@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
+#include "manage/cli/xpath.h"
+#include "manage/model/cpuset.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -34,8 +36,8 @@ static bool run_text(struct shell *sh, const struct args *a, GError **error)
 static void version_field(struct shell *sh, const char *label, const char *name, uint64_t v)
 {
     enum { MAJOR = 1000000, MINOR = 1000 };
-    out_field_wide(sh, 0, label, "%s %" PRIu64 ".%" PRIu64 ".%" PRIu64, name, v / MAJOR,
-                   v / MINOR % MINOR, v % MINOR);
+    out_field_wide(sh, 0, label, "%s%s%" PRIu64 ".%" PRIu64 ".%" PRIu64, name ? name : "",
+                   name ? " " : "", v / MAJOR, v / MINOR % MINOR, v % MINOR);
 }
 
 static bool run_version(struct shell *sh, const struct args *a, GError **error)
@@ -43,7 +45,6 @@ static bool run_version(struct shell *sh, const struct args *a, GError **error)
     g_auto(rpc_text) type = {0};
     rpc_uhyper library, hypervisor;
     Rpc *rpc = shell_rpc(sh, error);
-    (void)a;
     if (!rpc || !ask_connect_get_type(rpc, &nothing, &type, error) ||
         !ask_connect_get_lib_version(rpc, &nothing, &library, error) ||
         !ask_connect_get_version(rpc, &nothing, &hypervisor, error)) {
@@ -53,6 +54,9 @@ static bool run_version(struct shell *sh, const struct args *a, GError **error)
     version_field(sh, "Using library: ", "libvirt", library.value);
     version_field(sh, "Using API: ", type.text, library.value);
     version_field(sh, "Running hypervisor: ", type.text, hypervisor.value);
+    if (args_flag(a, "daemon")) {
+        version_field(sh, "Running against daemon: ", NULL, library.value);
+    }
     return true;
 }
 
@@ -133,28 +137,75 @@ static bool run_cpu_models(struct shell *sh, const struct args *a, GError **erro
     return true;
 }
 
-static bool run_freecell(struct shell *sh, const struct args *a, GError **error)
+/* ---- Memory of its cells ---- */
+
+/* The numbers that @path names in the host's capabilities. */
+static GArray *numbers_of(Rpc *rpc, const char *path, GError **error)
 {
-    enum { CELLS = 64 };
-    rpc_uhyper total;
-    g_auto(rpc_cells) cells = {0};
-    Rpc *rpc = shell_rpc(sh, error);
-    if (!rpc) {
-        return false;
+    g_auto(rpc_text) xml = {0};
+    g_auto(xpath_t) x = {0};
+    if (!ask_connect_get_capabilities(rpc, &nothing, &xml, error)) {
+        return NULL;
     }
-    if (args_flag(a, "all")) {
-        rpc_cells_args args = {0, CELLS};
-        uint64_t sum = 0;
-        if (!ask_node_get_cells_free_memory(rpc, &args, &cells, error)) {
+    if (!xpath_open(&x, xml.text, error)) {
+        return NULL;
+    }
+    GArray *out = g_array_new(FALSE, FALSE, sizeof(int));
+    xmlXPathObjectPtr found = xpath_nodes(&x, path);
+    for (int i = 0; i < xmlXPathNodeSetGetLength(found ? found->nodesetval : NULL); i++) {
+        xmlChar *text = xmlNodeGetContent(found->nodesetval->nodeTab[i]);
+        int n = (int)g_ascii_strtoll((const char *)text, NULL, 10);
+        g_array_append_val(out, n);
+        xmlFree(text);
+    }
+    xmlXPathFreeObject(found);
+    return out;
+}
+
+static bool cells_free(struct shell *sh, Rpc *rpc, GError **error)
+{
+    g_autoptr(GArray) cells = numbers_of(rpc, "host/topology/cells/cell/@id", error);
+    uint64_t sum = 0;
+    for (unsigned i = 0; cells && i < cells->len; i++) {
+        rpc_cells_args args = {g_array_index(cells, int, i), 1};
+        g_auto(rpc_cells) got = {0};
+        if (!ask_node_get_cells_free_memory(rpc, &args, &got, error)) {
+            shell_failing(sh, "failed to get free memory for NUMA node number: %d", args.start);
             return false;
         }
-        for (unsigned i = 0; i < cells.cells.cells_len; i++) {
-            g_autofree char *label = g_strdup_printf("%5u:", i);
-            out_field_wide(sh, 0, label, " %10" PRIu64 " KiB", cells.cells.cells_val[i] / 1024);
-            sum += cells.cells.cells_val[i];
+        uint64_t kib = got.cells.cells_len ? got.cells.cells_val[0] / 1024 : 0;
+        g_autofree char *label = g_strdup_printf("%5d:", args.start);
+        out_field_wide(sh, 0, label, " %10" PRIu64 " KiB", kib);
+        sum += kib;
+    }
+    if (cells) {
+        out_note(sh, "--------------------");
+        out_field_wide(sh, 0, "Total:", " %10" PRIu64 " KiB", sum);
+    }
+    return cells != NULL;
+}
+
+static bool run_freecell(struct shell *sh, const struct args *a, GError **error)
+{
+    uint64_t cell;
+    rpc_uhyper total;
+    g_auto(rpc_cells) got = {0};
+    bool one = args_number(a, "cellno", &cell);
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!exclusive(a, "all", "cellno", error)) {
+        return false;
+    }
+    if (!rpc || args_flag(a, "all")) {
+        return rpc && cells_free(sh, rpc, error);
+    }
+    if (one) {
+        rpc_cells_args args = {(int)MIN(cell, INT32_MAX), 1};
+        if (!ask_node_get_cells_free_memory(rpc, &args, &got, error)) {
+            return false;
         }
-        out_line(sh, "--------------------");
-        out_field_wide(sh, 0, "Total:", " %10" PRIu64 " KiB", sum / 1024);
+        g_autofree char *label = g_strdup_printf("%d:", args.start);
+        out_field_wide(sh, 0, label, " %" PRIu64 " KiB",
+                       got.cells.cells_len ? (uint64_t)got.cells.cells_val[0] / 1024 : 0);
         return true;
     }
     if (!ask_node_get_free_memory(rpc, &nothing, &total, error)) {
@@ -163,6 +214,58 @@ static bool run_freecell(struct shell *sh, const struct args *a, GError **error)
     out_field_wide(sh, 0, "Total:", " %" PRIu64 " KiB", (uint64_t)total.value / 1024);
     return true;
 }
+
+/* Free pages of @sizes in one cell. */
+static bool show_pages(struct shell *sh, Rpc *rpc, GArray *sizes, int cell, GError **error)
+{
+    rpc_free_pages_args args = {{sizes->len, (u_int *)(void *)sizes->data}, cell, 1, 0};
+    g_auto(rpc_counts) got = {0};
+    if (!ask_node_get_free_pages(rpc, &args, &got, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < MIN(sizes->len, got.counts.counts_len); i++) {
+        g_autofree char *label = g_strdup_printf("%uKiB: ", g_array_index(sizes, u_int, i));
+        out_field_wide(sh, 0, label, "%" PRIu64, (uint64_t)got.counts.counts_val[i]);
+    }
+    return true;
+}
+
+static bool run_freepages(struct shell *sh, const struct args *a, GError **error)
+{
+    uint64_t cell = 0, size;
+    bool one = args_number(a, "cellno", &cell), sized = args_number(a, "pagesize", &size);
+    Rpc *rpc = shell_rpc(sh, error);
+    if (!rpc || !exclusive(a, "all", "cellno", error)) {
+        return false;
+    }
+    if (!args_flag(a, "all") && !one) {
+        return shell_fail(error, "missing cellno argument");
+    }
+    if (!args_flag(a, "all") && !sized) {
+        return shell_fail(error, "missing pagesize argument");
+    }
+    g_autoptr(GArray) sizes = NULL, cells = NULL;
+    if (sized) {
+        u_int kib = (u_int)MIN(size, UINT32_MAX);
+        sizes = g_array_append_val(g_array_new(FALSE, FALSE, sizeof(u_int)), kib);
+    } else {
+        sizes = numbers_of(rpc, "host/topology/cells/cell[1]/pages/@size", error);
+    }
+    if (!sizes || !args_flag(a, "all")) {
+        return sizes && show_pages(sh, rpc, sizes, (int)MIN(cell, INT32_MAX), error);
+    }
+    cells = numbers_of(rpc, "host/topology/cells/cell/@id", error);
+    for (unsigned i = 0; cells && i < cells->len; i++) {
+        out_line(sh, "Node %d:", g_array_index(cells, int, i));
+        if (!show_pages(sh, rpc, sizes, g_array_index(cells, int, i), error)) {
+            return false;
+        }
+        out_line(sh, "%s", "");
+    }
+    return cells != NULL;
+}
+
+/* ---- What it does ---- */
 
 /* The names that virsh prints for what the daemon counts, in its order. */
 static void print_cpu_stats(struct shell *sh, const rpc_node_stats *s)
@@ -176,6 +279,40 @@ static void print_cpu_stats(struct shell *sh, const rpc_node_stats *s)
             }
         }
     }
+}
+
+static uint64_t stat_of(const rpc_node_stats *s, const char *name)
+{
+    for (unsigned i = 0; i < s->stats.stats_len; i++) {
+        if (strcmp(s->stats.stats_val[i].field, name) == 0) {
+            return s->stats.stats_val[i].value;
+        }
+    }
+    return 0;
+}
+
+/* Shares of the second that begins with @before. */
+static bool print_percents(struct shell *sh, Rpc *rpc, const rpc_node_cpu_stats_args *args,
+                           const rpc_node_stats *before, GError **error)
+{
+    static const char *const names[] = {"user", "kernel", "idle", "iowait"};
+    static const char *const labels[] = {"user:", "system:", "idle:", "iowait:"};
+    g_auto(rpc_node_stats) after = {0};
+    double v[G_N_ELEMENTS(names)], total = 0;
+    g_usleep(G_USEC_PER_SEC);
+    if (!ask_node_get_cpu_stats(rpc, args, &after, error)) {
+        return false;
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        v[i] = (double)(stat_of(&after, names[i]) - stat_of(before, names[i]));
+        total += v[i];
+    }
+    total = total > 0 ? total / 100 : 1;
+    out_field(sh, "usage:", "%5.1f%%", (v[0] + v[1]) / total);
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        out_field(sh, labels[i], "%5.1f%%", v[i] / total);
+    }
+    return true;
 }
 
 static void print_memory_stats(struct shell *sh, const rpc_node_stats *s)
@@ -198,11 +335,13 @@ static bool run_node_stats(struct shell *sh, const struct args *a, GError **erro
     rpc_node_cpu_stats_args c = {which == UINT64_MAX ? ALL : (int)which, MAX_STATS, 0};
     if (!rpc || !(memory ? ask_node_get_memory_stats(rpc, &m, &s, error)
                          : ask_node_get_cpu_stats(rpc, &c, &s, error))) {
-        shell_failing(sh, memory ? "Unable to get memory stats" : "Unable to get node cpu stats");
+        shell_failing(sh, memory ? "Unable to get number of memory stats" : "Unable to get number of cpu stats");
         return false;
     }
     if (memory) {
         print_memory_stats(sh, &s);
+    } else if (args_flag(a, "percent")) {
+        return print_percents(sh, rpc, &c, &s, error);
     } else {
         print_cpu_stats(sh, &s);
     }
@@ -215,12 +354,17 @@ static bool run_nodecpumap(struct shell *sh, const struct args *a, GError **erro
     g_auto(rpc_cpu_map) m = {0};
     g_autoptr(GString) map = g_string_new(NULL);
     Rpc *rpc = shell_rpc(sh, error);
-    (void)a;
     if (!rpc || !ask_node_get_cpu_map(rpc, &args, &m, error)) {
         shell_failing(sh, "Unable to get cpu map");
         return false;
     }
-    for (int i = 0; i < m.count; i++) {
+    if (args_flag(a, "pretty")) {
+        struct cpuset set = {0};
+        memcpy(set.bytes, m.map.map_val, MIN(m.map.map_len, CPUSET_BYTES));
+        g_autofree char *text = cpuset_format(&set);
+        g_string_assign(map, text);
+    }
+    for (int i = 0; i < m.count && !args_flag(a, "pretty"); i++) {
         bool on = (unsigned)i / 8 < m.map.map_len && (m.map.map_val[i / 8] >> (i % 8) & 1);
         g_string_append_c(map, on ? 'y' : '-');
     }
@@ -237,17 +381,69 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const rpc_node_device *)a)->name, ((const rpc_node_device *)b)->name);
 }
 
+/* The bits of "net,pci", one after the other. */
+static bool caps_of(const char *text, unsigned *flags, GError **error)
+{
+    static const char *const caps[] = {
+        "system", "pci", "usb_device", "usb", "net", "scsi_host", "scsi_target", "scsi", "storage",
+        "fc_host", "vports", "scsi_generic", "drm", "mdev_types", "mdev", "ccw", "css", "vdpa",
+        "ap_card", "ap_queue", "ap_matrix", "vpd"};
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+    for (unsigned i = 0; words[i]; i++) {
+        unsigned n = 0;
+        while (n < G_N_ELEMENTS(caps) && strcmp(caps[n], words[i]) != 0) {
+            n++;
+        }
+        if (n == G_N_ELEMENTS(caps)) {
+            return shell_fail(error, "Invalid capability type");
+        }
+        *flags |= 1u << n;
+    }
+    return true;
+}
+
+static void device_tree(struct shell *sh, Rpc *rpc, const rpc_node_devices *all)
+{
+    unsigned n = all->items.items_len;
+    g_autofree struct out_node *nodes = g_new0(struct out_node, n);
+    g_autoptr(GPtrArray) parents = g_ptr_array_new_with_free_func(g_free);
+    for (unsigned i = 0; i < n; i++) {
+        rpc_text name = {all->items.items_val[i].name};
+        g_auto(rpc_maybe_text) parent = {0};
+        nodes[i].name = name.text;
+        if (strcmp(name.text, "computer") != 0 &&
+            ask_node_device_get_parent(rpc, &name, &parent, NULL) && parent.text) {
+            g_ptr_array_add(parents, g_strdup(*parent.text));
+            nodes[i].parent = g_ptr_array_index(parents, parents->len - 1);
+        }
+    }
+    out_tree(sh, nodes, n);
+}
+
 static bool run_nodedev_list(struct shell *sh, const struct args *a, GError **error)
 {
-    rpc_list_args args = {1, 1u << 31}; /* those that are active */
+    const unsigned inactive = 1u << 30, active = 1u << 31;
+    bool tree = args_flag(a, "tree");
+    rpc_list_args args = {1, args_flag(a, "all")        ? inactive | active
+                             : args_flag(a, "inactive") ? inactive
+                                                        : active};
     g_auto(rpc_node_devices) all = {0};
+    if (tree && (args_text(a, "cap") || args_flag(a, "inactive"))) {
+        return shell_fail(error, "Option --tree is incompatible with --cap and --inactive");
+    }
+    if (args_text(a, "cap") && !caps_of(args_text(a, "cap"), &args.flags, error)) {
+        return false;
+    }
     Rpc *rpc = shell_rpc(sh, error);
-    (void)a;
     if (!rpc || !ask_connect_list_all_node_devices(rpc, &args, &all, error)) {
         shell_failing(sh, "Failed to list node devices");
         return false;
     }
     sort_items(all.items.items_val, all.items.items_len, sizeof(rpc_node_device), by_name);
+    if (tree) {
+        device_tree(sh, rpc, &all);
+        return true;
+    }
     for (unsigned i = 0; i < all.items.items_len; i++) {
         out_line(sh, "%s", all.items.items_val[i].name);
     }
@@ -259,11 +455,8 @@ static bool run_nodedev_xml(struct shell *sh, const struct args *a, GError **err
     rpc_text_flags args = {(char *)args_text(a, "device"), 0};
     g_auto(rpc_text) xml = {0};
     Rpc *rpc = shell_rpc(sh, error);
-    if (!rpc || !ask_node_device_get_xml_desc(rpc, &args, &xml, error)) {
-        return false;
-    }
-    out_text(sh, "xml", "%s", xml.text);
-    return true;
+    return rpc && ask_node_device_get_xml_desc(rpc, &args, &xml, error) &&
+           show_xml(sh, a, xml.text, error);
 }
 
 static bool run_nodedev_info(struct shell *sh, const struct args *a, GError **error)
@@ -308,24 +501,44 @@ const struct verb_group verb_group_host = {
                                      {NULL}},
          "prints what a domain can have, as XML", run_domcapabilities},
         {"freecell",
-         (const struct option_row[]){{"all", OPT_BOOL, 0, "of every NUMA cell"}, {NULL}},
+         (const struct option_row[]){{"cellno", OPT_NUMBER, 0, "of this NUMA cell"},
+                                     {"all", OPT_BOOL, 0, "of every NUMA cell"},
+                                     {NULL}},
          "tells how much memory is free", run_freecell},
+        {"freepages",
+         (const struct option_row[]){{"cellno", OPT_NUMBER, 0, "of this NUMA cell"},
+                                     {"pagesize", OPT_SIZE, 0, "size of the pages, in KiB"},
+                                     {"all", OPT_BOOL, 0, "of every NUMA cell"},
+                                     {NULL}},
+         "tells how many pages are free", run_freepages},
         {"hostname", NULL, "prints the host's name", run_text,
          TEXT(PROC_connect_get_hostname, "hostname", "line")},
         {"maxvcpus", (const struct option_row[]){{"type", OPT_TEXT, 0, "kvm, qemu"}, {NULL}},
          "prints how many processors a domain may have", run_maxvcpus},
-        {"nodecpumap", NULL, "tells which processors are online", run_nodecpumap},
-        {"nodecpustats", (const struct option_row[]){{"cpu", OPT_NUMBER, 0, "of this one"}, {NULL}},
+        {"nodecpumap",
+         (const struct option_row[]){{"pretty", OPT_BOOL, 0, "as people read it"}, {NULL}},
+         "tells which processors are online", run_nodecpumap},
+        {"nodecpustats",
+         (const struct option_row[]){{"cpu", OPT_NUMBER, 0, "of this one"},
+                                     {"percent", OPT_BOOL, 0, "shares of one second"},
+                                     {NULL}},
          "tells what the processors did", run_node_stats, "cpu"},
         {"nodedev-dumpxml",
          (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},
+                                     XPATH_OPTIONS,
                                      {NULL}},
          "prints a host device's XML", run_nodedev_xml},
         {"nodedev-info",
          (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},
                                      {NULL}},
          "tells about a host device", run_nodedev_info},
-        {"nodedev-list", NULL, "lists the host's devices", run_nodedev_list},
+        {"nodedev-list",
+         (const struct option_row[]){{"tree", OPT_BOOL, 0, "as a tree"},
+                                     {"cap", OPT_TEXT, OPT_NAMED, "of these kinds: net,pci,..."},
+                                     {"inactive", OPT_BOOL, 0, "those that are not in use"},
+                                     {"all", OPT_BOOL, 0, "both"},
+                                     {NULL}},
+         "lists the host's devices", run_nodedev_list},
         {"nodeinfo", NULL, "tells about the host", run_nodeinfo},
         {"nodememstats",
          (const struct option_row[]){{"cell", OPT_NUMBER, 0, "of this NUMA cell"}, {NULL}},
@@ -333,6 +546,8 @@ const struct verb_group verb_group_host = {
         {"sysinfo", NULL, "prints the host's SMBIOS as XML", run_text,
          TEXT(PROC_connect_get_sysinfo, "sysinfo", "raw")},
         {"uri", NULL, "prints what one is connected to", run_uri},
-        {"version", NULL, "prints versions", run_version},
+        {"version",
+         (const struct option_row[]){{"daemon", OPT_BOOL, 0, "the daemon's too"}, {NULL}},
+         "prints versions", run_version},
         {NULL},
     }};

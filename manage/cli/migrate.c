@@ -305,6 +305,15 @@ static const struct {
     {"downtime", "Total downtime:", UNIT_MS},
 };
 
+static void show_raw(struct shell *sh, const rpc_job_stats *s)
+{
+    out_line(sh, "Job type: %d\n", s->type);
+    for (unsigned i = 0; i < s->params.params_len; i++) {
+        g_autofree char *value = param_text(&s->params.params_val[i]);
+        out_line(sh, "%s: %s", s->params.params_val[i].field, value);
+    }
+}
+
 static bool run_domjobinfo(struct shell *sh, const struct args *a, GError **error)
 {
     static const char *const types[] = {"None",      "Bounded", "Unbounded",
@@ -328,6 +337,10 @@ static bool run_domjobinfo(struct shell *sh, const struct args *a, GError **erro
                                       (args_flag(a, "keep-completed") ? 2u : 0)};
     if (!ask_domain_get_job_stats(shell_rpc(sh, NULL), &args, &s, error)) {
         return false;
+    }
+    if (args_flag(a, "rawstats")) {
+        show_raw(sh, &s);
+        return true;
     }
     out_field_wide(sh, 18, "Job type:", "%-12s",
                    (unsigned)s.type < G_N_ELEMENTS(types) ? types[s.type] : "Unknown");
@@ -353,7 +366,9 @@ static const struct verb_row verbs[] = {
      run_simple, &(const struct simple){&kind_domain, .procedure = PROC_domain_abort_job}},
     {"domjobinfo", (const struct option_row[]){NAMED,
         {"completed", OPT_BOOL, 0, "the last one that has ended"},
-        {"keep-completed", OPT_BOOL, 0, "and it can be asked for again"}, {NULL}},
+        {"keep-completed", OPT_BOOL, 0, "and it can be asked for again"},
+        {"anystats", OPT_BOOL, 0, "of one that has failed, too (they always are shown)"},
+        {"rawstats", OPT_BOOL, 0, "the figures as they come"}, {NULL}},
      "tells how far a domain's job is", run_domjobinfo},
     {"migrate", (const struct option_row[]){ACTIVE,
         {"desturi", OPT_TEXT, OPT_NEEDED, "connection to the destination"},

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
 #include "manage/cli/xpath.h"
+#include "manage/model/cpuset.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -388,47 +389,79 @@ static bool run_ttyconsole(struct shell *sh, const struct args *a, GError **erro
     return true;
 }
 
-static bool run_vncdisplay(struct shell *sh, const struct args *a, GError **error)
+enum { VNC_BASE = 5900 };
+
+/* Where a running domain's VNC server listens; port -1: it has none, or at a socket alone. */
+struct screen {
+    int port;
+    char *listen, *socket, *password;
+};
+
+static void screen_clear(struct screen *s)
 {
-    enum { VNC_BASE = 5900 };
+    g_free(s->listen);
+    g_free(s->socket);
+    g_free(s->password);
+}
+typedef struct screen screen_t;
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(screen_t, screen_clear)
+
+static bool find_screen(struct shell *sh, const struct args *a, unsigned flags, screen_t *s,
+                        GError **error)
+{
     g_auto(rpc_domain) dom = {0};
     g_auto(xpath_t) x = {0};
-    if (!xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
+    if (!xpath_domain(sh, args_text(a, "domain"), flags, &dom, &x, error)) {
         return false;
     }
     if (dom.id == -1) {
         return shell_fail(error, "Domain is not running");
     }
     g_autofree char *port = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@port");
-    g_autofree char *listen = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@listen");
-    gint64 number = port ? g_ascii_strtoll(port, NULL, 10) : -1;
-    if (number < VNC_BASE) {
+    s->port = port ? (int)g_ascii_strtoll(port, NULL, 10) : -1;
+    s->listen = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@listen");
+    s->socket = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/listen/@socket");
+    s->password = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@passwd");
+    return true;
+}
+
+static bool run_vncdisplay(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(screen_t) s = {0};
+    if (!find_screen(sh, a, 0, &s, error)) {
+        return false;
+    }
+    if (s.port < VNC_BASE) {
         return shell_fail(error, "Failed to get VNC port. Is this domain using VNC?");
     }
-    bool any = !listen || strcmp(listen, "0.0.0.0") == 0;
-    out_text(sh, "display", "%s:%d\n", any ? "" : listen, (int)(number - VNC_BASE));
+    bool any = !s.listen || strcmp(s.listen, "0.0.0.0") == 0;
+    out_text(sh, "display", "%s:%d\n", any ? "" : s.listen, s.port - VNC_BASE);
     return true;
 }
 
 static bool run_domdisplay(struct shell *sh, const struct args *a, GError **error)
 {
-    enum { VNC_BASE = 5900 };
-    g_auto(rpc_domain) dom = {0};
-    g_auto(xpath_t) x = {0};
-    if (!xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
+    enum { SECURE = 1 };
+    const char *type = args_text(a, "type");
+    bool secret = args_flag(a, "include-password");
+    g_auto(screen_t) s = {0};
+    if (!find_screen(sh, a, secret ? SECURE : 0, &s, error)) {
         return false;
     }
-    if (dom.id == -1) {
-        return shell_fail(error, "Domain is not running");
+    if ((type && strcmp(type, "vnc") != 0) || (s.port < VNC_BASE && !s.socket)) {
+        return type ? shell_fail(error, "No graphical display with type '%s' found", type)
+                    : shell_fail(error, "No graphical display found");
     }
-    g_autofree char *port = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@port");
-    g_autofree char *listen = xpath_text(&x, NULL, "devices/graphics[@type='vnc']/@listen");
-    gint64 number = port ? g_ascii_strtoll(port, NULL, 10) : -1;
-    if (number < VNC_BASE) {
-        return shell_fail(error, "No graphical display found");
-    }
-    bool any = !listen || strcmp(listen, "0.0.0.0") == 0 || strcmp(listen, "::") == 0;
-    out_text(sh, "uri", "vnc://%s:%d", any ? "localhost" : listen, (int)(number - VNC_BASE));
+    bool any = !s.listen || strcmp(s.listen, "0.0.0.0") == 0 || strcmp(s.listen, "::") == 0;
+    bool colons = !any && strchr(s.listen, ':');
+    g_autofree char *where = s.port < VNC_BASE
+                                 ? g_strdup(s.socket)
+                                 : g_strdup_printf("%s%s%s:%d", colons ? "[" : "",
+                                                   any ? "localhost" : s.listen, colons ? "]" : "",
+                                                   s.port - VNC_BASE);
+    bool shown = secret && s.password;
+    out_text(sh, "uri", "vnc://%s%s%s%s%s", shown ? ":" : "", shown ? s.password : "",
+             shown ? "@" : "", where, args_flag(a, "all") ? "\n" : "");
     return true;
 }
 
@@ -436,7 +469,7 @@ static bool run_domdisplay(struct shell *sh, const struct args *a, GError **erro
 
 static const struct flag_bit stats_bits[] = {
     {"state", 1}, {"cpu-total", 2}, {"balloon", 4}, {"vcpu", 8}, {"interface", 16}, {"block", 32},
-    {"iothread", 128}, {"memory", 256}};
+    {"perf", 64}, {"iothread", 128}, {"memory", 256}, {"dirtyrate", 512}, {"vm", 1024}};
 static const struct flag_bit stats_flags[] = {
     {"list-active", 1}, {"list-inactive", 2}, {"list-persistent", 4}, {"list-transient", 8},
     {"list-running", 16}, {"list-paused", 32}, {"list-shutoff", 64}, {"list-other", 128},
@@ -480,8 +513,21 @@ static bool run_domstats(struct shell *sh, const struct args *a, GError **error)
     return ok;
 }
 
+static bool set_period(struct shell *sh, const struct args *a, const rpc_domain *dom,
+                       uint64_t seconds, GError **error)
+{
+    rpc_domain_int_flags args = {*dom, (int)MIN(seconds, INT32_MAX), affect_of(a)};
+    rpc_none none;
+    bool ok = ask_domain_set_memory_stats_period(shell_rpc(sh, NULL), &args, &none, error);
+    if (!ok) {
+        shell_failing(sh, "Unable to change balloon collection period.");
+    }
+    return ok;
+}
+
 static bool run_dommemstat(struct shell *sh, const struct args *a, GError **error)
 {
+    uint64_t seconds;
     static const char *const names[] = {"swap_in", "swap_out", "major_fault", "minor_fault",
         "unused", "available", "actual", "rss", "usable", "last_update", "disk_caches",
         "hugetlb_pgalloc", "hugetlb_pgfail"};
@@ -489,6 +535,9 @@ static bool run_dommemstat(struct shell *sh, const struct args *a, GError **erro
     g_auto(rpc_memory_stats) stats = {0};
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
+    }
+    if (args_number(a, "period", &seconds)) {
+        return set_period(sh, a, &dom, seconds, error);
     }
     rpc_domain_uint_flags args = {dom, G_N_ELEMENTS(names), 0};
     if (!ask_domain_memory_stats(shell_rpc(sh, NULL), &args, &stats, error)) {
@@ -505,10 +554,59 @@ static bool run_dommemstat(struct shell *sh, const struct args *a, GError **erro
     return true;
 }
 
+static char *bytes_text(uint64_t bytes, bool human)
+{
+    return human ? out_size(bytes, 3) : g_strdup_printf("%" PRIu64, bytes);
+}
+
+/* A row for each disk; of one that has no medium nothing is known. */
+static bool all_disks(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const headers[] = {"Target", "Capacity", "Allocation", "Physical", NULL};
+    bool human = args_flag(a, "human");
+    g_auto(rpc_domain) dom = {0};
+    g_auto(xpath_t) x = {0};
+    if (!xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
+        return false;
+    }
+    xmlXPathObjectPtr found = xpath_nodes(&x, "devices/disk");
+    bool ok = true;
+    out_table(sh, headers);
+    for (int i = 0; ok && i < xmlXPathNodeSetGetLength(found ? found->nodesetval : NULL); i++) {
+        xmlNodePtr disk = found->nodesetval->nodeTab[i];
+        g_autofree char *target = xpath_text(&x, disk, "target/@dev");
+        g_autofree char *source = xpath_text(&x, disk, "source");
+        rpc_domain_text_flags args = {dom, target, 0};
+        rpc_block_info info;
+        if (!source) {
+            out_row(sh, target, "-", "-", "-", NULL);
+            continue;
+        }
+        ok = ask_domain_get_block_info(shell_rpc(sh, NULL), &args, &info, error);
+        if (ok) {
+            g_autofree char *capacity = bytes_text(info.capacity, human);
+            g_autofree char *allocation = bytes_text(info.allocation, human);
+            g_autofree char *physical = bytes_text(info.physical, human);
+            out_row(sh, target, capacity, allocation, physical, NULL);
+        }
+    }
+    xmlXPathFreeObject(found);
+    if (ok) {
+        out_table_end(sh);
+    }
+    return ok;
+}
+
 static bool run_domblkinfo(struct shell *sh, const struct args *a, GError **error)
 {
     g_auto(rpc_domain) dom = {0};
     rpc_block_info info;
+    if (args_flag(a, "all")) {
+        return all_disks(sh, a, error);
+    }
+    if (!args_text(a, "device")) {
+        return shell_fail(error, "command 'domblkinfo' requires <device> option");
+    }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
@@ -522,10 +620,8 @@ static bool run_domblkinfo(struct shell *sh, const struct args *a, GError **erro
     } rows[] = {{"Capacity:", info.capacity}, {"Allocation:", info.allocation},
                 {"Physical:", info.physical}};
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
-        g_autofree char *human = args_flag(a, "human")
-                                     ? out_size(rows[i].bytes, 3)
-                                     : g_strdup_printf("%" PRIu64, rows[i].bytes);
-        out_field(sh, rows[i].label, "%s", human);
+        g_autofree char *text = bytes_text(rows[i].bytes, args_flag(a, "human"));
+        out_field(sh, rows[i].label, "%s", text);
     }
     return true;
 }
@@ -620,7 +716,7 @@ static bool run_vcpucount(struct shell *sh, const struct args *a, GError **error
 {
     static const struct {
         const char *first, *second;
-        unsigned flags; /* LIVE 1, CONFIG 2, MAXIMUM 4 */
+        unsigned flags; /* LIVE 1, CONFIG 2, MAXIMUM 4, GUEST 8 */
     } rows[] = {{"maximum", "config", 6}, {"maximum", "live", 5}, {"current", "config", 2},
                 {"current", "live", 1}};
     g_auto(rpc_domain) dom = {0};
@@ -628,8 +724,13 @@ static bool run_vcpucount(struct shell *sh, const struct args *a, GError **error
         return false;
     }
     unsigned want = (args_flag(a, "live") ? 1 : 0) | (args_flag(a, "config") ? 2 : 0) |
-                    (args_flag(a, "maximum") ? 4 : 0);
+                    (args_flag(a, "maximum") ? 4 : 0) | (args_flag(a, "guest") ? 8 : 0);
     bool one = want || args_flag(a, "current") || args_flag(a, "active");
+    if (!exclusive(a, "live", "config", error) || !exclusive(a, "active", "maximum", error) ||
+        !exclusive(a, "current", "live", error) || !exclusive(a, "current", "config", error) ||
+        !exclusive(a, "guest", "config", error)) {
+        return false;
+    }
     Rpc *rpc = shell_rpc(sh, NULL);
     if (one) {
         rpc_domain_flags args = {dom, want};
@@ -652,8 +753,14 @@ static bool run_vcpucount(struct shell *sh, const struct args *a, GError **error
 }
 
 /* "yy--": on which of the host's processors; the map begins at byte @at. */
-static char *affinity_of(const char *maps, size_t len, size_t at, int cpus)
+static char *affinity_of(const char *maps, size_t len, size_t at, int cpus, bool pretty)
 {
+    if (pretty) {
+        struct cpuset set = {0};
+        memcpy(set.bytes, maps + MIN(at, len), MIN(len - MIN(at, len), ((size_t)cpus + 7) / 8));
+        g_autofree char *list = cpuset_format(&set);
+        return g_strdup_printf("%s (out of %d)", list, cpus);
+    }
     GString *text = g_string_new(NULL);
     for (int p = 0; p < cpus; p++) {
         size_t byte = at + (size_t)p / 8;
@@ -665,7 +772,7 @@ static char *affinity_of(const char *maps, size_t len, size_t at, int cpus)
 
 /* What is off runs nowhere, but where it may run is known. */
 static bool pins_of_inactive(struct shell *sh, Rpc *rpc, const rpc_domain *dom, int vcpus, int cpus,
-                             GError **error)
+                             bool pretty, GError **error)
 {
     enum { CONFIG = 2 };
     int bytes = (cpus + 7) / 8;
@@ -676,7 +783,7 @@ static bool pins_of_inactive(struct shell *sh, Rpc *rpc, const rpc_domain *dom, 
     }
     for (int i = 0; i < vcpus; i++) {
         g_autofree char *affinity = affinity_of(maps.maps.maps_val, maps.maps.maps_len,
-                                                (size_t)i * (size_t)bytes, cpus);
+                                                (size_t)i * (size_t)bytes, cpus, pretty);
         out_field(sh, "VCPU:", "%d", i);
         out_field(sh, "CPU:", "N/A");
         out_field(sh, "State:", "N/A");
@@ -709,7 +816,7 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
     int bytes = (node.cpus + 7) / 8;
     rpc_vcpus_args args = {dom, info.vcpus, bytes};
     if (dom.id == -1) {
-        return pins_of_inactive(sh, rpc, &dom, info.vcpus, node.cpus, error);
+        return pins_of_inactive(sh, rpc, &dom, info.vcpus, node.cpus, args_flag(a, "pretty"), error);
     }
     if (!ask_domain_get_vcpus(rpc, &args, &v, error)) {
         return false;
@@ -717,7 +824,8 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
     for (unsigned i = 0; i < v.vcpus.vcpus_len; i++) {
         const rpc_vcpu *c = &v.vcpus.vcpus_val[i];
         g_autofree char *affinity =
-            affinity_of(v.maps.maps_val, v.maps.maps_len, i * (size_t)bytes, node.cpus);
+            affinity_of(v.maps.maps_val, v.maps.maps_len, i * (size_t)bytes, node.cpus,
+                        args_flag(a, "pretty"));
         out_field(sh, "VCPU:", "%u", c->number);
         out_field(sh, "CPU:", "%d", c->cpu);
         out_field(sh, "State:", "%s", c->state >= 0 && c->state < 3 ? states[c->state] : "no state");
@@ -734,8 +842,8 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
 
 const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (const struct verb_row[]){
     {"domblkinfo", (const struct option_row[]){NAMED,
-        {"device", OPT_TEXT, OPT_NEEDED, "target or source of the disk"},
-        {"human", OPT_BOOL, 0, "sizes for people"}, {NULL}},
+        {"device", OPT_TEXT, 0, "target or source of the disk"},
+        {"human", OPT_BOOL, 0, "sizes for people"}, {"all", OPT_BOOL, 0, "of all disks"}, {NULL}},
      "tells how large a disk is", run_domblkinfo},
     {"domblklist", (const struct option_row[]){NAMED,
         {"inactive", OPT_BOOL, 0, "as it will be at the next start"},
@@ -747,7 +855,9 @@ const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (c
      "counts what a disk did", run_domblkstat},
     {"domcontrol", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "tells whether the machine's monitor answers", run_domcontrol},
-    {"domdisplay", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+    {"domdisplay", (const struct option_row[]){NAMED_ACTIVE,
+        {"include-password", OPT_BOOL, 0, "with its password"},
+        {"type", OPT_TEXT, OPT_NAMED, "vnc"}, {"all", OPT_BOOL, 0, "of all there are"}, {NULL}},
      "prints the URI of a domain's screen", run_domdisplay},
     {"domid", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's number", run_domid,
      "id"},
@@ -758,7 +868,9 @@ const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (c
         {"interface", OPT_TEXT, OPT_NEEDED, "target or MAC of the card"}, {NULL}},
      "counts what a network card did", run_domifstat},
     {"dominfo", (const struct option_row[]){NAMED, {NULL}}, "tells about a domain", run_dominfo},
-    {"dommemstat", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+    {"dommemstat", (const struct option_row[]){NAMED_ACTIVE,
+        {"period", OPT_NUMBER, OPT_NAMED, "every how many seconds the guest is asked"},
+        AFFECT_OPTIONS, {NULL}},
      "tells how a domain uses its memory", run_dommemstat},
     {"domname", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's name", run_domid,
      "name"},
@@ -768,7 +880,11 @@ const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (c
         {"state", OPT_BOOL, 0, "state"}, {"cpu-total", OPT_BOOL, 0, "CPU time"},
         {"balloon", OPT_BOOL, 0, "memory"}, {"vcpu", OPT_BOOL, 0, "processors"},
         {"interface", OPT_BOOL, 0, "network cards"}, {"block", OPT_BOOL, 0, "disks"},
+        {"perf", OPT_BOOL, 0, "performance counters"},
         {"iothread", OPT_BOOL, 0, "I/O threads"}, {"memory", OPT_BOOL, 0, "memory bandwidth"},
+        {"dirtyrate", OPT_BOOL, 0, "how fast memory is written"},
+        {"vm", OPT_BOOL, 0, "counters of the virtual machine"},
+        {"raw", OPT_BOOL, 0, "numbers as they are (they always are)"},
         {"list-active", OPT_BOOL, 0, "of running domains"},
         {"list-inactive", OPT_BOOL, 0, "of domains that do not run"},
         {"list-persistent", OPT_BOOL, 0, "of defined domains"},
@@ -809,9 +925,11 @@ const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (c
         {"maximum", OPT_BOOL, 0, "the limit"}, {"active", OPT_BOOL, 0, "in use"},
         {"live", OPT_BOOL, 0, "in the running machine"},
         {"config", OPT_BOOL, 0, "from the next start on"},
-        {"current", OPT_BOOL, 0, "in whichever of the two there is"}, {NULL}},
+        {"current", OPT_BOOL, 0, "in whichever of the two there is"},
+        {"guest", OPT_BOOL, 0, "as the guest's agent counts them"}, {NULL}},
      "counts a domain's processors", run_vcpucount},
-    {"vcpuinfo", (const struct option_row[]){NAMED, {NULL}}, "tells about a domain's processors",
+    {"vcpuinfo", (const struct option_row[]){NAMED,
+        {"pretty", OPT_BOOL, 0, "as people read it"}, {NULL}}, "tells about a domain's processors",
      run_vcpuinfo},
     {"vncdisplay", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "prints the VNC display of a domain", run_vncdisplay},

@@ -193,6 +193,42 @@ unsigned affect_of(const struct args *a)
            (args_flag(a, "config") ? AFFECT_CONFIG : 0u);
 }
 
+bool exclusive(const struct args *a, const char *one, const char *two, GError **error)
+{
+    return !args_text(a, one) || !args_text(a, two) ||
+           shell_fail(error, "Options --%s and --%s are mutually exclusive", one, two);
+}
+
+const char *const rate_names[N_RATES] = {"average", "peak", "burst", "floor"};
+
+bool rate_of(const struct args *a, const char *option, struct rate *out, GError **error)
+{
+    const char *text = args_text(a, option);
+    bool in = strcmp(option, "inbound") == 0;
+    *out = (struct rate){0};
+    if (!text) {
+        return true;
+    }
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+    if (g_strv_length(words) > N_RATES) {
+        return shell_fail(error, "Rate string '%s' has too many fields", text);
+    }
+    for (unsigned i = 0; words[i]; i++) {
+        if (*words[i] && !text_u64(words[i], &out->value[i])) {
+            return shell_fail(error, "field '%s' is malformed", rate_names[i]);
+        }
+    }
+    if (!in && out->value[RATE_FLOOR]) {
+        return shell_fail(error, "outbound floor is unsupported yet");
+    }
+    bool any = out->value[RATE_PEAK] || out->value[RATE_BURST];
+    if (any && !out->value[RATE_AVERAGE] && !out->value[RATE_FLOOR]) {
+        return shell_fail(error, in ? "either inbound average or floor is mandatory"
+                                    : "outbound average is mandatory");
+    }
+    return true;
+}
+
 static void clear_param(void *param)
 {
     xdr_free((xdrproc_t)xdr_rpc_param, param);

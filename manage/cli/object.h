@@ -73,7 +73,7 @@ static inline void sort_items(void *items, size_t n, size_t size,
         qsort(items, n, size, compare);
     }
 }
-verb_fn run_console, run_ssh_helper;
+verb_fn run_console, run_ssh_helper, run_undefine_domain;
 
 /*
  * The serial line @device (NULL: the first) of @dom on this terminal until the guest ends it or,
@@ -88,6 +88,8 @@ enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
         {"live", OPT_BOOL, 0, "of the running domain"},                                            \
         {"current", OPT_BOOL, 0, "whichever of the two there is"}
 unsigned affect_of(const struct args *a);
+/* False, with virsh's words, if both options are given. */
+bool exclusive(const struct args *a, const char *one, const char *two, GError **error);
 /* A list of rpc_param, which owns them; g_array_unref(). */
 GArray *params_new(void);
 void params_text(GArray *list, const char *name, const char *value); /* NULL: nothing */
@@ -95,6 +97,15 @@ void params_text(GArray *list, const char *name, const char *value); /* NULL: no
 void params_number(GArray *list, const char *name, int type, uint64_t v);
 /* "name           : value" */
 void show_param(struct shell *sh, const char *name, const char *value);
+
+/* "average,peak,burst,floor" of a card's traffic, each of which may be missing. */
+enum { RATE_AVERAGE, RATE_PEAK, RATE_BURST, RATE_FLOOR, N_RATES };
+extern const char *const rate_names[N_RATES];
+struct rate {
+    uint64_t value[N_RATES]; /* 0: not said */
+};
+/* What --@option says; nothing if it is not given, or empty. */
+bool rate_of(const struct args *a, const char *option, struct rate *out, GError **error);
 
 /* Bits of the options that were given. */
 unsigned flags_of(const struct args *a, const struct flag_bit *bits, unsigned n);

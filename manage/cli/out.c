@@ -214,6 +214,48 @@ void out_line(struct shell *sh, const char *fmt, ...)
     }
 }
 
+/* ---- Trees ---- */
+
+static unsigned n_children(const struct out_node *nodes, unsigned n, const char *parent)
+{
+    unsigned children = 0;
+    for (unsigned i = 0; i < n; i++) {
+        children += g_strcmp0(nodes[i].parent, parent) == 0;
+    }
+    return children;
+}
+
+/* The line of @name and all below it; after the last of a branch there is an empty line. */
+static void branch(struct shell *sh, const struct out_node *nodes, unsigned n, const char *name,
+                   const char *indent, bool last)
+{
+    unsigned left = n_children(nodes, n, name);
+    if (left || last) {
+        out_line(sh, left ? "%s  |" : "%s", indent);
+    }
+    for (unsigned i = 0; left && i < n; i++) {
+        if (g_strcmp0(nodes[i].parent, name) == 0) {
+            g_autofree char *deeper = g_strconcat(indent, --left ? "  | " : "    ", NULL);
+            out_line(sh, "%s  +- %s", indent, nodes[i].name);
+            branch(sh, nodes, n, nodes[i].name, deeper, !left);
+        }
+    }
+}
+
+void out_tree(struct shell *sh, const struct out_node *nodes, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        bool below = false;
+        for (unsigned k = 0; nodes[i].parent && !below && k < n; k++) {
+            below = strcmp(nodes[k].name, nodes[i].parent) == 0;
+        }
+        if (!below) {
+            out_line(sh, "%s", nodes[i].name);
+            branch(sh, nodes, n, nodes[i].name, "", true);
+        }
+    }
+}
+
 char *out_size(uint64_t bytes, int digits)
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

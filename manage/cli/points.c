@@ -108,68 +108,6 @@ static bool list(Rpc *rpc, const struct point_kind *k, const rpc_domain *dom,
                    sizeof(*all), error);
 }
 
-struct tree {
-    struct shell *sh;
-    const rpc_snapshots *all;
-    char *const *parents;
-};
-
-static bool has_children(const struct tree *t, const char *name)
-{
-    for (unsigned i = 0; i < t->all->items.items_len; i++) {
-        if (g_strcmp0(t->parents[i], name) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-/* What is below @parent; @indent is that of its own line. */
-static void branch(const struct tree *t, const char *parent, const char *indent)
-{
-    unsigned left = 0;
-    for (unsigned i = 0; i < t->all->items.items_len; i++) {
-        left += g_strcmp0(t->parents[i], parent) == 0;
-    }
-    if (left) {
-        out_line(t->sh, "%s  |", indent);
-    }
-    for (unsigned i = 0; left; i++) {
-        if (g_strcmp0(t->parents[i], parent) == 0) {
-            const char *name = t->all->items.items_val[i].name;
-            g_autofree char *deeper = g_strconcat(indent, --left ? "  | " : "    ", NULL);
-            out_line(t->sh, "%s  +- %s", indent, name);
-            branch(t, name, deeper);
-            if (!left && !has_children(t, name)) {
-                out_line(t->sh, "%s", deeper);
-            }
-        }
-    }
-}
-
-static void root(const struct tree *t, const char *name)
-{
-    out_line(t->sh, "%s", name);
-    branch(t, name, "");
-    if (!has_children(t, name)) {
-        out_line(t->sh, "%s", "");
-    }
-}
-
-/* Each root with what is below it; @from is one that is not in the list. */
-static void show_tree(const struct tree *t, const char *from)
-{
-    if (from) {
-        root(t, from);
-        return;
-    }
-    for (unsigned i = 0; i < t->all->items.items_len; i++) {
-        if (!t->parents[i]) {
-            root(t, t->all->items.items_val[i].name);
-        }
-    }
-}
-
 static void list_row(struct shell *sh, const struct point_kind *k, const rpc_snapshot *point,
                      const char *parent)
 {
@@ -216,6 +154,19 @@ static void show_table(struct shell *sh, const struct point_kind *k, const rpc_s
     out_table_end(sh);
 }
 
+/* All, or what is below @from, which is not in the list. */
+static void show_tree(struct shell *sh, const rpc_snapshots *all, char *const *parents,
+                      const char *from)
+{
+    unsigned n = all->items.items_len;
+    g_autofree struct out_node *nodes = g_new0(struct out_node, n + 1);
+    for (unsigned i = 0; i < n; i++) {
+        nodes[i] = (struct out_node){all->items.items_val[i].name, parents[i]};
+    }
+    nodes[n].name = from;
+    out_tree(sh, nodes, n + (from != NULL));
+}
+
 /* What list verbs show of @all: a tree, names or a table. */
 static bool show_list(struct shell *sh, const struct args *a, rpc_snapshots *all, const char *from,
                       GError **error)
@@ -237,8 +188,7 @@ static bool show_list(struct shell *sh, const struct args *a, rpc_snapshots *all
         }
     }
     if (args_flag(a, "tree")) {
-        struct tree t = {sh, all, (char **)parents->pdata};
-        show_tree(&t, from);
+        show_tree(sh, all, (char **)parents->pdata, from);
     } else if (args_flag(a, "name")) {
         for (unsigned i = 0; i < n; i++) {
             out_line(sh, "%s", all->items.items_val[i].name);
@@ -247,12 +197,6 @@ static bool show_list(struct shell *sh, const struct args *a, rpc_snapshots *all
         show_table(sh, k, all, args_flag(a, "parent"), (char **)parents->pdata);
     }
     return true;
-}
-
-static bool exclusive(const struct args *a, const char *one, const char *two, GError **error)
-{
-    return !args_text(a, one) || !args_text(a, two) ||
-           shell_fail(error, "Options --%s and --%s are mutually exclusive", one, two);
 }
 
 bool run_point_list(struct shell *sh, const struct args *a, GError **error)

@@ -89,6 +89,11 @@ char **args_many(const struct args *a, const char *name);                /* borr
 void out_table(struct shell *sh, const char *const *headers); /* ends with NULL */
 void out_row(struct shell *sh, ...) G_GNUC_NULL_TERMINATED;   /* const char * for each column */
 void out_table_end(struct shell *sh);
+/* What stands below what: all without a parent, each with what is below it. */
+struct out_node {
+    const char *name, *parent;
+};
+void out_tree(struct shell *sh, const struct out_node *nodes, unsigned n);
 /* "Name:           value" */
 void out_field(struct shell *sh, const char *label, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 /* The same with room for @width characters before the value. */
@@ -174,6 +179,7 @@ AUTO_XDR(rpc_nwfilter_binding_ret)
 AUTO_XDR(rpc_interfaces)
 AUTO_XDR(rpc_disk_errors)
 AUTO_XDR(rpc_cells)
+AUTO_XDR(rpc_counts)
 AUTO_XDR(rpc_cpu_map)
 AUTO_XDR(rpc_fsinfos)
 AUTO_XDR(rpc_texts)

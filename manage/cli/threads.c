@@ -248,6 +248,7 @@ static bool run_cpu_stats(struct shell *sh, const struct args *a, GError **error
     if (some || !want_total) {
         g_auto(rpc_params_count) cpus = {0};
         if (!ask_domain_get_cpu_stats(rpc, &args, &cpus, error)) {
+            shell_failing(sh, "Failed to retrieve CPU statistics for domain '%s'", dom.name);
             return false;
         }
         args.params = 2;

@@ -155,7 +155,8 @@ static bool run_memtune(struct shell *sh, const struct args *a, GError **error)
         const char *option, *param;
     } rows[] = {{"hard-limit", "hard_limit"},
                 {"soft-limit", "soft_limit"},
-                {"swap-hard-limit", "swap_hard_limit"}};
+                {"swap-hard-limit", "swap_hard_limit"},
+                {"min-guarantee", "min_guarantee"}};
     g_autoptr(GArray) list = params_new();
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         const char *text = args_text(a, rows[i].option);
@@ -232,6 +233,51 @@ static bool run_numatune(struct shell *sh, const struct args *a, GError **error)
         params_number(list, "numa_mode", 1, m);
     }
     return tune(sh, a, &numa, list, error);
+}
+
+/* --- traffic of a card --- */
+
+static bool run_domiftune(struct shell *sh, const struct args *a, GError **error)
+{
+    static const char *const ways[] = {"inbound", "outbound"};
+    g_auto(rpc_domain) dom = {0};
+    g_auto(rpc_params_count) got = {0};
+    g_autoptr(GArray) list = params_new();
+    char *card = (char *)args_text(a, "interface");
+    rpc_none none;
+    for (unsigned w = 0; w < G_N_ELEMENTS(ways); w++) {
+        struct rate rate;
+        if (!rate_of(a, ways[w], &rate, error)) {
+            return false;
+        }
+        for (unsigned i = 0; args_text(a, ways[w]) && i < N_RATES; i++) {
+            g_autofree char *name = g_strdup_printf("%s.%s", ways[w], rate_names[i]);
+            if (i == RATE_AVERAGE || rate.value[i]) { /* an average of 0 takes the limit away */
+                params_number(list, name, 2, rate.value[i]);
+            }
+        }
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    Rpc *rpc = shell_rpc(sh, NULL);
+    if (list->len) {
+        rpc_domain_of_params_flags args = {.dom = dom, .of = card, .flags = affect_of(a)};
+        args.params.params_val = (rpc_param *)(void *)list->data;
+        args.params.params_len = list->len;
+        shell_failing(sh, "Unable to set interface parameters");
+        return ask_domain_set_interface_parameters(rpc, &args, &none, error);
+    }
+    rpc_domain_of_int_flags args = {dom, card, PARAMS_ROOM, affect_of(a)};
+    if (!ask_domain_get_interface_parameters(rpc, &args, &got, error)) {
+        shell_failing(sh, "Unable to get interface parameters");
+        return false;
+    }
+    for (unsigned i = 0; i < got.params.params_len; i++) {
+        g_autofree char *value = param_text(&got.params.params_val[i]);
+        show_param(sh, got.params.params_val[i].field, value);
+    }
+    return true;
 }
 
 static bool run_domblkerror(struct shell *sh, const struct args *a, GError **error)
@@ -311,6 +357,13 @@ static GPtrArray *cpus_in(const char *path, GError **error)
     return g_steal_pointer(&out);
 }
 
+static GPtrArray *one_model(const char *name)
+{
+    GPtrArray *out = g_ptr_array_new_with_free_func(g_free);
+    g_ptr_array_add(out, g_markup_printf_escaped("<cpu><model>%s</model></cpu>", name));
+    return out;
+}
+
 static char **maybe(const struct args *a, const char *name, char **store)
 {
     *store = (char *)args_text(a, name);
@@ -361,11 +414,18 @@ static bool run_compare(struct shell *sh, const struct args *a, GError **error)
 
 static bool run_baseline(struct shell *sh, const struct args *a, GError **error)
 {
-    const char *hypervisor = shell_data(sh);
+    const char *hypervisor = shell_data(sh), *file = args_text(a, "file");
     char *emulator, *arch, *machine, *type;
+    const char *model = *hypervisor ? args_text(a, "model") : NULL;
     Rpc *rpc = shell_rpc(sh, error);
-    g_autoptr(GPtrArray) cpus = rpc ? cpus_in(args_text(a, "file"), error) : NULL;
     g_auto(rpc_text) xml = {0};
+    if (!rpc || (*hypervisor && !exclusive(a, "file", "model", error))) {
+        return false;
+    }
+    if (!file && !model) {
+        return shell_fail(error, "One of --file and --model is needed");
+    }
+    g_autoptr(GPtrArray) cpus = model ? one_model(model) : cpus_in(file, error);
     unsigned flags = (args_flag(a, "features") ? 1u : 0u) | (args_flag(a, "migratable") ? 2u : 0u);
     if (!cpus) {
         return false;
@@ -417,7 +477,14 @@ const struct verb_group verb_group_tune = {"Domain Tuning", "tune", (const struc
      "compares a CPU with that of the host", run_compare, ""},
     {"domblkerror", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
      "tells which disks have failed", run_domblkerror},
-    {"hypervisor-cpu-baseline", (const struct option_row[]){FILE_OPTION, HYPERVISOR_OPTIONS,
+    {"domiftune", (const struct option_row[]){NAMED,
+        {"interface", OPT_TEXT, OPT_NEEDED, "device or address of the card"},
+        {"inbound", OPT_TEXT, OPT_NAMED, "AVERAGE,PEAK,BURST,FLOOR in KiB (a second); 0: no limit"},
+        {"outbound", OPT_TEXT, OPT_NAMED, "AVERAGE,PEAK,BURST"}, AFFECT_OPTIONS, {NULL}},
+     "shows or sets limits of a card's traffic", run_domiftune},
+    {"hypervisor-cpu-baseline", (const struct option_row[]){
+        {"file", OPT_TEXT, 0, "file with CPUs", COMPLETE_FILE}, HYPERVISOR_OPTIONS,
+        {"model", OPT_TEXT, OPT_NAMED, "a model, instead of a file"},
         {"features", OPT_BOOL, 0, "those of the model too"},
         {"migratable", OPT_BOOL, 0, "without what cannot move"}, {NULL}},
      "prints the CPU that machines on several hosts can have", run_baseline, "yes"},
@@ -428,7 +495,8 @@ const struct verb_group verb_group_tune = {"Domain Tuning", "tune", (const struc
     {"memtune", (const struct option_row[]){NAMED,
         {"hard-limit", OPT_TEXT, OPT_NAMED, "most memory; KiB, or with a unit; -1: no limit"},
         {"soft-limit", OPT_TEXT, OPT_NAMED, "when memory is short"},
-        {"swap-hard-limit", OPT_TEXT, OPT_NAMED, "memory and swap"}, AFFECT_OPTIONS, {NULL}},
+        {"swap-hard-limit", OPT_TEXT, OPT_NAMED, "memory and swap"},
+        {"min-guarantee", OPT_TEXT, OPT_NAMED, "least memory (of other hypervisors)"}, AFFECT_OPTIONS, {NULL}},
      "shows or sets limits of a domain's memory", run_memtune},
     {"numatune", (const struct option_row[]){NAMED,
         {"mode", OPT_TEXT, OPT_NAMED, "strict, preferred, interleave, restrictive"},

@@ -87,32 +87,80 @@ static bool run_desc(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+/* An application's element of a domain. */
+struct element {
+    const rpc_domain *dom;
+    char *uri, *key;
+    unsigned flags;
+};
+
+/* One that is not there yet is begun with an empty one. */
+static char *get_element(struct shell *sh, const void *data, GError **error)
+{
+    const struct element *e = data;
+    char *uri = e->uri;
+    rpc_get_metadata_args args = {*e->dom, ELEMENT, &uri, e->flags};
+    g_auto(rpc_text) now = {0};
+    g_autoptr(GError) why = NULL;
+    if (ask_domain_get_metadata(shell_rpc(sh, NULL), &args, &now, &why)) {
+        return g_strdup(now.text);
+    }
+    if (why->domain == LIBVIRT_ERROR && why->code == ERR_NO_DOMAIN_METADATA) {
+        return g_strdup("\n");
+    }
+    g_propagate_error(error, g_steal_pointer(&why));
+    return NULL;
+}
+
+static bool put_element(struct shell *sh, const char *xml, bool validate, const void *data,
+                        GError **error)
+{
+    const struct element *e = data;
+    (void)validate;
+    return set_metadata(shell_rpc(sh, NULL), e->dom, ELEMENT, (char *)xml, e->key, e->uri, e->flags,
+                        error);
+}
+
+static bool edit_element(struct shell *sh, const struct element *e, GError **error)
+{
+    const struct edit edit = {get_element, put_element, e};
+    bool changed;
+    if (!edit_run(sh, &edit, &changed, error)) {
+        return false;
+    }
+    out_note(sh, changed ? "Metadata modified" : "Metadata not changed");
+    return true;
+}
+
 static bool run_metadata(struct shell *sh, const struct args *a, GError **error)
 {
     char *uri = (char *)args_text(a, "uri"), *set = (char *)args_text(a, "set");
-    char *key = (char *)args_text(a, "key");
-    bool gone = args_flag(a, "remove");
-    unsigned flags = affect_of(a);
+    bool gone = args_flag(a, "remove"), edit = args_flag(a, "edit");
     g_auto(rpc_domain) dom = {0};
     g_auto(rpc_text) now = {0};
-    if (set && gone) {
-        return shell_fail(error, "Options --set and --remove are mutually exclusive");
+    struct element e = {&dom, uri, (char *)args_text(a, "key"), affect_of(a)};
+    if (!exclusive(a, "edit", "set", error) || !exclusive(a, "remove", "set", error) ||
+        !exclusive(a, "remove", "edit", error)) {
+        return false;
     }
-    if (set && !key) {
+    if ((set || edit) && !e.key) {
         return shell_fail(error, "namespace key is required when modifying metadata");
     }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
     Rpc *rpc = shell_rpc(sh, NULL);
+    if (edit) {
+        return edit_element(sh, &e, error);
+    }
     if (set || gone) {
-        if (!set_metadata(rpc, &dom, ELEMENT, set, key, uri, flags, error)) {
+        if (!set_metadata(rpc, &dom, ELEMENT, set, e.key, uri, e.flags, error)) {
             return false;
         }
         out_note(sh, "Metadata %s", set ? "modified" : "removed");
         return true;
     }
-    rpc_get_metadata_args args = {dom, ELEMENT, &uri, flags};
+    rpc_get_metadata_args args = {dom, ELEMENT, &uri, e.flags};
     if (!ask_domain_get_metadata(rpc, &args, &now, error)) {
         return false;
     }
@@ -520,6 +568,7 @@ const struct verb_group verb_group_words = {
                                      {"uri", OPT_TEXT, OPT_NEEDED, "name space of the element"},
                                      AFFECT_OPTIONS,
                                      {"key", OPT_TEXT, OPT_NAMED, "its prefix"},
+                                     {"edit", OPT_BOOL, 0, "in an editor"},
                                      {"set", OPT_TEXT, OPT_NAMED, "the element"},
                                      {"remove", OPT_BOOL, 0, "take it out"},
                                      {NULL}},
