@@ -10,7 +10,7 @@
 /*
  * What is put into a domain and taken out again.
  */
-enum { LIVE = 1, CONFIG = 2 };
+enum { LIVE = 1, CONFIG = 2, FORCE = 4 };
 enum { INACTIVE = 2 }; /* of XML flags */
 #define NAMED DOMAIN_OPTION(COMPLETE_DOMAIN)
 #define WHERE                                                                                      \
@@ -53,7 +53,8 @@ static bool run_device(struct shell *sh, const struct args *a, GError **error)
     if (!xml || !shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
     }
-    if (!apply(sh, &dom, what, xml, where(a, &dom), error)) {
+    unsigned force = what == UPDATE && args_flag(a, "force") ? FORCE : 0;
+    if (!apply(sh, &dom, what, xml, where(a, &dom) | force, error)) {
         shell_failing(sh, "Failed to %s device from %s", failing[what], path);
         return false;
     }
@@ -472,7 +473,8 @@ static bool run_detach_interface(struct shell *sh, const struct args *a, GError 
 
 /* ---- Media ---- */
 
-static bool change_source(struct xpath *x, const char *path, const char *source, GError **error)
+static bool change_source(struct xpath *x, const char *path, const char *source, bool block,
+                          GError **error)
 {
     xmlXPathObjectPtr disks = xpath_nodes(x, path);
     bool found = disks && disks->nodesetval && disks->nodesetval->nodeNr == 1;
@@ -487,7 +489,6 @@ static bool change_source(struct xpath *x, const char *path, const char *source,
         }
         if (source) {
             xmlNodePtr s = xmlNewChild(disk, NULL, BAD_CAST "source", NULL);
-            bool block = is_block(source);
             xmlSetProp(disk, BAD_CAST "type", BAD_CAST(block ? "block" : "file"));
             xmlNewProp(s, BAD_CAST(block ? "dev" : "file"), BAD_CAST source);
         }
@@ -498,7 +499,6 @@ static bool change_source(struct xpath *x, const char *path, const char *source,
 
 static bool run_change_media(struct shell *sh, const struct args *a, GError **error)
 {
-    enum { FORCE = 4 };
     const char *target = args_text(a, "path"), *source = args_text(a, "source");
     bool eject = args_flag(a, "eject");
     g_auto(rpc_domain) dom = {0};
@@ -512,7 +512,8 @@ static bool run_change_media(struct shell *sh, const struct args *a, GError **er
     }
     g_autofree char *path = g_strdup_printf("devices/disk[target/@dev='%s' or source/@file='%s']",
                                             target, target);
-    if (!change_source(&x, path, eject ? NULL : source, error)) {
+    if (!change_source(&x, path, eject ? NULL : source,
+                       source && (args_flag(a, "block") || is_block(source)), error)) {
         return false;
     }
     g_autofree char *by_target = g_strdup_printf("devices/disk[target/@dev='%s']", target);
@@ -535,12 +536,13 @@ static bool run_change_media(struct shell *sh, const struct args *a, GError **er
     return true;
 }
 
-#define FROM_FILE(verb, action, text)                                                              \
-    {verb, (const struct option_row[]){NAMED, FILE_OPTION, WHERE, {NULL}}, text, run_device,    \
+#define FROM_FILE(verb, action, text, ...)                                                         \
+    {verb, (const struct option_row[]){NAMED, FILE_OPTION, WHERE, __VA_ARGS__ {NULL}}, text,       \
+     run_device,                                                                                   \
      &(const struct simple){.base_flags = action}}
 
 const struct verb_group verb_group_device = {"Domain Devices", "device", (const struct verb_row[]){
-    FROM_FILE("attach-device", ATTACH, "puts a device of XML into a domain"),
+    FROM_FILE("attach-device", ATTACH, "puts a device of XML into a domain", ),
     {"attach-disk", (const struct option_row[]){NAMED,
         {"source", OPT_TEXT, OPT_NEEDED, "file or block device", COMPLETE_FILE},
         {"target", OPT_TEXT, OPT_NEEDED, "vdb, sda, ..."},
@@ -580,9 +582,10 @@ const struct verb_group verb_group_device = {"Domain Devices", "device", (const 
         {"live", OPT_BOOL, 0, "in the running machine"},
         {"config", OPT_BOOL, 0, "from the next start on"},
         {"force", OPT_BOOL, 0, "even if the guest has locked it"},
-        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, {NULL}},
+        {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"},
+        {"block", OPT_BOOL, 0, "the medium is a block device"}, {NULL}},
      "changes what is in a CD or floppy drive", run_change_media},
-    FROM_FILE("detach-device", DETACH, "takes a device out of a domain"),
+    FROM_FILE("detach-device", DETACH, "takes a device out of a domain", ),
     {"detach-disk", (const struct option_row[]){NAMED,
         {"target", OPT_TEXT, OPT_NEEDED, "target of the disk"},
         {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
@@ -592,6 +595,7 @@ const struct verb_group verb_group_device = {"Domain Devices", "device", (const 
         {"mac", OPT_TEXT, 0, "MAC address"},
         {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, WHERE, {NULL}},
      "takes a network card out of a domain", run_detach_interface},
-    FROM_FILE("update-device", UPDATE, "changes a device of a domain"),
+    FROM_FILE("update-device", UPDATE, "changes a device of a domain",
+        {"force", OPT_BOOL, 0, "even if the guest has locked it"}, ),
     {NULL},
 }};

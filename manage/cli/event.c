@@ -433,7 +433,7 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
                                 (xdrproc_t)xdr_rpc_##shape##_register, (xdrproc_t)xdr_rpc_##shape, \
                                 option, object, uuid, find})
 #define WAIT_OPTIONS                                                                               \
-    {"event", OPT_TEXT, OPT_NAMED, "which event to wait for"},                                     \
+    {"event", OPT_TEXT, 0, "which event to wait for"},                                     \
         {"loop", OPT_BOOL, 0, "until the time is over or Ctrl-C, not until the first"},            \
         {"timeout", OPT_NUMBER, OPT_NAMED, "seconds to wait"},                                     \
         {"list", OPT_BOOL, 0, "list the events that there are"},                                   \
@@ -447,7 +447,7 @@ const struct verb_group verb_group_event = {
     (const struct verb_row[]){
         {"event",
          (const struct option_row[]){
-             {"domain", OPT_TEXT, OPT_NAMED, "of this domain alone", COMPLETE_DOMAIN},
+             {"domain", OPT_TEXT, 0, "of this domain alone", COMPLETE_DOMAIN},
              {"all", OPT_BOOL, 0, "wait for all events"},
              WAIT_OPTIONS},
          "waits for events of domains", run_event,
@@ -455,24 +455,24 @@ const struct verb_group verb_group_event = {
               find_domain)},
         {"net-event",
          (const struct option_row[]){
-             {"network", OPT_TEXT, OPT_NAMED, "of this network alone", COMPLETE_NETWORK},
+             {"network", OPT_TEXT, 0, "of this network alone", COMPLETE_NETWORK},
              WAIT_OPTIONS},
          "waits for events of networks", run_event,
          KIND(network_events, network_event, network, "network", "network %s", false,
               find_network)},
         {"nodedev-event",
-         (const struct option_row[]){{"device", OPT_TEXT, OPT_NAMED, "of this device alone"},
+         (const struct option_row[]){{"device", OPT_TEXT, 0, "of this device alone"},
                                      WAIT_OPTIONS},
          "waits for events of the host's devices", run_event,
          KIND(node_device_events, node_device_event, node_device, "device", "node device %s", false,
               find_node_device)},
         {"pool-event",
          (const struct option_row[]){
-             {"pool", OPT_TEXT, OPT_NAMED, "of this pool alone", COMPLETE_POOL}, WAIT_OPTIONS},
+             {"pool", OPT_TEXT, 0, "of this pool alone", COMPLETE_POOL}, WAIT_OPTIONS},
          "waits for events of storage pools", run_event,
          KIND(pool_events, storage_pool_event, pool, "pool", "storage pool %s", false, find_pool)},
         {"secret-event",
-         (const struct option_row[]){{"secret", OPT_TEXT, OPT_NAMED, "UUID of the secret"},
+         (const struct option_row[]){{"secret", OPT_TEXT, 0, "UUID of the secret"},
                                      WAIT_OPTIONS},
          "waits for events of secrets", run_event,
          KIND(secret_events, secret_event, secret, "secret", "secret %s", true, find_secret)},

@@ -145,10 +145,9 @@ bool shell_volume(struct shell *sh, const char *name, const char *pool, rpc_volu
         !ask_storage_vol_lookup_by_key(rpc, &text, &ret, NULL)) {
         ask_storage_vol_lookup_by_path(rpc, &text, &ret, &why);
         if (why) {
-            shell_failing(sh,
-                          pool ? "failed to get vol '%s'"
-                               : "failed to get vol '%s', specifying --pool might help",
-                          name);
+            shell_failing(sh, "failed to get vol '%s'%s", name,
+                          pool || !shell_has_option(sh, "pool") ? ""
+                                                                : ", specifying --pool might help");
         }
     }
     if (why) {

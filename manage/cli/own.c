@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/help.h"
-#include "manage/cli/shell.h"
+#include "manage/cli/object.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -23,12 +23,30 @@ static bool run_pwd(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
+/* For tests of quoting: as a shell takes it, or XML. */
+static char *echoed(const struct args *a, const char *word)
+{
+    g_autofree char *quoted = args_flag(a, "shell") && (!*word || strpbrk(word, "|&;<>()$`\\\"' \t\r\n*?[#~=%"))
+                                  ? g_shell_quote(word)
+                                  : g_strdup(word);
+    return args_flag(a, "xml") ? g_markup_escape_text(quoted, -1) : g_steal_pointer(&quoted);
+}
+
 static bool run_echo(struct shell *sh, const struct args *a, GError **error)
 {
-    char **words = args_many(a, "string");
-    g_autofree char *line = words ? g_strjoinv(" ", words) : g_strdup("");
-    (void)error;
-    out_text(sh, "text", "%s", line);
+    g_autoptr(GString) line = g_string_new(NULL);
+    if (!exclusive(a, "shell", "xml", error)) {
+        return false;
+    }
+    for (char **words = args_many(a, "string"); words && *words; words++) {
+        g_autofree char *word = echoed(a, *words);
+        g_string_append_printf(line, "%s%s", line->len ? args_flag(a, "split") ? "\n " : " " : "", word);
+    }
+    if (args_flag(a, "err")) {
+        g_printerr("error: %s\n", line->str);
+    } else {
+        out_text(sh, "text", "%s%s", line->str, args_flag(a, "split") ? "\n" : "");
+    }
     return true;
 }
 
@@ -74,6 +92,9 @@ const struct verb_group verb_group_own = {"Shell", "shell", (const struct verb_r
         {"name", OPT_TEXT, 0, "URI"}, {"readonly", OPT_BOOL, 0, "change nothing"}, {NULL}},
      "connects again, or to another URI", run_connect},
     {"echo", (const struct option_row[]){
+        {"shell", OPT_BOOL, 0, "quoted for a shell"}, {"xml", OPT_BOOL, 0, "quoted for XML"},
+        {"split", OPT_BOOL, 0, "a line for each word"}, {"err", OPT_BOOL, 0, "as an error"},
+        
         {"string", OPT_MANY, OPT_EMPTY_OK, "words"}, {NULL}}, "prints its arguments", run_echo},
     {"exit", NULL, "leaves", run_quit},
     {"help", (const struct option_row[]){

@@ -39,6 +39,27 @@ static void list_row(struct shell *sh, Rpc *rpc, const rpc_pool *pool, bool deta
             capacity, allocation, available, NULL);
 }
 
+/* The bits of "dir,fs", one after the other from 1 << 6 on. */
+static bool types_of(const char *text, unsigned *flags, GError **error)
+{
+    static const char *const types[] = {"dir",   "fs",       "netfs",   "logical", "disk",
+                                        "iscsi", "scsi",     "mpath",   "rbd",     "sheepdog",
+                                        "gluster", "zfs",    "vstorage", "iscsi-direct"};
+    enum { FIRST = 6 };
+    g_auto(GStrv) words = g_strsplit(text, ",", -1);
+    for (unsigned i = 0; words[i]; i++) {
+        unsigned n = 0;
+        while (n < G_N_ELEMENTS(types) && strcmp(types[n], words[i]) != 0) {
+            n++;
+        }
+        if (n == G_N_ELEMENTS(types)) {
+            return shell_fail(error, "Invalid pool type '%s'", words[i]);
+        }
+        *flags |= 1u << (FIRST + n);
+    }
+    return true;
+}
+
 static bool run_list(struct shell *sh, const struct args *a, GError **error)
 {
     enum { INACTIVE = 1, ACTIVE = 2 };
@@ -48,6 +69,9 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
     static const char *const detailed[] = {"Name", "State", "Autostart", "Persistent", "Capacity",
                                            "Allocation", "Available", NULL};
     unsigned flags = flags_of(a, bits, G_N_ELEMENTS(bits));
+    if (args_text(a, "type") && !types_of(args_text(a, "type"), &flags, error)) {
+        return false;
+    }
     flags |= args_flag(a, "inactive") ? 0 : ACTIVE;
     flags |= args_flag(a, "inactive") || args_flag(a, "all") ? INACTIVE : 0;
     rpc_list_args args = {1, flags};
@@ -296,21 +320,24 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
             {{"no-overwrite", 4}, {"overwrite", 8}})},
     {"pool-capabilities", NULL, "prints what kinds of pools there are, as XML", run_capabilities},
     {"pool-create", (const struct option_row[]){FILE_OPTION,
-        {"build", OPT_BOOL, 0, "make what it lives in"}, {NULL}},
+        {"build", OPT_BOOL, 0, "make what it lives in"},
+        {"no-overwrite", OPT_BOOL, 0, "not if there is something"},
+        {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
      "starts a pool from XML without defining it", run_from_file,
      &(const struct from_file){&kind_pool, PROC_storage_pool_create_xml, true,
         "Failed to create pool from %s", "Pool %s created from %s",
-        {{"build", 1}}}},
+        {{"build", 1}, {"overwrite", 2}, {"no-overwrite", 4}}}},
     {"pool-create-as", (const struct option_row[]){AS_OPTIONS,
         {"build", OPT_BOOL, 0, "make what it lives in"},
         {"no-overwrite", OPT_BOOL, 0, "not if there is something"},
         {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
      "starts a pool from arguments without defining it", run_as, "create"},
-    {"pool-define", (const struct option_row[]){FILE_OPTION, {NULL}},
+    {"pool-define", (const struct option_row[]){FILE_OPTION,
+        {"validate", OPT_BOOL, 0, "check the XML (it always is)"}, {NULL}},
      "keeps a pool's XML, without starting it", run_from_file,
      &(const struct from_file){&kind_pool, PROC_storage_pool_define_xml, true,
         "Failed to define pool from %s", "Pool %s defined from %s",
-        {{NULL}}}},
+        {{"validate", 1}}}},
     {"pool-define-as", (const struct option_row[]){AS_OPTIONS, {NULL}}, "defines a pool from arguments",
      run_as, "define"},
     {"pool-delete", (const struct option_row[]){POOL_OPTION, {NULL}},
@@ -334,7 +361,8 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
         {"inactive", OPT_BOOL, 0, "those that do not run"}, {"all", OPT_BOOL, 0, "both"},
         {"transient", OPT_BOOL, 0, "without definition"},
         {"persistent", OPT_BOOL, 0, "with one"}, {"autostart", OPT_BOOL, 0, "with autostart"},
-        {"no-autostart", OPT_BOOL, 0, "without"}, {"details", OPT_BOOL, 0, "sizes too"},
+        {"no-autostart", OPT_BOOL, 0, "without"},
+        {"type", OPT_TEXT, 0, "of these kinds: dir,netfs,..."}, {"details", OPT_BOOL, 0, "sizes too"},
         {"uuid", OPT_BOOL, 0, "only UUIDs"}, {"name", OPT_BOOL, 0, "only names"}, {NULL}},
      "lists pools", run_list},
     {"pool-name", (const struct option_row[]){POOL_OPTION, {NULL}}, "prints a pool's name",
@@ -344,10 +372,12 @@ const struct verb_group verb_group_pool = {"Storage Pool", "pool", (const struct
      SIMPLE(PROC_storage_pool_refresh, true, 0, "Failed to refresh pool %s", "Pool %s refreshed",
             {{NULL}})},
     {"pool-start", (const struct option_row[]){POOL_OPTION,
-        {"build", OPT_BOOL, 0, "make what it lives in"}, {NULL}},
+        {"build", OPT_BOOL, 0, "make what it lives in"},
+        {"no-overwrite", OPT_BOOL, 0, "not if there is something"},
+        {"overwrite", OPT_BOOL, 0, "even if there is something"}, {NULL}},
      "starts a pool that is defined", run_simple,
      SIMPLE(PROC_storage_pool_create, true, 0, "Failed to start pool %s", "Pool %s started",
-            {{"build", 1}})},
+            {{"build", 1}, {"overwrite", 2}, {"no-overwrite", 4}})},
     {"pool-undefine", (const struct option_row[]){POOL_OPTION, {NULL}},
      "forgets a pool's definition", run_simple,
      SIMPLE(PROC_storage_pool_undefine, false, 0, "Failed to undefine pool %s",

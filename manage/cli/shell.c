@@ -43,6 +43,15 @@ const void *shell_data(const struct shell *sh)
     return sh->verb->data;
 }
 
+bool shell_has_option(const struct shell *sh, const char *option)
+{
+    const struct option_row *o = sh->verb->options;
+    while (o && o->name && strcmp(o->name, option) != 0) {
+        o++;
+    }
+    return o && o->name;
+}
+
 void shell_quit(struct shell *sh)
 {
     sh->quit = true;

@@ -64,6 +64,8 @@ Rpc *shell_rpc(struct shell *sh, GError **error);
 const char *shell_uri(struct shell *sh);
 bool shell_read_only(const struct shell *sh);
 const void *shell_data(const struct shell *sh);
+/* Whether the verb that runs could be told @option. */
+bool shell_has_option(const struct shell *sh, const char *option);
 /* The line that is printed before the error's own: "Failed to start domain 'x'". */
 void shell_failing(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* False, with a plain error of the shell's own. */

@@ -117,7 +117,10 @@ static bool run_text(struct shell *sh, const struct args *a, GError **error)
               : ask_storage_vol_get_path(rpc, &plain, &text, error))) {
         return false;
     }
-    out_text(sh, what, xml ? "%s" : "%s\n", text.text);
+    if (xml) {
+        return show_xml(sh, a, text.text, error);
+    }
+    out_text(sh, what, "%s\n", text.text);
     return true;
 }
 
@@ -210,6 +213,12 @@ static bool run_create_as(struct shell *sh, const struct args *a, GError **error
     return true;
 }
 
+enum { PREALLOCATE = 1, REFLINK = 2, VALIDATE = 4 };
+static const struct flag_bit clone_bits[] = {{"prealloc-metadata", PREALLOCATE},
+                                             {"reflink", REFLINK}};
+static const struct flag_bit create_bits[] = {{"prealloc-metadata", PREALLOCATE},
+                                              {"validate", VALIDATE}};
+
 static bool run_create(struct shell *sh, const struct args *a, GError **error)
 {
     const char *path = args_text(a, "file");
@@ -219,7 +228,7 @@ static bool run_create(struct shell *sh, const struct args *a, GError **error)
     if (!xml || !shell_pool(sh, args_text(a, "pool"), &pool, error)) {
         return false;
     }
-    rpc_pool_text_flags args = {pool, xml, args_flag(a, "prealloc-metadata")};
+    rpc_pool_text_flags args = {pool, xml, flags_of(a, create_bits, G_N_ELEMENTS(create_bits))};
     if (!ask_storage_vol_create_xml(shell_rpc(sh, NULL), &args, &ret, error)) {
         shell_failing(sh, "Failed to create vol from %s", path);
         return false;
@@ -239,7 +248,9 @@ static bool run_create_from(struct shell *sh, const struct args *a, GError **err
         !shell_volume(sh, args_text(a, "vol"), args_text(a, "inputpool"), &from, error)) {
         return false;
     }
-    rpc_volume_from_args args = {pool, xml, from, args_flag(a, "prealloc-metadata")};
+    rpc_volume_from_args args = {pool, xml, from,
+                                 flags_of(a, clone_bits, G_N_ELEMENTS(clone_bits)) |
+                                     (args_flag(a, "validate") ? VALIDATE : 0u)};
     if (!ask_storage_vol_create_xml_from(shell_rpc(sh, NULL), &args, &ret, error)) {
         shell_failing(sh, "Failed to create vol from %s", path);
         return false;
@@ -262,7 +273,7 @@ static char *renamed_xml(const char *xml, const char *name, GError **error)
     }
     xmlXPathFreeObject(names);
     xmlBufferPtr buffer = xmlBufferCreate();
-    xmlNodeDump(buffer, x.doc, xmlDocGetRootElement(x.doc), 0, 0);
+    xmlNodeDump(buffer, x.doc, xmlDocGetRootElement(x.doc), 0, 1);
     char *copy = g_strdup((const char *)xmlBufferContent(buffer));
     xmlBufferFree(buffer);
     return copy;
@@ -292,7 +303,8 @@ static bool run_clone(struct shell *sh, const struct args *a, GError **error)
         out_text(sh, "xml", "%s", changed);
         return true;
     }
-    rpc_volume_from_args args = {pool.pool, changed, vol, args_flag(a, "prealloc-metadata")};
+    rpc_volume_from_args args = {pool.pool, changed, vol,
+                                 flags_of(a, clone_bits, G_N_ELEMENTS(clone_bits))};
     if (!ask_storage_vol_create_xml_from(rpc, &args, &ret, error)) {
         shell_failing(sh, "Failed to clone vol from %s", vol.name);
         return false;
@@ -342,7 +354,8 @@ static bool run_delete(struct shell *sh, const struct args *a, GError **error)
     if (!volume_of(sh, a, &vol, error)) {
         return false;
     }
-    rpc_volume_flags args = {vol, 0};
+    enum { WITH_SNAPSHOTS = 2 };
+    rpc_volume_flags args = {vol, args_flag(a, "delete-snapshots") ? WITH_SNAPSHOTS : 0};
     Rpc *rpc = shell_rpc(sh, NULL);
     if (!ask_storage_vol_delete(rpc, &args, &none, error)) {
         shell_failing(sh, "Failed to delete vol %s", args_text(a, "vol"));
@@ -493,10 +506,12 @@ const struct verb_group verb_group_volume = {"Storage Volume", "volume", (const 
     {"vol-clone", (const struct option_row[]){VOLUME_OPTION,
         {"newname", OPT_TEXT, OPT_NEEDED, "name of the copy"}, IN_POOL,
         {"prealloc-metadata", OPT_BOOL, 0, "make all tables"},
+        {"reflink", OPT_BOOL, 0, "sharing its blocks, where the file system can"},
         {"print-xml", OPT_BOOL, 0, "print the XML and do nothing"}, {NULL}},
      "copies a volume", run_clone},
     {"vol-create", (const struct option_row[]){POOL_OPTION, FILE_OPTION,
-        {"prealloc-metadata", OPT_BOOL, 0, "make all tables"}, {NULL}},
+        {"prealloc-metadata", OPT_BOOL, 0, "make all tables"},
+        {"validate", OPT_BOOL, 0, "check the XML (it always is)"}, {NULL}},
      "makes a volume of XML", run_create},
     {"vol-create-as", (const struct option_row[]){POOL_OPTION,
         {"name", OPT_TEXT, OPT_NEEDED, "name of the volume"},
@@ -510,13 +525,16 @@ const struct verb_group verb_group_volume = {"Storage Volume", "volume", (const 
      "makes a volume of arguments", run_create_as},
     {"vol-create-from", (const struct option_row[]){POOL_OPTION, FILE_OPTION, VOLUME_OPTION,
         {"inputpool", OPT_TEXT, OPT_NAMED, "pool of the source", COMPLETE_POOL},
-        {"prealloc-metadata", OPT_BOOL, 0, "make all tables"}, {NULL}},
+        {"prealloc-metadata", OPT_BOOL, 0, "make all tables"},
+        {"reflink", OPT_BOOL, 0, "sharing its blocks, where the file system can"},
+        {"validate", OPT_BOOL, 0, "check the XML (it always is)"}, {NULL}},
      "makes a volume of XML, with another one's contents", run_create_from},
-    {"vol-delete", (const struct option_row[]){VOLUME_OPTION, IN_POOL, {NULL}},
+    {"vol-delete", (const struct option_row[]){VOLUME_OPTION, IN_POOL,
+        {"delete-snapshots", OPT_BOOL, 0, "and its snapshots"}, {NULL}},
      "removes a volume", run_delete},
     {"vol-download", (const struct option_row[]){TRANSFER_OPTIONS},
      "copies a volume's bytes to a file", run_transfer, "download"},
-    {"vol-dumpxml", (const struct option_row[]){VOLUME_OPTION, IN_POOL, {NULL}},
+    {"vol-dumpxml", (const struct option_row[]){VOLUME_OPTION, IN_POOL, XPATH_OPTIONS, {NULL}},
      "prints a volume's XML", run_text, "xml"},
     {"vol-info", (const struct option_row[]){VOLUME_OPTION, IN_POOL,
         {"bytes", OPT_BOOL, 0, "sizes as plain numbers"},
