@@ -40,7 +40,8 @@ static bool run_agent_command(struct shell *sh, const struct args *a, GError **e
     g_autoptr(json_t) answer =
         args_flag(a, "pretty") && got.text ? json_loads(*got.text, 0, NULL) : NULL;
     g_autofree char *pretty = answer ? json_dumps(answer, JSON_ENCODE_ANY | JSON_INDENT(2)) : NULL;
-    out_text(sh, "answer", "%s\n", pretty ? pretty : got.text ? *got.text : "");
+    out_text(sh, "answer", pretty ? "%s\n\n" : "%s\n",
+             pretty ? pretty : got.text ? *got.text : "");
     return true;
 }
 

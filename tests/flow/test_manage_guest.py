@@ -47,7 +47,7 @@ class Guest(NetworkCase):
         ports = "".join("<controller type='pci' model='pcie-root-port'/>" for _ in range(4))
         cls.conn = cls.daemon.connect()
         cls.addClassCleanup(cls.conn.close)
-        cls.dom = cls.conn.defineXML(machine("g", initrd=initrd, memory=192, devices=f"""<console type='pty'/>{ports}
+        cls.dom = cls.conn.defineXML(machine("g", initrd=initrd, memory=192, more="<vcpu>2</vcpu>", devices=f"""<console type='pty'/>{ports}
             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
             <interface type='network'><mac address='52:54:00:41:00:02'/><source network='lab'/>
             <model type='virtio'/></interface>"""))
@@ -76,7 +76,7 @@ class Guest(NetworkCase):
         self.assertRegex(self.virsh("domtime", "g"), r"Time: \d{10}")
         self.dom.setTime({"seconds": 1234567890, "nseconds": 0})
         self.assertLess(abs(self.dom.getTime()["seconds"] - 1234567890), 3600)
-        self.assertRegex(self.virsh("guestvcpus", "g"), r"vcpus +: 0\s+online +: 0\s+offlinable +:")
+        self.assertRegex(self.virsh("guestvcpus", "g"), r"vcpus +: 0-1\s+online +: 0-1\s+offlinable +: 1")
         info = self.virsh("guestinfo", "g", "--os", "--hostname")
         self.assertIn("os.id", info)
         self.assertIn("tiny-one", info)
@@ -116,6 +116,16 @@ class Guest(NetworkCase):
         both(["set-user-password", "g", "nobody", "secret"])
         both(["guest-agent-timeout", "g", "--timeout", "20"])
         both(["guest-agent-timeout", "nosuch"])
+        both(["qemu-agent-command", "g", "--pretty", '{"execute":"guest-get-vcpus"}'])
+        both(["qemu-agent-command", "g", "--timeout", "100", '{"execute":"guest-ping"}'])
+        both(["qemu-agent-command", "g", "--block", '{"execute":"guest-ping"}'])
+        both(["vcpucount", "g", "--guest"])
+        for program in ("virsh", LODGE):  # the guest takes one of its processors out of use, and into it again
+            for count in ("1", "2"):
+                self.assertEqual(shell(program, "setvcpus", "g", count, "--guest").stderr, "")
+                self.assertEqual(both(["vcpucount", "g", "--guest"]).strip(), count)
+        both(["setvcpus", "g", "9", "--guest"])
+        both(["setvcpus", "g", "1", "--guest", "--config"])
         self.assertRegex(shell(LODGE, "domtime", "g").stdout, r"Time: \d+")
         # Froze by one, thawed by the other.
         for first, second in (("virsh", LODGE), (LODGE, "virsh")):

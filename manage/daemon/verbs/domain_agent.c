@@ -7,6 +7,7 @@
  */
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
+#include "manage/model/cpuset.h"
 
 #include <string.h>
 
@@ -146,9 +147,10 @@ bool verb_domain_pm_wakeup(struct call *call, const rpc_domain_flags *args, rpc_
 
 /* --- processors as the guest has them --- */
 
-static void add_number(GString *list, uint64_t n)
+static void set_text(Params *p, const char *name, const struct cpuset *set)
 {
-    g_string_append_printf(list, "%s%lu", list->len ? "," : "", (unsigned long)n);
+    g_autofree char *text = cpuset_format(set);
+    params_text(p, name, text);
 }
 
 bool verb_domain_get_guest_vcpus(struct call *call, const rpc_domain_flags *args, rpc_params *ret,
@@ -156,9 +158,7 @@ bool verb_domain_get_guest_vcpus(struct call *call, const rpc_domain_flags *args
 {
     (void)call;
     g_autoptr(json_t) all = ask(&args->dom, "guest-get-vcpus", NULL, error);
-    g_autoptr(GString) vcpus = g_string_new(NULL);
-    g_autoptr(GString) online = g_string_new(NULL);
-    g_autoptr(GString) offlinable = g_string_new(NULL);
+    struct cpuset vcpus = {0}, online = {0}, offlinable = {0};
     size_t i;
     json_t *cpu;
     if (!all) {
@@ -167,21 +167,17 @@ bool verb_domain_get_guest_vcpus(struct call *call, const rpc_domain_flags *args
     json_array_foreach(all, i, cpu)
     {
         uint64_t id = number(cpu, "logical-id");
-        if (i >= ITEMS_MAX) {
+        if (i >= ITEMS_MAX || id >= CPUSET_BITS) {
             break;
         }
-        add_number(vcpus, id);
-        if (json_is_true(json_object_get(cpu, "online"))) {
-            add_number(online, id);
-        }
-        if (json_is_true(json_object_get(cpu, "can-offline"))) {
-            add_number(offlinable, id);
-        }
+        cpuset_put(&vcpus, (unsigned)id, true);
+        cpuset_put(&online, (unsigned)id, json_is_true(json_object_get(cpu, "online")));
+        cpuset_put(&offlinable, (unsigned)id, json_is_true(json_object_get(cpu, "can-offline")));
     }
     Params *p = params_new();
-    params_text(p, "vcpus", vcpus->str);
-    params_text(p, "online", online->str);
-    params_text(p, "offlinable", offlinable->str);
+    set_text(p, "vcpus", &vcpus);
+    set_text(p, "online", &online);
+    set_text(p, "offlinable", &offlinable);
     ret->params.params_len = p->len;
     ret->params.params_val = (rpc_param *)(void *)g_array_free(p, FALSE);
     return true;
