@@ -17,14 +17,31 @@
 
 enum { FLAGS_ALL = 0x003f7fd5 };
 enum select {
-    SEL_PFX = 1, SEL_REG = 2, SEL_MOD = 4, SEL_RM = 8, SEL_W = 16, SEL_L = 32, SEL_M64 = 64,
+    SEL_PFX = 1,
+    SEL_REG = 2,
+    SEL_MOD = 4,
+    SEL_RM = 8,
+    SEL_W = 16,
+    SEL_L = 32,
+    SEL_M64 = 64,
 };
 enum form {
-    FORM_MODRM = 1, FORM_OPREG = 2, FORM_SREG = 4,
+    FORM_MODRM = 1,
+    FORM_OPREG = 2,
+    FORM_SREG = 4,
     FORM_NARROW = 8, /* has operands for narrow_registers() */
 };
 enum imm_kind {
-    IMM_NONE, IMM_8, IMM_S8, IMM_16, IMM_Z, IMM_V, IMM_FAR, IMM_MOFFS, IMM_16_8, IMM_8_8,
+    IMM_NONE,
+    IMM_8,
+    IMM_S8,
+    IMM_16,
+    IMM_Z,
+    IMM_V,
+    IMM_FAR,
+    IMM_MOFFS,
+    IMM_16_8,
+    IMM_8_8,
 };
 
 struct slot {
@@ -37,9 +54,9 @@ struct slot {
 
 enum byte_kind { NOT_PREFIX, SEGMENT, SIZE_66, SIZE_67, LOCK_F0, REP_F2, REP_F3, REX_40 };
 static const uint8_t byte_kinds[256] = {
-    [0x26] = SEGMENT, [0x2e] = SEGMENT, [0x36] = SEGMENT, [0x3e] = SEGMENT, [0x64] = SEGMENT,
-    [0x65] = SEGMENT, [0x66] = SIZE_66, [0x67] = SIZE_67, [0xf0] = LOCK_F0, [0xf2] = REP_F2,
-    [0xf3] = REP_F3, [0x40 ... 0x4f] = REX_40,
+    [0x26] = SEGMENT, [0x2e] = SEGMENT, [0x36] = SEGMENT, [0x3e] = SEGMENT,
+    [0x64] = SEGMENT, [0x65] = SEGMENT, [0x66] = SIZE_66, [0x67] = SIZE_67,
+    [0xf0] = LOCK_F0, [0xf2] = REP_F2,  [0xf3] = REP_F3,  [0x40 ... 0x4f] = REX_40,
 };
 
 enum { REX_B = 1, REX_X = 2, REX_R = 4, REX_W = 8 };
@@ -48,11 +65,14 @@ enum { MAX_BYTES = 15 };
 /* What is being read, and what the prefixes said. */
 struct state {
     struct insn *in;
-    unsigned at;      /* next byte */
-    unsigned end;     /* bytes there are; at most MAX_BYTES */
-    unsigned pp;      /* mandatory prefix: 0 none, 1 66, 2 F3, 3 F2 */
-    uint8_t w;        /* the W bit itself, in any mode */
-    uint8_t seg;      /* override, or SEG_COUNT */
+    unsigned at;  /* next byte */
+    unsigned end; /* bytes there are; at most MAX_BYTES */
+    unsigned pp;  /* mandatory prefix: 0 none, 1 66, 2 F3, 3 F2 */
+    uint8_t w;    /* the W bit itself, in any mode */
+    uint8_t seg;  /* override, or SEG_COUNT */
+    /* Read once, as another processor may write to it; aligned, so that reading a byte need not
+     * wait for the store of all. */
+    _Alignas(16) uint8_t code[16];
 };
 
 static enum decode_result short_of(const struct state *s)
@@ -93,7 +113,7 @@ static bool take_prefixes(struct state *s)
     unsigned rep = 0;
     bool long_mode = in->code_bytes == 8;
     for (; s->at < s->end; s->at++) {
-        uint8_t b = in->bytes[s->at], kind = byte_kinds[b];
+        uint8_t b = s->code[s->at], kind = byte_kinds[b];
         if (kind == NOT_PREFIX || (kind == REX_40 && !long_mode)) {
             break;
         }
@@ -147,7 +167,7 @@ static enum decode_result take_vex(struct state *s, uint8_t first)
     if (in->prefixes & (PFX_66 | PFX_F2 | PFX_F3 | PFX_LOCK | PFX_REX)) {
         return DECODE_UD;
     }
-    uint8_t b1 = in->bytes[s->at + 1], last = in->bytes[s->at + payload];
+    uint8_t b1 = s->code[s->at + 1], last = s->code[s->at + payload];
     in->encoding = ENC_VEX;
     in->map = payload == 1 ? MAP_0F : b1 & 31;
     in->rex = (uint8_t)((~b1 >> 5) & 4);
@@ -174,12 +194,12 @@ static enum decode_result take_vex(struct state *s, uint8_t first)
 static enum decode_result take_opcode(struct state *s)
 {
     struct insn *in = s->in;
-    uint8_t b = in->bytes[s->at];
+    uint8_t b = s->code[s->at];
     if (b == 0xc4 || b == 0xc5) {
         if (s->at + 1 >= s->end) {
             return short_of(s);
         }
-        if (in->code_bytes == 8 || in->bytes[s->at + 1] >= 0xc0) {
+        if (in->code_bytes == 8 || s->code[s->at + 1] >= 0xc0) {
             enum decode_result r = take_vex(s, b);
             if (r != DECODE_OK) {
                 return r;
@@ -190,7 +210,7 @@ static enum decode_result take_opcode(struct state *s)
         if (++s->at >= s->end) {
             return short_of(s);
         }
-        b = in->bytes[s->at];
+        b = s->code[s->at];
         if (b == 0x38 || b == 0x3a) {
             in->map = b == 0x38 ? MAP_0F38 : MAP_0F3A;
             if (++s->at >= s->end) {
@@ -199,7 +219,7 @@ static enum decode_result take_opcode(struct state *s)
         }
     }
     in->at_opcode = (uint8_t)s->at;
-    in->opcode = in->bytes[s->at++];
+    in->opcode = s->code[s->at++];
     return DECODE_OK;
 }
 
@@ -259,7 +279,7 @@ static bool address32(struct state *s)
         if (s->at >= s->end) {
             return false;
         }
-        in->sib = in->bytes[s->at++];
+        in->sib = s->code[s->at++];
         in->scale = in->sib >> 6;
         unsigned index = ((in->sib >> 3) & 7) | (in->rex & REX_X) << 2;
         if (index != 4 || (in->desc->bits & INSN_VSIB)) {
@@ -294,7 +314,7 @@ static bool take_memory(struct state *s)
             return false;
         }
         in->at_disp = (uint8_t)s->at;
-        in->disp = extend(number(in->bytes + s->at, in->disp_bytes), in->disp_bytes);
+        in->disp = extend(number(s->code + s->at, in->disp_bytes), in->disp_bytes);
         s->at += in->disp_bytes;
     }
     if (s->seg == SEG_COUNT && (in->base == RSP || in->base == RBP)) {
@@ -356,7 +376,7 @@ static bool take_immediate(struct state *s)
     if (s->at + bytes > s->end) {
         return false;
     }
-    const uint8_t *at = in->bytes + s->at;
+    const uint8_t *at = s->code + s->at;
     in->at_imm = (uint8_t)s->at;
     in->imm_bytes = (uint8_t)bytes;
     s->at += bytes;
@@ -431,8 +451,8 @@ static bool narrow_registers(struct insn *in)
 
 static bool has_general_operand(const struct insn_desc *d)
 {
-    return d->class == CLASS_BMI || d->regs_read || d->bytes[0] == SIZE_Y || d->bytes[1] == SIZE_Y ||
-           d->bytes[2] == SIZE_Y;
+    return d->class == CLASS_BMI || d->regs_read || d->bytes[0] == SIZE_Y ||
+           d->bytes[1] == SIZE_Y || d->bytes[2] == SIZE_Y;
 }
 
 /*
@@ -448,7 +468,7 @@ static void adapt_vex(struct state *s)
     }
     if (in->desc->operand[3] == OPD_IS4) {
         in->imm &= 0x7f;
-        in->bytes[in->at_imm] &= 0x7f;
+        s->code[in->at_imm] &= 0x7f;
     }
 }
 
@@ -470,9 +490,8 @@ static bool legal(struct insn *in)
         if (in->code_bytes != 8) {
             in->vvvv &= 7;
         }
-        if ((bits & INSN_DISTINCT) &&
-            (in->index < 0 || in->addrsize == 2 || in->reg == in->vvvv || in->reg == in->index ||
-             in->vvvv == in->index)) {
+        if ((bits & INSN_DISTINCT) && (in->index < 0 || in->addrsize == 2 || in->reg == in->vvvv ||
+                                       in->reg == in->index || in->vvvv == in->index)) {
             return false;
         }
     }
@@ -488,7 +507,7 @@ static enum decode_result take_rest(struct state *s)
             return short_of(s);
         }
         in->at_modrm = (uint8_t)s->at;
-        in->modrm = in->bytes[s->at++];
+        in->modrm = s->code[s->at++];
         in->has_modrm = 1;
         in->mod = in->modrm >> 6;
         in->reg = (uint8_t)(((in->modrm >> 3) & 7) | (in->rex & REX_R) << 1);
@@ -526,16 +545,26 @@ static enum decode_result take_rest(struct state *s)
     return legal(in) ? DECODE_OK : DECODE_UD;
 }
 
-enum decode_result insn_decode(const uint8_t *at, size_t n, unsigned code_bytes,
-                               struct insn *out)
+/* The first .len bytes, and zeroes. */
+static void keep_bytes(struct insn *in, const uint8_t code[16])
 {
-    struct state s = {.in = out, .end = n < MAX_BYTES ? (unsigned)n : MAX_BYTES,
-                      .seg = SEG_COUNT};
+    static const uint8_t ones[2 * 16] = {[0 ... 15] = 0xff};
+    uint64_t bytes[2], mask[2];
+    memcpy(bytes, code, sizeof(bytes));
+    memcpy(mask, ones + 16 - in->len, sizeof(mask));
+    bytes[0] &= mask[0];
+    bytes[1] &= mask[1];
+    memcpy(in->bytes, bytes, sizeof(bytes));
+}
+
+enum decode_result insn_decode(const uint8_t *at, size_t n, unsigned code_bytes, struct insn *out)
+{
+    struct state s = {.in = out, .end = n < MAX_BYTES ? (unsigned)n : MAX_BYTES, .seg = SEG_COUNT};
     memset(out, 0, sizeof(*out));
-    if (n >= sizeof(out->bytes)) {
-        memcpy(out->bytes, at, sizeof(out->bytes));
+    if (n >= sizeof(s.code)) {
+        memcpy(s.code, at, sizeof(s.code));
     } else {
-        memcpy(out->bytes, at, n);
+        memcpy(s.code, at, n);
     }
     out->code_bytes = (uint8_t)code_bytes;
     out->desc = &descs[0];
@@ -555,7 +584,7 @@ enum decode_result insn_decode(const uint8_t *at, size_t n, unsigned code_bytes,
         out->desc = &descs[0];
         out->op = OP_INVALID;
     }
-    memset(out->bytes + s.at, 0, sizeof(out->bytes) - s.at);
+    keep_bytes(out, s.code);
     return result;
 }
 

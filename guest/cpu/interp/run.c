@@ -142,7 +142,7 @@ static const struct decoded *decode(struct vcpu *cpu, struct interp *s, uint64_t
         return d;
     }
     s->cached[slot] = NULL;
-    check_decoded(cpu, insn_decode(host, MAX_INSN, mode, &d->insn));
+    check_decoded(cpu, insn_decode(host, MAX_INSN + 1, mode, &d->insn)); /* one read of all */
     d->plain = interp_plain(&d->insn);
     s->cached[slot] = d->insn.desc->class == CLASS_UNDEFINED ? NULL : host;
     return d;
