@@ -69,7 +69,7 @@ struct queued {
 struct ahci_port {
     struct ata_port ata;
     struct ahci *hba;
-    char name[8];
+    char *name; /* "ide.0", or "ID.0" of a controller that has an id */
     bool scanning; /* the loop over slots is running further up */
     struct memory_list memory; /* of the command in .slot */
     uint64_t header;
@@ -719,7 +719,7 @@ static bool start(struct device *dev, GError **error)
     pci_set_bar(&a->pci, BAR_HBA, &a->hba, false, false, false);
     for (unsigned i = 0; i < PORTS; i++) {
         struct ahci_port *p = &a->port[i];
-        g_snprintf(p->name, sizeof(p->name), "ide.%u", i);
+        p->name = g_strdup_printf("%s.%u", dev->id ? dev->id : "ide", i);
         p->hba = a;
         p->slot = -1;
         p->ata = (struct ata_port){.name = p->name, .board = dev->board, .units = 1, .ahci = true,
@@ -735,6 +735,7 @@ static void stop(struct device *dev)
     for (unsigned i = 0; i < PORTS; i++) {
         stop_commands(&a->port[i]);
         ata_port_remove(&a->port[i].ata);
+        g_clear_pointer(&a->port[i].name, g_free);
     }
     pci_detach(&a->pci);
 }

@@ -322,6 +322,9 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
         set_text(o, "wwn", wwn);
     }
     set_int(o, "rotation_rate", disk->rotation_rate);
+    set_int(o, "cyls", disk->cylinders);
+    set_int(o, "heads", disk->heads);
+    set_int(o, "secs", disk->track_sectors);
     set_int(o, "logical_block_size", disk->logical_block);
     set_int(o, "physical_block_size", disk->physical_block);
     set_int(o, "num-queues", disk->queues);

@@ -80,6 +80,28 @@ void disks_return(const struct machine *m)
     }
 }
 
+static bool uses(const struct domain_disk *disk, const char *path)
+{
+    bool found = g_strcmp0(disk_path(disk), path) == 0 ||
+                 (disk->mirror && g_strcmp0(path_of(disk->mirror->source), path) == 0);
+    for (const struct disk_backing *b = disk->backing; b && !found; b = b->backing) {
+        found = g_strcmp0(path_of(b->source), path) == 0;
+    }
+    return found;
+}
+
+void disk_give_back(const struct machine *m, const char *path)
+{
+    for (unsigned i = 0; path && i < xml_count(m->def->disks); i++) {
+        if (uses(m->def->disks->pdata[i], path)) {
+            return;
+        }
+    }
+    if (path && file_answers(path, NULL, NULL)) {
+        disk_return(m, path);
+    }
+}
+
 bool disk_create_image(const char *path, const char *format, uint64_t size, const char *backing,
                        const char *backing_format, GError **error)
 {

@@ -50,6 +50,8 @@ void disk_lend(const struct machine *m, const char *path);
 void disk_lend_for_reading(const struct machine *m, const char *path);
 void disk_return(const struct machine *m, const char *path);
 void disks_return(const struct machine *m);
+/* Returns what no disk of the machine is made of any more; gives up the lock. */
+void disk_give_back(const struct machine *m, const char *path);
 
 /* A new image, where no file is yet; without the lock.  @size 0: as large as @backing. */
 bool disk_create_image(const char *path, const char *format, uint64_t size, const char *backing,

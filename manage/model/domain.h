@@ -97,6 +97,7 @@ struct domain_disk {
     bool readonly, shareable, transient;
     char *serial, *wwn, *vendor, *product;
     int64_t boot_order, rotation_rate, logical_block, physical_block;
+    int64_t cylinders, heads, track_sectors; /* all three or none */
 };
 
 enum controller_type {

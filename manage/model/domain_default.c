@@ -795,6 +795,16 @@ static bool check_disk_words(const struct domain_disk *disk, GError **error)
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "removable is only valid for usb disks");
     } else if ((disk->vendor || disk->product) && disk->bus != BUS_SCSI) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Only scsi disk supports vendor and product");
+    } else if ((disk->cylinders == XML_ABSENT) != (disk->heads == XML_ABSENT) ||
+               (disk->cylinders == XML_ABSENT) != (disk->track_sectors == XML_ABSENT)) {
+        libvirt_error(error, ERR_XML, "geometry of disk '%s' is not whole: cyls, heads and secs",
+                      disk->target);
+    } else if (disk->cylinders != XML_ABSENT &&
+               (disk->device != DISK_DEVICE_DISK ||
+                (disk->bus != BUS_IDE && disk->bus != BUS_SATA))) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "CHS geometry can not be set for '%s' bus of disk '%s'",
+                      disk_bus_words[disk->bus], disk->target);
     } else if (disk->transient && disk->device != DISK_DEVICE_DISK) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "disk '%s' is no hard disk: it cannot be transient", disk->target);

@@ -32,6 +32,11 @@ static int find_same(DomainDef *def, const struct device_list *list, const void 
             if (b->mac && g_ascii_strcasecmp(a->mac, b->mac) == 0) {
                 return (int)i;
             }
+        } else if (list->table == &controller_table) {
+            const struct domain_controller *a = item, *b = wanted;
+            if (a->type == b->type && a->index == b->index) {
+                return (int)i;
+            }
         } else if (list->table == &memory_device_table && !w->address) {
             const struct domain_memory_device *a = item, *b = wanted;
             if (a->size == b->size && (b->node == XML_ABSENT || a->node == b->node)) {
@@ -47,10 +52,27 @@ static int find_same(DomainDef *def, const struct device_list *list, const void 
     return -1;
 }
 
-static bool check_kind(const struct device_list *list, GError **error)
+static bool check_kind(const struct device_list *list, const void *device, GError **error)
 {
+    const struct domain_disk *disk = list->table == &disk_table ? device : NULL;
+    const struct domain_controller *c = list->table == &controller_table ? device : NULL;
+    if (disk && disk->device != DISK_DEVICE_DISK) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "cdrom/floppy device hotplug isn't supported");
+        return false;
+    }
+    if (disk && (disk->bus == BUS_IDE || disk->bus == BUS_SATA || disk->bus == BUS_FDC)) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "disk bus '%s' cannot be hotplugged.",
+                      disk_bus_words[disk->bus]);
+        return false;
+    }
+    if (c && c->type != CONTROLLER_SCSI) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "'%s' controller cannot be hot plugged.",
+                      controller_type_words[c->type]);
+        return false;
+    }
     if (list->single || list->table == &graphics_table || list->table == &video_table ||
-        list->table == &controller_table || list->table == &audio_table) {
+        list->table == &audio_table) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "live attach of device '%s' is not supported", list->table->element);
         return false;
@@ -183,6 +205,7 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         node ? qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error) : NULL;
     if (!got) {
         take_secrets(m, disk);
+        disk_give_back(m, disk_path(disk));
     }
     return got != NULL;
 }
@@ -193,6 +216,15 @@ static void drop_node(struct machine *m, const struct domain_disk *disk)
     if (name) {
         qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", name);
         take_secrets(m, disk);
+    }
+}
+
+/* What a disk was made of that has gone. */
+static void give_back(const struct machine *m, const struct domain_disk *disk)
+{
+    disk_give_back(m, disk_path(disk));
+    for (const struct disk_backing *b = disk->backing; b; b = b->backing) {
+        disk_give_back(m, !b->source ? NULL : b->source->file ? b->source->file : b->source->dev);
     }
 }
 
@@ -299,12 +331,28 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
         options ? qmp_run(m->qmp, "device_add", options, QMP_TIMEOUT_MS, error) : NULL;
     if (!got && list->table == &disk_table) {
         drop_node(m, device);
+        disk_give_back(m, disk_path(device));
     } else if (!got && list->table == &interface_table) {
         drop_net(m, device);
     } else if (!got && list->table == &memory_device_table) {
         drop_module(m, device);
     }
     return got != NULL;
+}
+
+/* A disk may need another SCSI controller, which @copy has then; it stays, whatever follows. */
+static bool plug_hosts(struct machine *m, DomainDef *copy, GError **error)
+{
+    static const struct device_list list = {.table = &controller_table};
+    domain_def_alias(copy);
+    for (unsigned i = xml_count(m->def->controllers); i < xml_count(copy->controllers); i++) {
+        void *c = copy->controllers->pdata[i];
+        if (!check_kind(&list, c, error) || !plug(m, copy, &list, c, error) || m->ended) {
+            return false;
+        }
+        xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
+    }
+    return true;
 }
 
 /* Defaults are filled in as for a definition, which has no names of running taps. */
@@ -332,16 +380,18 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     while (m->leaving && daemon_wait(until)) {
     }
     g_autoptr(DomainDef) copy = domain_def_copy(m->def);
-    if (!check_kind(list, error) || !add_to(copy, list, device, error)) {
+    if (!add_to(copy, list, device, error)) {
         xml_free(list->table, device);
         return false;
     }
     keep_targets(copy, m->def);
-    if (!machine_can_be(copy, error)) { /* all of it but this device is already so */
+    if (!check_kind(list, device, error) ||
+        !machine_can_be(copy, error)) { /* all of it but this device is already so */
         return false;
     }
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
-    if (!plug(m, copy, list, device, error) || m->ended) {
+    if ((list->table == &disk_table && !plug_hosts(m, copy, error)) ||
+        !plug(m, copy, list, device, error) || m->ended) {
         return false;
     }
     g_autofree char *alias = list->placed ? g_strdup(((struct device_head *)device)->alias) : NULL;
@@ -420,6 +470,7 @@ static void removed(struct machine *m, const struct device_list *list, unsigned 
     m->leaving++; /* its alias is in use until the backend has gone */
     if (list->table == &disk_table) {
         drop_node(m, (struct domain_disk *)head);
+        give_back(m, (struct domain_disk *)head);
     } else if (list->table == &interface_table) {
         drop_net(m, (struct domain_interface *)head);
     } else if (list->table == &memory_device_table) {
@@ -456,11 +507,29 @@ void machine_device_gone(struct machine *m, const char *alias)
     }
 }
 
-static bool unplug(struct machine *m, const struct device_list *list, int at, GError **error)
+/* Whether the device at @at may be taken out of a running machine. */
+static bool may_leave(DomainDef *def, const struct device_list *list, int at, GError **error)
 {
-    if (!check_kind(list, error)) {
+    const void *device = (*domain_device_array(def, list))->pdata[at];
+    const struct domain_controller *c = list->table == &controller_table ? device : NULL;
+    for (unsigned i = 0; c && i < xml_count(def->disks); i++) {
+        const struct domain_disk *disk = def->disks->pdata[i];
+        if (disk->bus == BUS_SCSI && c->type == CONTROLLER_SCSI && disk->address &&
+            disk->address->controller == c->index) {
+            libvirt_error(error, ERR_OPERATION_FAILED, "device cannot be detached: device is busy");
+            return false;
+        }
+    }
+    if (list->table == &disk_table && !check_kind(list, device, NULL)) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "This type of disk cannot be hot unplugged");
         return false;
     }
+    return check_kind(list, device, error);
+}
+
+static bool unplug(struct machine *m, const struct device_list *list, int at, GError **error)
+{
     GPtrArray *items = *domain_device_array(m->def, list);
     g_autofree char *alias = g_strdup(((struct device_head *)items->pdata[at])->alias);
     g_clear_pointer(&m->refused, g_free);
@@ -483,11 +552,12 @@ static bool detach_live(Domain *d, const struct device_list *list, const void *w
                         GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || !check_kind(list, error)) {
+    if (!m || (list->single && !check_kind(list, wanted, error))) {
         return false;
     }
     int at = find_same(m->def, list, wanted);
-    return at < 0 ? missing(list, error) : unplug(m, list, at, error);
+    return at < 0 ? missing(list, error)
+                  : may_leave(m->def, list, at, error) && unplug(m, list, at, error);
 }
 
 /* Where the device with @alias is; NULL with an error. */
@@ -516,7 +586,7 @@ bool verb_domain_detach_device_alias(struct call *call, const rpc_domain_text_fl
     if (flags & AFFECT_LIVE) { /* answered at once: DEVICE_DELETED says when it has gone */
         g_autoptr(Machine) m = machine_of(d, error);
         const struct device_list *list = m ? named(m->def, args->text, &at, error) : NULL;
-        if (!list || !check_kind(list, error) ||
+        if (!list || !may_leave(m->def, list, at, error) ||
             !qmp_do(m->qmp, error, "device_del", "{s:s}", "id", args->text)) {
             return false;
         }
@@ -587,14 +657,16 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
     if (to) {
         disk_lend(m, disk_path(wanted));
     }
-    bool part = disk->bus == BUS_FDC; /* its controller is the device */
-    const char *by = part ? "device" : "id";
-    g_autofree char *name = part ? disk_drive_name(disk) : g_strdup(disk->alias);
-    bool ok = to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:b}", by, name,
-                          "filename", to, "format", wanted->format ? wanted->format : "raw",
-                          "force", force)
-                 : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", by, name, "force", force);
+    bool floppy = disk->bus == BUS_FDC; /* its controller is the device */
+    const char *key = floppy ? "device" : "id";
+    g_autofree char *drive = floppy ? disk_drive_name(disk) : g_strdup(disk->alias);
+    bool ok =
+        to ? qmp_do(m->qmp, error, "blockdev-change-medium", "{s:s, s:s, s:s, s:s, s:b}", key,
+                    drive, "filename", to, "format", wanted->format ? wanted->format : "raw",
+                    "read-only-mode", disk->readonly ? "read-only" : "read-write", "force", force)
+           : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", key, drive, "force", force);
     if (!ok) {
+        disk_give_back(m, to);
         return false;
     }
     rpc_event_disk_change message = {.dom = domain_rpc(m->domain),
@@ -604,8 +676,10 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
                                      .reason = 0};
     event_domain_disk_change(&message);
     g_free(message.dom.name);
-    xml_free(&disk_source_table, disk->source);
+    struct disk_source *old = disk->source;
     disk->source = g_steal_pointer(&wanted->source);
+    disk_give_back(m, from);
+    xml_free(&disk_source_table, old);
     return true;
 }
 

@@ -1,0 +1,175 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Disks as the guest sees them: what the XML says of each bus, floppies and their media, hot-plug, caches,
+what is discarded, sources that are no files."""
+import os
+import pathlib
+import re
+import subprocess
+import unittest
+
+import libvirt
+
+import manage
+from test_manage_domain import Console, UP, machine
+
+IMG = os.environ["LODGE_IMG"]
+AMD64 = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve() / "guests" / "amd64"
+
+
+def img(*args):
+    return subprocess.run([IMG, *args], capture_output=True, text=True, check=True).stdout
+
+
+def disk(file, target="vda", bus="virtio", more="", driver="", form="raw", kind="disk"):
+    source = f"<source file='{file}'/>" if file else ""
+    return f"""<disk type='file' device='{kind}'><driver name='qemu' type='{form}' {driver}/>{source}
+        <target dev='{target}' bus='{bus}'/>{more}</disk>"""
+
+
+class Guest(manage.Case):
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1][5:]
+        self.folder = os.path.join(self.daemon.root, self.name)
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        self.conn = self.connect()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def file(self, name, data):
+        pathlib.Path(self.path(name)).write_bytes(data)
+        return self.path(name)
+
+    def define(self, xml):
+        dom = self.conn.defineXML(xml)
+        self.addCleanup(self.forget)
+        return dom
+
+    def forget(self):
+        dom = self.daemon.connect().lookupByName(self.name)
+        if dom.isActive():
+            dom.destroy()
+        dom.undefine()
+
+    def boot(self, devices, amd64=False, **more):
+        xml = machine(self.name, devices="<console type='pty'/>" + devices, **more)
+        if amd64:  # Debian's kernel for all machines: floppies, AHCI, USB
+            xml = re.sub(r"/[^<]*/(vmlinuz|initrd)<", rf"{AMD64}/\1<", xml)
+        self.dom = self.define(xml)
+        self.dom.create()
+        self.console, self.turn = Console(self.conn, self.dom), 0
+        self.console.expect(UP)
+        self.console.expect(b"# ")
+
+    def say(self, line):
+        """Runs @line in the guest; what it printed."""
+        self.turn += 1
+        end, at = b"end-%d:" % self.turn, len(self.console.seen)
+        self.console.type(b"%s; echo en''d-%d:$?\n" % (line.encode(), self.turn))
+        self.console.expect(b"\n" + end, at)
+        self.console.expect(b"# ", at + self.console.seen[at:].index(b"\n" + end))
+        return self.console.seen[at:].decode(errors="replace")
+
+    def until_said(self, line, words):
+        manage.until(lambda: words in self.say(line), f"{words} of {line}")
+
+    def v(self, verb, *args, **more):
+        return self.virsh(verb, self.name, *args, **more)
+
+
+# Prints the disk that lies at the place $1 of the device tree.
+AT = "at() { for d in /sys/block/sd*; do case $(readlink -f $d) in $1) echo $d;; esac; done; }"
+# A disk a bus: what its XML says, a command of the guest and what that shows.
+BUSES = (
+    ("virtio", "vda", "<serial>my-virtio</serial><blockio logical_block_size='512' physical_block_size='4096'/>",
+     "cat /sys/block/vda/serial /sys/block/vda/queue/physical_block_size", r"my-virtio4096"),
+    ("scsi", "sda", "<serial>my-scsi</serial><wwn>5000c50015ea71aa</wwn><vendor>LODGE</vendor>"
+     "<product>fine-disk</product><address type='drive' controller='0' bus='0' target='3' unit='5'/>",
+     "cd $(at '*:0:3:5/*')/device; cat vendor model wwid; tail -c +5 vpd_pg80; echo; cd /",
+     r"LODGE\s+fine-disk\s+naa.5000c50015ea71aa\s+my-scsi"),
+    ("usb", "sdb", "<serial>my-usb</serial>",
+     "d=$(at '*/usb*'); cat $(readlink -f $d/device/../../../..)/serial $d/removable", r"my-usb\s+0"),
+    ("ide", "hdb", "<serial>my-ide</serial><wwn>5000c50015ea71bb</wwn><address type='drive' controller='0' bus='1' "
+     "target='0' unit='0'/><geometry cyls='77' heads='5' secs='9'/>",
+     "d=$(at '*:01.1/*'); cat $d/device/wwid; tail -c +5 $d/device/vpd_pg80; echo; "
+     "for i in /sys/class/ata_device/*/id; do head -n1 $i; done",
+     r"naa.5000c50015ea71bb\s+my-ide\s(?s:.*)\w{4} 004d \w{4} 0005 \w{4} \w{4} 0009 "),
+    ("sata", "sdc", "<serial>my-sata</serial>", "d=$(at '*:0[2-9].0/ata*'); tail -c +5 $d/device/vpd_pg80; echo",
+     r"my-sata"),
+)
+
+
+class Buses(Guest):
+    def test_words_and_media(self):
+        """On the old board with all its buses; then disks and media come and go."""
+        data = {bus: os.urandom(512) for bus, *_ in BUSES}
+        disks = [disk(self.file(bus, data[bus] + bytes(1 << 20)), target, bus, more)
+                 for bus, target, more, _, _ in BUSES]
+        floppies = [self.file(f"fd{i}", bytes([65 + i]) * 1474560) for i in range(2)]
+        self.boot("".join(disks) + disk(floppies[0], "fda", "fdc", kind="floppy") +
+                  "<controller type='scsi' model='virtio-scsi'/><controller type='usb' model='qemu-xhci'/>",
+                  amd64=True, board="pc", memory=192)
+        self.say(AT)
+        for bus, _, _, command, shown in BUSES:
+            with self.subTest(bus=bus):
+                manage.until(lambda: re.search(shown, self.say(command)), shown)  # USB comes later
+        self.media(floppies)
+        self.coming_and_going()
+
+    def coming_and_going(self):
+        """Disks on the buses that take them while the guest runs."""
+        for bus, target, see in (("virtio", "vdb", "echo /sys/block/vdb"), ("scsi", "sdh", "at '*:0:0:6/*'"),
+                                 ("usb", "sdj", "at '*/usb*' | tail -n 1")):
+            with self.subTest(bus=bus):
+                place = "<address type='drive' controller='0' bus='0' target='0' unit='6'/>" if bus == "scsi" else ""
+                xml = self.path(f"{bus}.xml")
+                pathlib.Path(xml).write_text(disk(self.file("late-" + bus, bus.encode().ljust(2 << 20)), target, bus, place))
+                self.v("attach-device", xml, "--live")
+                self.assertIn(target, self.v("domblklist"))
+                self.until_said(f"d=$({see}); cat $d/size; head -c 6 /dev/${{d##*/}}; echo", f"4096\r\n{bus}")
+                self.v("detach-disk", target, "--live")
+                self.until_said(f"d=$({see}); [ -n \"$d\" ] && cat $d/size; echo go''ne", "gone")
+                manage.until(lambda t=target: t not in self.v("domblklist"), "it is gone")
+        for bus, target, words in (("ide", "hdd", "disk bus 'ide' cannot be hotplugged"),
+                                   ("sata", "sdk", "disk bus 'sata' cannot be hotplugged"),
+                                   ("fdc", "fdb", "cdrom/floppy device hotplug isn't supported"),
+                                   ("scsi", "sdl", 'Failed to get "write" lock')):  # it is another disk's
+            xml, kind = self.path(f"{bus}.xml"), "floppy" if bus == "fdc" else "disk"
+            pathlib.Path(xml).write_text(disk(self.path("virtio"), target, bus, kind=kind))
+            self.assertIn(words, self.v("attach-device", xml, "--live", fails=True))
+        self.assertIn("cannot be hot unplugged", self.v("detach-disk", "hdb", "--live", fails=True))
+        # A SCSI controller more, as the disk needs it; files are whose they were.
+        late, xml = self.path("late-scsi"), self.path("more.xml")
+        self.assertEqual(os.stat(late).st_uid, os.getuid())
+        pathlib.Path(xml).write_text(disk(late, "sdm", "scsi", "<address type='drive' controller='2' unit='3'/>"))
+        self.v("attach-device", xml, "--live")
+        self.until_said("cat $(at '*:0:0:3/*')/size", "4096")
+        controller = self.path("controller.xml")
+        pathlib.Path(controller).write_text("<controller type='scsi' index='2'/>")
+        self.assertIn("device is busy", self.v("detach-device", controller, "--live", fails=True))
+        self.v("detach-device", xml, "--live")
+        manage.until(lambda: "sdm" not in self.v("domblklist"), "it is gone")
+        manage.until(lambda: os.stat(late).st_uid == os.getuid(), "its file is ours")
+        self.v("detach-device", controller, "--live")
+        manage.until(lambda: "type='scsi' index='2'" not in self.v("dumpxml"), "the controller is gone")
+
+    def media(self, floppies):
+        # The floppy: read, exchanged, taken out, put in again, written.
+        first = "dd if=/dev/fd0 bs=512 count=1 2>/dev/null | head -c 4; echo ''."
+        self.assertIn("AAAA.", self.say(first))
+        self.v("change-media", "fda", floppies[1], "--update")
+        self.until_said(first, "BBBB.")
+        self.assertIn(floppies[1], self.v("domblklist"))
+        self.v("change-media", "fda", "--eject")
+        self.assertRegex(self.v("domblklist"), r"fda\s+-")
+        self.assertNotIn("BBBB", self.say(first))
+        self.v("change-media", "fda", floppies[0], "--insert")
+        self.until_said(first, "AAAA.")
+        self.assertIn("end-", self.say("echo CCCC | dd of=/dev/fd0 conv=fsync,notrunc 2>/dev/null"))
+        self.assertEqual(pathlib.Path(floppies[0]).read_bytes()[:6], b"CCCC\nA")
+
+
+if __name__ == "__main__":
+    unittest.main()
