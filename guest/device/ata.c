@@ -1037,7 +1037,7 @@ void ata_drive_reset(struct device *dev)
     struct ata_drive *d = container_of(dev, struct ata_drive, dev);
     d->now_heads = (uint16_t)d->heads;
     d->now_track_sectors = (uint16_t)d->track_sectors;
-    d->write_cache = 1;
+    d->write_cache = d->cached;
     d->udma = 1 << (5 + 8);
     ata_reset(d);
 }

@@ -115,7 +115,7 @@ struct ata_drive {
     uint32_t unit, cylinders, heads, track_sectors, bootindex, logical_block, physical_block;
     uint32_t rotation_rate;
     uint64_t wwn;
-    bool share_rw;
+    bool share_rw, cached;
     /* State. */
     struct ata_task task;
     uint16_t now_heads, now_track_sectors; /* INITIALIZE DEVICE PARAMETERS */
@@ -216,6 +216,6 @@ bool ata_drive_loaded(struct device *dev, GError **error);
         {"logical_block_size", PROP_U32, ATA_P(logical_block), ATA_SECTOR},                        \
         {"physical_block_size", PROP_U32, ATA_P(physical_block), ATA_SECTOR},                      \
         {"rotation_rate", PROP_U32, ATA_P(rotation_rate)},                                         \
-        {"share-rw", PROP_BOOL, ATA_P(share_rw)}, {"cyls", PROP_U32, ATA_P(cylinders)},            \
-        {"heads", PROP_U32, ATA_P(heads)}, {"secs", PROP_U32, ATA_P(track_sectors)},               \
-        DRIVE_POLICY_PROPS(struct ata_drive, policy)
+        {"share-rw", PROP_BOOL, ATA_P(share_rw)}, {"write-cache", PROP_BOOL, ATA_P(cached), 1},    \
+        {"cyls", PROP_U32, ATA_P(cylinders)}, {"heads", PROP_U32, ATA_P(heads)},                   \
+        {"secs", PROP_U32, ATA_P(track_sectors)}, DRIVE_POLICY_PROPS(struct ata_drive, policy)

@@ -43,7 +43,7 @@ struct virtio_blk {
     uint16_t num_queues, queue_size;
     uint32_t logical_block, physical_block, bootindex;
     uint32_t min_io, opt_io;
-    bool discard, write_zeroes, share_rw, scsi;
+    bool discard, write_zeroes, share_rw, scsi, write_cache;
 };
 
 /* A request in the slot of its element. */
@@ -269,7 +269,7 @@ static void fill_config(struct virtio_blk *d)
     c[CFG_PHYSICAL_EXP] = (uint8_t)__builtin_ctz(d->physical_block / d->logical_block);
     le16_put(c + CFG_MIN_IO, (uint16_t)(d->min_io / d->logical_block));
     le32_put(c + CFG_OPT_IO, d->opt_io / d->logical_block);
-    c[CFG_WRITEBACK] = 1;
+    c[CFG_WRITEBACK] = d->write_cache;
     le16_put(c + CFG_QUEUES, d->num_queues);
     le32_put(c + CFG_DISCARD_SECTORS, RANGE_SECTORS_MAX);
     le32_put(c + CFG_DISCARD_SEG, 1);
@@ -282,7 +282,7 @@ static void fill_config(struct virtio_blk *d)
 static uint64_t features_of(const struct virtio_blk *d)
 {
     return VIRTIO_BIT(BLK_F_SEG_MAX) | VIRTIO_BIT(BLK_F_GEOMETRY) | VIRTIO_BIT(BLK_F_BLK_SIZE) |
-           VIRTIO_BIT(BLK_F_FLUSH) | VIRTIO_BIT(BLK_F_TOPOLOGY) |
+           VIRTIO_BIT(BLK_F_TOPOLOGY) | (d->write_cache ? VIRTIO_BIT(BLK_F_FLUSH) : 0) |
            (image_read_only(d->drive) ? VIRTIO_BIT(BLK_F_RO) : 0) |
            (d->num_queues > 1 ? VIRTIO_BIT(BLK_F_MQ) : 0) |
            (d->discard ? VIRTIO_BIT(BLK_F_DISCARD) : 0) |
@@ -370,6 +370,7 @@ static const struct prop props[] = {
     {"opt_io_size", PROP_U32, P(opt_io)},
     {"discard", PROP_BOOL, P(discard), 1},
     {"write-zeroes", PROP_BOOL, P(write_zeroes), 1},
+    {"write-cache", PROP_BOOL, P(write_cache), 1, .help = "off: what was written is safe"},
     {"share-rw", PROP_BOOL, P(share_rw)},
     {"bootindex", PROP_U32, P(bootindex), UINT32_MAX},
     {"iothread", PROP_STRING, P(iothread), .help = "id of the -object iothread"},

@@ -219,9 +219,6 @@ static json_t *file_node(const struct domain_disk *disk, GError **error)
 
 json_t *disk_node(const struct domain_disk *disk, GError **error)
 {
-    static const struct {
-        bool direct, no_flush;
-    } caches[] = {[2] = {true, false}, [5] = {true, false}, [6] = {false, true}};
     g_autofree char *name = disk_node_name(disk);
     json_t *file = file_node(disk, error);
     if (!file) {
@@ -233,10 +230,10 @@ json_t *disk_node(const struct domain_disk *disk, GError **error)
         json_decref(o);
         return NULL;
     }
-    unsigned cache = (unsigned)disk->cache;
-    json_object_set_new(o, "cache",
-                        json_pack("{s:b, s:b}", "direct", cache < 7 && caches[cache].direct,
-                                  "no-flush", cache < 7 && caches[cache].no_flush));
+    bool direct = disk->cache == CACHE_NONE || disk->cache == CACHE_DIRECTSYNC;
+    json_object_set_new(
+        o, "cache",
+        json_pack("{s:b, s:b}", "direct", direct, "no-flush", disk->cache == CACHE_UNSAFE));
     if (disk->discard) {
         set_text(o, "discard", disk_discard_words[disk->discard]);
     }
@@ -331,6 +328,10 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     set_int(o, "queue-size", disk->queue_size);
     set_tri(o, "event_idx", disk->event_idx);
     set_tri(o, "ioeventfd", disk->ioeventfd);
+    if (disk->cache && disk->device == DISK_DEVICE_DISK) {
+        bool through = disk->cache == CACHE_WRITETHROUGH || disk->cache == CACHE_DIRECTSYNC;
+        set_tri(o, "write-cache", through ? TRI_NO : TRI_YES);
+    }
     if (disk->shareable) {
         set_tri(o, "share-rw", TRI_YES);
     }

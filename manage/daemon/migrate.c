@@ -12,7 +12,6 @@
 
 /* Facts: libvirt 9.0, "Guest migration" (flow of the steps). */
 enum { LOOK_US = 20000 };
-enum { CACHE_NONE = 2, CACHE_DIRECTSYNC = 5 }; /* places in disk_cache_words */
 static const char cookie_line[] = "lodge-migration 2\n";
 
 /* --- what can be asked for --- */

@@ -42,6 +42,15 @@ enum disk_type { DISK_FILE = 1, DISK_BLOCK, DISK_NETWORK, DISK_VOLUME };
 enum disk_device { DISK_DEVICE_DISK = 1, DISK_DEVICE_CDROM, DISK_DEVICE_FLOPPY };
 enum disk_bus { BUS_IDE = 1, BUS_FDC, BUS_SCSI, BUS_VIRTIO, BUS_USB, BUS_SATA };
 enum { POLICY_STOP = 1, POLICY_REPORT, POLICY_IGNORE, POLICY_ENOSPACE };
+enum disk_cache {
+    CACHE_DEFAULT = 1,
+    CACHE_NONE,
+    CACHE_WRITETHROUGH,
+    CACHE_WRITEBACK,
+    CACHE_DIRECTSYNC,
+    CACHE_UNSAFE,
+};
+enum disk_io { IO_NATIVE = 1, IO_THREADS, IO_URING };
 enum disk_transport { TRANSPORT_TCP = 1, TRANSPORT_UNIX, TRANSPORT_TLS };
 struct disk_host {
     char *name, *socket;
@@ -86,7 +95,7 @@ struct domain_disk {
     enum tristate ioeventfd, event_idx, copy_on_read;
     int64_t queues, queue_size, iothread;
     struct disk_source *source;
-    struct disk_auth *auth;               /* where older XML has them */
+    struct disk_auth *auth; /* where older XML has them */
     struct volume_encryption *encryption;
     struct disk_backing *backing;
     struct disk_mirror *mirror;
@@ -418,8 +427,8 @@ extern const struct xml_table inactive_domain_table; /* the same, inside a snaps
 extern const struct xml_table disk_table, controller_table, interface_table, input_table,
     graphics_table, sound_table, video_table, watchdog_table, balloon_table, rng_table,
     serial_table, console_table, channel_table, parallel_table, memory_device_table, audio_table,
-    panic_table, address_table, graphics_listen_table,
-    char_source_table, disk_source_table, backing_table, mirror_table, iotune_table;
+    panic_table, address_table, graphics_listen_table, char_source_table, disk_source_table,
+    backing_table, mirror_table, iotune_table;
 
 /* The lists of devices, in the order of the XML, for whoever walks all of them. */
 struct device_list {

@@ -805,6 +805,11 @@ static bool check_disk_words(const struct domain_disk *disk, GError **error)
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "CHS geometry can not be set for '%s' bus of disk '%s'",
                       disk_bus_words[disk->bus], disk->target);
+    } else if (disk->io == IO_NATIVE && disk->cache != CACHE_NONE &&
+               disk->cache != CACHE_DIRECTSYNC) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "native I/O needs either no disk cache or directsync cache mode, QEMU will "
+                      "fallback to aio=threads");
     } else if (disk->transient && disk->device != DISK_DEVICE_DISK) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "disk '%s' is no hard disk: it cannot be transient", disk->target);

@@ -105,7 +105,8 @@ class Buses(Guest):
     def test_words_and_media(self):
         """On the old board with all its buses; then disks and media come and go."""
         data = {bus: os.urandom(512) for bus, *_ in BUSES}
-        disks = [disk(self.file(bus, data[bus] + bytes(1 << 20)), target, bus, more)
+        disks = [disk(self.file(bus, data[bus] + bytes(1 << 20)), target, bus, more,
+                      "cache='writethrough'" if bus in ("ide", "scsi") else "")
                  for bus, target, more, _, _ in BUSES]
         floppies = [self.file(f"fd{i}", bytes([65 + i]) * 1474560) for i in range(2)]
         self.boot("".join(disks) + disk(floppies[0], "fda", "fdc", kind="floppy") +
@@ -115,6 +116,8 @@ class Buses(Guest):
         for bus, _, _, command, shown in BUSES:
             with self.subTest(bus=bus):
                 manage.until(lambda: re.search(shown, self.say(command)), shown)  # USB comes later
+        through = "cat $(at '*:01.1/*')/queue/write_cache $(at '*:0:3:5/*')/queue/write_cache"
+        self.assertIn("write through\r\nwrite through", self.say(through))
         self.media(floppies)
         self.coming_and_going()
 
@@ -169,6 +172,60 @@ class Buses(Guest):
         self.until_said(first, "AAAA.")
         self.assertIn("end-", self.say("echo CCCC | dd of=/dev/fd0 conv=fsync,notrunc 2>/dev/null"))
         self.assertEqual(pathlib.Path(floppies[0]).read_bytes()[:6], b"CCCC\nA")
+
+
+class Drivers(Guest):
+    def blocks(self, name):
+        """What the host has for the image, in KiB."""
+        return os.stat(self.path(name)).st_blocks // 2
+
+    def test_discard_and_zeroes(self):
+        """What the guest discards and zeroes goes where, and only where, the XML lets it."""
+        words = {"vda": ("raw", "discard='unmap'"), "vdb": ("qcow2", "discard='unmap'"), "vdc": ("raw", "discard='ignore'"),
+                 "vdd": ("raw", ""), "vde": ("raw", "discard='unmap' detect_zeroes='unmap'"),
+                 "vdf": ("raw", "detect_zeroes='on'"), "vdg": ("raw", "detect_zeroes='off'")}
+        for name, (form, _) in words.items():
+            img("create", "-q", "-f", form, self.path(name), "2M")
+        self.boot("".join(disk(self.path(n), n, driver=driver, form=form) for n, (form, driver) in words.items()))
+        self.assertIn("end-1:0", self.say("dd if=/dev/urandom of=/tmp/r bs=1M count=2 2>/dev/null; for d in a b c d e f g; "
+                                          "do dd if=/tmp/r of=/dev/vd$d bs=64k conv=fsync 2>/dev/null || break; done"))
+        for name in words:
+            self.assertGreaterEqual(self.blocks(name), 2048, name)
+        self.assertIn("end-2:0", self.say("for d in a b c d; do blkdiscard /dev/vd$d || break; done; "
+                                          "dd if=/dev/zero of=/dev/vdb bs=512 count=1 conv=fsync 2>/dev/null"))
+        self.say("for d in e f g; do dd if=/dev/zero of=/dev/vd$d bs=64k count=32 oflag=direct conv=fsync 2>/dev/null; done")
+        for name in ("vda", "vdb", "vde"):
+            manage.until(lambda n=name: self.blocks(n) < 1024, f"{name} is smaller: {self.blocks(name)} KiB")
+        for name in ("vdc", "vdd", "vdf", "vdg"):
+            self.assertGreaterEqual(self.blocks(name), 2048, name)
+        self.assertIn("same", self.say("echo 3 >/proc/sys/vm/drop_caches; for d in c d; do cmp /tmp/r /dev/vd$d || break; done"
+                                       " && for d in e f g; do cmp -n 2097152 /dev/zero /dev/vd$d || break; done && echo sa''me"))
+
+    def test_caches_and_io(self):
+        """The guest sees whether what it wrote is safe; the host's page cache is used or not."""
+        modes = {"vda": "cache='none' io='native'", "vdb": "cache='writeback' io='threads'", "vdc": "cache='writethrough'",
+                 "vdd": "cache='directsync' io='io_uring'", "vde": "cache='unsafe'", "vdf": ""}
+        for name in modes:
+            img("create", "-q", "-f", "raw", self.path(name), "1M")
+        self.boot("".join(disk(self.path(n), n, driver=driver) for n, driver in modes.items()))
+        kinds = re.findall(r"(?m)^write (\w+)", self.say("cat /sys/block/vd?/queue/write_cache"))
+        self.assertEqual(kinds, ["back", "back", "through", "through", "back", "back"])
+        pid, = self.daemon.machines()
+        direct = {}
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            name = os.path.basename(os.readlink(f"/proc/{pid}/fd/{fd}"))
+            flags = int(re.search(r"flags:\s+(\d+)", pathlib.Path(f"/proc/{pid}/fdinfo/{fd}").read_text())[1], 8)
+            direct[name] = direct.get(name, False) or bool(flags & os.O_DIRECT)
+        self.assertEqual([n for n in modes if direct[n]], ["vda", "vdd"])
+        self.assertIn("same", self.say("dd if=/dev/urandom of=/tmp/r bs=64k count=16 2>/dev/null; for d in vda vdb vdc vdd vde vdf; "
+                                       "do dd if=/tmp/r of=/dev/$d bs=64k conv=fsync 2>/dev/null; done; "
+                                       "echo 3 >/proc/sys/vm/drop_caches; for d in vda vdb vdc vdd vde vdf; do "
+                                       "cmp /tmp/r /dev/$d || exit; done; echo sa''me"))
+        for words, xml in (("native I/O needs either", disk("/x", driver="io='native'")),
+                           ("CHS geometry", disk("/x", more="<geometry cyls='1' heads='1' secs='1'/>")),
+                           ("is not whole", disk("/x", "hda", "ide", "<geometry cyls='1' heads='1'/>"))):
+            with self.assertRaisesRegex(libvirt.libvirtError, words):
+                self.conn.defineXML(machine("never", devices=xml, board="pc"))
 
 
 if __name__ == "__main__":
