@@ -340,18 +340,31 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
     return got != NULL;
 }
 
+static struct domain_controller *scsi_controller(const DomainDef *def, int64_t index)
+{
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        struct domain_controller *c = def->controllers->pdata[i];
+        if (c->type == CONTROLLER_SCSI && c->index == index) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
 /* A disk may need another SCSI controller, which @copy has then; it stays, whatever follows. */
-static bool plug_hosts(struct machine *m, DomainDef *copy, GError **error)
+static bool plug_host(struct machine *m, DomainDef *copy, const struct domain_disk *disk,
+                      GError **error)
 {
     static const struct device_list list = {.table = &controller_table};
-    domain_def_alias(copy);
-    for (unsigned i = xml_count(m->def->controllers); i < xml_count(copy->controllers); i++) {
-        void *c = copy->controllers->pdata[i];
-        if (!check_kind(&list, c, error) || !plug(m, copy, &list, c, error) || m->ended) {
-            return false;
-        }
-        xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
+    int64_t index = disk->address ? disk->address->controller : 0;
+    struct domain_controller *c = scsi_controller(copy, index);
+    if (disk->bus != BUS_SCSI || !c || scsi_controller(m->def, index)) {
+        return true;
     }
+    if (!plug(m, copy, &list, c, error) || m->ended) {
+        return false;
+    }
+    xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
     return true;
 }
 
@@ -390,7 +403,7 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
         return false;
     }
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
-    if ((list->table == &disk_table && !plug_hosts(m, copy, error)) ||
+    if ((list->table == &disk_table && !plug_host(m, copy, device, error)) ||
         !plug(m, copy, list, device, error) || m->ended) {
         return false;
     }
