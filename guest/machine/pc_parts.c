@@ -225,8 +225,7 @@ static bool floppies(struct machine *m, GError **error)
     static const char *const drives[] = {"driveA", "driveB"};
     bool any = false;
     for (unsigned i = 0; i < 2; i++) {
-        bool asked = !m->q35 || m->config.nodefaults; /* a q35 has no drive for nothing */
-        any |= m->config.floppy[i] && (image_inserted(m->config.floppy[i]) || asked);
+        any |= m->config.floppy[i] && (image_inserted(m->config.floppy[i]) || !m->q35);
     }
     if (!any || (!device_model_find("isa-fdc") && !image_inserted(m->config.floppy[0]))) {
         return true;
