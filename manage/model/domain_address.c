@@ -482,31 +482,47 @@ static bool drives_apart(const DomainDef *def, GError **error)
     return true;
 }
 
-static void place_usb(DomainDef *def)
+static bool usb_port_used(const DomainDef *def, int64_t port)
 {
-    int64_t next = 1;
-    EACH(struct domain_input, input, def->inputs)
-    {
-        if (input->bus == INPUT_USB && input->address && input->address->port) {
-            next = MAX(next, atoi(input->address->port) + 1);
+    g_autofree char *text = g_strdup_printf("%ld", (long)port);
+    const GPtrArray *lists[] = {def->inputs, def->disks};
+    for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++) {
+        EACH(struct device_head, d, lists[i])
+        {
+            if (d->address && d->address->type == ADDRESS_USB && d->address->bus <= 0 &&
+                g_strcmp0(d->address->port, text) == 0) {
+                return true;
+            }
         }
     }
+    return false;
+}
+
+/* The first free port of the first controller. */
+static void place_on_usb(const DomainDef *def, struct device_head *d)
+{
+    int64_t port = 1;
+    while (usb_port_used(def, port)) {
+        port++;
+    }
+    d->address = xml_new(&address_table);
+    d->address->type = ADDRESS_USB;
+    d->address->bus = 0;
+    d->address->port = g_strdup_printf("%ld", (long)port);
+}
+
+static void place_usb(DomainDef *def)
+{
     EACH(struct domain_input, input, def->inputs)
     {
         if (input->bus == INPUT_USB && !input->address) {
-            input->address = xml_new(&address_table);
-            input->address->type = ADDRESS_USB;
-            input->address->bus = 0;
-            input->address->port = g_strdup_printf("%ld", (long)next++);
+            place_on_usb(def, (struct device_head *)input);
         }
     }
     EACH(struct domain_disk, disk, def->disks)
     {
         if (disk->bus == BUS_USB && !disk->address) {
-            disk->address = xml_new(&address_table);
-            disk->address->type = ADDRESS_USB;
-            disk->address->bus = 0;
-            disk->address->port = g_strdup_printf("%ld", (long)next++);
+            place_on_usb(def, (struct device_head *)disk);
         }
     }
 }
