@@ -51,7 +51,7 @@ check-kvm: check-deps all ## the KVM engine inside an emulated machine with SVM
 	@tools/guest tiny $(BUILD)/guests/tiny
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite kvm
 
-check-guest: check-deps all ## lodged inside a guest whose kernel has VLAN filtering, device mapper, macvtap, cgroups
+check-guest: check-deps all ## lodged inside a guest whose kernel has VLAN filtering, device mapper, macvtap, cgroups, NFS
 	@tools/install-deps guest
 	@tools/guest tiny $(BUILD)/guests/tiny
 	@LODGE_BUILD=$(BUILD) /usr/bin/python3 tests/flow/check_guest.py $(CHECKS)

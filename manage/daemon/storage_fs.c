@@ -53,6 +53,22 @@ static bool running(const struct pool_def *def)
     return source;
 }
 
+/*
+ * With the version of NFS that <protocol> names. A server that is not there is said at once: a pool
+ * that waits can be started again.
+ */
+static char *mount_options(const struct pool_def *def, const char *format, GError **error)
+{
+    bool nfs = def->type == POOL_NETFS && (!strcmp(format, "nfs") || !strcmp(format, "auto"));
+    const char *version = def->protocol_version;
+    if (version && (!*version || version[strspn(version, "0123456789.")])) {
+        libvirt_error(error, ERR_XML, "storage pool protocol ver '%s' is no version", version);
+        return NULL;
+    }
+    return g_strdup_printf("nodev,nosuid,noexec%s%s%s", nfs ? ",retry=0" : "",
+                           version ? ",nfsvers=" : "", version ? version : "");
+}
+
 static bool start(struct pool_def *def, GError **error)
 {
     g_autofree char *source = source_of(def), *there = mounted(def);
@@ -73,9 +89,12 @@ static bool start(struct pool_def *def, GError **error)
         return false;
     }
     const char *format = def->format ? def->format : "auto";
-    const char *const argv[] = {"mount", "-t",      format, "-o", "nodev,nosuid,noexec",
-                                source,  def->path, NULL};
-    const char *const any[] = {"mount", "-o", "nodev,nosuid,noexec", source, def->path, NULL};
+    g_autofree char *options = mount_options(def, format, error);
+    if (!options) {
+        return false;
+    }
+    const char *const argv[] = {"mount", "-t", format, "-o", options, source, def->path, NULL};
+    const char *const any[] = {"mount", "-o", options, source, def->path, NULL};
     bool guess = def->type == POOL_NETFS && !strcmp(format, "auto");
     return run_program(guess ? any : argv, NULL, MOUNT_SECONDS, NULL, NULL, error);
 }

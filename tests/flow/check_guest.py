@@ -21,7 +21,7 @@ from nested_kvm import libraries, pack, put
 MINUTES = int(os.environ.get("LODGE_GUEST_MINUTES", "20"))
 OURS = ["lodged", "lodge", "lodge-vm", "lodge-img"]
 HOSTS = ["nft", "ip", "bridge", "tc", "dnsmasq", "lvm", "tgtd", "tgtadm", "mount", "umount", "sfdisk",
-         "blkid"]
+         "blkid", "rpc.nfsd", "rpc.mountd", "exportfs"]
 MODULES = ["net", "drivers/md", "drivers/net", "drivers/block", "drivers/virtio", "drivers/scsi", "fs", "lib",
            "crypto", "arch/x86/crypto", "drivers/vhost", "drivers/char"]
 LVM = "devices { use_devicesfile = 0 }\nactivation { udev_sync = 0\n udev_rules = 0 }\nbackup { backup = 0\n archive = 0 }\n"
@@ -133,6 +133,36 @@ iscsi() {
     l domstate i1 | grep -q running
     l destroy i1; l pool-destroy units; l pool-undefine units
 }
+nfs() {
+    l pool-define-as shared netfs --source-host 127.0.0.1 --source-path /disks --target /mnt/shared --source-format nfs --source-protocol-ver 4.2
+    l pool-build shared
+    not l pool-start shared 2>/tmp/err; cat /tmp/err
+    grep -q 'mount.nfs.*refused' /tmp/err
+    modprobe nfsd
+    mkdir -p /export /var/lib/nfs/v4recovery; mount -t tmpfs none /export; mkdir /export/disks
+    touch /var/lib/nfs/etab /var/lib/nfs/rmtab
+    mount -t nfsd none /proc/fs/nfsd
+    echo '/export 127.0.0.1(rw,fsid=0,no_root_squash,no_subtree_check,insecure)' >/etc/exports
+    exportfs -ra
+    rpc.mountd -N 3 -N 2
+    rpc.nfsd -p 2049 -N 3 -U 4
+    l pool-start shared
+    grep -q ' /mnt/shared nfs4 .*vers=4.2' /proc/mounts
+    grep ' /mnt/shared ' /proc/mounts | grep nosuid | grep nodev | grep -q noexec
+    l vol-create-as shared one.qcow2 8M --format qcow2
+    test -f /export/disks/one.qcow2
+    l vol-list shared | grep -q one.qcow2
+    dd if=/dev/urandom of=/tmp/data bs=1M count=2 2>/dev/null
+    l vol-create-as shared two 2M; l vol-upload two /tmp/data --pool shared
+    cmp /tmp/data /export/disks/two
+    domain n1 "" "<disk type='volume'><driver name='qemu' type='qcow2'/><source pool='shared' volume='one.qcow2'/><target dev='hda'/></disk>"
+    l domstate n1 | grep -q running
+    l destroy n1
+    l vol-delete two shared
+    l pool-destroy shared
+    not grep -q ' /mnt/shared ' /proc/mounts
+    l pool-undefine shared
+}
 bandwidth() {
     network "<network><name>slow</name><bridge name='sbr0' stp='off'/><bandwidth><inbound average='1000'/><outbound average='500'/></bandwidth>
         <ip address='10.77.0.1' prefix='24'><dhcp><range start='10.77.0.2' end='10.77.0.9'/></dhcp></ip></network>"
@@ -144,7 +174,7 @@ bandwidth() {
     l destroy b1; l net-destroy slow
 }
 """
-TESTS = ["vlan", "macvtap", "cgroups", "logical", "iscsi", "bandwidth", "inner_boot"]
+TESTS = ["vlan", "macvtap", "cgroups", "logical", "iscsi", "nfs", "bandwidth", "inner_boot"]
 
 
 def find(program):
@@ -177,9 +207,11 @@ def initrd(to, tests):
             put(tree, p, "/lodge/" + os.path.basename(p))
         for p in programs[len(OURS):]:
             put(tree, p, "/usr/sbin/" + os.path.basename(p))
+        for p in ("mount.nfs", "umount.nfs"):  # where mount looks for them
+            put(tree, find(p), "/sbin/" + p)
         for m in modules:
             put(tree, str(m), f"/lodge/{m.relative_to(BUILD)}")
-        for p in [*programs, *map(str, modules)]:
+        for p in [*programs, find("mount.nfs"), *map(str, modules)]:
             for lib in libraries(p):
                 put(tree, lib)
         for link in ("vgcreate", "vgchange", "vgs", "vgremove", "lvcreate", "lvs", "lvremove", "lvchange",
