@@ -300,9 +300,8 @@ bool vm_build(struct vm_options *o, GError **error)
     }
     choose_vga(o);
     o->machine.engine = build_engine(o, error);
-    /* With a sandbox no program may get a process of its own. */
-    bt_direct = o->sandbox && !g_str_equal(o->sandbox, "off") ? DIRECT_OFF : bt_direct;
-    ram_in_files = o->machine.engine == cpu_engine_find("bt") && bt_direct != DIRECT_OFF;
+    ram_in_files = o->machine.engine == cpu_engine_find("bt") && bt_direct != DIRECT_OFF &&
+                   bt_direct_prepare();
     if (!o->machine.engine || !build_board(o, error) || !build_devices(o, error) ||
         !machine_finish(vm_board(), error) || !build_display(o, error) ||
         !build_monitors(o, error) || (o->gdb && !gdb_start(o->gdb, error))) {

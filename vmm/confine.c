@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "base/keyval.h"
 #include "base/util.h"
+#include "guest/cpu/translate/bt.h"
+#include "guest/memory/ram.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -14,6 +16,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <unistd.h>
 
 /* confine - what the process gives up before the guest runs, and going to the background */
@@ -192,14 +195,48 @@ static bool take_sets(const char *text, bool sets[SETS], bool *on, GError **erro
     return keyval_done(kv, error);
 }
 
+/*
+ * Programs in processes of their own (translate/bt.h) need these calls, so only this of them is
+ * forbidden.  Nothing can be traced that is not born so; what is born has this same filter.
+ */
+static const struct {
+    int call;
+    unsigned arg;
+    enum scmp_compare is; /* 0: nothing is forbidden */
+    uint64_t value;
+} parts[] = {
+    {SCMP_SYS(ptrace), 0, SCMP_CMP_EQ, PTRACE_ATTACH},
+    {SCMP_SYS(ptrace), 0, SCMP_CMP_EQ, PTRACE_SEIZE},
+    {SCMP_SYS(vfork), 0, 0, 0},
+    {SCMP_SYS(execveat), 0, SCMP_CMP_NE, BT_DIRECT_FD},
+    {SCMP_SYS(execveat), 1, SCMP_CMP_NE, (uintptr_t)bt_direct_path},
+    {SCMP_SYS(execveat), 4, SCMP_CMP_NE, AT_EMPTY_PATH},
+};
+
+static int forbid(scmp_filter_ctx filter, int call)
+{
+    bool in_part = false;
+    int r = 0;
+    for (unsigned i = 0; ram_in_files && i < G_N_ELEMENTS(parts) && r == 0; i++) {
+        if (parts[i].call == call) {
+            in_part = true;
+            r = !parts[i].is ? 0
+                             : seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, call, 1,
+                                                SCMP_CMP(parts[i].arg, parts[i].is, parts[i].value));
+        }
+    }
+    r = in_part ? r : seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, call, 0);
+    return r == -EDOM || r == -EFAULT ? 0 : r; /* a call this architecture has not */
+}
+
 static bool filter_calls(const bool sets[SETS], GError **error)
 {
     scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ALLOW);
     int r = filter ? 0 : -ENOMEM;
+    bt_direct_keeps_cores = !sets[SET_RESOURCES];
     for (unsigned i = 0; i < G_N_ELEMENTS(calls) && r == 0; i++) {
         if (sets[calls[i].set]) {
-            r = seccomp_rule_add(filter, SCMP_ACT_KILL_PROCESS, calls[i].call, 0);
-            r = r == -EDOM || r == -EFAULT ? 0 : r; /* a call this architecture has not */
+            r = forbid(filter, calls[i].call);
         }
     }
     if (r == 0) {

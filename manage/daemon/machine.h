@@ -84,6 +84,7 @@ int machine_pause_detail(int reason);
 bool machine_resume(Domain *d, int reason, GError **error);
 /* CPU time of the process in ns; 0 if it is gone. */
 uint64_t machine_cpu_time(const struct machine *m);
+uint64_t machine_children_time(const struct machine *m, pid_t thread); /* of those that live */
 /* The same with its two parts. */
 uint64_t machine_cpu_times(const struct machine *m, uint64_t *user, uint64_t *kernel);
 

@@ -358,7 +358,8 @@ bool tune_thread_time(const struct machine *m, pid_t thread, uint64_t *ns, int *
                       &user, &kernel, cpu) != 3) {
         return false;
     }
-    *ns = (user + kernel) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
+    *ns = (user + kernel) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK)) +
+          machine_children_time(m, thread);
     return true;
 }
 

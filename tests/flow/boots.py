@@ -169,11 +169,12 @@ def be_stressed(m):
 
 
 def direct():
-    """All programs in processes of their own: the same stress, and tests/guest/programs.c."""
+    """All programs in processes of their own, out of a sandbox: the same stress, and tests/guest/programs.c."""
     initrd = with_programs(["stress", "programs"], ["-mavx2"])
     try:
         with Machine(["-accel", "bt,direct=always", "-smp", "2", *tiny("shell", "512M", "vsyscall=xonly"),
-                      "-initrd", str(initrd)], qmp=True) as m:
+                      "-initrd", str(initrd), "-sandbox",
+                      "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"], qmp=True) as m:
             m.expect("busybox")
             out = m.run("/programs & /programs >/tmp/2; wait; cat /tmp/2")
             if out.count("programs: ok") != 2:

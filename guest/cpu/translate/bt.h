@@ -17,6 +17,15 @@ enum bt_direct { DIRECT_HOT, DIRECT_OFF, DIRECT_ALWAYS };
 extern enum bt_direct bt_direct;
 bool bt_direct_named(const char *name); /* on, off, always: sets it */
 /*
+ * What a sandbox has to leave to the engine: to trace its children, vfork(), and execveat() of
+ * this descriptor with this path (empty, and no copy of it) and AT_EMPTY_PATH.  False: no program
+ * can have a process, and it needs none of it.
+ */
+enum { BT_DIRECT_FD = 577 };
+extern const char bt_direct_path[];
+bool bt_direct_prepare(void);
+extern bool bt_direct_keeps_cores; /* it may call sched_setaffinity() */
+/*
  * What was translated, how often generated code was left and why, and what the TLB did.  The
  * counters of vCPU @index, BT_COUNTERS of them; false: it is not bt's.
  */

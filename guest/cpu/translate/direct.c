@@ -63,6 +63,7 @@ struct direct {
 };
 
 enum bt_direct bt_direct;
+bool bt_direct_keeps_cores = true;
 
 bool bt_direct_named(const char *name)
 {
@@ -137,7 +138,7 @@ void direct_close(struct bt_cpu *b)
 static void keep_to_core(struct direct *d)
 {
     cpu_set_t here;
-    if (d->core < 0) {
+    if (d->core < 0 && bt_direct_keeps_cores) {
         d->core = sched_getcpu();
         d->kept = __builtin_ia32_rdtsc();
         CPU_ZERO(&here);

@@ -23,6 +23,7 @@
 #include "guest/cpu/translate/direct.h"
 
 #include "base/util.h"
+#include "guest/cpu/translate/bt.h"
 
 #include <elf.h>
 #include <errno.h>
@@ -63,8 +64,8 @@ enum {
     SHARED_BYTES = LIST_BYTES + PAGE_SIZE,
     COMMANDS = (LIST_BYTES - sizeof(struct list)) / sizeof(struct command) - 1,
     ALLOWS = 0,
-    FORBIDS = 1,    /* a selector */
-    FIRST_FD = 512, /* where the tracee has its descriptors */
+    FORBIDS = 1,                                /* a selector */
+    FIRST_FD = BT_DIRECT_FD - 1 - TRACEE_FILES, /* where the tracee has its descriptors */
     TEXT = 512,
     FILTER = 1024, /* offsets in its page */
     XSTATE_MOST = 16 << 10,
@@ -164,20 +165,35 @@ static void write_program(uint8_t page[PAGE_SIZE])
     memcpy(page + FILTER + sizeof(program), filter, sizeof(filter));
 }
 
-static int program_file(void)
+const char bt_direct_path[] = "";
+
+static bool make_program(void)
 {
     uint8_t page[PAGE_SIZE];
-    int fd = memfd_create("lodge-guest", MFD_CLOEXEC);
+    autofd int fd = memfd_create("lodge-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     write_program(page);
-    if (fd >= 0 && write(fd, page, sizeof(page)) != (ssize_t)sizeof(page)) {
-        close(fd);
-        return -1;
+    if (fd < 0 || write(fd, page, sizeof(page)) != (ssize_t)sizeof(page) ||
+        fcntl(fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) < 0) {
+        return false;
     }
-    return fd;
+    int at = fcntl(fd, F_DUPFD_CLOEXEC, BT_DIRECT_FD);
+    if (at >= 0 && at != BT_DIRECT_FD) {
+        close(at);
+    }
+    return at == BT_DIRECT_FD;
+}
+
+bool bt_direct_prepare(void)
+{
+    static gsize made;
+    if (g_once_init_enter(&made)) {
+        g_once_init_leave(&made, make_program() ? 1 : 2);
+    }
+    return made == 1;
 }
 
 /* In the child, which still shares our memory: @fds become FIRST_FD and so on. */
-static G_NORETURN void become(int program, const int *fds, unsigned n)
+static G_NORETURN void become(const int *fds, unsigned n)
 {
     static char *const none[] = {NULL};
     sigset_t all;
@@ -188,17 +204,19 @@ static G_NORETURN void become(int program, const int *fds, unsigned n)
     for (unsigned k = 0; ok && k < n; k++) {
         ok = dup2(fds[k], FIRST_FD + (int)k) >= 0;
     }
-    ok = ok && dup3(program, FIRST_FD + (int)n, O_CLOEXEC) >= 0 &&
-         syscall(SYS_close_range, 0, FIRST_FD - 1, 0) == 0 &&
-         syscall(SYS_close_range, FIRST_FD + (int)n + 1, ~0u, 0) == 0;
+    ok = ok && syscall(SYS_close_range, 0, FIRST_FD - 1, 0) == 0 &&
+         syscall(SYS_close_range, BT_DIRECT_FD + 1, ~0u, 0) == 0;
+    for (int fd = FIRST_FD + (int)n; fd < BT_DIRECT_FD; fd++) {
+        close(fd);
+    }
     if (ok) {
-        syscall(SYS_execveat, FIRST_FD + (int)n, "", none, none, AT_EMPTY_PATH);
+        syscall(SYS_execveat, BT_DIRECT_FD, bt_direct_path, none, none, AT_EMPTY_PATH);
     }
     _exit(1);
 }
 
 /* The process, stopped before its first instruction; 0: it cannot be. */
-static pid_t start(int program, const int *fds, unsigned n)
+static pid_t start(const int *fds, unsigned n)
 {
     int status = 0;
     for (unsigned k = 0; k < n; k++) {
@@ -208,7 +226,7 @@ static pid_t start(int program, const int *fds, unsigned n)
     }
     pid_t pid = vfork();
     if (pid == 0) {
-        become(program, fds, n);
+        become(fds, n);
     }
     if (pid < 0 || waitpid(pid, &status, __WALL) != pid || !WIFSTOPPED(status)) {
         return 0;
@@ -310,11 +328,11 @@ static bool measure_xstate(struct tracee *t)
 struct tracee *tracee_new(const int *fds, unsigned n)
 {
     int all[1 + TRACEE_FILES];
-    autofd int program = program_file(), list = memfd_create("lodge-list", MFD_CLOEXEC);
+    autofd int list = memfd_create("lodge-list", MFD_CLOEXEC);
     void *view = list >= 0 && ftruncate(list, SHARED_BYTES) == 0
                      ? mmap(NULL, SHARED_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, list, 0)
                      : MAP_FAILED;
-    if (program < 0 || view == MAP_FAILED || n > TRACEE_FILES) {
+    if (!bt_direct_prepare() || view == MAP_FAILED || n > TRACEE_FILES) {
         return NULL;
     }
     all[0] = list;
@@ -323,7 +341,7 @@ struct tracee *tracee_new(const int *fds, unsigned n)
     t->list = view;
     t->note = (uint64_t *)((uint8_t *)view + LIST_BYTES);
     t->reads_tsc = true;
-    t->pid = start(program, all, n + 1);
+    t->pid = start(all, n + 1);
     if (!t->pid || ptrace(PTRACE_GETREGS, t->pid, NULL, &t->regs) < 0 || !settle(t) ||
         !measure_xstate(t)) {
         tracee_free(t);
