@@ -25,7 +25,9 @@ enum { RANGE_BYTES = 8, DMA_CHUNK = 8 << 20 };
 #define LBA_MAX   (UINT64_C(1) << 48)
 
 enum {
-    CMD_READ_NATIVE_MAX_EXT = 0x27, CMD_INIT_PARAMETERS = 0x91, CMD_CHECK_POWER_OLD = 0x98,
+    CMD_READ_NATIVE_MAX_EXT = 0x27,
+    CMD_INIT_PARAMETERS = 0x91,
+    CMD_CHECK_POWER_OLD = 0x98,
     CMD_CHECK_POWER = 0xe5,
 };
 
@@ -102,8 +104,12 @@ void ata_start_io(struct ata_drive *d, enum image_op op, uint64_t offset, uint32
                   ata_then_fn *then)
 {
     struct ata_transfer *t = &d->transfer;
-    t->io = (struct image_request){.op = op, .offset = offset, .bytes = bytes, .iov = t->iov,
-                                   .niov = t->niov, .done = transfer_done};
+    t->io = (struct image_request){.op = op,
+                                   .offset = offset,
+                                   .bytes = bytes,
+                                   .iov = t->iov,
+                                   .niov = t->niov,
+                                   .done = transfer_done};
     t->bytes = bytes;
     t->then = then;
     d->busy = true;
@@ -141,7 +147,8 @@ uint32_t ata_list_next(struct ata_list *list, uint32_t bytes, bool to_guest, str
         uint64_t step = MIN(list->bytes, bytes - done);
         void *host = space_map(list->space, list->at, &step, to_guest);
         if (!host) {
-            log_line(LOG_GUEST_ERRORS, "ata: DMA outside RAM at %#" G_GINT64_MODIFIER "x", list->at);
+            log_line(LOG_GUEST_ERRORS, "ata: DMA outside RAM at %#" G_GINT64_MODIFIER "x",
+                     list->at);
             return done;
         }
         iov[(*n)++] = (struct iovec){host, step};
@@ -391,10 +398,28 @@ void ata_block_moved(struct ata_drive *d)
     }
 }
 
+static bool shows_data(const struct ata_drive *d)
+{
+    return (d->task.status & ATA_DRQ) && !ata_phase_is_out(d) && !d->dma;
+}
+
+uint64_t ata_data_read_many(struct ata_drive *d, unsigned bytes, uint8_t *to, uint64_t count)
+{
+    uint64_t n = shows_data(d) ? MIN(count, (d->buf_end - d->buf_at) / bytes) : 0;
+    if (n) {
+        memcpy(to, d->buf + d->buf_at, n * bytes);
+        d->buf_at += (uint32_t)n * bytes;
+        if (d->buf_at == d->buf_end) {
+            ata_block_moved(d);
+        }
+    }
+    return n;
+}
+
 uint32_t ata_data_read(struct ata_drive *d, unsigned bytes)
 {
     uint8_t raw[4] = {0};
-    if (!(d->task.status & ATA_DRQ) || ata_phase_is_out(d) || d->dma) {
+    if (!shows_data(d)) {
         return 0;
     }
     unsigned n = MIN(bytes, d->buf_end - d->buf_at);
@@ -444,7 +469,8 @@ static bool locate(struct ata_drive *d, uint32_t sectors)
     const struct ata_task *t = &d->task;
     uint64_t lba = (uint64_t)t->high << 16 | (uint64_t)t->mid << 8 | t->low;
     if (d->lba48) {
-        lba |= (uint64_t)t->hob_high << 40 | (uint64_t)t->hob_mid << 32 | (uint64_t)t->hob_low << 24;
+        lba |=
+            (uint64_t)t->hob_high << 40 | (uint64_t)t->hob_mid << 32 | (uint64_t)t->hob_low << 24;
     } else if (t->device & ATA_DEVICE_LBA) {
         lba |= (uint64_t)(t->device & ATA_DEVICE_HEAD) << 24;
     } else {
@@ -683,13 +709,13 @@ static void identify_features(const struct ata_drive *d, uint8_t *id)
     uint16_t cache = d->write_cache ? 1 << 5 : 0;
     put(id, 80, 0xf0); /* ATA/ATAPI-4 to 7 */
     put(id, 81, 0x16);
-    put(id, 82, 1 << 14 | 1 << 5); /* NOP; write cache */
-    put(id, 83, 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10); /* FLUSH CACHE (EXT), LBA48 */
+    put(id, 82, 1 << 14 | 1 << 5);                         /* NOP; write cache */
+    put(id, 83, 1 << 14 | 1 << 13 | 1 << 12 | 1 << 10);    /* FLUSH CACHE (EXT), LBA48 */
     put(id, 84, 1 << 14 | (d->wwn ? 1 << 8 : 0) | 1 << 6); /* WWN, FUA */
     put(id, 85, 1 << 14 | cache);
     put(id, 86, 1 << 13 | 1 << 12 | 1 << 10);
     put(id, 87, 1 << 14 | (d->wwn ? 1 << 8 : 0) | 1 << 6);
-    put(id, 169, 1);   /* TRIM */
+    put(id, 169, 1); /* TRIM */
     put(id, 105, ATA_BUFFER / ATA_SECTOR);
     put(id, 217, d->rotation_rate);
     for (unsigned i = 0; d->wwn && i < 4; i++) {
@@ -704,7 +730,7 @@ static void identify_disk(const struct ata_drive *d, uint8_t *id)
     put(id, 21, ATA_BUFFER / ATA_SECTOR);
     put(id, 22, 4);
     put(id, 47, 0x8000 | ATA_MULTIPLE_MAX);
-    put(id, 48, 1);     /* 32-bit data port */
+    put(id, 48, 1);                         /* 32-bit data port */
     put(id, 49, 1 << 11 | 1 << 9 | 1 << 8); /* IORDY, LBA, DMA */
     put(id, 50, 1 << 14);
     put(id, 51, 0x200);
@@ -742,7 +768,9 @@ static void run_identify(struct ata_drive *d)
     ata_put_text(d->buf, 10, 10, d->serial ? d->serial : serial);
     ata_put_text(d->buf, 23, 4, d->version ? d->version : "1.0");
     ata_put_text(d->buf, 27, 20,
-                 d->model_name ? d->model_name : d->cd ? "LODGE DVD-ROM" : "LODGE HARDDISK");
+                 d->model_name ? d->model_name
+                 : d->cd       ? "LODGE DVD-ROM"
+                               : "LODGE HARDDISK");
     identify_common(d, d->buf);
     if (d->cd) {
         atapi_identify(d, d->buf);

@@ -155,6 +155,8 @@ void ata_stop_dma(struct ata_drive *d);
 void ata_dma_go(struct ata_drive *d);
 /* Moves bytes of the current DRQ block. */
 uint32_t ata_data_read(struct ata_drive *d, unsigned bytes);
+/* Up to @count reads of @bytes each from the block that is shown; how many, perhaps 0. */
+uint64_t ata_data_read_many(struct ata_drive *d, unsigned bytes, uint8_t *to, uint64_t count);
 void ata_data_write(struct ata_drive *d, uint32_t value, unsigned bytes);
 /* The whole DRQ block was moved by the controller (AHCI). */
 void ata_block_moved(struct ata_drive *d);

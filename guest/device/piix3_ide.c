@@ -21,7 +21,15 @@ enum { BM_START = 0x01, BM_TO_MEMORY = 0x08 };
 enum { BMS_ACTIVE = 0x01, BMS_ERROR = 0x02, BMS_INTERRUPT = 0x04, BMS_DRIVES = 0x60 };
 enum bus_master { BM_COMMAND = 0, BM_STATUS = 2, BM_TABLE = 4 };
 enum task_file {
-    TF_DATA, TF_ERROR, TF_COUNT, TF_LOW, TF_MID, TF_HIGH, TF_DEVICE, TF_STATUS, TASK_BYTES,
+    TF_DATA,
+    TF_ERROR,
+    TF_COUNT,
+    TF_LOW,
+    TF_MID,
+    TF_HIGH,
+    TF_DEVICE,
+    TF_STATUS,
+    TASK_BYTES,
 };
 
 struct channel {
@@ -105,8 +113,7 @@ static bool prd_fetch(struct ata_list *list)
 {
     struct channel *c = container_of(list, struct channel, list);
     uint8_t raw[PRD_BYTES];
-    if (c->prd_last || !c->prd_left ||
-        !pci_dma_read(&c->ide->pci, c->prd_at, raw, sizeof(raw))) {
+    if (c->prd_last || !c->prd_left || !pci_dma_read(&c->ide->pci, c->prd_at, raw, sizeof(raw))) {
         return false;
     }
     uint32_t info = le32_at(raw + 4);
@@ -126,7 +133,10 @@ static uint32_t port_next(struct ata_port *port, uint32_t bytes, bool to_guest, 
 }
 
 static const struct ata_port_ops port_ops = {
-    .pio = port_pio, .dma = port_dma, .next = port_next, .dma_end = port_dma_end,
+    .pio = port_pio,
+    .dma = port_dma,
+    .next = port_next,
+    .dma_end = port_dma_end,
     .attention = port_attention,
 };
 
@@ -236,6 +246,8 @@ static void task_write(struct channel *c, unsigned at, uint8_t value)
     }
 }
 
+enum { MAX_ACCESS = 4 };
+
 static uint64_t task_region_read(void *owner, uint64_t at, unsigned bytes)
 {
     struct channel *c = owner;
@@ -247,6 +259,13 @@ static uint64_t task_region_read(void *owner, uint64_t at, unsigned bytes)
         v |= (uint64_t)task_read(c, (unsigned)at + i) << 8 * i;
     }
     return v;
+}
+
+static uint64_t task_region_read_many(void *owner, uint64_t at, unsigned bytes, uint8_t *to,
+                                      uint64_t count)
+{
+    struct ata_drive *d = at == TF_DATA ? selected(owner) : NULL;
+    return d && bytes <= MAX_ACCESS ? ata_data_read_many(d, bytes, to, count) : 0;
 }
 
 static void task_region_write(void *owner, uint64_t at, uint64_t value, unsigned bytes)
@@ -263,8 +282,10 @@ static void task_region_write(void *owner, uint64_t at, uint64_t value, unsigned
     }
 }
 
-static const struct region_ops task_ops = {
-    .read = task_region_read, .write = task_region_write, .max_bytes = 4};
+static const struct region_ops task_ops = {.read = task_region_read,
+                                           .write = task_region_write,
+                                           .read_many = task_region_read_many,
+                                           .max_bytes = MAX_ACCESS};
 
 static uint64_t control_read(void *owner, uint64_t at, unsigned bytes)
 {
@@ -399,10 +420,10 @@ static void start_channel(struct piix3_ide *ide, unsigned i)
     c->port = (struct ata_port){
         .name = places[i].name, .board = b, .units = 2, .ops = &port_ops, .owner = c};
     ata_port_add(&c->port);
-    c->task_region = (struct region){
-        .name = places[i].name, .size = TASK_BYTES, .ops = &task_ops, .owner = c};
-    c->control_region = (struct region){
-        .name = "ide control", .size = 1, .ops = &control_ops, .owner = c};
+    c->task_region =
+        (struct region){.name = places[i].name, .size = TASK_BYTES, .ops = &task_ops, .owner = c};
+    c->control_region =
+        (struct region){.name = "ide control", .size = 1, .ops = &control_ops, .owner = c};
     c->task_at = space_place(b->ports, &c->task_region, places[i].task, 0);
     c->control_at = space_place(b->ports, &c->control_region, places[i].control, 0);
 }

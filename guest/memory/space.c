@@ -439,10 +439,16 @@ void space_load_many(struct space *s, uint64_t at, unsigned bytes, void *to, uin
         }
         return;
     }
-    bool taken = v.region->ops && enter(v.region->ops);
-    for (; count; count--, p += bytes) {
-        uint64_t value = ops_load(v.region, v.region_at + (at - v.start), bytes);
-        memcpy(p, &value, bytes);
+    const struct region_ops *ops = v.region->ops;
+    uint64_t in_region = v.region_at + (at - v.start), n = 0;
+    bool taken = ops && enter(ops);
+    for (; count; count -= n, p += n * bytes) {
+        n = ops && ops->read_many ? ops->read_many(v.region->owner, in_region, bytes, p, count) : 0;
+        if (!n) {
+            uint64_t value = ops_load(v.region, in_region, bytes);
+            memcpy(p, &value, bytes);
+            n = 1;
+        }
     }
     if (taken) {
         machine_unlock();

@@ -24,6 +24,8 @@
 struct region_ops {
     uint64_t (*read)(void *owner, uint64_t at, unsigned bytes);
     void (*write)(void *owner, uint64_t at, uint64_t value, unsigned bytes);
+    /* May be NULL: up to @count reads at @at in a row, to memory; how many it did, 0: one by one. */
+    uint64_t (*read_many)(void *owner, uint64_t at, unsigned bytes, uint8_t *to, uint64_t count);
     uint8_t min_bytes, max_bytes;
     bool unaligned;
     bool lockless;

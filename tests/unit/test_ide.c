@@ -52,8 +52,9 @@ static Image *make_image(const char *id, char **path, uint64_t bytes, unsigned s
         data[i] = byte_at(seed, i);
     }
     assert_int_equal(write(fd, data, bytes), bytes);
-    Image *img = image_open(&(struct image_options){.id = id, .file = *path, .format = "raw",
-                                                    .read_only = read_only}, &error);
+    Image *img = image_open(
+        &(struct image_options){.id = id, .file = *path, .format = "raw", .read_only = read_only},
+        &error);
     assert_works(img != NULL, error);
     return img;
 }
@@ -244,6 +245,30 @@ static void several_sectors_are_a_block(void **state)
     assert_int_equal(in(7) & ATA_ERR, ATA_ERR);
 }
 
+/* What INS does: many reads at once, of words or double words, in parts that end anywhere. */
+static void many_reads_at_once(void **state)
+{
+    (void)state;
+    static uint8_t data[4 * 512 + 4];
+    for (unsigned bytes = 2; bytes <= 4; bytes += 2) {
+        command(0x20, 9, 4);
+        memset(data, 0, sizeof(data));
+        for (unsigned i = 0; i < 4; i++) {
+            uint8_t *to = data + 512 * i;
+            assert_int_equal(settled_status() & ATA_DRQ, ATA_DRQ);
+            space_load_many(m.board->ports, m.io, bytes, to, 3);
+            to += 3 * bytes;
+            uint64_t one = space_load(m.board->ports, m.io, bytes);
+            memcpy(to, &one, bytes);
+            space_load_many(m.board->ports, m.io, bytes, to + bytes, 512 / bytes - 4);
+        }
+        assert_int_equal(settled_status(), ATA_DRDY | ATA_DSC);
+        assert_pattern(data, 1, 9 * 512, 4 * 512);
+        space_load_many(m.board->ports, m.io, bytes, data, 2); /* nothing is there */
+        assert_int_equal(le32_at(data), 0);
+    }
+}
+
 static void dma_reads_and_writes(void **state)
 {
     (void)state;
@@ -362,8 +387,9 @@ static void discs_come_and_go(void **state)
     packet(event, 8, false);
     assert_int_equal(take_answer(data), 8);
     assert_int_equal(data[4] << 8 | data[5], 0x300);
-    assert_works(image_change(m.cd, &(struct image_options){.file = m.cd_path, .read_only = true},
-                              &error), error);
+    assert_works(
+        image_change(m.cd, &(struct image_options){.file = m.cd_path, .read_only = true}, &error),
+        error);
     packet(ready, 0, false);
     assert_int_equal(settled_status() & ATA_ERR, ATA_ERR);
     assert_int_equal(sense(), 0x628);
@@ -420,7 +446,8 @@ static void random_accesses_are_survived(void **state)
             space_store(m.board->ports, BM + (g_rand_int(rand) & 15), v, 1);
             break;
         case 2:
-            le32_put(m.ram->host + PRD_AT + (g_rand_int(rand) & 0xff8), g_rand_int(rand) & 0x1fffff);
+            le32_put(m.ram->host + PRD_AT + (g_rand_int(rand) & 0xff8),
+                     g_rand_int(rand) & 0x1fffff);
             space_store(m.board->ports, BM + (v & 8) + 4, PRD_AT, 4);
             break;
         case 3:
@@ -460,6 +487,7 @@ int main(void)
         ITEST(a_disk_identifies_itself),
         ITEST(sectors_are_read_and_written_by_the_processor),
         ITEST(several_sectors_are_a_block),
+        ITEST(many_reads_at_once),
         ITEST(dma_reads_and_writes),
         ITEST(sectors_beyond_the_end_are_not_found),
         ITEST(a_cd_is_read),
