@@ -597,20 +597,20 @@ bool modules_learn(struct machine *m, GError **error)
 }
 
 /* VNC passwords travel over the monitor, where no other process can read them. */
+bool machine_set_password(struct machine *m, const struct domain_graphics *g, GError **error)
+{
+    g_autofree char *until = g->passwd_valid_to
+                                 ? g_strdup_printf("%ld", (long)domain_valid_to(g->passwd_valid_to))
+                                 : g_strdup("never");
+    return qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd) &&
+           qmp_do(m->qmp, error, "expire_password", "{s:s, s:s}", "protocol", "vnc", "time", until);
+}
+
 static bool set_passwords(struct machine *m, GError **error)
 {
     for (unsigned i = 0; i < xml_count(m->def->graphics); i++) {
         const struct domain_graphics *g = m->def->graphics->pdata[i];
-        if (g->passwd &&
-            !qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd)) {
-            return false;
-        }
-        g_autofree char *until =
-            g->passwd && g->passwd_valid_to
-                ? g_strdup_printf("%ld", (long)domain_valid_to(g->passwd_valid_to))
-                : NULL;
-        if (until && !qmp_do(m->qmp, error, "expire_password", "{s:s, s:s}", "protocol", "vnc",
-                             "time", until)) {
+        if (g->passwd && !machine_set_password(m, g, error)) {
             return false;
         }
     }

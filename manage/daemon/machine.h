@@ -160,6 +160,8 @@ bool machine_net_move(struct machine *m, struct domain_interface *nic,
                       struct domain_interface *wanted, GError **error);
 void machine_nic_close(const struct domain_interface *nic);
 /* Of -vnc; picks a port where the definition leaves it open. */
+/* Of a running machine; gives up the lock.  machine.c. */
+bool machine_set_password(struct machine *m, const struct domain_graphics *g, GError **error);
 char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error);
 
 /* Events of one machine; machine_events.c. */

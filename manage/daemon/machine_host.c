@@ -316,6 +316,29 @@ static int take_port(const char *address)
     return -1;
 }
 
+/* The host's address in a network. */
+static bool listen_on_network(struct domain_graphics *g, struct graphics_listen *listen,
+                              GError **error)
+{
+    const char *name = listen->network ? listen->network : "";
+    const struct network *net = network_find(name);
+    const struct net_ip *ip = net && xml_count(net->def->ips) ? net->def->ips->pdata[0] : NULL;
+    if (!net) {
+        libvirt_error(error, ERR_NO_NETWORK,
+                      "Network not found: no network with matching name '%s'", name);
+    } else if (!net->active || !ip) {
+        libvirt_error(error, ERR_INTERNAL, "network '%s' %s", name,
+                      ip ? "is not active" : "has no address for graphics to listen on");
+    } else {
+        g_free(g->listen);
+        g_free(listen->address);
+        g->listen = g_strdup(ip->address);
+        listen->address = g_strdup(ip->address);
+        return true;
+    }
+    return false;
+}
+
 char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError **error)
 {
     struct graphics_listen *first = g->listens ? g->listens->pdata[0] : NULL;
@@ -329,6 +352,9 @@ char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError *
             first->socket = first->type == LISTEN_SOCKET ? g_strdup(g->socket) : NULL;
         }
         return g_strdup_printf("unix:%s", g->socket);
+    }
+    if (first && first->type == LISTEN_NETWORK && !listen_on_network(g, first, error)) {
+        return NULL;
     }
     if (!g->listen) {
         g->listen = g_strdup("127.0.0.1");

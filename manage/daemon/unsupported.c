@@ -272,20 +272,6 @@ static const struct wish graphics_wishes[] = {
 };
 #undef D
 
-static bool listens_to_network(const void *object)
-{
-    return ((const struct graphics_listen *)object)->type == LISTEN_NETWORK;
-}
-
-#define D(kind, member, element, ...)                                                              \
-    {                                                                                              \
-        element, kind, offsetof(struct graphics_listen, member), ##__VA_ARGS__                     \
-    }
-static const struct wish listen_wishes[] = {
-    D(WISH_WORD, type, "graphics/listen/@type='network'", listens_to_network),
-};
-#undef D
-
 static bool one_screen(const void *object)
 {
     const struct domain_video *video = object;
@@ -391,12 +377,6 @@ static bool devices_can_be(const DomainDef *def, GError **error)
     const GPtrArray *const chars[] = {def->serials, def->parallels, def->consoles, def->channels};
     for (unsigned i = 0; i < G_N_ELEMENTS(chars); i++) {
         if (!all_granted(chars[i], TABLE(char_wishes), error)) {
-            return false;
-        }
-    }
-    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
-        const struct domain_graphics *g = def->graphics->pdata[i];
-        if (!all_granted(g->listens, TABLE(listen_wishes), error)) {
             return false;
         }
     }

@@ -175,6 +175,11 @@ class Daemon:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
 
+    def pid(self, uuid):
+        """The lodge-vm of a running machine: it may have processes of its own."""
+        with open(f"{self.root}/run/qemu/{uuid}/status", encoding="utf-8") as f:
+            return int(re.search(r"^pid=(\d+)$", f.read(), re.M)[1])
+
     def machines(self):
         """Process ids of every lodge-vm that was started below our root."""
         found = []

@@ -261,7 +261,7 @@ class Elements(manage.Case):
         self.console, self.turn = Console(self.conn, self.dom), 0
         self.console.expect(UP)
         self.console.expect(b"# ")
-        pid = next(p for p in self.daemon.machines())
+        pid = self.daemon.pid(self.dom.UUIDString())
         with open(f"/proc/{pid}/status") as f:
             self.assertGreaterEqual(int(re.search(r"VmLck:\s*(\d+)", f.read())[1]), 128 << 10)
         with open(f"/proc/{pid}/cmdline") as f:

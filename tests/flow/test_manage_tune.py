@@ -81,9 +81,7 @@ class Tune(manage.Case):
         return dom, self.pid(name)
 
     def pid(self, name):
-        uuid = self.virsh("domuuid", name)
-        text = pathlib.Path(self.daemon.root, "run/qemu", uuid, "status").read_text()
-        return int(re.search(r"^pid=(\d+)$", text, re.M)[1])
+        return self.daemon.pid(self.virsh("domuuid", name))
 
     def table(self, *args):
         """{name: value} of virsh's "name : value" lines."""

@@ -2,14 +2,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Every word of the domain XML is refused by its name, or the machine is another one for it: a row says what the
 definition asks for, and what is said to that, or what lodge-vm is told."""
+import ctypes
 import os
-import re
+import socket
 import unittest
 import xml.etree.ElementTree as ET
 
 import libvirt
 
 import manage
+from test_manage_clients import setUpModule  # noqa: F401: the name space, before all tests
 from test_manage_domain import GUEST, machine
 
 DISK = "<disk type='file' device='{kind}'><driver name='qemu' type='raw' {driver}/><source file='{file}'/>" \
@@ -100,7 +102,7 @@ DEVICES_REFUSED = (
     ("<graphics type='vnc' passwdValidTo='2030-01-01T00:00:00'/>", "without a password"),
     ("<graphics type='vnc' passwd='x' passwdValidTo='soon'/>", "cannot parse password validity time 'soon'"),
     ("<graphics type='vnc'><listen type='address'/><listen type='socket'/></graphics>", "more than one"),
-    ("<graphics type='vnc'><listen type='network' network='default'/></graphics>", "'network'"),
+    ("<graphics type='vnc'><listen type='network' network='nosuch'/></graphics>", "matching name 'nosuch'"),
     ("<graphics type='vnc'/><graphics type='vnc'/>", "only 1 graphics"),
     (one_video("type='vga' heads='2'"), "heads"), (one_video("type='bochs' vgamem='16384'"), "vgamem"),
     ("<video><model type='vga'/></video><video><model type='virtio'/></video>", "more than one <video>"),
@@ -210,6 +212,23 @@ REPLACED = (
 )
 
 
+def lets_in(port, password):
+    """Whether the VNC server takes @password (RFC 6143, "VNC Authentication")."""
+    key = bytes(int(f"{b:08b}"[::-1], 2) for b in password.encode().ljust(8, b"\0"))
+    crypt = ctypes.CDLL("libgcrypt.so.20")
+    crypt.gcry_check_version(None)
+    cipher, answer = ctypes.c_void_p(), ctypes.create_string_buffer(16)
+    crypt.gcry_cipher_open(ctypes.byref(cipher), 302, 1, 0)  # DES, each block for itself
+    crypt.gcry_cipher_setkey(cipher, key, 8)
+    with socket.create_connection(("127.0.0.1", port), manage.PATIENCE) as s, s.makefile("rb") as f:
+        s.sendall(f.read(12))
+        assert 2 in f.read(f.read(1)[0])
+        s.sendall(b"\2")
+        crypt.gcry_cipher_encrypt(cipher, answer, 16, f.read(16), 16)
+        s.sendall(answer.raw)
+        return f.read(4) == bytes(4)
+
+
 class Words(manage.Case):
     @classmethod
     def setUpClass(cls):
@@ -236,12 +255,10 @@ class Words(manage.Case):
 
     def works(self, words, **asked):
         with self.subTest(**asked):
-            before = set(self.daemon.machines())
             dom = self.conn.defineXML(self.xml(**asked))
             dom.create()
             try:
-                pid, = set(self.daemon.machines()) - before
-                with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:
+                with open(f"/proc/{self.daemon.pid(dom.UUIDString())}/cmdline", encoding="utf-8") as f:
                     self.assertRegex(f.read().replace("\0", " "), words)
                 self.assertNotIn("tray=", dom.XMLDesc())
             finally:
@@ -262,6 +279,38 @@ class Words(manage.Case):
             self.works(words, more=more)
         for old, new, words in REPLACED:
             self.works(words, old=old, new=new)
+
+    def test_password_of_the_screen(self):
+        vnc = "<graphics type='vnc' passwd='{}' passwdValidTo='{}'/>"
+        dom = self.conn.defineXML(self.xml(devices=vnc.format("open", "2130-01-01T00:00:00")))
+        dom.create()
+        self.addCleanup(dom.destroy)
+        port = int(ET.fromstring(dom.XMLDesc()).find("devices/graphics").get("port"))
+        self.assertTrue(lets_in(port, "open"))
+        self.assertFalse(lets_in(port, "other"))
+        dom.updateDeviceFlags(vnc.format("other", "2130-01-01T00:00:00"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self.assertTrue(lets_in(port, "other"))
+        self.assertFalse(lets_in(port, "open"))
+        dom.updateDeviceFlags(vnc.format("other", "2020-01-01T00:00:00"),
+                              libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+        self.assertFalse(lets_in(port, "other"))
+        self.assertIn("passwdValidTo='2020-01-01T00:00:00'", dom.XMLDesc(
+            libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE))
+        self.assertNotIn("passwd=", dom.XMLDesc())
+        for words, change in (("port", "port='5999'"), ("keymap", "keymap='de'")):
+            with self.assertRaisesRegex(libvirt.libvirtError, f"cannot change {words} setting"):
+                dom.updateDeviceFlags(f"<graphics type='vnc' passwd='x' {change}/>")
+
+    def test_screen_of_a_network(self):
+        net = self.conn.networkCreateXML("<network><name>shown</name><bridge name='vwords0'/>"
+                                         "<ip address='192.168.213.1' netmask='255.255.255.0'/></network>")
+        self.addCleanup(net.destroy)
+        dom = self.conn.defineXML(self.xml(
+            devices="<graphics type='vnc'><listen type='network' network='shown'/></graphics>"))
+        dom.create()
+        self.addCleanup(dom.destroy)
+        self.assertIn("<listen type='network' address='192.168.213.1' network='shown'/>", dom.XMLDesc())
+        self.assertIn("192.168.213.1:", self.virsh("vncdisplay", "never"))
 
     def test_capabilities_agree(self):
         caps = ET.fromstring(self.conn.getDomainCapabilities(machine="q35"))

@@ -804,6 +804,47 @@ static bool change_interface(struct machine *m, struct domain_interface *nic,
            set_link(m, nic, wanted->link, error) && change_guard(m, nic, wanted, error);
 }
 
+/* Its password, and until when that holds: all else stays as long as the machine runs. */
+static bool change_graphics(struct machine *m, struct domain_graphics *g,
+                            struct domain_graphics *wanted, GError **error)
+{
+    const struct graphics_listen *listen = wanted->listens ? wanted->listens->pdata[0] : NULL;
+    const char *address = wanted->listen ? wanted->listen : listen ? listen->address : NULL;
+    const char *differs =
+        wanted->autoport != TRI_YES && wanted->port >= 0 && wanted->port != g->port ? "port"
+        : wanted->websocket != XML_ABSENT && wanted->websocket != g->websocket      ? "websocket"
+        : wanted->keymap && g_strcmp0(wanted->keymap, g->keymap) != 0               ? "keymap"
+        : wanted->share_policy && wanted->share_policy != g->share_policy           ? "share policy"
+        : address && g_strcmp0(address, g->listen) != 0 ? "listen address"
+                                                        : NULL;
+    if (differs) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "cannot change %s setting on vnc graphics",
+                      differs);
+        return false;
+    }
+    if (!wanted->passwd) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "only a password of vnc can change, and none is given");
+        return false;
+    }
+    if (!machine_set_password(m, wanted, error)) {
+        return false;
+    }
+    g_free(g->passwd);
+    g->passwd = g_steal_pointer(&wanted->passwd);
+    g_free(g->passwd_valid_to);
+    g->passwd_valid_to = g_steal_pointer(&wanted->passwd_valid_to);
+    return true;
+}
+
+/* Of graphics there is one. */
+static int find_changed(DomainDef *def, const struct device_list *list, const void *wanted)
+{
+    return list->single                     ? -1
+           : list->table == &graphics_table ? (int)xml_count(def->graphics) - 1
+                                            : find_same(def, list, wanted);
+}
+
 static bool update_live(Domain *d, const struct device_list *list, void *wanted, bool force,
                         GError **error)
 {
@@ -811,7 +852,7 @@ static bool update_live(Domain *d, const struct device_list *list, void *wanted,
     if (!m) {
         return false;
     }
-    int at = list->single ? -1 : find_same(m->def, list, wanted);
+    int at = find_changed(m->def, list, wanted);
     if (at < 0) {
         return missing(list, error);
     }
@@ -821,6 +862,8 @@ static bool update_live(Domain *d, const struct device_list *list, void *wanted,
         ok = change_medium(m, item, wanted, force, error);
     } else if (list->table == &interface_table) {
         ok = change_interface(m, item, wanted, error);
+    } else if (list->table == &graphics_table) {
+        ok = change_graphics(m, item, wanted, error);
     } else {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "live update of device '%s' is not supported", list->table->element);
@@ -839,7 +882,7 @@ static bool update_config(Domain *d, const struct device_list *list, const char 
     if (!def || !domain_device_parse(xml, &wanted, error)) {
         return false;
     }
-    int at = list->single ? -1 : find_same(def, list, wanted);
+    int at = find_changed(def, list, wanted);
     if (at < 0) {
         xml_free(list->table, wanted);
         return missing(list, error);
