@@ -23,13 +23,14 @@ static bool raw(struct termios *before)
     return tcsetattr(STDIN_FILENO, TCSANOW, &t) == 0;
 }
 
-/* From here to the guest; false at the escape or the end. */
-static bool forward(Rpc *rpc, GError **error)
+/* From here to the guest; false at the escape, or at the end unless that is no reason to leave. */
+static bool forward(Rpc *rpc, struct pollfd *in, bool stay, GError **error)
 {
     char buffer[CHUNK];
-    ssize_t n = read(STDIN_FILENO, buffer, sizeof(buffer));
+    ssize_t n = read(in->fd, buffer, sizeof(buffer));
     if (n <= 0) {
-        return false;
+        in->fd = -1;
+        return stay;
     }
     char *escape = memchr(buffer, ESCAPE, (size_t)n);
     size_t send = escape ? (size_t)(escape - buffer) : (size_t)n;
@@ -52,7 +53,7 @@ static bool show(Rpc *rpc, GError **error)
 }
 
 /* *@left: the user went, not the guest. */
-static bool converse(Rpc *rpc, bool *left, GError **error)
+static bool converse(Rpc *rpc, bool stay, bool *left, GError **error)
 {
     GError *why = NULL;
     struct pollfd p[] = {{STDIN_FILENO, POLLIN, 0}, {rpc_fd(rpc), POLLIN, 0}};
@@ -60,7 +61,7 @@ static bool converse(Rpc *rpc, bool *left, GError **error)
         if (p[1].revents && !rpc_wait(rpc, 0, &why)) {
             break;
         }
-        if (p[0].revents && !forward(rpc, &why)) {
+        if (p[0].revents && !forward(rpc, &p[0], stay, &why)) {
             *left = true;
             break;
         }
@@ -74,7 +75,7 @@ static bool converse(Rpc *rpc, bool *left, GError **error)
 }
 
 bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
-                         bool *left, GError **error)
+                         bool stay, bool *left, GError **error)
 {
     struct termios before;
     rpc_none none;
@@ -87,7 +88,7 @@ bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, un
     printf("Connected to domain '%s'\nEscape character is ^]\n", dom->name);
     fflush(stdout);
     bool terminal = raw(&before);
-    bool ok = converse(rpc, left, error);
+    bool ok = converse(rpc, stay && !terminal, left, error);
     if (terminal) {
         tcsetattr(STDIN_FILENO, TCSANOW, &before);
     }
@@ -107,5 +108,5 @@ bool run_console(struct shell *sh, const struct args *a, GError **error)
         return shell_fail(error, "The domain is not running");
     }
     return console_on_terminal(shell_rpc(sh, NULL), &dom, args_text(a, "devname"),
-                               flags_of(a, bits, 2), &left, error);
+                               flags_of(a, bits, 2), false, &left, error);
 }

@@ -201,7 +201,7 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     bool left;
-    if (!console_on_terminal(rpc, &ret.dom, NULL, 0, &left, error)) {
+    if (!console_on_terminal(rpc, &ret.dom, NULL, 0, true, &left, error)) {
         return false;
     }
     if (left && args_flag(a, "autodestroy")) {

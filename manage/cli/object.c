@@ -502,8 +502,13 @@ bool run_from_file(struct shell *sh, const struct args *a, GError **error)
     }
     g_autofree char *text = say(f->done, o.named.name, path);
     out_note(sh, "%s", text);
+    bool ok = true;
+    if (shell_has_option(sh, "console") && args_flag(a, "console")) {
+        char *words[] = {(char *)"console", o.named.name};
+        ok = shell_run_words(sh, words, G_N_ELEMENTS(words));
+    }
     object_clear(f->kind, &o);
-    return true;
+    return ok;
 }
 
 /* ---- The user's editor ---- */

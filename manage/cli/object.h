@@ -77,10 +77,10 @@ verb_fn run_console, run_ssh_helper, run_undefine_domain;
 
 /*
  * The serial line @device (NULL: the first) of @dom on this terminal until the guest ends it or,
- * with *@left then set, the user does.
+ * with *@left then set, the user does. @stay: the end of an input that is no terminal is no reason.
  */
 bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
-                         bool *left, GError **error);
+                         bool stay, bool *left, GError **error);
 /* ---- Which of a domain's two definitions, and typed parameters ---- */
 enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 #define AFFECT_OPTIONS                                                                             \

@@ -153,6 +153,11 @@ bool shell_run_words(struct shell *sh, char **words, unsigned n)
         g_printerr("error: unknown command: '%s'\n", words[0]);
         return false;
     }
+    for (unsigned i = 1; i < n && strcmp(words[i], "--") != 0; i++) {
+        if (strcmp(words[i], "--help") == 0) {
+            return help_show(verb->name, NULL);
+        }
+    }
     bool ok = args_parse(&a, verb, words + 1, n - 1, &error);
     if (ok) {
         ok = run_verb(sh, verb, &a);

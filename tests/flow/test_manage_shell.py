@@ -385,6 +385,11 @@ class Shell(unittest.TestCase):
                  "128M"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as p:
                 out = p.stdout.read()  # its input stays open, as a terminal does
                 self.assertEqual(p.wait(manage.PATIENCE), 0, out)
+            p = subprocess.run(  # and one that is empty is no reason to leave the guest alone
+                [LODGE, "-c", d.uri, "run", "--name", "y", "--kernel", f"{tiny}/vmlinuz", "--initrd", f"{tiny}/initrd",
+                 "--append", "console=ttyS0 quiet lodge.run=poweroff", "--memory", "128M"], stdin=subprocess.DEVNULL,
+                capture_output=True, text=True, timeout=manage.PATIENCE, check=True)
+            self.assertIn("user space is up", p.stdout)
             self.assertIn("Connected to domain 'x'", out)
             self.assertIn("user space is up", out)
             self.assertEqual(shell(d, "-q", "list", "--all", "--name").stdout.strip(), "")
@@ -407,6 +412,11 @@ class Shell(unittest.TestCase):
             self.assertRegex(xml("b", bytes(512), "--cdrom", f"{d.root}/a.iso"),
                              "(?s)<boot dev='hd'/><boot dev='cdrom'/>.*device='disk'.*device='cdrom'")
             self.assertIn("type='qcow2'", xml("c", b"QFI\xfb\0\0\0\3" + bytes(504)))
+
+    def test_verbs_explain_themselves(self):
+        for words in (("list", "--help"), ("help", "list")):
+            p = subprocess.run([LODGE, *words], capture_output=True, text=True, check=True)
+            self.assertIn("--managed-save", p.stdout)
 
     def test_validates_the_host(self):
         p = subprocess.run([LODGE, "--json", "validate-host"], capture_output=True, text=True,
