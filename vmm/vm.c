@@ -4,6 +4,7 @@
 #include "base/lock.h"
 #include "base/log.h"
 #include "guest/cpu/engine.h"
+#include "guest/cpu/translate/bt.h"
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/display/display.h"
@@ -27,11 +28,17 @@
  * main loop, which alone changes the state.
  */
 const char *const vm_states[VM_STATES] = {
-    [VM_PRELAUNCH] = "prelaunch",   [VM_RUNNING] = "running",
-    [VM_PAUSED] = "paused",         [VM_DEBUG] = "debug",
-    [VM_SUSPENDED] = "suspended",   [VM_SHUTDOWN] = "shutdown",
-    [VM_INTERNAL_ERROR] = "internal-error", [VM_IO_ERROR] = "io-error", [VM_PANICKED] = "guest-panicked",
-    [VM_INMIGRATE] = "inmigrate",   [VM_POSTMIGRATE] = "postmigrate",
+    [VM_PRELAUNCH] = "prelaunch",
+    [VM_RUNNING] = "running",
+    [VM_PAUSED] = "paused",
+    [VM_DEBUG] = "debug",
+    [VM_SUSPENDED] = "suspended",
+    [VM_SHUTDOWN] = "shutdown",
+    [VM_INTERNAL_ERROR] = "internal-error",
+    [VM_IO_ERROR] = "io-error",
+    [VM_PANICKED] = "guest-panicked",
+    [VM_INMIGRATE] = "inmigrate",
+    [VM_POSTMIGRATE] = "postmigrate",
     [VM_WATCHDOG] = "watchdog",
 };
 
@@ -93,13 +100,11 @@ void vm_event(const char *name, json_t *data)
 
 static const char *cause_name(void)
 {
-    static const char *const names[] = {[CAUSE_GUEST] = "guest-shutdown",
-                                        [CAUSE_GUEST_RESET] = "guest-reset",
-                                        [CAUSE_HOST] = "host-qmp-quit",
-                                        [CAUSE_HOST_RESET] = "host-qmp-system-reset",
-                                        [CAUSE_HOST_UI] = "host-ui",
-                                        [CAUSE_SIGNAL] = "host-signal",
-                                        [CAUSE_PANIC] = "guest-panic"};
+    static const char *const names[] = {
+        [CAUSE_GUEST] = "guest-shutdown", [CAUSE_GUEST_RESET] = "guest-reset",
+        [CAUSE_HOST] = "host-qmp-quit",   [CAUSE_HOST_RESET] = "host-qmp-system-reset",
+        [CAUSE_HOST_UI] = "host-ui",      [CAUSE_SIGNAL] = "host-signal",
+        [CAUSE_PANIC] = "guest-panic"};
     return names[atomic_load(&vm.cause)];
 }
 
@@ -297,7 +302,8 @@ void vm_power_button(void)
 bool vm_wakeup(GError **error)
 {
     if (vm.state != VM_SUSPENDED) {
-        g_set_error(error, LODGE_ERROR, EINVAL, "Unable to wake up: guest is not in suspended state");
+        g_set_error(error, LODGE_ERROR, EINVAL,
+                    "Unable to wake up: guest is not in suspended state");
         return false;
     }
     wish(WISH_WAKEUP);
@@ -384,13 +390,11 @@ static void panicked(void)
 
 static void watchdog(void)
 {
-    static const char *const actions[] = {[WATCHDOG_RESET] = "reset",
-                                          [WATCHDOG_SHUTDOWN] = "shutdown",
-                                          [WATCHDOG_POWEROFF] = "poweroff",
-                                          [WATCHDOG_INJECT_NMI] = "inject-nmi",
-                                          [WATCHDOG_PAUSE] = "pause",
-                                          [WATCHDOG_DEBUG] = "debug",
-                                          [WATCHDOG_NONE] = "none"};
+    static const char *const actions[] = {
+        [WATCHDOG_RESET] = "reset",       [WATCHDOG_SHUTDOWN] = "shutdown",
+        [WATCHDOG_POWEROFF] = "poweroff", [WATCHDOG_INJECT_NMI] = "inject-nmi",
+        [WATCHDOG_PAUSE] = "pause",       [WATCHDOG_DEBUG] = "debug",
+        [WATCHDOG_NONE] = "none"};
     enum action_watchdog action = vm.options->on_watchdog;
     vm_event("WATCHDOG", json_pack("{s:s}", "action", actions[action]));
     switch (action) {
@@ -448,8 +452,8 @@ static gboolean grant(gpointer unused)
         enum wish what;
         void (*run)(void);
     } rows[] = {
-        {WISH_BROKEN, broken}, {WISH_PANIC, panicked}, {WISH_DEBUG, debugged},
-        {WISH_SUSPEND, suspend}, {WISH_WAKEUP, wake},  {WISH_RESET, reset},
+        {WISH_BROKEN, broken},      {WISH_PANIC, panicked},     {WISH_DEBUG, debugged},
+        {WISH_SUSPEND, suspend},    {WISH_WAKEUP, wake},        {WISH_RESET, reset},
         {WISH_SHUTDOWN, shut_down}, {WISH_IO_STOP, io_stopped}, {WISH_WATCHDOG, watchdog},
     };
     (void)unused;
@@ -580,8 +584,9 @@ static bool may_daemonize(struct vm_options *o, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "-nographic cannot be used with -daemonize");
         return false;
     }
-    return vm_options_each(o, (const char *const[]){"serial", "parallel", "monitor", "qmp",
-                                                    "qmp-pretty", "chardev", NULL},
+    return vm_options_each(o,
+                           (const char *const[]){"serial", "parallel", "monitor", "qmp",
+                                                 "qmp-pretty", "chardev", NULL},
                            on_terminal, NULL, error);
 }
 
@@ -598,6 +603,7 @@ int vm_main(int argc, char **argv)
         return 1;
     }
     signal(SIGPIPE, SIG_IGN);
+    bt_direct_make_room();
     if ((vm.options->daemonize && !may_daemonize(vm.options, &error)) ||
         (vm.options->daemonize && !confine_daemonize(&error)) ||
         (vm.options->pidfile && !confine_pidfile(vm.options->pidfile, &error))) {

@@ -9,6 +9,7 @@ static bool build(struct board *board, const struct machine_config *config, GErr
         g_set_error(error, LODGE_ERROR, EINVAL, "-M none has no processor to run anything");
         return false;
     }
+    ram_in_files = false; /* nothing will map it a second time */
     m->ram =
         ram_new("ram", (config->ram_bytes + PAGE_SIZE - 1) & PAGE_MASK, &config->ram_source, error);
     if (!m->ram) {

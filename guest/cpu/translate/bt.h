@@ -24,6 +24,9 @@ bool bt_direct_named(const char *name); /* on, off, always: sets it */
 enum { BT_DIRECT_FD = 577 };
 extern const char bt_direct_path[];
 bool bt_direct_prepare(void);
+/* In the first thread of the process while it is the only one: later the host's kernel would wait
+ * for all its processors before a descriptor gets so high a number, up to 12 ms. */
+void bt_direct_make_room(void);
 extern bool bt_direct_keeps_cores; /* it may call sched_setaffinity() */
 /*
  * What was translated, how often generated code was left and why, and what the TLB did.  The

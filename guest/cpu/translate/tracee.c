@@ -183,6 +183,14 @@ static bool make_program(void)
     return at == BT_DIRECT_FD;
 }
 
+void bt_direct_make_room(void)
+{
+    int fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, BT_DIRECT_FD);
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 bool bt_direct_prepare(void)
 {
     static gsize made;
