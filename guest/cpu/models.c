@@ -298,14 +298,15 @@ static bool request_key(struct request *q, const char *key, const char *value, G
     if (!parse_bool(key, value, &on, error)) {
         return false;
     }
-    if (g_str_equal(key, "enforce")) {
+    if (g_str_equal(key, "host-phys-bits")) {
+        q->phys_bits = on ? host_phys_bits() : q->phys_bits;
+    } else if (g_str_equal(key, "enforce")) {
         q->enforce = on;
     } else if (g_str_equal(key, "kvm")) {
         q->kvm_off = !on;
     } else if (g_str_equal(key, "l3-cache")) {
         q->no_l3 = !on;
-    } else if (g_str_equal(key, "check") || g_str_equal(key, "host-phys-bits") ||
-               g_str_equal(key, "migratable")) {
+    } else if (g_str_equal(key, "check") || g_str_equal(key, "migratable")) {
         return true; /* what they say is how it is, or makes no difference here */
     } else {
         return request_feature(q, key, on, error);

@@ -476,6 +476,11 @@ static void put_features(GString *text, const DomainDef *def)
         g_string_append_printf(text, ",l3-cache=%s",
                                def->cpu->cache_mode == CACHE_EMULATE ? "on" : "off");
     }
+    if (def->cpu && def->cpu->address_mode == ADDRESSES_EMULATE) {
+        g_string_append_printf(text, ",phys-bits=%ld", (long)def->cpu->address_bits);
+    } else if (def->cpu && def->cpu->address_mode) {
+        g_string_append(text, ",host-phys-bits=on");
+    }
     if (def->os_arch == ARCH_I686) {
         g_string_append(text, ",-lm");
     }

@@ -411,9 +411,27 @@ static bool labels_can_be(const DomainDef *def, GError **error)
     return true;
 }
 
+/* The firmware that firmware='efi' chooses has no Secure Boot and no keys. */
+static bool firmware_can_be(const DomainDef *def, GError **error)
+{
+    static const char *const known[] = {"secure-boot", "enrolled-keys", NULL};
+    for (unsigned i = 0; i < xml_count(def->firmware_features); i++) {
+        const struct firmware_feature *f = def->firmware_features->pdata[i];
+        if (f->enabled == TRI_YES || !g_strv_contains(known, f->name) ||
+            def->firmware != FIRMWARE_EFI) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "Unable to find firmware that has feature '%s'%s", f->name,
+                          def->firmware == FIRMWARE_EFI ? "" : ": <os> has no firmware='efi'");
+            return false;
+        }
+    }
+    return true;
+}
+
 bool machine_can_be(const DomainDef *def, GError **error)
 {
     return granted(def, TABLE(domain_wishes), error) && labels_can_be(def, error) &&
+           firmware_can_be(def, error) &&
            (!def->cpu || granted(def->cpu, TABLE(cpu_wishes), error)) &&
            all_granted(def->timers, TABLE(timer_wishes), error) && devices_can_be(def, error);
 }

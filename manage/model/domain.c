@@ -77,6 +77,8 @@ static WORDS(sysinfo_words, "smbios", "fwcfg");
 static WORDS(smbios_words, "sysinfo", "emulate", "host");
 static WORDS(firmware_words, "bios", "efi");
 static WORDS(arch_words, "x86_64", "i686");
+static WORDS(flash_words, "raw");
+static WORDS(address_mode_words, "emulate", "passthrough");
 static WORDS(loader_words, "rom", "pflash");
 static WORDS(cpu_mode_words, "custom", "host-model", "host-passthrough", "maximum");
 static WORDS(match_words, "minimum", "exact", "strict");
@@ -590,6 +592,12 @@ static const struct xml_row feature_rows[] = {
 };
 static const struct xml_table feature_table =
     XML_TABLE("feature", struct cpu_feature, feature_rows);
+static const struct xml_row firmware_rows[] = {
+    XML_YESNO(struct firmware_feature, enabled, "@enabled", XML_REQUIRED),
+    XML_TEXT(struct firmware_feature, name, "@name", XML_REQUIRED),
+};
+static const struct xml_table firmware_table =
+    XML_TABLE("feature", struct firmware_feature, firmware_rows);
 static const struct xml_row distance_rows[] = {
     XML_INT(struct cell_distance, id, "@id", XML_REQUIRED),
     XML_INT(struct cell_distance, value, "@value", XML_REQUIRED),
@@ -616,10 +624,13 @@ static const struct xml_row cpu_rows[] = {
     XML_TEXT(C, vendor, "vendor", 0),
     XML_INT(C, sockets, "topology/@sockets", 0),
     XML_INT(C, dies, "topology/@dies", 0),
+    XML_INT(C, clusters, "topology/@clusters", 0),
     XML_INT(C, cores, "topology/@cores", 0),
     XML_INT(C, threads, "topology/@threads", 0),
     XML_INT(C, cache_level, "cache/@level", 0),
     XML_ENUM(C, cache_mode, "cache/@mode", cache_mode_words, 0),
+    XML_ENUM(C, address_mode, "maxphysaddr/@mode", address_mode_words, 0),
+    XML_INT(C, address_bits, "maxphysaddr/@bits", 0),
     XML_LIST(C, features, "feature", &feature_table, 0),
     XML_LIST(C, cells, "numa/cell", &cell_table, 0),
 };
@@ -744,11 +755,15 @@ static const struct xml_row domain_rows[] = {
     XML_ENUM(D, os_arch, "os/type/@arch", arch_words, 0),
     XML_TEXT(D, machine, "os/type/@machine", 0),
     XML_TEXT(D, os_type, "os/type", XML_REQUIRED),
+    XML_LIST(D, firmware_features, "os/firmware/feature", &firmware_table, 0),
     XML_YESNO(D, loader_readonly, "os/loader/@readonly", 0),
     XML_YESNO(D, loader_secure, "os/loader/@secure", 0),
     XML_ENUM(D, loader_type, "os/loader/@type", loader_words, 0),
+    XML_ENUM(D, loader_format, "os/loader/@format", flash_words, 0),
     XML_TEXT(D, loader, "os/loader", 0),
     XML_TEXT(D, nvram_template, "os/nvram/@template", 0),
+    XML_ENUM(D, template_format, "os/nvram/@templateFormat", flash_words, 0),
+    XML_ENUM(D, nvram_format, "os/nvram/@format", flash_words, 0),
     XML_TEXT(D, nvram, "os/nvram", 0),
     XML_TEXT(D, kernel, "os/kernel", 0),
     XML_TEXT(D, initrd, "os/initrd", 0),
@@ -840,7 +855,11 @@ void domain_def_free(DomainDef *def)
 
 DomainDef *domain_def_load(const char *text, unsigned mode, GError **error)
 {
-    return xml_read_text(&domain_table, text, "domain_definition", mode, error);
+    DomainDef *def = xml_read_text(&domain_table, text, "domain_definition", mode, error);
+    if (def && def->nvram && !*def->nvram) { /* only its template is said */
+        g_clear_pointer(&def->nvram, g_free);
+    }
+    return def;
 }
 
 DomainDef *domain_def_parse(const char *text, unsigned mode, GError **error)

@@ -314,6 +314,10 @@ struct cpu_feature {
     int policy;
     char *name;
 };
+struct firmware_feature {
+    enum tristate enabled;
+    char *name;
+};
 struct cell_distance {
     int64_t id, value;
 };
@@ -333,7 +337,9 @@ struct domain_cpu {
     enum tristate migratable;
     char *model, *vendor;
     int fallback;
-    int64_t sockets, dies, cores, threads;
+    int64_t sockets, dies, clusters, cores, threads;
+    int address_mode;
+    int64_t address_bits;
     int cache_mode;
     int64_t cache_level;
     GPtrArray *features, *cells;
@@ -399,7 +405,8 @@ struct domain_def {
     int firmware, os_arch;
     char *machine, *os_type, *loader, *nvram, *nvram_template, *kernel, *initrd, *cmdline;
     enum tristate loader_readonly, loader_secure;
-    int loader_type;
+    int loader_type, loader_format, nvram_format, template_format;
+    GPtrArray *firmware_features;
     GPtrArray *boots;
     enum tristate boot_menu, bios_useserial;
     int64_t boot_menu_timeout, reboot_timeout;
@@ -484,6 +491,7 @@ enum { SOURCE_BIND = 1, SOURCE_CONNECT };
 enum { FIRMWARE_BIOS = 1, FIRMWARE_EFI };
 enum { ARCH_X86_64 = 1, ARCH_I686 };
 enum { CACHE_EMULATE = 1, CACHE_PASSTHROUGH, CACHE_DISABLE };
+enum { ADDRESSES_EMULATE = 1, ADDRESSES_PASSTHROUGH };
 enum { TICK_DELAY = 1, TICK_CATCHUP, TICK_MERGE, TICK_DISCARD };
 enum { TRACK_BOOT = 1, TRACK_GUEST, TRACK_WALL, TRACK_REALTIME };
 enum { LABEL_DYNAMIC = 1, LABEL_STATIC, LABEL_NONE };
@@ -505,7 +513,8 @@ DomainDef *domain_def_copy(const DomainDef *def);
 /* domain_default.c: the steps of domain_def_parse() after reading. */
 bool domain_def_fill(DomainDef *def, GError **error);
 bool domain_def_check(const DomainDef *def, GError **error);
-/* domain_check.c: a part of it. */
+/* domain_check.c: parts of it. */
+bool domain_check_addresses(const struct domain_cpu *cpu, GError **error);
 bool domain_check_devices(const DomainDef *def, GError **error);
 /* domain_address.c: gives addresses to devices that need one and lack it. */
 bool domain_def_place(DomainDef *def, GError **error);

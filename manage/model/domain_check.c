@@ -70,6 +70,26 @@ static bool check_screen(const DomainDef *def, GError **error)
     return xml_count(def->graphics) <= 1;
 }
 
+/* How many bits physical addresses have. */
+bool domain_check_addresses(const struct domain_cpu *cpu, GError **error)
+{
+    bool emulated = cpu->address_mode == ADDRESSES_EMULATE;
+    if (emulated != (cpu->address_bits != XML_ABSENT)) {
+        libvirt_error(error, ERR_XML, "'bits' of <maxphysaddr> belongs to mode='emulate'");
+    } else if (emulated && (cpu->address_bits < 32 || cpu->address_bits > 52)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<maxphysaddr bits='%ld'>: it has 32 to 52",
+                      (long)cpu->address_bits);
+    } else if (cpu->address_mode == ADDRESSES_PASSTHROUGH && cpu->mode != MODE_HOST_PASSTHROUGH &&
+               cpu->mode != MODE_MAXIMUM) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "CPU maximum physical address bits mode 'passthrough' can only be used with "
+                      "'host-passthrough' CPUs");
+    } else {
+        return true;
+    }
+    return false;
+}
+
 /* The kinds of places that a device has; one of another kind would be without effect. */
 static unsigned address_kinds(const struct xml_table *t, const struct device_head *d)
 {

@@ -124,7 +124,7 @@ static void default_text(char **field, const char *v)
 
 static void fill_os(DomainDef *def)
 {
-    default_word(&def->os_arch, 1);
+    default_word(&def->os_arch, ARCH_X86_64);
     static const struct {
         const char *name, *canonical;
     } machines[] = {{"pc", "pc-i440fx-7.2"}, {"q35", "pc-q35-7.2"}};
@@ -676,8 +676,15 @@ static bool check_modules(const DomainDef *def, GError **error)
 static bool check_cpu(const DomainDef *def, GError **error)
 {
     const struct domain_cpu *cpu = def->cpu;
+    if (cpu && !domain_check_addresses(cpu, error)) {
+        return false;
+    }
     if (!cpu || cpu->sockets == XML_ABSENT) {
         return true;
+    }
+    if (cpu->clusters != XML_ABSENT && cpu->clusters != 1) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Only one cluster per die is supported");
+        return false;
     }
     int64_t dies = cpu->dies == XML_ABSENT ? 1 : cpu->dies;
     if (cpu->sockets < 1 || cpu->cores < 1 || cpu->threads < 1 || dies < 1 ||

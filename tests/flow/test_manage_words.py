@@ -4,6 +4,7 @@
 definition asks for, and what is said to that, or what lodge-vm is told."""
 import ctypes
 import os
+import shutil
 import socket
 import unittest
 import xml.etree.ElementTree as ET
@@ -139,7 +140,10 @@ MORE_REFUSED = (
     ("<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", "'hypervclock'"),
     ("<cpu mode='host-passthrough'><cache mode='passthrough'/></cpu>", "cpu/cache"),
     ("<cpu mode='host-passthrough'><cache mode='emulate' level='2'/></cpu>", "cpu/cache"),
-    ("<cpu mode='host-passthrough'><maxphysaddr mode='emulate' bits='40'/></cpu>", "<maxphysaddr>"),
+    ("<cpu mode='host-passthrough'><maxphysaddr mode='emulate'/></cpu>", "<maxphysaddr>"),
+    ("<cpu mode='host-passthrough'><maxphysaddr mode='emulate' bits='60'/></cpu>", "32 to 52"),
+    ("<cpu mode='host-model'><maxphysaddr mode='passthrough'/></cpu>", "'passthrough'"),
+    ("<vcpu>2</vcpu><cpu><topology sockets='1' dies='1' clusters='2' cores='1' threads='1'/></cpu>", "one cluster"),
     ("<vcpu placement='auto'>1</vcpu>", "numad"),
     ("<numatune><memory mode='strict' placement='auto'/></numatune>", "numad"),
     ("<cputune><cachetune vcpus='0'><cache id='0' level='3' type='both' size='1'/></cachetune></cputune>",
@@ -156,6 +160,9 @@ REPLACED_REFUSED = (
     ("<apic/>", "<smm state='on'><tseg unit='MiB'>48</tseg></smm>", "<tseg>"),
     ("</os>", "<bios useserial='yes'/></os>", "useserial"),
     ("</os>", "<nvram>/x</nvram></os>", "os/nvram"),
+    ("</os>", "<nvram format='qcow2'>/x</nvram></os>", "'qcow2'"),
+    ("</os>", "<firmware><feature enabled='no' name='secure-boot'/></firmware></os>", "no firmware='efi'"),
+    ("<os>", "<os firmware='efi'><firmware><feature enabled='yes' name='secure-boot'/></firmware>", "'secure-boot'"),
     ("</os>", "<loader secure='yes'>/x</loader></os>", "secure"),
     ("</os>", "<loader type='rom' readonly='no'>/x</loader></os>", "readonly"),
     ("</os>", "<acpi><table type='slic'>/x</table></acpi></os>", "<acpi>"),
@@ -195,6 +202,10 @@ MORE = (
      "tickpolicy='delay'/><timer name='hpet' present='no'/></clock>", "hpet=off.*driftfix=slew"),
     ("<cpu mode='maximum'><cache mode='disable'/></cpu>", "-cpu max,l3-cache=off"),
     ("<cpu mode='maximum'><cache mode='emulate' level='3'/></cpu>", "-cpu max,l3-cache=on"),
+    ("<cpu mode='maximum'><maxphysaddr mode='emulate' bits='42'/></cpu>", "-cpu max,phys-bits=42"),
+    ("<cpu mode='maximum'><maxphysaddr mode='passthrough'/></cpu>", "-cpu max,host-phys-bits=on"),
+    ("<vcpu>2</vcpu><cpu><topology sockets='1' dies='1' clusters='1' cores='2' threads='1'/></cpu>",
+     "-smp 2,sockets=1,"),
     ("<memoryBacking><source type='file'/><access mode='shared'/><allocation mode='immediate'/><discard/>"
      "</memoryBacking>", "memory-backend-file,.*share=on,prealloc=on"),
     ("<memoryBacking><source type='anonymous'/><nosharepages/></memoryBacking>", "memory-backend-ram.*merge=off"),
@@ -208,6 +219,10 @@ REPLACED = (
     ("</os>", "<bootmenu enable='yes' timeout='3000'/></os>", "menu=on,splash-time=3000"),
     ("</os>", "<loader type='rom' readonly='yes'>/usr/share/seabios/bios-256k.bin</loader></os>",
      "-bios /usr/share/seabios/bios-256k.bin"),
+    ("<os>", "<os firmware='efi'><firmware><feature enabled='no' name='secure-boot'/><feature enabled='no' "
+     "name='enrolled-keys'/></firmware>", "if=pflash,unit=0,format=raw,readonly=on,file=.*OVMF_CODE"),
+    ("</os>", "<loader type='pflash' readonly='no' format='raw'>FLASH</loader>"
+     "<nvram template='VARS' format='raw'/></os>", "if=pflash,unit=0,format=raw,readonly=off,file=.*flash"),
     ("<apic/>", "<vmport state='off'/><smm state='off'/>", "vmport=off,smm=off"),
 )
 
@@ -237,12 +252,14 @@ class Words(manage.Case):
         with open(cls.file, "wb") as f:
             f.truncate(1440 << 10)
         os.chmod(cls.file, 0o666)
+        cls.flash = shutil.copy("/usr/share/OVMF/OVMF_CODE_4M.fd", os.path.join(cls.daemon.root, "flash"))
 
     def setUp(self):
         self.conn = self.connect()
 
     def xml(self, devices="", more="", old="", new=""):
         text = machine("never", devices=devices.replace("FILE", self.file), more=more)
+        new = new.replace("FLASH", self.flash).replace("VARS", "/usr/share/OVMF/OVMF_VARS_4M.fd")
         text = text.replace("</name>", "</name><uuid>6ba7b810-9dad-11d1-80b4-00c04fd430c8</uuid>")
         assert old in text, old
         return text.replace(old, new, 1) if old else text
