@@ -16,6 +16,7 @@
 #include <bzlib.h>
 #include <libdeflate.h>
 #include <lzma.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -198,17 +199,21 @@ static bool lz4_find_blocks(const struct job *j, struct lz4_blocks *b)
     return true;
 }
 
-/* By two threads, as a guest waits for it. */
+/*
+ * By two threads, as a guest waits for it.  Not one of GLib's, which allocate: a new arena would
+ * wait for the address space, which who backs it with memory keeps for milliseconds.
+ */
 static bool lz4(const struct job *j)
 {
     g_autofree struct lz4_blocks *b = g_new0(struct lz4_blocks, 1);
     if (!lz4_find_blocks(j, b)) {
         return false;
     }
-    GThread *helper = b->n > 1 ? g_thread_try_new("unpack", lz4_some, b, NULL) : NULL;
+    pthread_t helper;
+    bool helped = b->n > 1 && pthread_create(&helper, NULL, lz4_some, b) == 0;
     lz4_some(b);
-    if (helper) {
-        g_thread_join(helper);
+    if (helped) {
+        pthread_join(helper, NULL);
     }
     return !b->bad;
 }
