@@ -128,12 +128,35 @@ static void test_looks_good(void **state)
     assert_true(p->trips - first < first);
 }
 
+/* A stretch that is full of what the processor refuses there ends translated. */
+static void test_vain(void **state)
+{
+    g_autofree struct program *p = program_new();
+    struct account *a = &p->account;
+    unsigned trips = 0;
+    (void)state;
+    stretches(p, 20, 1000, TRIP);
+    while (!account_vain(a) && trips < 1000) {
+        a->inside += US;
+        a->beside += TRIP * US;
+        trips++;
+    }
+    assert_in_range(trips, 2, 8);
+    account_end(a);
+    while (!account_vain(a) && trips < 1000) {
+        a->inside += 100 * US;
+        a->beside += TRIP * US;
+        trips++;
+    }
+    assert_int_equal(trips, 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_computes),       cmocka_unit_test(test_calls),
         cmocka_unit_test(test_begins_to_call), cmocka_unit_test(test_bursts),
-        cmocka_unit_test(test_looks_good),
+        cmocka_unit_test(test_looks_good),     cmocka_unit_test(test_vain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

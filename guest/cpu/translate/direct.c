@@ -521,5 +521,9 @@ bool direct_run(struct bt_cpu *b)
         p->account.inside += d->inside;
         p->account.beside += ticks - d->inside;
     }
+    if (bt_direct != DIRECT_ALWAYS && account_vain(&p->account)) {
+        b->direct = 0;
+        p->not_now = true;
+    }
     return ok;
 }

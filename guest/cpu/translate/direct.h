@@ -110,6 +110,12 @@ static inline bool account_late(const struct account *a)
     return a->hot && a->translated > (2 * a->trip) << a->bar;
 }
 
+/* It is there, and comes back more than it computes: not before the next stretch. */
+static inline bool account_vain(const struct account *a)
+{
+    return a->beside > 4 * a->trip && a->inside < a->beside / 2;
+}
+
 /* ---- direct.c ---- */
 
 struct direct;

@@ -147,6 +147,7 @@ static void drop_logged(struct bt_cpu *b)
         set_key(b, b->jump_log[k] >> JUMP_BITS, b->jump_log[k] & (JUMP_SLOTS - 1), 0);
     }
     b->n_jump_log = 0;
+    b->jump_turn++;
     memset(b->jump_pages, 0, sizeof(b->jump_pages));
 }
 
@@ -158,6 +159,7 @@ void jump_cache_clear(struct bt_cpu *b, unsigned mode)
         }
     }
     b->jump_global[mode] = false;
+    b->jump_turn++;
 }
 
 static void log_slot(struct bt_cpu *b, unsigned mode, unsigned slot)
@@ -179,6 +181,108 @@ static void displace(struct bt_cpu *b, unsigned mode, unsigned slot, uint64_t pc
     log_slot(b, mode, slot ^ JUMP_PAIR); /* it may not be global */
 }
 
+static struct entered_page *entered_at(struct bt_cpu *b, const uint8_t *host)
+{
+    uint64_t page = (uint64_t)host >> PAGE_BITS;
+    return &b->entered[page * UINT64_C(0x9e3779b97f4a7c15) >> 32 & (ENTERED_PAGES - 1)];
+}
+
+static const uint8_t *page_of(const uint8_t *host)
+{
+    return (const uint8_t *)((uintptr_t)host & PAGE_MASK);
+}
+
+static unsigned entry_of(const struct entered_page *e, unsigned offset)
+{
+    unsigned k = 0;
+    while (k < e->n && e->offset[k] != offset) {
+        k++;
+    }
+    return k;
+}
+
+/* @pc and @flags: block_key() */
+static bool is_entered(const struct entered_page *e, const uint8_t *host, uint64_t pc,
+                       uint32_t flags)
+{
+    return e->host == page_of(host) && e->flags == flags && e->linear == (pc & PAGE_MASK);
+}
+
+static void note_entry(struct bt_cpu *b, const struct block *block)
+{
+    struct entered_page *e = entered_at(b, block->host);
+    if ((block->flags & BLOCK_MODE) != TLB_USER || block->host2) {
+        return; /* nobody vouches for its second page */
+    }
+    if (!is_entered(e, block->host, block->pc, block->flags)) {
+        *e = (struct entered_page){.host = page_of(block->host),
+                                   .linear = block->pc & PAGE_MASK,
+                                   .flags = block->flags,
+                                   .turn = b->jump_turn};
+    }
+    unsigned k = entry_of(e, block->pc & ~PAGE_MASK);
+    if (k == PAGE_ENTRIES) {
+        k = e->next++ % PAGE_ENTRIES;
+    }
+    e->n = (uint8_t)MAX(e->n, k + 1);
+    e->offset[k] = block->pc & ~PAGE_MASK;
+    e->code[k] = (uint32_t)(block->entry - cache_start);
+}
+
+static void forget_entry(struct bt_cpu *b, const struct block *block)
+{
+    struct entered_page *e = entered_at(b, block->host);
+    unsigned k = entry_of(e, block->pc & ~PAGE_MASK);
+    if (is_entered(e, block->host, block->pc, block->flags) && k < e->n) {
+        e->n--;
+        e->offset[k] = e->offset[e->n];
+        e->code[k] = e->code[e->n];
+    }
+}
+
+/* An entry of a page that is not global. */
+static void add_entry(struct bt_cpu *b, unsigned mode, uint64_t pc, uint64_t code)
+{
+    unsigned slot = jump_slot(pc);
+    if (is_slot_of_0(slot)) {
+        return;
+    }
+    if (b->n_jump_log > JUMP_LOG - 2) {
+        drop_logged(b);
+    }
+    displace(b, mode, slot, pc);
+    mark(b->jump_pages, pc);
+    log_slot(b, mode, slot);
+    mark(b->jump_seen, pc);
+    set_key(b, mode, slot, 0);
+    b->jump[mode].at[slot].code = code;
+    set_key(b, mode, slot, pc);
+}
+
+bool jump_cache_restore(struct bt_cpu *b, const uint8_t *host, uint64_t pc)
+{
+    uint64_t key = pc;
+    uint32_t flags = block_key(b, &key);
+    struct entered_page *e = entered_at(b, host);
+    unsigned mode = flags & BLOCK_MODE;
+    if (mode != TLB_USER || !is_entered(e, host, key, flags) || e->turn == b->jump_turn ||
+        b->jump_flags[mode] != (flags & ~(uint32_t)BLOCK_FLOAT)) {
+        return false;
+    }
+    unsigned wanted = entry_of(e, pc & ~PAGE_MASK);
+    e->turn = b->jump_turn;
+    for (unsigned k = 0; k < e->n; k++) {
+        if (k != wanted) {
+            add_entry(b, mode, (pc & PAGE_MASK) + e->offset[k], exec_of(cache_start) + e->code[k]);
+        }
+    }
+    if (wanted < e->n && !is_slot_of_0(jump_slot(pc))) { /* last, so in its first place */
+        add_entry(b, mode, pc, exec_of(cache_start) + e->code[wanted]);
+        return true;
+    }
+    return false;
+}
+
 void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool global)
 {
     unsigned mode = block->flags & BLOCK_MODE, slot = jump_slot(pc);
@@ -191,16 +295,13 @@ void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool glo
     if (is_slot_of_0(slot)) {
         return;
     }
-    if (b->n_jump_log > JUMP_LOG - 2) {
-        drop_logged(b);
+    note_entry(b, block);
+    if (!global) {
+        add_entry(b, mode, pc, exec_of(block->entry));
+        return;
     }
     displace(b, mode, slot, pc);
-    if (global) {
-        b->jump_global[mode] = true;
-    } else {
-        mark(b->jump_pages, pc);
-        log_slot(b, mode, slot);
-    }
+    b->jump_global[mode] = true;
     mark(b->jump_seen, pc);
     set_key(b, mode, slot, 0);
     b->jump[mode].at[slot].code = exec_of(block->entry);
@@ -268,6 +369,7 @@ void jump_cache_forget(const struct block *block)
     bool floating = block->flags & BLOCK_FLOAT;
     for (unsigned k = 0; k < BT_CPUS; k++) {
         if (bt_cpus[k]) {
+            forget_entry(bt_cpus[k], block);
             jump_cache_remove(bt_cpus[k], block->flags & BLOCK_MODE,
                               floating ? block->linear : block->pc);
         }
@@ -299,6 +401,9 @@ void link_reclaim(const uint8_t *from, const uint8_t *to)
         }
     }
     for (unsigned k = 0; k < BT_CPUS; k++) {
+        if (bt_cpus[k]) {
+            memset(bt_cpus[k]->entered, 0, sizeof(bt_cpus[k]->entered));
+        }
         for (unsigned mode = 0; bt_cpus[k] && mode < TLB_MODES; mode++) {
             forget_code(&bt_cpus[k]->jump[mode], exec_of(from), (uint64_t)(to - from));
         }

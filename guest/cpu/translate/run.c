@@ -303,6 +303,17 @@ static bool cached_at_rip(struct bt_cpu *b)
     return code;
 }
 
+/* The same by what was known of the page in another address space. */
+static bool restored_at_rip(struct bt_cpu *b)
+{
+    uint64_t pc = b->cpu->r.rip;
+    uint8_t *host = b->mode == TLB_USER ? code_host(b->cpu, pc) : NULL;
+    pthread_mutex_lock(&cache_lock);
+    bool found = host && jump_cache_restore(b, host, pc);
+    pthread_mutex_unlock(&cache_lock);
+    return found && cached_at_rip(b);
+}
+
 /* One instruction by the interpreter; false: leave generated code. */
 static bool step(struct bt_cpu *b)
 {
@@ -353,7 +364,7 @@ static bool find_code(struct bt_cpu *b, struct block **block)
             return false;
         }
         if (!cpu->r.shadow) {
-            if (!block && cached_at_rip(b)) {
+            if (!block && (cached_at_rip(b) || restored_at_rip(b))) {
                 return true;
             }
             bool cold = false;
@@ -508,12 +519,13 @@ static bool learn_target(struct bt_cpu *b, uint64_t pc)
     uint64_t key = pc;
     uint32_t flags = block_key(b, &key);
     pthread_mutex_lock(&cache_lock);
-    struct block *block = cache_find(at.host, at.host2, key, flags);
+    bool found = !at.host2 && jump_cache_restore(b, at.host, pc);
+    struct block *block = found ? NULL : cache_find(at.host, at.host2, key, flags);
     if (block) {
         jump_cache_add(b, block, pc, at.global);
     }
     pthread_mutex_unlock(&cache_lock);
-    return block;
+    return found || block;
 }
 
 /*

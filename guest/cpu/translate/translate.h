@@ -38,6 +38,22 @@ struct jump_cache {
     } at[JUMP_SLOTS];
 };
 
+/*
+ * Where a page of programs' code was entered through the jump cache, which forgets that with each
+ * address space: the next program that has the page gets all of it at once.  By host page,
+ * hashed; under cache_lock.
+ */
+enum { PAGE_ENTRIES = 32, ENTERED_PAGES = 512 };
+struct entered_page {
+    const uint8_t *host;
+    uint64_t linear; /* of blocks that do not float */
+    uint32_t flags;  /* enum block_flag of all of them */
+    uint32_t turn;  /* .jump_turn when they were last put into the jump cache */
+    uint8_t n, next;
+    uint16_t offset[PAGE_ENTRIES];
+    uint32_t code[PAGE_ENTRIES]; /* from the start of the executable view */
+};
+
 /* Bits of .fp_ok: state that is in the host's registers and may be used. */
 enum { FP_X87 = 1, FP_SSE = 2, FP_AVX = 4 };
 
@@ -93,6 +109,8 @@ struct bt_cpu {
     uint64_t jump_pages[64];     /* hashed: pages with entries in the log */
     uint64_t jump_seen[64];      /* hashed: pages with entries */
     struct bt_stats stats;
+    uint32_t jump_turn; /* moves when the jump cache forgets programs */
+    struct entered_page entered[ENTERED_PAGES];
 
     struct jump_cache jump[TLB_MODES];
 };
@@ -316,6 +334,9 @@ void unlink_block(struct block *block);
 void unlink_cross(uint64_t linear, uint64_t bytes);
 void link_reclaim(const uint8_t *from, const uint8_t *to); /* this part of the cache goes */
 void jump_cache_add(struct bt_cpu *b, struct block *block, uint64_t pc, bool global);
+/* What is known of the page of @pc, whose byte is at @host, is there from now on; false: not the
+ * way into @pc.  Lock held. */
+bool jump_cache_restore(struct bt_cpu *b, const uint8_t *host, uint64_t pc);
 uint64_t jump_cache_find(const struct bt_cpu *b, unsigned mode, uint64_t pc); /* 0: not there */
 void jump_cache_drop(struct bt_cpu *b, uint64_t linear, uint64_t bytes, bool global);
 void jump_cache_clear(struct bt_cpu *b, unsigned mode);
