@@ -258,6 +258,47 @@ def nested_state():
         raise Failed(out[-3000:])
 
 
+# Says what it has, and switches on the processors that come.
+HOT_GUEST = """
+while :; do
+    for c in /sys/devices/system/cpu/cpu[1-9]*/online; do echo 1 >$c; done 2>/dev/null
+    echo "has-$(grep -c ^processor /proc/cpuinfo)-cpus $(sed -n 's/MemTotal: *//p' /proc/meminfo)"
+    usleep 300000
+done
+"""
+
+
+def kib(m, after):
+    """What the inner guest says it has from now on."""
+    at = m.expect(r"has-\d-cpus +\d+ kB", after=after)
+    return int(re.findall(r"cpus +(\d+) kB", m.seen[after:at])[-1])
+
+
+def hotplug():
+    """A processor and memory come, a processor goes and comes again."""
+    script = (f"{inner('/hot', 'quiet memhp_default_state=online_movable')} -accel kvm "
+              "-m 256,slots=2,maxmem=1G -smp 1,maxcpus=2 -qmp /dev/ttyS1 </dev/null; echo inner-exit-$?")
+    with Outer(script, inner_scripts={"hot": HOT_GUEST}) as m:
+        m.connect()
+        m.expect("has-1-cpus")
+        for turn in (1, 2):
+            place = next(c for c in m.qmp("query-hotpluggable-cpus") if "qom-path" not in c)
+            m.qmp("device_add", driver=place["type"], id="two", **place["props"])
+            at = len(m.seen)
+            m.expect("has-2-cpus", after=at)
+            if turn == 1:
+                m.qmp("device_del", id="two")
+                m.until(lambda: len(m.qmp("query-cpus-fast")) == 1, "the processor stays")
+                at = len(m.seen)
+                m.expect("has-1-cpus", after=at)
+        before = kib(m, len(m.seen))
+        m.qmp("object-add", qom_type="memory-backend-ram", id="more", size=128 << 20)
+        m.qmp("device_add", driver="pc-dimm", id="dimm", memdev="more")
+        m.until(lambda: kib(m, len(m.seen)) > before + (100 << 10), "the guest has no more memory")
+        m.qmp("quit")
+        check_exit(m.end())
+
+
 BUSY_GUEST = """
 while :; do :; done &
 while :; do :; done &
@@ -297,6 +338,7 @@ TESTS = {
     "kvm-suspend-split": lambda: suspend("-M q35,kernel-irqchip=split"),
     "kvm-gdb": debugger,
     "kvm-nested": nested_state,
+    "kvm-hotplug": hotplug,
     "kvm-split": lambda: io("pc,kernel-irqchip=split", ("on",)),
 }
 
