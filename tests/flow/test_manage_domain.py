@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines through lodged, with virsh and python3-libvirt: their lives from define to undefine,
 what happens to them when lodged or their own process dies, their consoles and saved states."""
+import json
 import os
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import threading
 import unittest
 
 import libvirt
+import libvirt_qemu
 
 import guest
 import manage
@@ -39,6 +41,26 @@ def with_modules(folder, *names):
     old, path = (GUEST / "initrd").read_bytes(), pathlib.Path(folder, "initrd")
     path.write_bytes(old + bytes(-len(old) % 4) + guest.cpio(more))
     return path
+
+
+def children_of(pid):
+    """Those of all threads, as far as they can still be seen."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            found += pathlib.Path(f"/proc/{pid}/task/{task}/children").read_text().split()
+        except OSError:
+            pass
+    return found
+
+
+def ticks_of(pid):
+    """CPU time of a process itself; 0 if it is gone."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0
+    return int(fields[11]) + int(fields[12])
 
 
 class Console:
@@ -185,6 +207,22 @@ class Domains(manage.Case):
         console.expect(b"\nlistens")
         dom.shutdown()
         self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+
+    def test_hot_program_has_a_process(self):
+        """In spite of the sandbox that all machines have, and its time is the machine's."""
+        dom = self.define("computes")
+        dom.create()
+        console = Console(self.conn, dom)
+        console.expect(b"# ")
+        console.type(b"(i=0; while :; do i=$((i + 1)); done) & echo comp''utes\n")
+        console.expect(b"\ncomputes")
+        pid, tick = self.daemon.machines()[0], 10**9 // os.sysconf("SC_CLK_TCK")
+        manage.until(lambda: any(ticks_of(child) > 20 for child in children_of(pid)), "no program computes in a process")
+        jit = json.loads(libvirt_qemu.qemuMonitorCommand(dom, '{"execute": "query-jit"}', 0))["return"]
+        self.assertGreater(sum(cpu["direct"] for cpu in jit["cpus"]), 0)
+        own = ticks_of(pid)
+        self.assertGreaterEqual(dom.info()[4], (own + 20) * tick)
+        dom.destroy()
 
     def test_guest_powers_off(self):
         dom = self.define("ends", run="poweroff")
