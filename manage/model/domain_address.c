@@ -482,14 +482,32 @@ static bool drives_apart(const DomainDef *def, GError **error)
     return true;
 }
 
-static bool usb_port_used(const DomainDef *def, int64_t port)
+/* How many devices of ours fit; companions have none of their own. */
+static int64_t usb_ports(const struct domain_controller *c, bool fast)
+{
+    switch (c->model) {
+    case MODEL_QEMU_XHCI:
+    case MODEL_NEC_XHCI:
+        return c->ports == XML_ABSENT ? 4 : c->ports;
+    case MODEL_ICH9_EHCI1:
+    case MODEL_EHCI:
+        return 6;
+    case MODEL_PIIX3_UHCI:
+    case MODEL_PIIX4_UHCI:
+        return fast ? 0 : 2;
+    default:
+        return 0;
+    }
+}
+
+static bool usb_port_used(const DomainDef *def, int64_t bus, int64_t port)
 {
     g_autofree char *text = g_strdup_printf("%ld", (long)port);
     const GPtrArray *lists[] = {def->inputs, def->disks};
     for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++) {
         EACH(struct device_head, d, lists[i])
         {
-            if (d->address && d->address->type == ADDRESS_USB && d->address->bus <= 0 &&
+            if (d->address && d->address->type == ADDRESS_USB && d->address->bus == bus &&
                 g_strcmp0(d->address->port, text) == 0) {
                 return true;
             }
@@ -498,31 +516,65 @@ static bool usb_port_used(const DomainDef *def, int64_t port)
     return false;
 }
 
-/* The first free port of the first controller. */
-static void place_on_usb(const DomainDef *def, struct device_head *d)
+/* The first free port; without one another controller comes, unless there is to be none. */
+static void place_usb_device(DomainDef *def, struct address **address, bool fast)
 {
-    int64_t port = 1;
-    while (usb_port_used(def, port)) {
-        port++;
+    int64_t bus = 0, port = 1, next = 0;
+    bool found = false, none = false;
+    if (*address) {
+        return;
     }
-    d->address = xml_new(&address_table);
-    d->address->type = ADDRESS_USB;
-    d->address->bus = 0;
-    d->address->port = g_strdup_printf("%ld", (long)port);
+    EACH(const struct domain_controller, c, def->controllers)
+    {
+        if (c->type != CONTROLLER_USB || found) {
+            continue;
+        }
+        none |= c->model == MODEL_USB_NONE;
+        next = MAX(next, c->index + 1);
+        bus = c->index;
+        for (port = 1; port <= usb_ports(c, fast) && !found; port += !found) {
+            found = !usb_port_used(def, bus, port);
+        }
+    }
+    if (!found) {
+        port = 1;
+        bus = none ? 0 : next;
+    }
+    if (!found && !none) {
+        struct domain_controller *more = xml_new(&controller_table);
+        more->type = CONTROLLER_USB;
+        more->model = MODEL_QEMU_XHCI;
+        more->index = next;
+        more->ports = 15;
+        xml_append(NULL, &def->controllers, more);
+    }
+    *address = xml_new(&address_table);
+    (*address)->type = ADDRESS_USB;
+    (*address)->bus = bus;
+    (*address)->port = g_strdup_printf("%ld", (long)port);
+}
+
+static void first_bus(const struct xml_table *t, struct device_head *d, void *data)
+{
+    (void)t, (void)data;
+    if (d->address && d->address->type == ADDRESS_USB && d->address->bus == XML_ABSENT) {
+        d->address->bus = 0;
+    }
 }
 
 static void place_usb(DomainDef *def)
 {
+    domain_each_device(def, first_bus, NULL);
     EACH(struct domain_input, input, def->inputs)
     {
-        if (input->bus == INPUT_USB && !input->address) {
-            place_on_usb(def, (struct device_head *)input);
+        if (input->bus == INPUT_USB) {
+            place_usb_device(def, &input->address, false);
         }
     }
     EACH(struct domain_disk, disk, def->disks)
     {
-        if (disk->bus == BUS_USB && !disk->address) {
-            place_on_usb(def, (struct device_head *)disk);
+        if (disk->bus == BUS_USB) {
+            place_usb_device(def, &disk->address, true);
         }
     }
 }

@@ -297,6 +297,29 @@ class Words(manage.Case):
         for old, new, words in REPLACED:
             self.works(words, old=old, new=new)
 
+    def test_many_on_usb(self):
+        """A controller more comes when the ports have gone; who has a port keeps it."""
+        first = disk(dev="sda", bus="usb", more="<address type='usb' port='1'/>", driver="", file="FILE0")
+        others = "".join(disk(dev=f"sd{'abcdef'[i]}", bus="usb", file=f"FILE{i}") for i in range(1, 6))
+        for i in range(6):
+            shutil.copy(self.file, f"{self.file}{i}")
+            os.chmod(f"{self.file}{i}", 0o666)
+        for controller, ports in (("", "0.2 0.1 0.3 0.4 1.1 1.2 1.3"),
+                                  ("<controller type='usb' model='ich9-ehci1'/>", "0.2 0.1 0.3 0.4 0.5 0.6 1.1"),
+                                  ("<controller type='usb' model='piix3-uhci'/>", "0.2 0.1 1.1 1.2 1.3 1.4 1.5")):
+            with self.subTest(controller=controller):
+                if "piix3" in controller:  # which has room for slow devices alone
+                    first = disk(dev="sda", bus="usb", file="FILE0")
+                    ports = "0.1 1.1 1.2 1.3 1.4 1.5 1.6"
+                dom = self.conn.createXML(self.xml(
+                    devices=f"{controller}<input type='tablet' bus='usb'/>{first}{others}"))
+                try:
+                    root = ET.fromstring(dom.XMLDesc())
+                    found = [a for kind in ("input", "disk") for a in root.findall(f"devices/{kind}/address")]
+                    self.assertEqual([f"{a.get('bus')}.{a.get('port')}" for a in found], ports.split())
+                finally:
+                    dom.destroy()
+
     def test_password_of_the_screen(self):
         vnc = "<graphics type='vnc' passwd='{}' passwdValidTo='{}'/>"
         dom = self.conn.defineXML(self.xml(devices=vnc.format("open", "2130-01-01T00:00:00")))
