@@ -21,6 +21,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -322,18 +323,33 @@ void vcpu_gprs(struct vcpu *cpu, bool push)
     }
 }
 
+/* Until it is requested, or its own timer fires. */
+static void sleep_to_timer(struct vcpu *cpu)
+{
+    const struct vcpu_board *b = cpu->board;
+    int64_t due = b && b->sleeps ? b->sleeps(b->owner, cpu) : 0;
+    struct timespec at = {due / 1000000000, due % 1000000000};
+    atomic_store(&cpu->thread->asleep, true);
+    uint32_t seen = atomic_load(&cpu->requests);
+    if (!wakes(cpu, seen)) {
+        syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_BITSET_PRIVATE, seen, due ? &at : NULL, NULL,
+                FUTEX_BITSET_MATCH_ANY);
+    }
+    atomic_store(&cpu->thread->asleep, false);
+    if (due) {
+        b->wakes(b->owner, cpu);
+    }
+}
+
 static void sleep_halted(struct vcpu *cpu)
 {
-    uint32_t seen;
     if (cpu->engine->pull) {
         cpu->engine->pull(cpu);
     }
     paravirt_asleep(cpu);
-    atomic_store(&cpu->thread->asleep, true);
-    while (!wakes(cpu, seen = atomic_load(&cpu->requests))) {
-        syscall(SYS_futex, &cpu->requests, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    while (!wakes(cpu, atomic_load(&cpu->requests))) {
+        sleep_to_timer(cpu);
     }
-    atomic_store(&cpu->thread->asleep, false);
     paravirt_awake(cpu);
 }
 
@@ -392,6 +408,7 @@ static void *thread_main(void *arg)
 {
     struct vcpu *cpu = self = arg;
     struct vcpu_thread *t = cpu->thread;
+    prctl(PR_SET_TIMERSLACK, 1); /* it sleeps for guests, which have slack of their own */
     pthread_mutex_lock(&mutex);
     cpu->tid = (int)syscall(SYS_gettid);
     pthread_cond_broadcast(&changed);

@@ -184,6 +184,10 @@ struct vcpu_board {
     /* An interrupt (ICR's lower half @icr) to processors: bit n of @who is APIC id @first + n.
      * How many there are of them; negative: no such interrupt. */
     int (*send_ipis)(void *owner, struct vcpu *cpu, uint64_t who, uint32_t first, uint32_t icr);
+    /* A halted vCPU need not be woken for its own timer: from now on it wakes itself at that time of the
+     * host's CLOCK_MONOTONIC, if it is not 0; then, or woken by somebody else, it calls the other one. */
+    int64_t (*sleeps)(void *owner, struct vcpu *cpu);
+    void (*wakes)(void *owner, struct vcpu *cpu);
     void (*ferr)(void *owner, struct vcpu *cpu); /* x87 error with CR0.NE clear: IRQ 13 */
     /* Level-triggered EOI went out, INIT happened ... are the APIC's own business. */
     void (*init)(void *owner, struct vcpu *cpu); /* INIT reached the CPU: reset the APIC */

@@ -584,6 +584,34 @@ static void deadline_write(struct lapic *s, uint64_t tsc)
     timer_plan(s, 0);
 }
 
+static int64_t board_sleeps(void *owner, struct vcpu *cpu)
+{
+    struct lapic *s = lapic_of(cpu);
+    uint64_t deadline = atomic_load(&s->deadline);
+    (void)owner;
+    if (timer_mode(s) != TIMER_DEADLINE || !deadline || !clock_running()) {
+        return 0;
+    }
+    int64_t due = tsc_to_clock(deadline - cpu->r.tsc_offset);
+    if (due == TIMER_OFF) {
+        return 0;
+    }
+    timer_disarm(&s->timer);
+    return clock_to_host(due);
+}
+
+static void board_wakes(void *owner, struct vcpu *cpu)
+{
+    struct lapic *s = lapic_of(cpu);
+    uint64_t deadline = atomic_load(&s->deadline);
+    (void)owner;
+    if (!deadline_passed(s, deadline)) {
+        timer_plan(s, 0);
+    } else if (atomic_compare_exchange_strong(&s->deadline, &deadline, 0)) {
+        lvt_fire(s, LVT_TIMER);
+    }
+}
+
 static void divide_write(struct lapic *s, uint32_t v)
 {
     int64_t now = clock_now();
@@ -1060,6 +1088,8 @@ const struct vcpu_board *lapic_vcpu_board(struct board *board)
         .apic_msr_read = board_msr_read,
         .apic_msr_write = board_msr_write,
         .send_ipis = board_send_ipis,
+        .sleeps = board_sleeps,
+        .wakes = board_wakes,
         .ferr = board_ferr,
         .init = board_init,
     };

@@ -137,6 +137,11 @@ int64_t tsc_to_clock(uint64_t tsc)
     return ns > INT64_MAX / 2 ? INT64_MAX : clock_now() + (int64_t)ns + 2; /* never early */
 }
 
+int64_t clock_to_host(int64_t ns)
+{
+    return MAX(ns - clk.offset, 1);
+}
+
 int64_t clock_wall_ns(void)
 {
     struct timespec ts;
@@ -246,7 +251,7 @@ static void program(void)
     heap.programmed = due;
     struct itimerspec when = {{0, 0}, {0, 0}};
     if (due != TIMER_OFF) {
-        int64_t host = MAX(due - clk.offset, 1); /* 0 would disarm it */
+        int64_t host = clock_to_host(due); /* 0 would disarm it */
         when.it_value.tv_sec = host / 1000000000;
         when.it_value.tv_nsec = host % 1000000000;
     }

@@ -37,6 +37,9 @@ int64_t tsc_offset(void);
 /* Guest-clock nanoseconds at which tsc_now() will be @tsc; INT64_MAX if never. */
 int64_t tsc_to_clock(uint64_t tsc);
 
+/* The host's CLOCK_MONOTONIC at @ns of a guest clock that runs. */
+int64_t clock_to_host(int64_t ns);
+
 /* Wall-clock seconds since 1970 as the guest sees them (-rtc base=..., clock=...). */
 int64_t clock_wall_ns(void);
 void clock_set_wall_offset(int64_t ns);

@@ -102,6 +102,18 @@ static void do_wrmsr(struct vcpu *cpu, void *arg)
     a->works = calls->apic_msr_write(calls->owner, cpu, a->at, a->value);
 }
 
+static void do_sleep(struct vcpu *cpu, void *arg)
+{
+    struct access *a = arg;
+    a->value = (uint64_t)calls->sleeps(calls->owner, cpu);
+}
+
+static void do_wake(struct vcpu *cpu, void *arg)
+{
+    (void)arg;
+    calls->wakes(calls->owner, cpu);
+}
+
 static void do_acknowledge(struct vcpu *cpu, void *arg)
 {
     struct access *a = arg;
@@ -404,6 +416,44 @@ static void the_timer_counts_in_all_modes(void **state)
     assert_int_equal(take(0), -1);
 }
 
+/* When it would wake itself, by the host's clock; 0: somebody else has to. */
+static int64_t put_to_sleep(void)
+{
+    struct access a = {.at = 0};
+    on_cpu(0, do_sleep, &a);
+    return (int64_t)a.value;
+}
+
+static void a_halted_cpu_wakes_itself_for_its_deadline(void **state)
+{
+    struct timespec at;
+    (void)state;
+    wr(0, SVR, 0x1ff);
+    wr(0, LVT_TIMER, 0x40082);
+    assert_int_equal(put_to_sleep(), 0); /* no deadline */
+    clock_start();
+    assert_true(wrmsr(0, 0x6e0, vcpu_tsc(cpus[0]) + tsc_hz() / 100));
+    int64_t due = put_to_sleep();
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    assert_in_range(due, 1, at.tv_sec * INT64_C(1000000000) + at.tv_nsec + 20000000);
+    at = (struct timespec){due / 1000000000, due % 1000000000};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, NULL) != 0) {
+    }
+    on_cpu(0, do_wake, NULL);
+    assert_int_equal(take(0), 0x82);
+    wr(0, EOI, 0);
+    assert_int_equal(put_to_sleep(), 0);
+    uint64_t far = vcpu_tsc(cpus[0]) + 3600 * tsc_hz(), v;
+    assert_true(wrmsr(0, 0x6e0, far));
+    assert_true(put_to_sleep() > due);
+    on_cpu(0, do_wake, NULL); /* by somebody else: the deadline stays */
+    assert_int_equal(take(0), -1);
+    assert_true(rdmsr(0, 0x6e0, &v));
+    assert_int_equal(v, far);
+    assert_true(wrmsr(0, 0x6e0, 0));
+    clock_stop();
+}
+
 static void the_pic_comes_through_lint0(void **state)
 {
     static const uint16_t port[] = {0x20, 0x21, 0x21, 0x21, 0xa0, 0xa1, 0xa1, 0xa1};
@@ -693,6 +743,7 @@ int main(void)
         T(logical_destinations_choose),
         T(x2apic_has_msrs_and_rules),
         T(the_timer_counts_in_all_modes),
+        T(a_halted_cpu_wakes_itself_for_its_deadline),
         T(the_pic_comes_through_lint0),
         T(a_level_is_asked_for_again_after_its_end),
         T(an_extint_message_asks_the_pic),
