@@ -172,7 +172,8 @@ def direct():
     """All programs in processes of their own, out of a sandbox: the same stress, and tests/guest/programs.c."""
     initrd = with_programs(["stress", "programs"], ["-mavx2"])
     try:
-        with Machine(["-accel", "bt,direct=always", "-smp", "2", *tiny("shell", "512M", "vsyscall=xonly"),
+        flags = "vsyscall=xonly transparent_hugepage=always"  # with less memory there are none
+        with Machine(["-accel", "bt,direct=always", "-smp", "2", *tiny("shell", "640M", flags),
                       "-initrd", str(initrd), "-sandbox",
                       "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"], qmp=True) as m:
             m.expect("busybox")

@@ -143,6 +143,39 @@ static void mappings(void)
     }
 }
 
+/* A huge page is one entry, which goes by one INVLPG: all of it goes. */
+static void huge_pages(void)
+{
+    enum { HUGE = 512 * PAGE };
+    int how = MAP_PRIVATE | MAP_ANONYMOUS;
+    uintptr_t m = (uintptr_t)mmap(NULL, 2 * HUGE, PROT_READ | PROT_WRITE, how, -1, 0);
+    uintptr_t p = (m + HUGE - 1) / HUGE * HUGE;
+    unsigned sum = 0;
+    madvise((void *)p, HUGE, MADV_HUGEPAGE);
+    for (unsigned k = 0; k < 512; k++) {
+        touch(p + k * PAGE, 1, 0, "a write to a huge page");
+    }
+    mprotect((void *)p, HUGE, PROT_READ);
+    touch(p + 300 * PAGE, 0, 0, "a read of a huge page that is read-only");
+    touch(p + 300 * PAGE, 1, SEGV_ACCERR, "a write to it");
+    munmap((void *)p, HUGE);
+    touch(p + 511 * PAGE, 0, SEGV_MAPERR, "a read of a huge page that is gone");
+    mmap((void *)p, HUGE, PROT_READ | PROT_WRITE, how | MAP_FIXED, -1, 0);
+    madvise((void *)p, HUGE, MADV_HUGEPAGE);
+    for (unsigned k = 0; k < 512; k++) {
+        sum += *(volatile unsigned char *)(p + k * PAGE);
+    }
+    for (unsigned k = 0; k < 512; k += 2) { /* the page of zeroes, in pieces */
+        *(volatile unsigned char *)(p + k * PAGE) = (unsigned char)(1 + k % 7);
+        sum += *(volatile unsigned char *)(p + k * PAGE + PAGE);
+    }
+    expect(sum == 0, "zeroes of a huge page");
+    for (unsigned k = 0; k < 512; k++) {
+        expect(*(volatile unsigned char *)(p + k * PAGE) == (k % 2 ? 0 : 1 + k % 7), "pages of it");
+    }
+    munmap((void *)m, (p - m) + HUGE);
+}
+
 static void copies(void)
 {
     static volatile int own[2 * PAGE];
@@ -326,6 +359,7 @@ int main(int argc, char **argv)
         faults();
         traps();
         mappings();
+        huge_pages();
         copies();
         code_that_changes();
         clocks();
