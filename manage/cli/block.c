@@ -478,6 +478,23 @@ static bool run_iotune(struct shell *sh, const struct args *a, GError **error)
 
 /* ---- dump ---- */
 
+static bool run_threshold(struct shell *sh, const struct args *a, GError **error)
+{
+    const char *text = args_text(a, "threshold");
+    g_auto(rpc_domain) dom = {0};
+    uint64_t bytes;
+    rpc_none none;
+    if (!text_size(text, 1, &bytes)) {
+        return shell_fail(error, "Scaled numeric value '%s' for <threshold> option is malformed "
+                                 "or out of range", text);
+    }
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    rpc_domain_of_uhyper_flags args = {dom, (char *)args_text(a, "dev"), bytes, 0};
+    return ask_domain_set_block_threshold(shell_rpc(sh, NULL), &args, &none, error);
+}
+
 static bool run_dump(struct shell *sh, const struct args *a, GError **error)
 {
     static const char *const formats[] = {"elf", "kdump-zlib", "kdump-lzo", "kdump-snappy",
@@ -580,6 +597,10 @@ const struct verb_group verb_group_block = {"Disks at work", "block", (const str
     {"blockresize", (const struct option_row[]){NAMED, DISK,
         {"size", OPT_SIZE, OPT_NEEDED, "KiB, or with a suffix"}, {NULL}},
      "gives a disk another size", run_resize},
+    {"domblkthreshold", (const struct option_row[]){NAMED,
+        {"dev", OPT_TEXT, OPT_NEEDED, "target of the disk, also with an image's number: vda[1]"},
+        {"threshold", OPT_TEXT, OPT_NEEDED, "bytes, or with a suffix"}, {NULL}},
+     "asks for an event when a disk's image is written so far", run_threshold},
     {"dump", (const struct option_row[]){NAMED,
         {"file", OPT_TEXT, OPT_NEEDED, "where to", COMPLETE_FILE},
         {"live", OPT_BOOL, 0, "the guest goes on meanwhile"},

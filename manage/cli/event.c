@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
 
+#include "base/json.h"
+
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -300,6 +302,13 @@ struct waiting {
     unsigned count;
 };
 
+static char *now_text(void)
+{
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *stamp = g_date_time_format(now, "%F %T");
+    return g_strdup_printf("%s.%03d+0000", stamp, g_date_time_get_microsecond(now) / 1000);
+}
+
 static void print_event(struct waiting *w, const struct event *e, const void *message)
 {
     g_autoptr(GString) out = g_string_new(NULL);
@@ -307,10 +316,8 @@ static void print_event(struct waiting *w, const struct event *e, const void *me
     g_autofree char *shown =
         w->kind->uuid ? uuid_text(*(const rpc_uuid *)name) : g_strdup(*(char *const *)name);
     if (w->stamped) {
-        g_autoptr(GDateTime) now = g_date_time_new_now_utc();
-        g_autofree char *stamp = g_date_time_format(now, "%F %T");
-        g_string_append_printf(out, "%s.%03d+0000: ", stamp,
-                               g_date_time_get_microsecond(now) / 1000);
+        g_autofree char *stamp = now_text();
+        g_string_append_printf(out, "%s: ", stamp);
     }
     g_string_append_printf(out, "event '%s' for ", e->name);
 #pragma GCC diagnostic push
@@ -427,6 +434,70 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
     return ok && w.count;
 }
 
+/* ---- What machines say to their own monitors ---- */
+
+struct monitoring {
+    struct waiting waiting;
+    bool loop, pretty, stamped;
+};
+
+static void take_monitor(uint32_t program, int procedure, const uint8_t *body, size_t n, void *data)
+{
+    enum { EVENT = 6 };
+    struct monitoring *m = data;
+    rpc_event_monitor e = {0};
+    if (program != PROGRAM_QEMU || procedure != EVENT || (!m->loop && m->waiting.count) ||
+        !packet_decode(body, n, (xdrproc_t)xdr_rpc_event_monitor, &e, sizeof(e))) {
+        return;
+    }
+    const char *details = e.details ? *e.details : "(null)";
+    g_autoptr(json_t) object = m->pretty ? json_loads(details, 0, NULL) : NULL;
+    g_autofree char *pretty = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
+    g_autofree char *stamp = m->stamped ? now_text() : NULL;
+    details = pretty ? pretty : details;
+    if (stamp) {
+        out_line(m->waiting.sh, "%s: event %s for domain '%s': %s", stamp, e.event, e.dom.name,
+                 details);
+    } else {
+        out_line(m->waiting.sh, "event %s at %lld.%06u for domain '%s': %s", e.event,
+                 (long long)e.seconds, e.micros, e.dom.name, details);
+    }
+    fflush(stdout);
+    m->waiting.count++;
+    xdr_free((xdrproc_t)xdr_rpc_event_monitor, (char *)&e);
+}
+
+static bool run_monitor_event(struct shell *sh, const struct args *a, GError **error)
+{
+    static const struct flag_bit bits[] = {{"regex", 1}, {"no-case", 2}};
+    char *event = (char *)args_text(a, "event");
+    const char *name = args_text(a, "domain");
+    struct monitoring m = {{sh}, args_flag(a, "loop"), args_flag(a, "pretty"),
+                           args_flag(a, "timestamp")};
+    uint64_t seconds;
+    gint64 end = args_number(a, "timeout", &seconds)
+                     ? g_get_monotonic_time() + (gint64)MIN(seconds, INT_MAX) * G_USEC_PER_SEC
+                     : 0;
+    g_auto(rpc_domain) dom = {0};
+    Rpc *rpc = shell_rpc(sh, error);
+    rpc_int id;
+    rpc_none none;
+    if (!rpc || (name && !shell_domain(sh, name, &dom, error))) {
+        return false;
+    }
+    rpc_monitor_register args = {name ? &dom : NULL, event ? &event : NULL,
+                                 flags_of(a, bits, G_N_ELEMENTS(bits))};
+    rpc_on_event(rpc, take_monitor, &m);
+    bool ok = ask_connect_monitor_event_register(rpc, &args, &id, error) &&
+              wait_for_events(rpc, &m.waiting, m.loop, end, error);
+    rpc_on_event(rpc, NULL, NULL);
+    if (ok) {
+        ask_connect_monitor_event_deregister(rpc, &id, &none, NULL);
+        out_line(sh, "events received: %u", m.waiting.count);
+    }
+    return ok && m.waiting.count;
+}
+
 #define KIND(events, verb, shape, option, object, uuid, find)                                      \
     (&(const struct event_kind){events, PROC_connect_##verb##_register_any,                        \
                                 PROC_connect_##verb##_deregister_any,                              \
@@ -471,6 +542,18 @@ const struct verb_group verb_group_event = {
              {"pool", OPT_TEXT, 0, "of this pool alone", COMPLETE_POOL}, WAIT_OPTIONS},
          "waits for events of storage pools", run_event,
          KIND(pool_events, storage_pool_event, pool, "pool", "storage pool %s", false, find_pool)},
+        {"qemu-monitor-event",
+         (const struct option_row[]){
+             {"domain", OPT_TEXT, 0, "of this domain alone", COMPLETE_DOMAIN},
+             {"event", OPT_TEXT, 0, "which event to wait for"},
+             {"pretty", OPT_BOOL, 0, "details in several lines"},
+             {"loop", OPT_BOOL, 0, "until the time is over or Ctrl-C, not until the first"},
+             {"timeout", OPT_NUMBER, OPT_NAMED, "seconds to wait"},
+             {"regex", OPT_BOOL, 0, "the event's name is a regular expression"},
+             {"no-case", OPT_BOOL, 0, "in capitals or not"},
+             {"timestamp", OPT_BOOL, 0, "say when each came"},
+             {NULL}},
+         "waits for what machines say to their monitors", run_monitor_event},
         {"secret-event",
          (const struct option_row[]){{"secret", OPT_TEXT, 0, "UUID of the secret"},
                                      WAIT_OPTIONS},

@@ -8,6 +8,7 @@
 #include "manage/rpc/connect.h"
 
 #include <getopt.h>
+#include <locale.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -295,6 +296,7 @@ int shell_main(int argc, char **argv)
     g_autofree char *called = g_path_get_basename(argc ? argv[0] : "lodge");
     g_autofree char **helper = strcmp(called, "virt-ssh-helper") == 0 ? as_helper(argv) : NULL;
     int code;
+    setlocale(LC_CTYPE, ""); /* names are printed as they are, numbers as programs read them */
     if (helper) {
         argv = helper;
         argc = (int)g_strv_length(helper);

@@ -51,8 +51,11 @@ struct callback {
     bool all; /* of any object; else only of the one that follows */
     uint8_t uuid[16];
     char *name; /* of a node device, which has no uuid; of a monitor's event, NULL for all */
+    GRegex *pattern; /* of the names of a monitor's events, instead of one */
 };
-/* Registers @wanted, whose .name is handed over; the id that names it from now on. */
+/* Whether anybody has registered for something of @class. */
+bool event_is_heard(enum event_class class);
+/* Registers @wanted, whose .name and .pattern are handed over; the id that names it from now on. */
 int event_register(struct client *c, struct callback wanted);
 bool event_deregister(struct client *c, enum event_class class, int id);
 

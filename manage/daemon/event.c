@@ -36,6 +36,12 @@ static const struct event_row_info rows[] = {
 #undef QEMU_EVENT
 };
 
+static bool is_named(const struct callback *cb, const char *event)
+{
+    return cb->pattern ? g_regex_match(cb->pattern, event, 0, NULL)
+                       : !cb->name || strcmp(cb->name, event) == 0;
+}
+
 static bool wants(const struct callback *cb, const struct event_row_info *row, const void *message)
 {
     if (cb->class != row->class || cb->event != row->event) {
@@ -46,7 +52,7 @@ static bool wants(const struct callback *cb, const struct event_row_info *row, c
     case CLASS_NODE_DEVICE:
         return cb->all || strcmp(cb->name, *(char *const *)object) == 0;
     case CLASS_MONITOR:
-        if (cb->name && strcmp(cb->name, ((const rpc_event_monitor *)message)->event) != 0) {
+        if (!is_named(cb, ((const rpc_event_monitor *)message)->event)) {
             return false;
         }
         break;
@@ -82,7 +88,21 @@ void event_send(unsigned at, const void *message)
 
 static void callback_clear(void *item)
 {
-    g_free(((struct callback *)item)->name);
+    struct callback *cb = item;
+    g_free(cb->name);
+    g_clear_pointer(&cb->pattern, g_regex_unref);
+}
+
+bool event_is_heard(enum event_class class)
+{
+    for (const struct client *c = clients; c; c = c->next) {
+        for (unsigned i = 0; c->callbacks && i < c->callbacks->len; i++) {
+            if (g_array_index(c->callbacks, struct callback, i).class == class) {
+                return true;
+            }
+        }
+    }
+    return false;
 }
 
 int event_register(struct client *c, struct callback wanted)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What a machine says of its own accord: QMP events become states and libvirt's events. */
 #include "manage/daemon/checkpoint.h"
+#include "manage/daemon/client.h"
 #include "manage/daemon/disks.h"
 
 #include <string.h>
@@ -314,9 +315,27 @@ static const struct {
     {"BLOCK_JOB_READY", on_job_ready},
 };
 
-static void handle(void *data, const char *name, const json_t *body)
+/* For those who listen to the machine's own monitor. */
+static void pass_on(Domain *d, const char *name, const json_t *body, const json_t *when)
+{
+    g_autofree char *details = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    rpc_event_monitor message = {
+        .dom = domain_rpc(d),
+        .event = (char *)name,
+        .seconds = json_integer_value(json_object_get(when, "seconds")),
+        .micros = (u_int)json_integer_value(json_object_get(when, "microseconds")),
+        .details = details ? &details : NULL,
+    };
+    event_qemu_domain_monitor(&message);
+    g_free(message.dom.name);
+}
+
+static void handle(void *data, const char *name, const json_t *body, const json_t *when)
 {
     struct machine *m = data;
+    if (!m->ended && event_is_heard(CLASS_MONITOR)) {
+        pass_on(m->domain, name, body, when);
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(handlers) && !m->ended; i++) {
         if (strcmp(handlers[i].name, name) == 0) {
             handlers[i].handle(m, body);

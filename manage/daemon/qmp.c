@@ -45,7 +45,8 @@ static void handle(struct qmp *q, const char *text, size_t n)
     json_t *id = json_object_get(message, "id");
     daemon_lock();
     if (event && !q->closed) {
-        q->ops->event(q->data, event, json_object_get(message, "data"));
+        q->ops->event(q->data, event, json_object_get(message, "data"),
+                      json_object_get(message, "timestamp"));
     } else if (json_is_integer(id)) {
         int64_t number = json_integer_value(id);
         struct pending *p = g_hash_table_lookup(q->waiting, &number);

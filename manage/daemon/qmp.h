@@ -13,7 +13,8 @@
 struct qmp;
 struct qmp_ops {
     /* Main loop, daemon lock held. */
-    void (*event)(void *data, const char *name, const json_t *body);
+    /* @when: its "seconds" and "microseconds". */
+    void (*event)(void *data, const char *name, const json_t *body, const json_t *when);
     void (*closed)(void *data);
 };
 

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """lodge beside virsh at one lodged: each line printed by both is the same, byte for byte, each option of
 virsh is known, and what is left out is named here with its reason."""
+import contextlib
 import os
 import pathlib
 import re
+import select
 import shlex
 import subprocess
 import sys
@@ -40,9 +42,9 @@ NO_VERBS = {
     "no counters of the host's processor, no compressed or post-copied memory": """
         perf domdirtyrate-calc migrate-compcache migrate-postcopy""",
     "the agent's commands can be sent by qemu-agent-command": "get-user-sshkeys set-user-sshkeys",
-    "only from programs": "dom-fd-associate qemu-monitor-event",
+    "only from programs": "dom-fd-associate",
+    "threads for disks do not poll": "iothreadset",
 }
-LATER = {"domblkthreshold", "iothreadset"}  # as soon as lodged answers them
 NO_OPTIONS = {
     "schedinfo": "weight cap", "domjobabort": "postcopy", "migrate-setspeed": "postcopy", "migrate-getspeed": "postcopy",
     "create": "pass-fds", "start": "pass-fds", "qemu-monitor-command": "pass-fds", "attach-interface": "managed",
@@ -338,7 +340,7 @@ lodge undefine two --storage vda,{d}/p/v4
 vol-list p
 freepages --all
 # tuning, agents that are not there, CPUs, metadata
-domiftune m cmptap
+domiftune m lgt0
 domiftune off 52:54:00:0a:0b:01
 domiftune off 52:54:00:0a:0b:01 --inbound 100,200,300
 domiftune off 52:54:00:0a:0b:01
@@ -351,9 +353,9 @@ domiftune off 52:54:00:0a:0b:01 --outbound ,2
 domiftune off 52:54:00:0a:0b:01 --outbound 1,2,3,4
 domiftune off nosuch
 domiftune off
-domiftune m cmptap --inbound 100,200,300 --outbound 10
-domiftune m cmptap
-domiftune m cmptap --config
+domiftune m lgt0 --inbound 100,200,300 --outbound 10
+domiftune m lgt0
+domiftune m lgt0 --config
 attach-disk m
 undefine m --storage vda --remove-all-storage
 undefine off --storage frob
@@ -422,6 +424,11 @@ numatune off
 cpu-stats m --total
 cpu-stats off
 domblkerror m
+domblkthreshold m vda frob
+domblkthreshold m nosuch 1M
+qemu-monitor-event --timeout 1
+qemu-monitor-event nosuch
+qemu-monitor-event --event ( --regex
 domblkerror off
 maxvcpus frob
 metadata m urn:x
@@ -526,7 +533,7 @@ class Tables(unittest.TestCase):
         theirs = verbs_of("virsh")
         self.assertGreater(len(theirs), 250)
         self.assertEqual(left_out & set(ours), set(), "they are there: out of the list with them")
-        self.assertEqual(set(theirs) - set(ours) - left_out - LATER, set())
+        self.assertEqual(set(theirs) - set(ours) - left_out, set())
         for verb in set(theirs) & set(ours):
             with self.subTest(verb=verb):
                 missing = options_of("virsh", verb) - options_of(LODGE, verb)
@@ -543,32 +550,55 @@ class Tables(unittest.TestCase):
 class Lines(manage.Case):
     maxDiff = None
 
-    def setUp(self):
-        self.folder = os.path.join(self.daemon.root, "work")
-        os.mkdir(self.folder, 0o711)
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = os.path.join(cls.daemon.root, "work")
+        os.mkdir(cls.folder, 0o711)
+        os.mkdir(f"{cls.folder}/p")
         for name, form in (("a.qcow2", "qcow2"), ("b.qcow2", "qcow2"), ("c.iso", "raw")):
-            subprocess.run([os.environ["LODGE_IMG"], "create", "-q", "-f", form, f"{self.folder}/{name}", "1M"], check=True)
-        self.machine("m", 1, "a.qcow2", "c.iso")
-        self.machine("off", 2, "b.qcow2", "c.iso")
-        os.mkdir(f"{self.folder}/p")
-        self.machine("one", 3, "p/v1", "p/v2", "raw")
-        self.machine("two", 4, "p/v3", "p/v4", "raw")
-        pathlib.Path(self.folder, "secret.xml").write_text(SECRET, encoding="ascii")
+            subprocess.run([os.environ["LODGE_IMG"], "create", "-q", "-f", form, f"{cls.folder}/{name}", "1M"], check=True)
+        for number, (name, one, two, kind) in enumerate((
+                ("m", "a.qcow2", "c.iso", "qcow2"), ("off", "b.qcow2", "c.iso", "qcow2"), ("one", "p/v1", "p/v2", "raw"),
+                ("two", "p/v3", "p/v4", "raw"))):
+            pathlib.Path(cls.folder, f"{name}.xml").write_text(MACHINE.format(
+                name=name, uuid=f"{UUID}{number}", kind=kind, one=f"{cls.folder}/{one}", two=f"{cls.folder}/{two}",
+                tap=f"lgt{number}"), encoding="ascii")
+        pathlib.Path(cls.folder, "secret.xml").write_text(SECRET, encoding="ascii")
         for name in ("m", "off"):
-            self.virsh("define", f"{self.folder}/{name}.xml")
-        self.virsh("start", "m", "--paused")
-        self.addCleanup(self.virsh, "destroy", "m")
-
-    def machine(self, name, number, one, two, kind="qcow2"):
-        xml = MACHINE.format(name=name, uuid=f"{UUID}{number}", kind=kind, one=f"{self.folder}/{one}",
-                             two=f"{self.folder}/{two}", tap=f"lgt{number}")
-        pathlib.Path(self.folder, f"{name}.xml").write_text(xml, encoding="ascii")
+            cls.daemon.virsh("define", f"{cls.folder}/{name}.xml")
+        cls.daemon.virsh("start", "m", "--paused")
 
     def run_line(self, program, words, editor):
         p = subprocess.Popen([program, "-c", self.daemon.uri, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              text=True, stdin=subprocess.DEVNULL,
                              env={**os.environ, "LC_ALL": "C.UTF-8", "VISUAL": editor, "TZ": "UTC"})
         return lambda: (*map(stable, p.communicate(timeout=manage.PATIENCE)), p.returncode)
+
+    def test_what_machines_say_to_their_monitors(self):
+        """Both listen; which of the events come from a machine that goes on and is paused again is the same."""
+        with contextlib.ExitStack() as stack:
+            listeners = []
+            for program in ("virsh", LODGE):
+                for options in ("--event res.*|stop --regex --no-case", "m --event STOP"):
+                    p = stack.enter_context(subprocess.Popen(
+                        [program, "-c", self.daemon.uri, "qemu-monitor-event", *options.split(), "--loop"],
+                        stdout=subprocess.PIPE, text=True))
+                    stack.callback(p.kill)
+                    listeners.append((p, []))
+
+            def heard():
+                self.virsh("resume", "m")
+                self.virsh("suspend", "m")
+                for p, seen in listeners:
+                    while select.select([p.stdout], [], [], 0)[0]:
+                        seen.append(p.stdout.readline())
+                return all(any("event STOP" in line for line in seen) for _, seen in listeners)
+            manage.until(heard, "all listen")
+            for p, seen in listeners:
+                self.assertRegex(seen[-1], r"^event (STOP|RESUME) at \d+\.\d{6} for domain 'm': ")
+            self.assertTrue(any("RESUME" in line for line in listeners[2][1]))
+            self.assertFalse(any("RESUME" in line for line in listeners[3][1]))
 
     def test_prints_what_virsh_prints(self):
         for line in LINES.splitlines():

@@ -24,6 +24,7 @@ static bool enlist(struct call *call, struct callback wanted, int events, const 
         return true;
     }
     g_free(wanted.name);
+    g_clear_pointer(&wanted.pattern, g_regex_unref);
     return false;
 }
 
@@ -113,8 +114,23 @@ bool verb_connect_secret_event_deregister_any(struct call *call, const rpc_int *
 bool verb_connect_monitor_event_register(struct call *call, const rpc_monitor_register *args,
                                          rpc_int *ret, GError **error)
 {
-    struct callback wanted = {.class = CLASS_MONITOR,
-                              .name = args->event ? g_strdup(*args->event) : NULL};
+    enum { REGEX = 1, NO_CASE = 2 };
+    struct callback wanted = {.class = CLASS_MONITOR};
+    if (args->event && args->flags & (REGEX | NO_CASE)) {
+        g_autofree char *literal =
+            args->flags & REGEX ? NULL : g_regex_escape_string(*args->event, -1);
+        g_autofree char *whole = literal ? g_strdup_printf("^%s$", literal) : NULL;
+        g_autoptr(GError) why = NULL;
+        wanted.pattern = g_regex_new(whole ? whole : *args->event,
+                                     args->flags & NO_CASE ? G_REGEX_CASELESS : 0, 0, &why);
+        if (!wanted.pattern) {
+            libvirt_error(error, ERR_INVALID_ARG, "failed to compile regex '%s': %s", *args->event,
+                          why->message);
+            return false;
+        }
+    } else if (args->event) {
+        wanted.name = g_strdup(*args->event);
+    }
     return enlist(call, wanted, 1, args->dom ? args->dom->uuid : NULL, ret, error);
 }
 
