@@ -472,8 +472,8 @@ static bool run_monitor_event(struct shell *sh, const struct args *a, GError **e
     static const struct flag_bit bits[] = {{"regex", 1}, {"no-case", 2}};
     char *event = (char *)args_text(a, "event");
     const char *name = args_text(a, "domain");
-    struct monitoring m = {{sh}, args_flag(a, "loop"), args_flag(a, "pretty"),
-                           args_flag(a, "timestamp")};
+    struct monitoring m = {
+        {sh}, args_flag(a, "loop"), args_flag(a, "pretty"), args_flag(a, "timestamp")};
     uint64_t seconds;
     gint64 end = args_number(a, "timeout", &seconds)
                      ? g_get_monotonic_time() + (gint64)MIN(seconds, INT_MAX) * G_USEC_PER_SEC
@@ -504,7 +504,7 @@ static bool run_monitor_event(struct shell *sh, const struct args *a, GError **e
                                 (xdrproc_t)xdr_rpc_##shape##_register, (xdrproc_t)xdr_rpc_##shape, \
                                 option, object, uuid, find})
 #define WAIT_OPTIONS                                                                               \
-    {"event", OPT_TEXT, 0, "which event to wait for"},                                     \
+    {"event", OPT_TEXT, 0, "which event to wait for"},                                             \
         {"loop", OPT_BOOL, 0, "until the time is over or Ctrl-C, not until the first"},            \
         {"timeout", OPT_NUMBER, OPT_NAMED, "seconds to wait"},                                     \
         {"list", OPT_BOOL, 0, "list the events that there are"},                                   \
@@ -526,20 +526,18 @@ const struct verb_group verb_group_event = {
               find_domain)},
         {"net-event",
          (const struct option_row[]){
-             {"network", OPT_TEXT, 0, "of this network alone", COMPLETE_NETWORK},
-             WAIT_OPTIONS},
+             {"network", OPT_TEXT, 0, "of this network alone", COMPLETE_NETWORK}, WAIT_OPTIONS},
          "waits for events of networks", run_event,
          KIND(network_events, network_event, network, "network", "network %s", false,
               find_network)},
         {"nodedev-event",
-         (const struct option_row[]){{"device", OPT_TEXT, 0, "of this device alone"},
-                                     WAIT_OPTIONS},
+         (const struct option_row[]){{"device", OPT_TEXT, 0, "of this device alone"}, WAIT_OPTIONS},
          "waits for events of the host's devices", run_event,
          KIND(node_device_events, node_device_event, node_device, "device", "node device %s", false,
               find_node_device)},
         {"pool-event",
-         (const struct option_row[]){
-             {"pool", OPT_TEXT, 0, "of this pool alone", COMPLETE_POOL}, WAIT_OPTIONS},
+         (const struct option_row[]){{"pool", OPT_TEXT, 0, "of this pool alone", COMPLETE_POOL},
+                                     WAIT_OPTIONS},
          "waits for events of storage pools", run_event,
          KIND(pool_events, storage_pool_event, pool, "pool", "storage pool %s", false, find_pool)},
         {"qemu-monitor-event",
@@ -555,8 +553,7 @@ const struct verb_group verb_group_event = {
              {NULL}},
          "waits for what machines say to their monitors", run_monitor_event},
         {"secret-event",
-         (const struct option_row[]){{"secret", OPT_TEXT, 0, "UUID of the secret"},
-                                     WAIT_OPTIONS},
+         (const struct option_row[]){{"secret", OPT_TEXT, 0, "UUID of the secret"}, WAIT_OPTIONS},
          "waits for events of secrets", run_event,
          KIND(secret_events, secret_event, secret, "secret", "secret %s", true, find_secret)},
         {NULL},

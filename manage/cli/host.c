@@ -335,7 +335,8 @@ static bool run_node_stats(struct shell *sh, const struct args *a, GError **erro
     rpc_node_cpu_stats_args c = {which == UINT64_MAX ? ALL : (int)which, MAX_STATS, 0};
     if (!rpc || !(memory ? ask_node_get_memory_stats(rpc, &m, &s, error)
                          : ask_node_get_cpu_stats(rpc, &c, &s, error))) {
-        shell_failing(sh, memory ? "Unable to get number of memory stats" : "Unable to get number of cpu stats");
+        shell_failing(sh, memory ? "Unable to get number of memory stats"
+                                 : "Unable to get number of cpu stats");
         return false;
     }
     if (memory) {
@@ -385,9 +386,10 @@ static int by_name(const void *a, const void *b)
 static bool caps_of(const char *text, unsigned *flags, GError **error)
 {
     static const char *const caps[] = {
-        "system", "pci", "usb_device", "usb", "net", "scsi_host", "scsi_target", "scsi", "storage",
-        "fc_host", "vports", "scsi_generic", "drm", "mdev_types", "mdev", "ccw", "css", "vdpa",
-        "ap_card", "ap_queue", "ap_matrix", "vpd"};
+        "system",      "pci",        "usb_device", "usb",     "net",    "scsi_host",
+        "scsi_target", "scsi",       "storage",    "fc_host", "vports", "scsi_generic",
+        "drm",         "mdev_types", "mdev",       "ccw",     "css",    "vdpa",
+        "ap_card",     "ap_queue",   "ap_matrix",  "vpd"};
     g_auto(GStrv) words = g_strsplit(text, ",", -1);
     for (unsigned i = 0; words[i]; i++) {
         unsigned n = 0;
@@ -524,9 +526,8 @@ const struct verb_group verb_group_host = {
                                      {NULL}},
          "tells what the processors did", run_node_stats, "cpu"},
         {"nodedev-dumpxml",
-         (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},
-                                     XPATH_OPTIONS,
-                                     {NULL}},
+         (const struct option_row[]){
+             {"device", OPT_TEXT, OPT_NEEDED, "name of the device"}, XPATH_OPTIONS, {NULL}},
          "prints a host device's XML", run_nodedev_xml},
         {"nodedev-info",
          (const struct option_row[]){{"device", OPT_TEXT, OPT_NEEDED, "name of the device"},

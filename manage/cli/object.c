@@ -111,7 +111,8 @@ bool shell_filter(struct shell *sh, const char *name, rpc_nwfilter *out, GError 
     if (!rpc) {
         return false;
     }
-    if (!(text_uuid(name, by_uuid.uuid) && ask_nwfilter_lookup_by_uuid(rpc, &by_uuid, &ret, NULL)) &&
+    if (!(text_uuid(name, by_uuid.uuid) &&
+          ask_nwfilter_lookup_by_uuid(rpc, &by_uuid, &ret, NULL)) &&
         !ask_nwfilter_lookup_by_name(rpc, &by_name, &ret, error)) {
         shell_failing(sh, "failed to get nwfilter '%s'", name);
         return false;

@@ -26,9 +26,9 @@ typedef bool find_fn(struct shell *sh, const char *name, union object *out, GErr
 find_fn find_domain, find_network, find_pool;
 
 struct kind {
-    const char *option; /* which option of its verbs names it */
-    const char *title;  /* "Network", at the beginning of a sentence */
-    const char *quote;  /* what stands around its name */
+    const char *option;            /* which option of its verbs names it */
+    const char *title;             /* "Network", at the beginning of a sentence */
+    const char *quote;             /* what stands around its name */
     const char *autostart_failing; /* "failed to %smark network %s as autostarted" */
     find_fn *find;
     xdrproc_t codec;
@@ -86,7 +86,9 @@ enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 #define AFFECT_OPTIONS                                                                             \
     {"config", OPT_BOOL, 0, "from the next start on"},                                             \
         {"live", OPT_BOOL, 0, "of the running domain"},                                            \
-        {"current", OPT_BOOL, 0, "whichever of the two there is"}
+    {                                                                                              \
+        "current", OPT_BOOL, 0, "whichever of the two there is"                                    \
+    }
 unsigned affect_of(const struct args *a);
 /* False, with virsh's words, if both options are given. */
 bool exclusive(const struct args *a, const char *one, const char *two, GError **error);
@@ -139,7 +141,9 @@ bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **er
     }
 #define XPATH_OPTIONS                                                                              \
     {"xpath", OPT_TEXT, OPT_NAMED, "only the parts that this XPath expression names"},             \
-        {"wrap", OPT_BOOL, 0, "those parts in one element"}
+    {                                                                                              \
+        "wrap", OPT_BOOL, 0, "those parts in one element"                                          \
+    }
 #define FILE_OPTION                                                                                \
     {                                                                                              \
         "file", OPT_TEXT, OPT_NEEDED, "file with the XML", COMPLETE_FILE                           \

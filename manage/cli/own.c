@@ -26,9 +26,9 @@ static bool run_pwd(struct shell *sh, const struct args *a, GError **error)
 /* For tests of quoting: as a shell takes it, or XML. */
 static char *echoed(const struct args *a, const char *word)
 {
-    g_autofree char *quoted = args_flag(a, "shell") && (!*word || strpbrk(word, "|&;<>()$`\\\"' \t\r\n*?[#~=%"))
-                                  ? g_shell_quote(word)
-                                  : g_strdup(word);
+    static const char special[] = "|&;<>()$`\\\"' \t\r\n*?[#~=%";
+    bool quote = args_flag(a, "shell") && (!*word || strpbrk(word, special));
+    g_autofree char *quoted = quote ? g_shell_quote(word) : g_strdup(word);
     return args_flag(a, "xml") ? g_markup_escape_text(quoted, -1) : g_steal_pointer(&quoted);
 }
 
@@ -40,7 +40,8 @@ static bool run_echo(struct shell *sh, const struct args *a, GError **error)
     }
     for (char **words = args_many(a, "string"); words && *words; words++) {
         g_autofree char *word = echoed(a, *words);
-        g_string_append_printf(line, "%s%s", line->len ? args_flag(a, "split") ? "\n " : " " : "", word);
+        const char *between = args_flag(a, "split") ? "\n " : " ";
+        g_string_append_printf(line, "%s%s", line->len ? between : "", word);
     }
     if (args_flag(a, "err")) {
         g_printerr("error: %s\n", line->str);

@@ -55,8 +55,7 @@ bool point_find(struct shell *sh, const struct args *a, rpc_snapshot *out, GErro
     g_auto(rpc_domain) dom = {0};
     if (!name && !(k->has_current && args_flag(a, "current"))) {
         return shell_fail(error,
-                          k->has_current ? "--%s or --current is required"
-                                         : "--%s is required",
+                          k->has_current ? "--%s or --current is required" : "--%s is required",
                           k->option);
     }
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
@@ -212,8 +211,9 @@ bool run_point_list(struct shell *sh, const struct args *a, GError **error)
         return shell_fail(error, "--from and --current are mutually exclusive");
     }
     if (args_flag(a, "descendants") && !name && !from_current) {
-        return shell_fail(error, k->has_current ? "--descendants requires either --from or --current"
-                                                : "--descendants requires --from");
+        return shell_fail(error, k->has_current
+                                     ? "--descendants requires either --from or --current"
+                                     : "--descendants requires --from");
     }
     if (!exclusive(a, "tree", "name", error) || !exclusive(a, "parent", "roots", error) ||
         !exclusive(a, "parent", "tree", error) || !exclusive(a, "roots", "tree", error) ||
@@ -389,8 +389,7 @@ static bool show_state(struct shell *sh, const rpc_snapshot *snap, GError **erro
     g_auto(rpc_text) xml = {0};
     g_auto(xpath_t) x = {0};
     rpc_int v;
-    if (!point_xml(rpc, &kind_snapshot, snap, 0, &xml, error) ||
-        !xpath_open(&x, xml.text, error)) {
+    if (!point_xml(rpc, &kind_snapshot, snap, 0, &xml, error) || !xpath_open(&x, xml.text, error)) {
         return false;
     }
     g_autofree char *state = xpath_text(&x, NULL, "state");
@@ -468,9 +467,9 @@ static bool put_edited(struct shell *sh, const char *xml, bool validate, const v
                                 e->name);
     }
     g_autofree char *state = xpath_text(&x, NULL, "state");
-    rpc_domain_text_flags args = {
-        e->point->dom, (char *)xml,
-        REDEFINE | e->flags | (g_strcmp0(state, "disk-snapshot") == 0 ? DISK_ONLY : 0)};
+    rpc_domain_text_flags args = {e->point->dom, (char *)xml,
+                                  REDEFINE | e->flags |
+                                      (g_strcmp0(state, "disk-snapshot") == 0 ? DISK_ONLY : 0)};
     g_auto(rpc_snapshot) made = {0};
     return rpc_ask(shell_rpc(sh, NULL), PROGRAM_REMOTE, e->kind->create,
                    (xdrproc_t)xdr_rpc_domain_text_flags, &args, (xdrproc_t)xdr_rpc_snapshot, &made,

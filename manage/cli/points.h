@@ -13,8 +13,8 @@ struct point_kind {
     const char *option;       /* which option of its verbs names one */
     bool has_current;         /* one may be the current one, and has a state */
     int lookup, parent, get_xml, list, list_children, create, delete_one; /* procedures */
-    unsigned descendants;     /* the flag of list_children */
-    unsigned edit_flags;      /* of get_xml */
+    unsigned descendants; /* the flag of list_children */
+    unsigned edit_flags;  /* of get_xml */
     struct flag_bit list_bits[12];
 };
 extern const struct point_kind kind_snapshot, kind_checkpoint;

@@ -37,9 +37,9 @@ static struct storage *storage_of(struct shell *sh, xpath_t *x, xmlNodePtr disk,
 {
     g_autofree char *target = xpath_text(x, disk, "target/@dev");
     g_autofree char *pool = xpath_text(x, disk, "source/@pool");
-    g_autofree char *source =
-        xpath_text(x, disk, pool ? "source/@volume"
-                                 : "source/@file | source/@dev | source/@dir | source/@name");
+    g_autofree char *source = xpath_text(
+        x, disk,
+        pool ? "source/@volume" : "source/@file | source/@dev | source/@dir | source/@name");
     g_autoptr(GError) why = NULL;
     struct storage *s;
     if (!source || !is_wanted(wanted, target, source)) {
@@ -114,8 +114,9 @@ static bool remove_one(struct shell *sh, const struct args *a, const struct stor
 bool run_undefine_domain(struct shell *sh, const struct args *a, GError **error)
 {
     static const struct flag_bit bits[] = {
-        {"managed-save", 1}, {"snapshots-metadata", 2}, {"nvram", 4}, {"keep-nvram", 8},
-        {"checkpoints-metadata", 16}, {"tpm", 32}, {"keep-tpm", 64}};
+        {"managed-save", 1}, {"snapshots-metadata", 2},    {"nvram", 4},
+        {"keep-nvram", 8},   {"checkpoints-metadata", 16}, {"tpm", 32},
+        {"keep-tpm", 64}};
     enum { INACTIVE = 2 };
     bool remove = args_flag(a, "remove-all-storage") || args_text(a, "storage");
     g_auto(rpc_domain) dom = {0};

@@ -259,9 +259,9 @@ static bool edit_saved(struct shell *sh, const struct saved *s, GError **error)
                          : "Managed save image of domain '%s' XML configuration not changed.",
                  s->dom->name);
     } else {
-        out_note(sh,
-                 changed ? "State file %s edited." : "Saved image %s XML configuration not changed.",
-                 s->file);
+        out_note(
+            sh, changed ? "State file %s edited." : "Saved image %s XML configuration not changed.",
+            s->file);
     }
     return true;
 }
@@ -270,8 +270,7 @@ static bool run_saved(struct shell *sh, const struct args *a, struct saved *s, G
 {
     switch (*(const enum saved_verb *)shell_data(sh)) {
     case SAVED_DUMP: {
-        g_autofree char *xml =
-            saved_xml(sh, s, args_flag(a, "security-info") ? SECURE : 0, error);
+        g_autofree char *xml = saved_xml(sh, s, args_flag(a, "security-info") ? SECURE : 0, error);
         return xml && show_xml(sh, a, xml, error);
     }
     case SAVED_DEFINE:
@@ -464,8 +463,8 @@ static bool run_setlink(struct shell *sh, const struct args *a, GError **error)
     bool ok = card || shell_fail(error, "interface '%s' not found", name);
     if (ok) {
         set_link(card, state);
-        ok = update_card(sh, &dom, &x, card, config ? AFFECT_CONFIG : AFFECT_LIVE, args_flag(a, "print-xml"),
-                         error);
+        ok = update_card(sh, &dom, &x, card, config ? AFFECT_CONFIG : AFFECT_LIVE,
+                         args_flag(a, "print-xml"), error);
     }
     xmlXPathFreeObject(found);
     return ok;

@@ -50,7 +50,7 @@ struct callback {
     int event;
     bool all; /* of any object; else only of the one that follows */
     uint8_t uuid[16];
-    char *name; /* of a node device, which has no uuid; of a monitor's event, NULL for all */
+    char *name;      /* of a node device, which has no uuid; of a monitor's event, NULL for all */
     GRegex *pattern; /* of the names of a monitor's events, instead of one */
 };
 /* Whether anybody has registered for something of @class. */
@@ -88,7 +88,7 @@ struct client {
     unsigned streams_count;
     GArray *callbacks; /* struct callback; NULL until the first */
     int last_callback;
-    GArray *at_end; /* struct client_end; NULL until the first */
+    GArray *at_end;              /* struct client_end; NULL until the first */
     struct client *next, **link; /* all living clients */
 };
 
