@@ -367,6 +367,18 @@ void file_grown(struct file *f, uint64_t end)
     }
 }
 
+void (*file_passed)(struct file *f, uint64_t threshold, uint64_t excess);
+
+void file_writes_to(struct file *f, uint64_t end)
+{
+    uint64_t limit = __atomic_load_n(&f->threshold, __ATOMIC_RELAXED);
+    if (limit && end > limit && file_passed &&
+        __atomic_compare_exchange_n(&f->threshold, &limit, 0, false, __ATOMIC_ACQ_REL,
+                                    __ATOMIC_ACQUIRE)) {
+        file_passed(f, limit, end - limit);
+    }
+}
+
 int file_read(struct file *f, uint64_t at, void *to, size_t n)
 {
     uint64_t size = file_size(f);
@@ -388,6 +400,7 @@ int file_write(struct file *f, uint64_t at, const void *from, size_t n)
 {
     int r = may_write(f, at, n);
     if (r == 0 && n) {
+        file_writes_to(f, at + n);
         r = f->protocol->write ? f->protocol->write(f, at, from, n) : -EROFS;
     }
     if (r == 0) {
@@ -416,6 +429,7 @@ int file_zero(struct file *f, uint64_t at, uint64_t n, bool may_unmap)
     if (r < 0 || !n) {
         return r;
     }
+    file_writes_to(f, at + n);
     if (at >= size && !f->block_device) {
         /* Not by truncation: somebody else may be writing behind us. */
         return write_zeroes(f, at + n - 1, 1);

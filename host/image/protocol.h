@@ -74,7 +74,12 @@ struct file {
     int fd;        /* -1: not local.  O_DIRECT if .direct */
     int cached_fd; /* through the page cache: start-up, and requests that are not aligned */
     bool direct, block_device;
+    uint64_t threshold; /* a write that ends beyond it is told of, once; 0: none.  Atomic */
 };
+/* Called by whoever writes, on any thread; may be NULL. */
+extern void (*file_passed)(struct file *f, uint64_t threshold, uint64_t excess);
+/* Before a write that ends at @end. */
+void file_writes_to(struct file *f, uint64_t end);
 
 /*
  * @options as struct protocol's open() has them.  NULL as @options: @name, a path or a name

@@ -113,6 +113,9 @@ void transfer_start(struct image_request *req, struct file *file, enum io_kind k
 {
     struct io *io = io_new();
     req->pending++;
+    if (kind == IO_WRITE || kind == IO_ZERO) {
+        file_writes_to(file, at + bytes);
+    }
     if (!io) {
         request_put(req, -ENOMEM);
         return;

@@ -31,11 +31,30 @@ static int next_place(const struct args *a)
     return -1;
 }
 
+bool args_scaled(const char *text, uint64_t unit, uint64_t *out)
+{
+    static const char letters[] = "kmgtpe";
+    size_t n = strspn(text, "0123456789");
+    g_autofree char *digits = g_strndup(text, n), *suffix = g_ascii_strdown(text + n, -1);
+    const char *letter = *suffix ? strchr(letters, *suffix) : NULL;
+    bool bytes = !strcmp(suffix, "b") || !strcmp(suffix, "byte") || !strcmp(suffix, "bytes");
+    bool decimal = letter && !strcmp(suffix + 1, "b");
+    if (!text_u64(digits, out) ||
+        (*suffix && !bytes && (!letter || (suffix[1] && !decimal && strcmp(suffix + 1, "ib"))))) {
+        return false;
+    }
+    unit = bytes || letter ? 1 : unit;
+    for (const char *l = letters; letter && l <= letter; l++) {
+        unit *= decimal ? 1000 : 1024;
+    }
+    return !__builtin_mul_overflow(*out, unit, out);
+}
+
 static bool number_is_good(const struct option_row *o, const char *text)
 {
     uint64_t n;
     return o->kind == OPT_NUMBER ? text_u64(text, &n)
-           : o->kind == OPT_SIZE ? text_size(text, KIB, &n)
+           : o->kind == OPT_SIZE ? args_scaled(text, KIB, &n)
                                  : true;
 }
 
@@ -101,8 +120,8 @@ static bool needed_are_there(const struct args *a, GError **error)
         if (o->flags & OPT_NEEDED && !a->value[i]) {
             bool named = o->flags & OPT_NAMED;
             g_string_append_printf(text, "%scommand '%s' requires %s%s%s option",
-                                   text->len ? "\nerror: " : "", a->verb->name,
-                                   named ? "--" : "<", o->name, named ? "" : ">");
+                                   text->len ? "\nerror: " : "", a->verb->name, named ? "--" : "<",
+                                   o->name, named ? "" : ">");
         }
     }
     return !text->len || shell_fail(error, "%s", text->str);
@@ -171,7 +190,7 @@ bool args_number(const struct args *a, const char *name, uint64_t *out)
         return false;
     }
     if (a->verb->options[at].kind == OPT_SIZE) {
-        text_size(text, KIB, out);
+        args_scaled(text, KIB, out);
         *out /= KIB;
     } else {
         text_u64(text, out);

@@ -85,6 +85,8 @@ char **shell_complete(struct shell *sh, char *const *words, unsigned n);
 bool args_flag(const struct args *a, const char *name);
 const char *args_text(const struct args *a, const char *name);           /* NULL: not given */
 bool args_number(const struct args *a, const char *name, uint64_t *out); /* false: not given */
+/* "3", "3M", "3MiB", "3MB": bytes, of @unit without a suffix; false if it is none. */
+bool args_scaled(const char *text, uint64_t unit, uint64_t *out);
 char **args_many(const struct args *a, const char *name);                /* borrowed; may be NULL */
 
 /* ---- Output: as virsh prints it, or with --json one value for each verb. ---- */

@@ -2,7 +2,6 @@
 #include "manage/cli/object.h"
 #include "manage/cli/xpath.h"
 
-#include "base/keyval.h"
 #include "base/util.h"
 
 #include <fcntl.h>
@@ -146,7 +145,7 @@ static bool run_pool(struct shell *sh, const struct args *a, GError **error)
 static bool size_of(const struct args *a, const char *name, uint64_t *bytes, GError **error)
 {
     const char *text = args_text(a, name);
-    return !text || text_size(text, 1, bytes) || shell_fail(error, "Malformed size %s", text);
+    return !text || args_scaled(text, 1, bytes) || shell_fail(error, "Malformed size %s", text);
 }
 
 static char *volume_xml(const struct args *a, const rpc_text *backing, uint64_t capacity,
@@ -376,7 +375,7 @@ static bool run_resize(struct shell *sh, const struct args *a, GError **error)
     if (minus && !args_flag(a, "shrink")) {
         return shell_fail(error, "negative size requires --shrink");
     }
-    if (!text_size(text + minus, 1, &capacity)) {
+    if (!args_scaled(text + minus, 1, &capacity)) {
         return shell_fail(error, "Malformed size %s", text);
     }
     if (!volume_of(sh, a, &vol, error)) {

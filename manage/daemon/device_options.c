@@ -189,6 +189,13 @@ bool disk_changeable(const struct domain_disk *disk)
            !(disk->source && (disk->source->protocol || disk->source->access));
 }
 
+char *disk_file_name(const struct domain_disk *disk)
+{
+    return disk->source && disk->source->index != XML_ABSENT
+               ? g_strdup_printf("libvirt-%ld-storage", (long)disk->source->index)
+               : NULL;
+}
+
 /* What drive= of its device says. */
 char *disk_drive_name(const struct domain_disk *disk)
 {
@@ -224,6 +231,8 @@ json_t *disk_node(const struct domain_disk *disk, GError **error)
     if (!file) {
         return NULL;
     }
+    g_autofree char *storage = disk_file_name(disk);
+    set_text(file, "node-name", storage);
     json_t *o = json_pack("{s:s, s:s, s:b, s:o}", "driver", disk->format, "node-name", name,
                           "read-only", disk->readonly, "file", file);
     if (!disk_decrypt(disk, o, error)) {

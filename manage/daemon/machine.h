@@ -113,6 +113,7 @@ json_t *vcpu_options(const DomainDef *def, unsigned id, GError **error);
 /* The same for the -blockdev of a disk: its node, with the file in it. */
 json_t *disk_node(const struct domain_disk *disk, GError **error);
 char *disk_node_name(const struct domain_disk *disk);
+char *disk_file_name(const struct domain_disk *disk); /* of the file in it */
 /* Whether its medium may be taken out; a drive of that kind has a name of its own. */
 /* werror= or rerror= of an error policy; NULL: nothing was asked for. */
 const char *disk_on_error(int policy, bool write);

@@ -194,6 +194,31 @@ static void on_io_error(struct machine *m, const json_t *body)
     }
 }
 
+/* Told twice: of the disk, and of the image by its number. */
+static void on_threshold(struct machine *m, const json_t *body)
+{
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        const struct domain_disk *disk = m->def->disks->pdata[i];
+        g_autofree char *name = disk_file_name(disk);
+        if (g_strcmp0(name, text(body, "node-name")) != 0) {
+            continue;
+        }
+        g_autofree char *image =
+            g_strdup_printf("%s[%ld]", disk->target, (long)disk->source->index);
+        char *path = (char *)disk_path(disk), *names[] = {disk->target, image};
+        for (unsigned k = 0; k < G_N_ELEMENTS(names); k++) {
+            rpc_event_block_threshold message = {
+                .dom = domain_rpc(m->domain),
+                .disk = names[k],
+                .path = path ? &path : NULL,
+                .threshold = (uint64_t)json_integer_value(json_object_get(body, "write-threshold")),
+                .excess = (uint64_t)json_integer_value(json_object_get(body, "amount-exceeded"))};
+            event_domain_block_threshold(&message);
+            g_free(message.dom.name);
+        }
+    }
+}
+
 static void on_tray(struct machine *m, const json_t *body)
 {
     const char *id = text(body, "id");
@@ -305,6 +330,7 @@ static const struct {
     {"BALLOON_CHANGE", on_balloon},
     {"RTC_CHANGE", on_rtc},
     {"BLOCK_IO_ERROR", on_io_error},
+    {"BLOCK_WRITE_THRESHOLD", on_threshold},
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
     {"DEVICE_DELETED", on_deleted},

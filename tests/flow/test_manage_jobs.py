@@ -396,6 +396,32 @@ class Limits(Work):
         self.assertEqual(self.limits(), {})
         self.assertNotIn("<iotune>", self.dom.XMLDesc())
 
+    def test_threshold(self):
+        """A write beyond an offset of the image's file is told of, once; also of what a snapshot has put there."""
+        self.boot()
+        seen = []
+        self.conn.domainEventRegisterAny(
+            None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD,
+            lambda _c, _d, disk, path, limit, over, _o: seen.append((disk, os.path.basename(path), limit, over > 0)), None)
+        index = re.search(r"a.qcow2' index='(\d+)'", self.dom.XMLDesc())[1]
+        for words, args in (("No device found", ("vdz", "1M")), ("can't be set", (f"vda[{int(index) + 7}]", "1M"))):
+            self.assertIn(words, self.v("domblkthreshold", *args, fails=True))
+        self.v("domblkthreshold", "vda", "2M")
+        self.say("dd if=/dev/urandom of=/dev/vda bs=64k count=8 conv=fsync 2>/dev/null")
+        self.assertEqual(seen, [])
+        self.say("dd if=/dev/urandom of=/dev/vda bs=64k count=80 conv=fsync 2>/dev/null")
+        both = [("vda", "a.qcow2", 2 << 20, True), (f"vda[{index}]", "a.qcow2", 2 << 20, True)]
+        manage.until(lambda: sorted(seen) == sorted(both), f"the event, {seen}")
+        self.say("dd if=/dev/urandom of=/dev/vda bs=64k count=100 conv=fsync 2>/dev/null")
+        self.assertEqual(len(seen), 2)
+        self.v("snapshot-create-as", "--disk-only", "--no-metadata", "--diskspec", f"vda,file={self.path('b')}")
+        index = re.search(r"/b' index='(\d+)'", self.dom.XMLDesc())[1]
+        p = subprocess.run([os.environ["LODGE"], "-c", self.daemon.uri, "domblkthreshold", self.name, f"vda[{index}]", "1MiB"],
+                           capture_output=True, text=True)
+        self.assertEqual((p.returncode, p.stderr), (0, ""))
+        self.say("dd if=/dev/urandom of=/dev/vda bs=64k count=40 conv=fsync 2>/dev/null")
+        manage.until(lambda: ("vda", "b", 1 << 20, True) in seen, f"the event of the new image, {seen}")
+
     def test_core_dump(self):
         self.boot()
         self.say("secret=in-memory-only")

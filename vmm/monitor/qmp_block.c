@@ -88,10 +88,11 @@ static json_t *node_json(Image *img, struct node *n)
 {
     struct throttle_limits limits = image_limits(img);
     bool top = n == image_top(img), encrypted = n->cipher != NULL;
-    json_t *o = json_pack("{s:s, s:s, s:b, s:s, s:b, s:s, s:i}", "file",
+    json_t *o = json_pack("{s:s, s:s, s:b, s:s, s:b, s:s, s:I}", "file",
                           top && image_file(img) ? image_file(img) : node_name(n), "node-name",
                           name_of(img, n), "ro", n->read_only, "drv", n->format->name, "encrypted",
-                          encrypted, "detect_zeroes", "off", "write_threshold", 0);
+                          encrypted, "detect_zeroes", "off", "write_threshold",
+                          (json_int_t)(n->file ? n->file->threshold : 0));
     json_object_set_new(o, "cache", json_pack("{s:b, s:b, s:b}", "writeback",
                                               !(n->flags & OPEN_WRITETHROUGH), "direct",
                                               (n->flags & OPEN_DIRECT) != 0, "no-flush",
@@ -176,6 +177,70 @@ static void add_nodes(Image *img, void *list)
         json_array_append_new(list, o);
         add_file_node(n, list);
     }
+}
+
+/* ---- written beyond an offset ---- */
+
+struct passed {
+    const struct file *file;
+    uint64_t threshold, excess;
+    const char *name;
+};
+
+static const char *file_node_name(const struct node *n)
+{
+    return json_text(json_object_get(n->options, "file"), "node-name");
+}
+
+static void name_passed(Image *img, void *data)
+{
+    struct passed *p = data;
+    for (struct node *n = image_top(img); n && !p->name; n = n->backing) {
+        if (n->file == p->file) {
+            p->name = file_node_name(n) ? file_node_name(n) : name_of(img, n);
+        }
+    }
+}
+
+static gboolean tell_passed(gpointer data)
+{
+    g_autofree struct passed *p = data;
+    image_each(name_passed, p); /* nothing if it was closed meanwhile */
+    if (p->name) {
+        vm_event("BLOCK_WRITE_THRESHOLD",
+                 json_pack("{s:s, s:o, s:o}", "node-name", p->name, "amount-exceeded",
+                           u64(p->excess), "write-threshold", u64(p->threshold)));
+    }
+    return G_SOURCE_REMOVE;
+}
+
+static void on_passed(struct file *f, uint64_t threshold, uint64_t excess)
+{
+    struct passed *p = g_new0(struct passed, 1);
+    *p = (struct passed){.file = f, .threshold = threshold, .excess = excess};
+    g_idle_add(tell_passed, p);
+}
+
+HANDLER(write_threshold)
+{
+    const char *name = qmp_str(args, "node-name");
+    json_int_t threshold = json_integer_value(json_object_get(args, "write-threshold"));
+    Image *img = NULL;
+    struct node *n = name ? image_find_node(name, &img) : NULL;
+    if (!n || !n->file || threshold < 0) {
+        g_set_error(error, LODGE_ERROR, n ? EINVAL : ENODEV,
+                    n ? "no threshold for node '%s'" : "Device '%s' not found", name ? name : "");
+        return NULL;
+    }
+    if (g_strcmp0(file_node_name(n), name) != 0 && strcmp(n->format->name, "raw") != 0) {
+        g_set_error(error, LODGE_ERROR, ENOTSUP,
+                    "offsets of node '%s' are not its file's: a threshold needs the file's name",
+                    name);
+        return NULL;
+    }
+    file_passed = on_passed;
+    __atomic_store_n(&n->file->threshold, (uint64_t)threshold, __ATOMIC_RELEASE);
+    return NULL;
 }
 
 HANDLER(query_named_block_nodes)

@@ -517,6 +517,43 @@ bool verb_domain_block_resize(struct call *call, const rpc_domain_of_uhyper_flag
                   (json_int_t)(args->value * unit));
 }
 
+/* "vda", or "vda[N]" with the number of its uppermost image. */
+static struct domain_disk *disk_with_image(const struct machine *m, const char *name,
+                                           GError **error)
+{
+    const char *bracket = strchr(name, '[');
+    g_autofree char *target = bracket ? g_strndup(name, (size_t)(bracket - name)) : g_strdup(name);
+    struct domain_disk *disk = disk_of(m, bracket ? target : name, error);
+    g_autofree char *whole =
+        disk && disk->source ? g_strdup_printf("%s[%ld]", target, (long)disk->source->index) : NULL;
+    if (disk && bracket && g_strcmp0(whole, name) != 0) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "threshold currently can't be set for block device '%s'", name);
+        return NULL;
+    }
+    return disk;
+}
+
+bool verb_domain_set_block_threshold(struct call *call, const rpc_domain_of_uhyper_flags *args,
+                                     rpc_none *ret, GError **error)
+{
+    (void)call, (void)ret;
+    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
+    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    struct domain_disk *disk = m ? disk_with_image(m, args->of, error) : NULL;
+    g_autofree char *node = disk && !disk_changeable(disk) ? disk_file_name(disk) : NULL;
+    if (!disk) {
+        return false;
+    }
+    if (!node || args->value > INT64_MAX) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "threshold currently can't be set for block device '%s'", args->of);
+        return false;
+    }
+    return qmp_do(m->qmp, error, "block-set-write-threshold", "{s:s, s:I}", "node-name", node,
+                  "write-threshold", (json_int_t)args->value);
+}
+
 /* --- jobs under way --- */
 
 static struct block_job *job_of(const struct machine *m, const struct domain_disk *disk,
