@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Work on the disks of running domains, their limits, core dumps. */
-#include "base/keyval.h"
 #include "manage/cli/object.h"
 
 #include <errno.h>
@@ -455,7 +454,7 @@ static bool run_iotune(struct shell *sh, const struct args *a, GError **error)
         if (!text) {
             continue;
         }
-        if (!text_size(text, 1, &v)) {
+        if (!args_scaled(text, 1, &v)) {
             return shell_fail(error, "Unable to parse integer parameter '--%s'", limits[i]);
         }
         char *name = g_strdelimit(g_strdup(limits[i]), "-", '_');
@@ -484,7 +483,7 @@ static bool run_threshold(struct shell *sh, const struct args *a, GError **error
     g_auto(rpc_domain) dom = {0};
     uint64_t bytes;
     rpc_none none;
-    if (!text_size(text, 1, &bytes)) {
+    if (!args_scaled(text, 1, &bytes)) {
         return shell_fail(error, "Scaled numeric value '%s' for <threshold> option is malformed "
                                  "or out of range", text);
     }
