@@ -6,6 +6,7 @@
 #include "host/audio/audio.h"
 #include "host/chardev/chardev.h"
 #include "host/image/secret.h"
+#include "host/image/tls.h"
 #include "host/net/net.h"
 #include "vmm/build.h"
 #include "vmm/monitor/monitor.h"
@@ -125,6 +126,11 @@ static bool make_secret(struct object *ob, KeyVal *kv, GError **error)
     return secret_add(kv, error) && keyval_done(kv, error);
 }
 
+static bool make_tls(struct object *ob, KeyVal *kv, GError **error)
+{
+    return tls_object_add(ob->kind, kv, error) && keyval_done(kv, error);
+}
+
 static bool make_iothread(struct object *ob, KeyVal *kv, GError **error)
 {
     return keyval_done(kv, error) && iothread_new(ob->id, error) != NULL;
@@ -139,6 +145,9 @@ static const struct {
     {"rng-builtin", "random bytes of the kernel", make_rng},
     {"rng-random", "random bytes of a file (filename=)", make_rng},
     {"secret", "passphrase or key (data=, file=, format=, keyid=, iv=)", make_secret},
+    {"tls-creds-x509", "certificates of a folder (dir=, endpoint=, verify-peer=)", make_tls},
+    {"tls-creds-psk", "keys that both sides know (dir=, username=, endpoint=)", make_tls},
+    {"tls-creds-anon", "encryption of who is not known (endpoint=)", make_tls},
     {"memory-backend-ram", "guest memory (size=, prealloc=, host-nodes=, policy=)", make_memory},
     {"memory-backend-file", "guest memory in a file (size=, mem-path=, share=, prealloc=)",
      make_memory},

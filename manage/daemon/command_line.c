@@ -597,6 +597,11 @@ static bool add_blockdev(GPtrArray *out, const struct launch *l, struct machine 
     if (!node) {
         return false;
     }
+    g_autoptr(json_t) tls = disk_tls(disk);
+    g_autofree char *creds = tls ? json_dumps(tls, JSON_COMPACT) : NULL;
+    if (creds) {
+        word(out, "-object", "%s", creds);
+    }
     g_autofree char *text = json_dumps(node, JSON_COMPACT);
     if (disk->transient) { /* what is written goes with the machine */
         g_autofree char *name = disk_node_name(disk), *file = comma(text);

@@ -138,6 +138,8 @@ bool disk_has_medium(const struct domain_disk *disk);
 json_t *disk_network_file(const struct domain_disk *disk, GError **error);
 /* Adds what <encryption> means to the options of the disk's node; NULL: refuses it. */
 bool disk_decrypt(const struct domain_disk *disk, json_t *node, GError **error);
+/* The object with its certificates; NULL: it has no TLS. */
+json_t *disk_tls(const struct domain_disk *disk);
 /* Hands each secret that the disk's node names to @give, with its id. */
 typedef bool disk_secret_fn(void *owner, const char *id, GBytes *value, GError **error);
 bool disk_secrets(const struct domain_disk *disk, disk_secret_fn *give, void *owner,

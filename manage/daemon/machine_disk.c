@@ -5,6 +5,7 @@
 #include "host/image/secret.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/secrets.h"
+#include "manage/daemon/settings.h"
 #include "manage/daemon/storage.h"
 
 #include <inttypes.h>
@@ -99,6 +100,39 @@ static json_t *url_file(const struct disk_source *s, const struct disk_host *hos
     return json_pack("{s:s, s:s}", "driver", s->protocol, "url", url);
 }
 
+json_t *disk_tls(const struct domain_disk *disk)
+{
+    if (!disk->source || disk->source->tls != TRI_YES) {
+        return NULL;
+    }
+    g_autofree char *id = secret_id(disk, "tls");
+    return json_pack("{s:s, s:s, s:s, s:s, s:b}", "qom-type", "tls-creds-x509", "id", id, "dir",
+                     setting("nbd", "tls_folder"), "endpoint", "client", "verify-peer", 1);
+}
+
+static bool encrypt(const struct domain_disk *disk, json_t *file, GError **error)
+{
+    const struct disk_source *s = disk->source;
+    if (s->tls_hostname) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "tlsHostname of disk '%s' is not supported: a certificate is checked against "
+                      "the host",
+                      disk->target);
+        return false;
+    }
+    if (s->tls != TRI_YES) {
+        return true;
+    }
+    if (strcmp(s->protocol, "nbd") != 0) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "TLS of disk protocol '%s' is not supported",
+                      s->protocol);
+        return false;
+    }
+    g_autofree char *id = secret_id(disk, "tls");
+    json_object_set_new(file, "tls-creds", json_string(id));
+    return true;
+}
+
 /* "TARGET/LUN", or the target alone: its unit 0. */
 static json_t *iscsi_file(const struct disk_source *s, const struct disk_host *host, GError **error)
 {
@@ -190,6 +224,10 @@ json_t *disk_network_file(const struct domain_disk *disk, GError **error)
     }
     int row = protocol_of(disk, error);
     json_t *o = row < 0 ? NULL : protocols[row].file(s, host, error);
+    if (o && !encrypt(disk, o, error)) {
+        json_decref(o);
+        return NULL;
+    }
     if (o && auth_of(disk)) {
         g_autofree char *id = secret_id(disk, "password");
         json_object_set_new(o, "user", json_string(auth_of(disk)->user));

@@ -198,6 +198,8 @@ static const struct xml_row source_rows[] = {
     XML_TEXT(S, mode, "@mode", 0),
     XML_TEXT(S, startup, "@startupPolicy", 0),
     XML_INT(S, index, "@index", XML_LIVE),
+    XML_YESNO(S, tls, "@tls", 0),
+    XML_TEXT(S, tls_hostname, "@tlsHostname", 0),
     XML_LIST(S, hosts, "host", &host_table, 0),
     XML_STRUCT(S, auth, "auth", &auth_table, 0),
     XML_STRUCT(S, encryption, "encryption", &encryption_table, 0),

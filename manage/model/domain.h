@@ -69,7 +69,8 @@ struct disk_source { /* of a disk, a mirror, or what backs one */
     char *file, *dev, *pool, *volume, *mode, *protocol, *name, *startup;
     int64_t index;
     GPtrArray *hosts;
-    char *initiator;
+    enum tristate tls;
+    char *tls_hostname, *initiator;
     struct disk_auth *auth;
     struct volume_encryption *encryption;
     char *path, *access; /* ours: what a pool's volume is, a path or JSON of host/image */

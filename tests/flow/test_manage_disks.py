@@ -5,12 +5,15 @@ what is discarded, sources that are no files."""
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import unittest
 
 import libvirt
 
 import manage
+import servers
 from test_manage_domain import Console, UP, machine
 
 IMG = os.environ["LODGE_IMG"]
@@ -226,6 +229,74 @@ class Drivers(Guest):
                            ("is not whole", disk("/x", "hda", "ide", "<geometry cyls='1' heads='1'/>"))):
             with self.assertRaisesRegex(libvirt.libvirtError, words):
                 self.conn.defineXML(machine("never", devices=xml, board="pc"))
+
+
+class Sources(Guest):
+    @classmethod
+    def setUpClass(cls):
+        cls.certificates = tempfile.mkdtemp(prefix="lodge-tls-")
+        cls.addClassCleanup(shutil.rmtree, cls.certificates)
+        os.chmod(cls.certificates, 0o711)
+        cls.OPTIONS = ("-o", f"nbd.tls_folder={cls.certificates}")
+        super().setUpClass()
+
+    def make_certificates(self):
+        """A server and a client whose certificates one authority has signed."""
+        def run(*args):
+            subprocess.run(["certtool", *args], check=True, capture_output=True, cwd=self.certificates)
+        for name, template in (("ca", "cn=us\nca\ncert_signing_key\n"),
+                               ("server", "cn=server\ndns_name=localhost\ntls_www_server\nencryption_key\nsigning_key\n"),
+                               ("client", "cn=client\ntls_www_client\nencryption_key\nsigning_key\n")):
+            pathlib.Path(self.certificates, "template").write_text(template)
+            run("--generate-privkey", "--ecc", "--outfile", f"{name}-key.pem")
+            sign = (["--generate-self-signed"] if name == "ca" else
+                    ["--generate-certificate", "--load-ca-certificate", "ca-cert.pem", "--load-ca-privkey", "ca-key.pem"])
+            run(*sign, "--load-privkey", f"{name}-key.pem", "--template", "template", "--outfile", f"{name}-cert.pem")
+
+    def serve(self, *args):
+        port = servers.free_port()
+        program = servers.Program("nbdkit", "-f", "-p", str(port), "-i", "127.0.0.1", *args,
+                                  ready=lambda: servers.answers(port))
+        program.__enter__()
+        self.addCleanup(program.__exit__)
+        return port
+
+    def network(self, protocol, port, target, name="", words="", more=""):
+        name = f"name='{name}'" if name else ""
+        return f"""<disk type='network'><driver name='qemu' type='raw'/><source protocol='{protocol}' {name} {words}>
+            <host name='localhost' port='{port}'/></source><target dev='{target}'/>{more}</disk>"""
+
+    def test_servers(self):
+        """NBD plainly and with TLS, HTTP; what a guest writes arrives; strangers and other protocols are refused."""
+        self.make_certificates()
+        os.chdir(self.folder)
+        plain, safe, page = (self.file(n, n.encode().ljust(1 << 20)) for n in ("plain", "safe", "page"))
+        port = self.serve("file", plain)
+        tls = self.serve("--tls=require", f"--tls-certificates={self.certificates}", "--tls-verify-peer", "file", safe)
+        web = servers.free_port()
+        nginx = servers.nginx(web)
+        nginx.__enter__()
+        self.addCleanup(nginx.__exit__)
+        self.boot(self.network("nbd", port, "vda", words="tls='no'") +
+                  self.network("nbd", tls, "vdb", words="tls='yes'") +
+                  self.network("http", web, "vdc", "page", more="<readonly/>"))
+        self.assertIn("plain.safe.page.", self.say("for d in a b c; do head -c 5 /dev/vd$d | tr -d ' '; echo -n .; done; echo"))
+        self.say("for d in a b; do echo written | dd of=/dev/vd$d bs=512 seek=8 conv=fsync 2>/dev/null; done")
+        for file in (plain, safe):
+            with open(file, "rb") as f:
+                self.assertEqual(f.read()[4096:4104], b"written\n")
+        with open(self.path("live.xml"), "w") as f:
+            f.write(self.dom.XMLDesc())
+        subprocess.run(["virt-xml-validate", self.path("live.xml"), "domain"], check=True, capture_output=True)
+        for target, words, xml in (
+                ("vdx", "disk protocol 'ssh' is not supported", self.network("ssh", 22, "vdx", "x")),
+                ("vdx", "TLS of disk protocol 'http'", self.network("http", web, "vdx", "page", "tls='yes'")),
+                ("vdx", "tlsHostname", self.network("nbd", tls, "vdx", words="tls='yes' tlsHostname='other'")),
+                ("vdx", "(?i)tls", self.network("nbd", tls, "vdx")),
+                ("vdx", "refused", self.network("nbd", servers.free_port(), "vdx")),
+                ("vdx", "404|Not Found", self.network("http", web, "vdx", "nothing", more="<readonly/>"))):
+            pathlib.Path(self.path("x.xml")).write_text(xml)
+            self.assertRegex(self.v("attach-device", self.path("x.xml"), "--live", fails=True), words)
 
 
 if __name__ == "__main__":

@@ -200,7 +200,12 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         take_secrets(m, disk);
         return false;
     }
-    json_t *node = disk_node(disk, error);
+    json_t *node = disk_node(disk, error), *tls = node ? disk_tls(disk) : NULL;
+    g_autoptr(json_t) creds =
+        tls ? qmp_run(m->qmp, "object-add", tls, QMP_TIMEOUT_MS, error) : NULL;
+    if (tls && !creds) {
+        g_clear_pointer(&node, json_decref);
+    }
     g_autoptr(json_t) got =
         node ? qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error) : NULL;
     if (!got) {
