@@ -215,8 +215,9 @@ def suspend():
         if status != "completed":
             raise Failed(f"migration: {status}")
         m.qmp("quit")
-    with Machine([*args, "-incoming", f"file:{state}"]) as m:
-        time.sleep(1)
+    with Machine([*args, "-incoming", f"file:{state}"], qmp=True) as m:
+        # What is typed before the state is there goes to the machine that it replaces.
+        m.until(lambda: m.qmp("query-status")["running"], "the state is not loaded")
         out = m.run("jobs >/tmp/j; echo mark=$mark jobs=$(wc -l </tmp/j)")
         if "mark=kept jobs=2" not in out:
             raise Failed(out)
