@@ -70,6 +70,23 @@ class Guest(NetworkCase):
             self.console.seen += self.console.stream.recv(4096)
         return self.console.seen[at:].decode()
 
+    def test_quiet_snapshot(self):
+        """What the guest had not yet written is in the image that a quiesced snapshot leaves behind."""
+        base, top = os.path.join(self.dir, "base.raw"), os.path.join(self.dir, "top")
+        os.chmod(self.dir, 0o755)
+        with open(base, "wb") as f:
+            f.truncate(4 << 20)
+        self.virsh("attach-disk", "g", base, "vda", "--subdriver", "raw", "--live")
+        manage.until(lambda: "8192" in self.ask("cat /sys/block/vda/size"), "the disk is there")
+        self.assertIn("mounted", self.ask("mke2fs -q /dev/vda && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && echo moun''ted"))
+        self.ask("echo not-flushed''-yet > /mnt/x")
+        self.virsh("snapshot-create-as", "g", "--disk-only", "--no-metadata", "--quiesce", "--diskspec", f"vda,file={top}")
+        with open(base, "rb") as f:
+            self.assertIn(b"not-flushed-yet", f.read())
+        self.assertIn("thawed", self.virsh("qemu-agent-command", "g", '{"execute":"guest-fsfreeze-status"}'))
+        self.assertIn("goes-on", self.ask("echo goes''-on > /mnt/y && sync && cat /mnt/y; umount /mnt"))
+        self.virsh("detach-disk", "g", "vda", "--live")
+
     def test_agent(self):
         self.assertEqual(self.virsh("qemu-agent-command", "g", '{"execute":"guest-ping"}'), '{"return": {}}')
         self.assertEqual(self.virsh("domhostname", "g", "--source", "agent"), "tiny-one")

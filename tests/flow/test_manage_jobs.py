@@ -328,7 +328,10 @@ class Jobs(Work):
         events.expect("vda", kind, libvirt.VIR_DOMAIN_BLOCK_JOB_CANCELED)
         self.assertEqual(self.files(), ["b", "a.qcow2"])
         # A copy of now that the machine does not move to.
-        self.v("blockcopy", "vda", self.path("then.raw"), "--format", "raw", "--transient-job", "--wait", "--finish")
+        self.v("blockcopy", "vda", self.path("then.raw"), "--format", "raw", "--transient-job", "--wait", "--finish",
+               "--granularity", "65536", "--buf-size", "1048576")
+        self.assertRegex(self.v("blockcopy", "vda", self.path("odd.raw"), "--transient-job", "--granularity", "1000", fails=True),
+                         "granularity must be power of 2")
         with open(self.path("then.raw"), "rb") as f:
             data = f.read()
         self.assertEqual((data[512:517], data[1024000:1024005]), (b"wone\n", b"wtwo\n"))
@@ -355,8 +358,9 @@ class Jobs(Work):
 
     def test_pull(self):
         self.chain()
-        self.v("blockpull", "vda", "--base", self.path("b"), "--wait")
+        self.v("blockpull", "vda", "--base", self.path("b"), "--wait", "--keep-relative")
         self.assertEqual(self.files(), ["d", "b", "a.qcow2"])
+        self.assertRegex(img("info", "-U", self.path("d")), r"backing file: b \(actual path: .*/b\)")
         self.v("blockpull", "vda", "--wait")
         self.assertEqual(self.files(), ["d"])
         self.assertEqual(self.words(1, 1001, 2001, 9000), ["wb", "wc", "wd", "wtop"])

@@ -436,6 +436,10 @@ static bool take_params(struct copy *c, const rpc_param *params, unsigned n, GEr
             libvirt_error(error, ERR_INVALID_ARG, "%s is too large", params[i].field);
             return false;
         }
+        if (strcmp(params[i].field, "granularity") == 0 && number & (number - 1)) {
+            libvirt_error(error, ERR_INVALID_ARG, "granularity must be power of 2");
+            return false;
+        }
         if (strcmp(params[i].field, "bandwidth") == 0) {
             c->speed = number;
         } else if (strcmp(params[i].field, "granularity") == 0 ||
