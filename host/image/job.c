@@ -24,24 +24,24 @@ enum { PIECE = 64 << 10, IDLE_US = 10000, RATE_PART_US = 100000 };
 struct job {
     struct job *next;
     char *id, *error_text, *backing_file, *bitmap;
-    struct dirty *taken;      /* what the bitmap had when the job began */
+    struct dirty *taken; /* what the bitmap had when the job began */
     struct job_spec spec;
-    struct node *source;      /* read from */
-    bool active;              /* the guest writes to the source: it never ends by itself */
+    struct node *source; /* read from */
+    bool active;         /* the guest writes to the source: it never ends by itself */
     GThread *thread;
     enum job_state state;
     _Atomic bool cancel, pause, complete;
     bool forced;
     _Atomic uint64_t done, speed;
     _Atomic bool ready_told;
-    int result;               /* the thread's; then the job's */
-    uint64_t size, total;     /* of the disk; bytes to be copied */
-    _Atomic uint64_t *bits;   /* a bit a piece: dirty, or done (backup) */
+    int result;             /* the thread's; then the job's */
+    uint64_t size, total;   /* of the disk; bytes to be copied */
+    _Atomic uint64_t *bits; /* a bit a piece: dirty, or done (backup) */
     uint64_t pieces;
-    GMutex lock;              /* backup: .busy */
+    GMutex lock; /* backup: .busy */
     GCond moved;
-    uint64_t busy[32];        /* pieces + 1 that are being copied; 0: none */
-    uint8_t *buf;             /* the thread's, PIECE bytes */
+    uint64_t busy[32]; /* pieces + 1 that are being copied; 0: none */
+    uint8_t *buf;      /* the thread's, PIECE bytes */
 };
 
 static struct job *jobs;
@@ -191,7 +191,8 @@ static int run_commit(struct job *j)
 static int mark_first(struct job *j)
 {
     struct node *base = j->spec.kind == JOB_COMMIT ? j->spec.base
-                        : j->spec.sync == SYNC_TOP ? j->source->backing : NULL;
+                        : j->spec.sync == SYNC_TOP ? j->source->backing
+                                                   : NULL;
     bool all = j->spec.kind == JOB_MIRROR && j->spec.sync == SYNC_FULL;
     for (uint64_t at = 0; j->spec.sync != SYNC_NONE && at < j->size && !j->cancel;) {
         struct chain_status s;
@@ -207,7 +208,8 @@ static int mark_first(struct job *j)
     return 0;
 }
 
-static int copy_dirty(struct job *j)
+/* @last: nothing is under way any more; all of it, at any speed. */
+static int copy_dirty(struct job *j, bool last)
 {
     int r = 0;
     for (uint64_t p = next_set(j, 0); r == 0 && p < j->pieces; p = next_set(j, p + 1)) {
@@ -215,7 +217,7 @@ static int copy_dirty(struct job *j)
         if (bit_take(j, p)) {
             r = copy_range(j, target_of(j), p * PIECE, n);
             j->done += n;
-            if (!pace(j, n)) {
+            if (!last && !pace(j, n)) {
                 break;
             }
         }
@@ -238,7 +240,7 @@ static int run_mirror(struct job *j)
 {
     int r = mark_first(j);
     while (r == 0 && !j->cancel) {
-        r = copy_dirty(j);
+        r = copy_dirty(j, false);
         bool equal = next_set(j, 0) == j->pieces;
         if (equal && !atomic_exchange(&j->ready_told, true)) {
             g_idle_add(tell_ready, g_strdup(j->id));
@@ -486,7 +488,8 @@ static bool finish_commit(struct job *j, GError **error)
         return false;
     }
     bool was_read_only = over->read_only;
-    if (!node_reopen(j->spec.base, true, error) || !node_reopen(over, false, error) || !set_header(j, over, j->spec.base, error)) {
+    if (!node_reopen(j->spec.base, true, error) || !node_reopen(over, false, error) ||
+        !set_header(j, over, j->spec.base, error)) {
         return false;
     }
     over->backing = j->spec.base;
@@ -499,7 +502,7 @@ static bool finish_mirror(struct job *j, GError **error)
 {
     Image *img = j->spec.img;
     struct node *old = img->top, *to = target_of(j);
-    int r = copy_dirty(j);
+    int r = copy_dirty(j, true);
     r = r ? r : chain_flush(to);
     if (r < 0) {
         error_set_errno(error, -r, "last pieces");
@@ -693,14 +696,15 @@ static bool prepare_base(struct node *base, uint64_t size, GError **error)
 static bool check_spec(const struct job_spec *s, GError **error)
 {
     struct node *top = s->img->top;
-    const char *wrong = !s->id || !*s->id                    ? "Invalid job ID ''"
-                        : job_find(s->id)                    ? "Job ID is already in use"
-                        : s->img->job                        ? "the drive has a job already"
-                        : !top                               ? "the drive has no medium"
+    const char *wrong = !s->id || !*s->id                         ? "Invalid job ID ''"
+                        : job_find(s->id)                         ? "Job ID is already in use"
+                        : s->img->job                             ? "the drive has a job already"
+                        : !top                                    ? "the drive has no medium"
                         : s->kind == JOB_STREAM && top->read_only ? "the drive is read-only"
-                        : s->target && s->target->read_only  ? "the target is read-only"
-                        : s->target && s->target->size < top->size ? "the target is smaller than the drive"
-                        : NULL;
+                        : s->target && s->target->read_only       ? "the target is read-only"
+                        : s->target && s->target->size < top->size
+                            ? "the target is smaller than the drive"
+                            : NULL;
     if (wrong) {
         g_set_error(error, LODGE_ERROR, EINVAL, "%s", wrong);
     }
@@ -748,8 +752,8 @@ struct job *job_start(const struct job_spec *spec, GError **error)
 bool job_complete(struct job *j, GError **error)
 {
     if (j->state != JOB_READY) {
-        g_set_error(error, LODGE_ERROR, EBUSY, "Job '%s' cannot be completed in its state: it is not ready",
-                    j->id);
+        g_set_error(error, LODGE_ERROR, EBUSY,
+                    "Job '%s' cannot be completed in its state: it is not ready", j->id);
         return false;
     }
     j->complete = true;
@@ -802,8 +806,12 @@ bool jobs_settle_mirrors(GError **error)
 {
     for (struct job *j = jobs, *next; j; j = next) {
         next = j->next;
-        if (j->spec.kind != JOB_MIRROR || j->state == JOB_CONCLUDED) {
+        if (j->spec.kind != JOB_MIRROR || (j->state == JOB_CONCLUDED && !j->error_text)) {
             continue;
+        }
+        if (j->state == JOB_CONCLUDED) { /* what goes elsewhere must not find half a copy */
+            g_set_error(error, LODGE_ERROR, EIO, "mirror '%s': %s", j->id, j->error_text);
+            return false;
         }
         if (!j->ready_told) {
             g_set_error(error, LODGE_ERROR, EBUSY, "mirror '%s' is not whole yet", j->id);

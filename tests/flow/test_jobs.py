@@ -131,11 +131,32 @@ class Jobs(unittest.TestCase):
                 "driver": "file", "filename": self.make_raw("t.raw", 32 * MIB)}})
             vm.ok("blockdev-mirror", device="d", job_id="j", target="t", sync="full")
             vm.wait_event("BLOCK_JOB_READY")
+            self.io(vm, "write -P 7 8M 64k")
             vm.ok("block-job-cancel", device="j")
             vm.wait_event("BLOCK_JOB_COMPLETED")
             self.assertEqual(vm.ok("query-block")[0]["inserted"]["file"], self.path("b"))
             self.end(vm)
         img("compare", "-q", self.path("b"), self.path("t.raw"))
+
+    def test_what_a_slow_mirror_has_not_copied_yet_is_copied_at_its_end(self):
+        """Of many pieces that are dirty then; cancelled, and when the machine goes elsewhere."""
+        for end in "cancel", "migrate":
+            with self.subTest(end), self.chain("a", "b") as vm:
+                vm.ok("blockdev-add", **{"driver": "raw", "node-name": "t", "file": {
+                    "driver": "file", "filename": self.make_raw("t.raw", 32 * MIB)}})
+                vm.ok("blockdev-mirror", device="d", job_id="j", target="t", sync="full")
+                vm.wait_event("BLOCK_JOB_READY")
+                vm.ok("block-job-set-speed", device="j", speed=65536)
+                self.io(vm, "write -P 7 8M 16M")
+                if end == "cancel":
+                    vm.ok("block-job-cancel", device="j")
+                else:
+                    vm.ok("migrate", uri=f"file:{self.path('state')}")
+                self.assertNotIn("error", vm.wait_event("BLOCK_JOB_COMPLETED")["data"])
+                self.end(vm)
+            img("compare", "-q", self.path("b"), self.path("t.raw"))
+            for name in "a", "b", "t.raw":
+                os.unlink(self.path(name))
 
     def make_raw(self, name, size):
         with open(self.path(name), "wb") as f:
