@@ -79,6 +79,8 @@ static Domain *add(const DomainDef *def)
     uuid_bytes(def->uuid, d->uuid);
     d->id = -1;
     d->state = STATE_SHUTOFF;
+    domain_count_snapshots(d);
+    checkpoint_recount(d);
     g_ptr_array_add(list.all, d);
     g_hash_table_insert(list.by_name, d->name, d);
     g_hash_table_insert(list.by_uuid, d->uuid, d);
@@ -91,6 +93,8 @@ void domain_settle(Domain *d)
         return;
     }
     d->gone = true;
+    domain_forget_snapshots(d); /* the next one of its name does not have them */
+    checkpoint_forget_all(d);
     g_hash_table_remove(list.by_name, d->name);
     g_hash_table_remove(list.by_uuid, d->uuid);
     g_ptr_array_remove(list.all, d);
@@ -545,8 +549,6 @@ static void load_all(const char *folder)
         d->persistent = true;
         d->autostart = g_file_test(link, G_FILE_TEST_IS_SYMLINK);
         d->managed_save = g_file_test(saved, G_FILE_TEST_EXISTS);
-        domain_count_snapshots(d);
-        checkpoint_recount(d);
         summarize(d, def);
     }
 }

@@ -127,6 +127,27 @@ class External(Work):
         self.conn.defineXML(re.sub(r"<source file='[^']*/a\.\d+'", f"<source file='{base}'", xml))
         self.assertIn("writes to image", self.v("snapshot-revert", "t", fails=True))
 
+    def test_end_of_a_machine_without_definition(self):
+        """What was known of it goes with it: the next one of its name begins with nothing."""
+        xml = re.sub("<uuid>.*</uuid>", "", self.v("dumpxml", "--inactive"))
+        self.dom.create()
+        self.v("snapshot-create-as", "ghost")
+        self.v("checkpoint-create-as", "point")
+        self.v("undefine")
+        for _ in range(2):
+            self.assertEqual(self.v("snapshot-list", "--name"), "ghost")
+            self.assertEqual(self.v("checkpoint-list", "--name"), "point")
+            self.assertIn(self.name, self.virsh("list", "--name", "--with-snapshot", "--with-checkpoint"))
+            self.daemon.kill()
+            self.daemon.start()
+        self.v("destroy")
+        self.conn = self.connect()
+        self.conn.defineXML(xml)
+        self.assertEqual(self.v("snapshot-list", "--name"), "")
+        self.assertEqual(self.v("checkpoint-list", "--name"), "")
+        self.conn.lookupByName(self.name).undefine()
+        self.conn.defineXML(xml)
+
     def test_said_once_more(self):
         """Redefine, edit, current: the metadata alone."""
         for name in ("s1", "s2"):

@@ -75,6 +75,10 @@ static GPtrArray *load_all(const Domain *d)
 
 static bool store(Domain *d, const Checkpoint *c, GError **error)
 {
+    if (d->gone) { /* while its disks were worked on */
+        libvirt_error(error, ERR_NO_DOMAIN, "no domain with matching name '%s'", d->name);
+        return false;
+    }
     g_autofree char *file = g_strconcat(c->name, ".xml", NULL);
     g_autofree char *path =
         daemon_path_make(DAEMON_VAR, 0700, error, "qemu", "checkpoint", d->name, file, NULL);

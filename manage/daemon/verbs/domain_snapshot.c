@@ -82,6 +82,10 @@ void domain_count_snapshots(Domain *d)
 
 bool snapshot_store(const Domain *d, const Snapshot *s, GError **error)
 {
+    if (d->gone) { /* while its disks were worked on */
+        libvirt_error(error, ERR_NO_DOMAIN, "no domain with matching name '%s'", d->name);
+        return false;
+    }
     g_autofree char *file = g_strconcat(s->name, ".xml", NULL);
     g_autofree char *path =
         daemon_path_make(DAEMON_VAR, 0700, error, "qemu", "snapshot", d->name, file, NULL);
