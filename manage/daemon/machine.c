@@ -175,6 +175,7 @@ void machine_unref(Machine *m)
     g_free(m->folder);
     g_free(m->group_name);
     g_free(m->refused);
+    g_free(m->unfinished);
     cgroup_free(m->group);
     domain_unref(m->domain);
     g_free(m);
@@ -199,6 +200,9 @@ void machine_save(struct machine *m)
     g_key_file_set_int64(status, "machine", "booted", d->booted);
     g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
+    if (m->unfinished) {
+        g_key_file_set_string(status, "machine", "unfinished", m->unfinished);
+    }
     if (m->move.incoming) {
         const GPtrArray *made = m->move.made;
         g_key_file_set_string_list(status, "machine", "incoming",
@@ -983,6 +987,7 @@ static void reconnect(void *data)
         block_jobs_recover(m);
         catch_up(m);
         backup_recover(m);
+        machine_save_recover(m);
     }
     domain_job_end(d);
     machine_unref(m);
@@ -1052,6 +1057,7 @@ static bool recover(const char *folder, GError **error)
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    m->unfinished = g_key_file_get_string(status, "machine", "unfinished", NULL);
     m->move.incoming = made != NULL;
     m->move.made = g_steal_pointer(&made);
     tune_recover(m);

@@ -27,6 +27,7 @@ struct machine {
     int pause_reason;  /* why the next STOP comes */
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
+    char *unfinished;      /* file that is being written and is of no use by halves; NULL: none */
     char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
@@ -201,6 +202,10 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
 /* The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own. */
 bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
                          GError **error);
+/* Remembers, for the next lodged too, that @path is being written; NULL: it is whole. */
+void machine_writes(struct machine *m, const char *path);
+/* After a restart of lodged: what it paused the machine for has come to nothing. */
+void machine_save_recover(struct machine *m);
 /* lodge-vm's state stream alone, to @to. */
 bool machine_stream_state(struct machine *m, int to, GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);

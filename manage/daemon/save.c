@@ -20,7 +20,13 @@
 #include <sys/un.h>
 
 static const char magic[] = "LodgeSave1\n";
-enum { MAGIC = sizeof(magic) - 1, HEAD = MAGIC + 12, XML_MAX = 4 << 20, CHUNK = 256 << 10, SLACK = 4096 };
+enum {
+    MAGIC = sizeof(magic) - 1,
+    HEAD = MAGIC + 12,
+    XML_MAX = 4 << 20,
+    CHUNK = 256 << 10,
+    SLACK = 4096
+};
 enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60 };
 
 static bool write_all(int fd, const void *data, size_t n)
@@ -80,8 +86,8 @@ bool saved_define(const char *path, const DomainDef *def, int running, GError **
     }
     autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
     GString *head = make_head(xml, room, running < 0 ? ran : running);
-    bool ok = fd >= 0 && pwrite(fd, head->str, head->len, 0) == (ssize_t)head->len &&
-              fdatasync(fd) == 0;
+    bool ok =
+        fd >= 0 && pwrite(fd, head->str, head->len, 0) == (ssize_t)head->len && fdatasync(fd) == 0;
     if (!ok) {
         libvirt_error(error, ERR_OPERATION_FAILED, "failed to write '%s': %s", path,
                       g_strerror(errno));
@@ -206,6 +212,35 @@ bool machine_stream_state(struct machine *m, int to, GError **error)
     return migrated(m, error);
 }
 
+void machine_writes(struct machine *m, const char *path)
+{
+    g_free(m->unfinished);
+    m->unfinished = g_strdup(path);
+    if (!m->ended) {
+        machine_save(m);
+    }
+}
+
+void machine_save_recover(struct machine *m)
+{
+    Domain *d = m->domain;
+    struct stat st = {0};
+    if (m->unfinished) {
+        if (file_answers(m->unfinished, &st, NULL) && S_ISREG(st.st_mode)) {
+            unlink(m->unfinished);
+        }
+        machine_writes(m, NULL);
+    }
+    g_autoptr(GError) error = NULL;
+    bool ours =
+        d->machine == m && d->state == STATE_PAUSED &&
+        (d->reason == PAUSED_SAVE || d->reason == PAUSED_DUMP || d->reason == PAUSED_SNAPSHOT);
+    int why = d->reason == PAUSED_SAVE ? RUNNING_SAVE_CANCELED : RUNNING_UNPAUSED;
+    if (ours && !machine_resume(d, why, &error)) {
+        daemon_log("%s: cannot go on: %s", d->name, error->message);
+    }
+}
+
 bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
                          GError **error)
 {
@@ -223,6 +258,7 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
     }
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_SAVE, .since = g_get_monotonic_time()};
+    machine_writes(m, temporary);
     g_autoptr(GError) why = NULL;
     bool ok = write_head(fd, xml ? xml : own, running) && machine_stream_state(m, fd, &why) &&
               rename(temporary, path) == 0;
@@ -236,6 +272,7 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
         }
         unlink(temporary);
     }
+    machine_writes(m, NULL);
     return ok;
 }
 

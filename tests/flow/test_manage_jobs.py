@@ -226,6 +226,29 @@ class Jobs(Work):
         self.assertEqual(self.words(1), ["wone"])
         self.conn.defineXML(self.dom.XMLDesc())
 
+    def test_lodged_dies_while_it_writes(self):
+        """The machine goes on, of the file nothing is left."""
+        self.boot()
+        self.say("word=kept")
+        for verb, file, *more in (("save", "f.new"), ("dump", "f"),
+                                  ("snapshot-create-as", "f.new", "--no-metadata", "--memspec")):
+            self.v("qemu-monitor-command", '{"execute": "migrate-set-parameters", "arguments": {"max-bandwidth": 65536}}')
+            args = [verb, self.name, *more, self.path("f")]
+            p = subprocess.Popen(["virsh", "-c", self.daemon.uri, *args], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            manage.until(lambda: os.path.exists(self.path(file)) and os.path.getsize(self.path(file)) > 0
+                         and self.dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED, f"{verb} is under way")
+            self.daemon.kill()
+            p.wait()
+            self.daemon.start()
+            self.conn = self.connect()
+            self.dom = self.conn.lookupByName(self.name)
+            manage.until(lambda: self.dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING, f"it goes on after {verb}")
+            manage.until(lambda: not os.path.exists(self.path(file)), "half a file is gone")
+            if verb == "save":
+                self.assertEqual(self.v("domstate", "--reason"), "running (save canceled)")
+            self.talk()
+            self.assertIn("it-is-kept", self.say("echo it-is-$word"))
+
     def test_snapshots_of_a_machine_that_is_off(self):
         self.v("snapshot-create-as", "s1", "--disk-only")
         self.v("snapshot-create-as", "s2", "--disk-only")

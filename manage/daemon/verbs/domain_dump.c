@@ -64,12 +64,14 @@ static bool write_core(struct machine *m, const char *path, unsigned flags, GErr
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_DUMP, .since = g_get_monotonic_time()};
     m->job.has_memory = flags & DUMP_MEMORY_ONLY;
+    machine_writes(m, path);
     bool ok =
         flags & DUMP_MEMORY_ONLY ? write_memory(m, fd, error) : machine_stream_state(m, fd, error);
     m->job.type = JOB_NONE;
     if (!ok && S_ISREG(st.st_mode)) {
         unlink(path); /* half a core would pass for a whole one */
     }
+    machine_writes(m, NULL);
     return ok;
 }
 
@@ -78,8 +80,7 @@ bool machine_dump_crashed(struct machine *m, GError **error)
     g_autoptr(GDateTime) now = g_date_time_new_now_local();
     g_autofree char *stamp = g_date_time_format(now, "%Y-%m-%d-%H:%M:%S");
     g_autofree char *file = g_strdup_printf("%ld-%s-%s", (long)m->def->id, m->def->name, stamp);
-    g_autofree char *path =
-        daemon_path_make(DAEMON_VAR, 0755, error, "qemu", "dump", file, NULL);
+    g_autofree char *path = daemon_path_make(DAEMON_VAR, 0755, error, "qemu", "dump", file, NULL);
     return path && write_core(m, path, DUMP_MEMORY_ONLY, error);
 }
 
