@@ -118,7 +118,7 @@ static bool needed_are_there(const struct args *a, GError **error)
     for (int i = 0; a->verb->options && a->verb->options[i].name; i++) {
         const struct option_row *o = &a->verb->options[i];
         if (o->flags & OPT_NEEDED && !a->value[i]) {
-            bool named = o->flags & OPT_NAMED;
+            bool named = o->flags & OPT_NAMED || o->kind == OPT_NUMBER || o->kind == OPT_SIZE;
             g_string_append_printf(text, "%scommand '%s' requires %s%s%s option",
                                    text->len ? "\nerror: " : "", a->verb->name, named ? "--" : "<",
                                    o->name, named ? "" : ">");

@@ -473,9 +473,12 @@ static bool run_detach_interface(struct shell *sh, const struct args *a, GError 
 
 /* ---- Media ---- */
 
-static bool change_source(struct xpath *x, const char *path, const char *source, bool block,
+/* The one disk that is called @name, by its target or its file. */
+static bool change_source(struct xpath *x, const char *name, const char *source, bool block,
                           GError **error)
 {
+    g_autofree char *path =
+        g_strdup_printf("devices/disk[target/@dev='%s' or source/@file='%s']", name, name);
     xmlXPathObjectPtr disks = xpath_nodes(x, path);
     bool found = disks && disks->nodesetval && disks->nodesetval->nodeNr == 1;
     if (found) {
@@ -494,7 +497,7 @@ static bool change_source(struct xpath *x, const char *path, const char *source,
         }
     }
     xmlXPathFreeObject(disks);
-    return found || shell_fail(error, "No disk found whose source path or target is that");
+    return found || shell_fail(error, "No disk found whose source path or target is %s", name);
 }
 
 static bool run_change_media(struct shell *sh, const struct args *a, GError **error)
@@ -510,9 +513,7 @@ static bool run_change_media(struct shell *sh, const struct args *a, GError **er
     if (!plain(target, error) || !xpath_domain(sh, args_text(a, "domain"), 0, &dom, &x, error)) {
         return false;
     }
-    g_autofree char *path = g_strdup_printf("devices/disk[target/@dev='%s' or source/@file='%s']",
-                                            target, target);
-    if (!change_source(&x, path, eject ? NULL : source,
+    if (!change_source(&x, target, eject ? NULL : source,
                        source && (args_flag(a, "block") || is_block(source)), error)) {
         return false;
     }

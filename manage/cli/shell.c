@@ -22,6 +22,7 @@ struct shell {
     Rpc *rpc;
     const struct verb_row *verb;
     char *failing;
+    bool unconnected; /* that is why the verb fails */
 };
 
 struct out *out_of(struct shell *sh)
@@ -64,6 +65,7 @@ Rpc *shell_rpc(struct shell *sh, GError **error)
         sh->rpc = connect_to(sh->uri, sh->read_only, error);
         if (!sh->rpc) {
             shell_failing(sh, "failed to connect to the hypervisor");
+            sh->unconnected = true;
         }
     }
     return sh->rpc;
@@ -82,6 +84,9 @@ bool shell_reconnect(struct shell *sh, const char *uri, bool read_only, GError *
 
 void shell_failing(struct shell *sh, const char *fmt, ...)
 {
+    if (sh->unconnected) {
+        return; /* then nothing that the verb was to do is to blame */
+    }
     va_list ap;
     va_start(ap, fmt);
     g_free(sh->failing);
@@ -130,6 +135,7 @@ static bool run_verb(struct shell *sh, const struct verb_row *verb, const struct
     gint64 began = g_get_monotonic_time();
     g_autoptr(GError) error = NULL;
     sh->verb = verb;
+    sh->unconnected = false;
     bool ok = verb->run(sh, a, &error);
     out_flush(sh);
     if (!ok) {

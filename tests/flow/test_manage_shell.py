@@ -428,6 +428,7 @@ class Shell(unittest.TestCase):
                           ("qemu:///system?socket=/no/such", "/no/such")):
             p = subprocess.run([LODGE, "-c", uri, "list"], capture_output=True, text=True, check=False)
             self.assertEqual(p.returncode, 1)
+            self.assertRegex(p.stderr, r"\Aerror: failed to connect to the hypervisor\nerror: .+\n\Z")
             self.assertIn(part, p.stderr)
 
     def test_starts_a_session_of_its_own(self):

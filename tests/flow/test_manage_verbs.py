@@ -307,6 +307,11 @@ attach-disk m /a vdb --print-xml --sourcetype network
 attach-disk m /a vdb --print-xml --sourcetype zz
 attach-disk m /a vdb --print-xml --type cdrom --io x
 attach-disk m
+change-media m nosuch --eject
+setmem m
+setmaxmem m
+setvcpus m
+blockresize m vda
 attach-interface m network default --print-xml --target t0 --mac 52:54:00:00:00:01 --model virtio --script /s --alias ua-n --inbound 1,2,3 --outbound 4,5,6
 attach-interface m bridge br0 --print-xml --source-mode vepa
 attach-interface m network x --print-xml --inbound a
