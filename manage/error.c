@@ -28,6 +28,7 @@ static const struct {
     {ERR_MIGRATE_PERSIST, "Failed to make domain persistent after migration: %s"},
     {ERR_STORAGE_POOL_BUILT, "Storage pool already built: %s"},
     {ERR_MIGRATE_UNSAFE, "Unsafe migration: %s"},
+    {ERR_OVERFLOW, "numerical overflow: %s"},
     {ERR_BLOCK_COPY_ACTIVE, "block copy still active: %s"},
     {ERR_SYSTEM, "%s"},
     {ERR_RPC, "%s"},

@@ -146,7 +146,25 @@ static bool check_addresses(const DomainDef *def, GError **error)
     return !check.wrong;
 }
 
+/* Of which lodge-vm says itself which it reads. */
+static bool check_formats(const DomainDef *def, GError **error)
+{
+    static const char *const formats[] = {
+        "none",  "raw", "dir",  "bochs", "cloop", "dmg",  "iso",  "vpc",  "vdi",       "fat", "vhd",
+        "ploop", "cow", "qcow", "qed",   "qcow2", "vmdk", "vhdx", "luks", "parallels", NULL};
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const char *format = ((struct domain_disk *)def->disks->pdata[i])->format;
+        if (format && !g_strv_contains(formats, format)) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "unknown driver format value '%s'",
+                          format);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool domain_check_devices(const DomainDef *def, GError **error)
 {
-    return check_chars(def, error) && check_screen(def, error) && check_addresses(def, error);
+    return check_formats(def, error) && check_chars(def, error) && check_screen(def, error) &&
+           check_addresses(def, error);
 }

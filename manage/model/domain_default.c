@@ -122,18 +122,28 @@ static void default_text(char **field, const char *v)
     *field = *field ? *field : g_strdup(v);
 }
 
-static void fill_os(DomainDef *def)
+const char *domain_board(const char *name)
+{
+    bool known = g_str_has_prefix(name, "pc-i440fx-") || g_str_has_prefix(name, "pc-q35-");
+    return strcmp(name, "pc") == 0              ? "pc-i440fx-7.2"
+           : strcmp(name, "q35") == 0           ? "pc-q35-7.2"
+           : known || strcmp(name, "none") == 0 ? name
+                                                : NULL;
+}
+
+static bool fill_os(DomainDef *def, GError **error)
 {
     default_word(&def->os_arch, ARCH_X86_64);
-    static const struct {
-        const char *name, *canonical;
-    } machines[] = {{"pc", "pc-i440fx-7.2"}, {"q35", "pc-q35-7.2"}};
     default_text(&def->machine, "pc");
-    for (unsigned i = 0; i < G_N_ELEMENTS(machines); i++) {
-        if (strcmp(def->machine, machines[i].name) == 0) {
-            g_free(def->machine);
-            def->machine = g_strdup(machines[i].canonical);
-        }
+    const char *board = domain_board(def->machine);
+    if (!board) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm does not support machine type '%s'",
+                      def->machine);
+        return false;
+    }
+    if (board != def->machine) {
+        g_free(def->machine);
+        def->machine = g_strdup(board);
     }
     bool ordered = false;
     for (unsigned i = 0; i < xml_count(def->disks); i++) {
@@ -158,6 +168,7 @@ static void fill_os(DomainDef *def)
     for (unsigned i = 0; def->cpu && i < xml_count(def->cpu->features); i++) {
         default_word(&((struct cpu_feature *)def->cpu->features->pdata[i])->policy, POLICY_REQUIRE);
     }
+    return true;
 }
 
 static bool fill_disk(struct domain_disk *disk, GError **error)
@@ -536,11 +547,7 @@ bool domain_def_fill(DomainDef *def, GError **error)
     if (!domain_vcpus_fill(def, error)) {
         return false;
     }
-    fill_os(def);
-    if (!g_str_has_prefix(def->machine, "pc-i440fx-") &&
-        !g_str_has_prefix(def->machine, "pc-q35-") && strcmp(def->machine, "none") != 0) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm does not support machine type '%s'",
-                      def->machine);
+    if (!fill_os(def, error)) {
         return false;
     }
     if (def->emulator) {

@@ -240,20 +240,35 @@ static bool parse_int(const char *text, int64_t *out)
     return true;
 }
 
-static bool parse_size(const struct xml_row *row, const xmlNode *node, const char *text,
-                       int64_t *out)
+static bool scale_size(const struct xml_row *row, const xmlNode *node, const char *text,
+                       const char *unit, int64_t *out, GError **error)
 {
-    xmlChar *unit = xmlGetNoNsProp(node, (const xmlChar *)"unit");
     uint64_t bytes = row->arg;
-    bool ok = !unit || xml_unit((const char *)unit, &bytes);
-    xmlFree(unit);
     int64_t v;
-    if (!ok || !parse_int(text, &v) || v < 0 || (uint64_t)v > (uint64_t)INT64_MAX / bytes) {
+    if (unit && !xml_unit(unit, &bytes)) {
+        libvirt_error(error, ERR_INVALID_ARG, "unknown suffix '%.200s'", unit);
+        return false;
+    }
+    bool number = parse_int(text, &v);
+    if ((!number && errno != ERANGE) || *text == '-') {
+        return bad_value(row, node, text, error);
+    }
+    if (!number || (uint64_t)v > (uint64_t)INT64_MAX / bytes) {
+        libvirt_error(error, ERR_OVERFLOW, "value too large: %.200s%s", text, unit ? unit : "");
         return false;
     }
     uint64_t total = (uint64_t)v * bytes; /* what is no multiple is rounded up */
     *out = (int64_t)(total / row->arg + (total % row->arg != 0));
     return true;
+}
+
+static bool parse_size(const struct xml_row *row, const xmlNode *node, const char *text,
+                       int64_t *out, GError **error)
+{
+    xmlChar *unit = xmlGetNoNsProp(node, (const xmlChar *)"unit");
+    bool ok = scale_size(row, node, text, (const char *)unit, out, error);
+    xmlFree(unit);
+    return ok;
 }
 
 static int parse_word(const char *const *words, const char *text)
@@ -295,8 +310,7 @@ static bool set_value(const struct xml_row *row, void *object, const xmlNode *no
         return parse_int(g_strstrip(text), int_of(row, object)) ||
                bad_value(row, node, text, error);
     case XML_KIND_SIZE:
-        return parse_size(row, node, g_strstrip(text), int_of(row, object)) ||
-               bad_value(row, node, text, error);
+        return parse_size(row, node, g_strstrip(text), int_of(row, object), error);
     default:
         *enum_of(row, object) = parse_word(words_of(row), g_strstrip(text));
         return *enum_of(row, object) || bad_value(row, node, text, error);
@@ -720,7 +734,8 @@ void xml_write(const struct xml_table *t, const void *object, unsigned mode, uns
     }
     for (unsigned i = 0; i < t->n; i++) {
         const struct xml_row *row = &t->rows[i];
-        if (present(row, object) && !(row->flags & XML_OURS) && (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&
+        if (present(row, object) && !(row->flags & XML_OURS) &&
+            (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&
             (!(row->flags & XML_SECRET) || (mode & XML_MODE_SECRET))) {
             write_row(&w, row, object, mode);
         }

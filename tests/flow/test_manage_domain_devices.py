@@ -111,6 +111,8 @@ class Devices(manage.Case):
                       self.virsh("qemu-agent-command", "dev", '{"execute":"guest-ping"}', fails=True))
 
     def test_capabilities(self):
+        self.assertIn("the machine 'foo' is not supported by emulator '/",
+                      self.virsh("domcapabilities", "--machine", "foo", fails=True))
         for options in ((), ("--machine", "q35"), ("--virttype", "kvm")):
             text = self.virsh("domcapabilities", *options)
             self.assertIn("<value>vnc</value>", text)

@@ -77,6 +77,7 @@ DEVICES_REFUSED = (
     ("<serial type='spiceport'/>", "'spiceport'"), ("<serial type='dbus'/>", "'dbus'"),
     ("<serial type='pty'><target type='usb-serial'/></serial>", "'usb-serial'"),
     (disk(more="<reservations managed='yes'/>"), "reservations"), (disk(more="<geometry cyls='1'/>"), "geometry"),
+    (disk().replace("'raw'", "'foo'"), "unsupported configuration: unknown driver format value 'foo'"),
     (disk(driver="iommu='on'"), "iommu"), (disk(kind="lun"), "'lun'"), (disk(dev="xvda", bus="xen"), "'xen'"),
     ("<disk type='nvme' device='disk'><target dev='vda'/></disk>", "'nvme'"),
     ("<disk type='vhostuser' device='disk'><target dev='vda'/></disk>", "'vhostuser'"),

@@ -114,8 +114,14 @@ static void refusals(void **state)
           "element <q:one> in <thing>");
     fails("<thing kind='gamma'><name>x</name></thing>", ERR_XML,
           "Invalid value for attribute 'kind' in element 'thing': 'gamma'");
-    fails("<thing><name>x</name><memory unit='parsec'>1</memory></thing>", ERR_XML, "memory");
-    fails("<thing><name>x</name><memory unit='EiB'>9</memory></thing>", ERR_XML, "memory");
+    fails("<thing><name>x</name><memory unit='parsec'>1</memory></thing>", ERR_INVALID_ARG,
+          "unknown suffix 'parsec'");
+    fails("<thing><name>x</name><memory unit='EiB'>9</memory></thing>", ERR_OVERFLOW,
+          "value too large: 9EiB");
+    fails("<thing><name>x</name><memory>99999999999999999999</memory></thing>", ERR_OVERFLOW,
+          "value too large: 99999999999999999999");
+    fails("<thing><name>x</name><memory>-9</memory></thing>", ERR_XML, "'memory': '-9'");
+    fails("<thing><name>x</name><memory>9x</memory></thing>", ERR_XML, "'memory': '9x'");
     fails("<thing><name>x</name><memory>-1</memory></thing>", ERR_XML, "memory");
     fails("<thing><name>x</name><name>y</name></thing>", ERR_XML, "given twice");
     fails("<thing><name>x</name><one name='a'/><one name='b'/></thing>", ERR_XML, "given twice");

@@ -152,16 +152,19 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
         libvirt_error(error, ERR_INVALID_ARG, "unknown virttype: %s", type);
         return false;
     }
-    machine = strcmp(machine, "pc") == 0    ? "pc-i440fx-7.2"
-              : strcmp(machine, "q35") == 0 ? "pc-q35-7.2"
-                                            : machine;
+    g_autofree char *found = vm_program();
+    const char *program = found ? found : "/usr/bin/lodge-vm", *board = domain_board(machine);
+    if (!board) {
+        libvirt_error(error, ERR_INVALID_ARG, "the machine '%s' is not supported by emulator '%s'",
+                      machine, program);
+        return false;
+    }
     static const struct choice sources[] = {{"file"}, {"anonymous"}, {"memfd"}, {NULL}};
-    g_autofree char *program = vm_program();
     vm_learn_devices();
     g_autoptr(GString) xml = g_string_new("<domainCapabilities>\n");
-    g_string_append_printf(xml, "  <path>%s</path>\n  <domain>%s</domain>\n  <machine>",
-                           program ? program : "/usr/bin/lodge-vm", type);
-    xml_escape(xml, machine);
+    g_string_append_printf(xml, "  <path>%s</path>\n  <domain>%s</domain>\n  <machine>", program,
+                           type);
+    xml_escape(xml, board);
     g_string_append_printf(xml,
                            "</machine>\n  <arch>%s</arch>\n  <vcpu max='255'/>\n"
                            "  <iothreads supported='yes'/>\n",
