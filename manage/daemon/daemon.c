@@ -58,7 +58,14 @@ static int take_pid_file(GError **error)
     }
     autofd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
     if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        error_set_errno(error, errno == EWOULDBLOCK ? EBUSY : errno, "%s", path);
+        bool taken = fd >= 0 && errno == EWOULDBLOCK;
+        g_autofree char *owner = NULL;
+        if (taken && g_file_get_contents(path, &owner, NULL, NULL) && *g_strstrip(owner)) {
+            g_set_error(error, LODGE_ERROR, EBUSY,
+                        "%s: another lodged (process %s) is at work here", path, owner);
+        } else {
+            error_set_errno(error, taken ? EBUSY : errno, "%s", path);
+        }
         return -1;
     }
     g_autofree char *text = g_strdup_printf("%d\n", getpid());

@@ -129,6 +129,10 @@ class Domains(manage.Case):
         self.assertEqual(self.virsh("domstate", "life", "--reason"), "paused (user)")
         self.virsh("resume", "life")
         self.assertEqual(self.virsh("domstate", "life", "--reason"), "running (unpaused)")
+        self.assertIn("Requested operation is not valid: domain is already running",
+                      self.virsh("resume", "life", fails=True))
+        for verb in ("shutdown", "reboot"):
+            self.assertIn("unsupported flags (0x4)", self.virsh(verb, "life", "--mode", "initctl", fails=True))
         self.virsh("reset", "life")
         self.assertIn("already active", self.virsh("start", "life", fails=True))
         self.virsh("destroy", "life")

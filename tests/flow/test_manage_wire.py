@@ -57,7 +57,7 @@ class Connection(manage.Case):
         p = subprocess.run([manage.LODGED, "--root", self.daemon.root], capture_output=True,
                            text=True, timeout=manage.PATIENCE)
         self.assertEqual(p.returncode, 1)
-        self.assertIn("lodged.pid", p.stderr)
+        self.assertRegex(p.stderr, f"lodged.pid: another lodged .process {self.daemon.process.pid}. is at work here")
 
     def test_libvirts_own_sockets(self):
         for name in ("libvirt-sock", "libvirt-sock-ro", "virtlodged-sock-ro"):

@@ -5,6 +5,7 @@
 #include "manage/daemon/client.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
+#include "manage/daemon/managed.h"
 
 #include <string.h>
 
@@ -659,7 +660,11 @@ bool verb_domain_resume(struct call *call, const rpc_domain_args *args, rpc_none
         libvirt_error(error, ERR_OPERATION_INVALID, "domain is pmsuspended");
         return false;
     }
-    return d->state == STATE_RUNNING || machine_resume(d, RUNNING_UNPAUSED, error);
+    if (d->state == STATE_RUNNING) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is already running");
+        return false;
+    }
+    return machine_resume(d, RUNNING_UNPAUSED, error);
 }
 
 /* One QMP command to a running machine, which the caller's flags have nothing to add to. */
@@ -674,6 +679,9 @@ enum { BY_ACPI = 1, BY_AGENT = 2 };
 
 static bool power(const rpc_domain *named, unsigned flags, bool reboot, GError **error)
 {
+    if (!flags_check(flags, BY_ACPI | BY_AGENT, error)) {
+        return false;
+    }
     if (flags & BY_AGENT) {
         g_autoptr(DomainJob) d = domain_take(named, error);
         g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
