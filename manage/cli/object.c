@@ -546,26 +546,29 @@ char *shell_edit(struct shell *sh, const char *xml, GError **error)
     return after;
 }
 
-/* What to do with what was refused: 'y'es, edit again, 'n'o, 'f'orce, 'i' without validation. */
-static char ask_again(const struct edit *e)
+/* What to do with what was refused: 'y'es, edit again, 'n'o, 'f'orce, 'i' without validation.
+ * Without a @text only the editor can be tried again. */
+static char ask_again(const struct edit *e, const char *text)
 {
     char line[16];
+    bool force = text, skip = text && e->can_skip_validate;
     if (!isatty(STDIN_FILENO)) {
         return 'n';
     }
     for (;;) {
-        printf("Failed. Try again? [y,n,%sf,?]: ", e->can_skip_validate ? "i," : "");
+        printf("Failed. Try again? [y,n,%s%s?]: ", skip ? "i," : "", force ? "f," : "");
         fflush(stdout);
         if (!fgets(line, sizeof(line), stdin)) {
             return 'n';
         }
         char c = g_ascii_tolower(line[0]);
-        if (c && strchr(e->can_skip_validate ? "ynfi" : "ynf", c)) {
+        if (c && strchr(skip ? "ynfi" : force ? "ynf" : "yn", c)) {
             return c;
         }
-        printf("y - yes, start editor again\nn - no, throw away my changes\n%s"
-               "f - force, try to redefine again\n? - print this help\n",
-               e->can_skip_validate ? "i - turn off validation and try to redefine again\n" : "");
+        printf("y - yes, start editor again\nn - no, throw away my changes\n%s%s"
+               "? - print this help\n",
+               skip ? "i - turn off validation and try to redefine again\n" : "",
+               force ? "f - force, try to redefine again\n" : "");
     }
 }
 
@@ -610,7 +613,7 @@ bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **er
         if (isatty(STDIN_FILENO)) {
             g_printerr("error: %s\n", why->message);
         }
-        next = ask_again(e);
+        next = ask_again(e, text);
         if (next == 'n') {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;

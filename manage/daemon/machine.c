@@ -981,6 +981,7 @@ static void reconnect(void *data)
     } else if (d->machine == m && word) {
         m->move.incoming = false;
         g_clear_pointer(&m->move.made, g_ptr_array_unref);
+        machine_save(m); /* else the next restart takes it for one that is still to come */
         move_recover(m);
     }
     if (word && d->machine == m) {

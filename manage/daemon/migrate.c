@@ -263,8 +263,10 @@ static void tie(Machine *m, struct client *c, void (*lost)(Domain *d))
 static void source_lost(Domain *d)
 {
     g_autoptr(Machine) m = d->machine ? machine_ref(d->machine) : NULL;
+    if (m) {
+        m->move.given_up = true; /* also if only its disks are on their way yet */
+    }
     if (m && m->move.sending) {
-        m->move.given_up = true;
         qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
         return; /* perform sees to the rest */
     }
@@ -295,12 +297,8 @@ static char *begin_offline(Domain *d, const struct move *w, GError **error)
     return def ? travelling_xml(def, w, error) : NULL;
 }
 
-static char *begin_running(Domain *d, const struct move *w, GError **error)
+static char *begin_running(Domain *d, struct machine *m, const struct move *w, GError **error)
 {
-    g_autoptr(Machine) m = machine_of(d, error);
-    if (!m) {
-        return NULL;
-    }
     if (d->moving) {
         libvirt_error(error, ERR_OPERATION_INVALID,
                       "another migration job is already running for the domain");
@@ -338,14 +336,20 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
         return false;
     }
     bool offline = w->flags & MOVE_OFFLINE;
-    *xml = offline ? begin_offline(d, w, error) : begin_running(d, w, error);
+    g_autoptr(Machine) m = offline ? NULL : machine_of(d, error);
+    *xml = offline ? begin_offline(d, w, error) : m ? begin_running(d, m, w, error) : NULL;
     g_autofree char *lasting = *xml ? lasting_xml(d, w, error) : NULL;
     if (!lasting) {
         g_clear_pointer(xml, g_free);
         return false;
     }
     g_autoptr(GString) lines = g_string_new(NULL);
-    if (!offline && !move_disks_describe(d->machine, w, lines, error)) {
+    bool described = offline || move_disks_describe(m, w, lines, error);
+    if (described && m && (m->ended || d->machine != m)) { /* while its disks were described */
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is not running");
+        described = false;
+    }
+    if (!described) {
         g_clear_pointer(xml, g_free);
         return false;
     }
@@ -353,7 +357,7 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
     if ((w->flags & MOVE_CHANGE_PROTECTION) && !offline) {
         d->moving = true;
         if (c) {
-            tie(d->machine, c, source_lost);
+            tie(m, c, source_lost);
         }
     }
     return true;
@@ -375,34 +379,81 @@ static void learn_figures(struct job_figures *j, const json_t *info)
     }
 }
 
-/* Waits for the end of what "migrate" has begun. */
+static bool is_wanted(const struct machine *m, GError **error)
+{
+    if (m->move.cancelled || m->move.given_up) {
+        libvirt_error(error, ERR_OPERATION_ABORTED, "migration out job: canceled by client");
+        return false;
+    }
+    return true;
+}
+
+/* Its STOP may still be on the way. */
+static void note_stopped(Domain *d)
+{
+    if (d->state == STATE_RUNNING) {
+        domain_set_state(d, STATE_PAUSED, PAUSED_MIGRATION);
+        domain_event(d, EVENT_SUSPENDED, machine_pause_detail(PAUSED_MIGRATION));
+    }
+}
+
+/* Whether "migrate" has ended; *@ok: with the state at the other side, or with an error. */
+static bool is_over(const json_t *info, bool *ok, GError **error)
+{
+    const char *status = json_string_value(json_object_get(info, "status"));
+    *ok = strcmp(status, "completed") == 0;
+    if (*ok) {
+        return true;
+    }
+    if (strcmp(status, "cancelled") == 0) {
+        libvirt_error(error, ERR_OPERATION_ABORTED, "migration out job: canceled by client");
+        return true;
+    }
+    if (strcmp(status, "failed") == 0) {
+        const char *why = json_string_value(json_object_get(info, "error-desc"));
+        libvirt_error(error, ERR_OPERATION_FAILED, "migration out job: %s",
+                      why ? why : "unexpectedly failed");
+        return true;
+    }
+    return false;
+}
+
+/* What speaks against going on: a mirror's end, an abort, and errors if the client minds them. */
+static bool goes_on(struct machine *m, const struct move *w, GError **error)
+{
+    const Domain *d = m->domain;
+    if ((w->flags & MOVE_ABORT_ON_ERROR) && d->state == STATE_PAUSED &&
+        d->reason == PAUSED_IOERROR) {
+        m->move.given_up = true;
+    }
+    return is_wanted(m, error) && move_disks_whole(m, w, error);
+}
+
+/* Waits for the end of what "migrate" has begun; an abort may have come before it. */
 static bool sent(struct machine *m, const struct move *w, GError **error)
 {
+    g_autoptr(GError) against = NULL;
     for (;;) {
         g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
-        const char *status = json_string_value(json_object_get(info, "status"));
-        if (!status) {
+        g_autoptr(GError) why = NULL;
+        bool ok;
+        if (!json_is_string(json_object_get(info, "status"))) {
             return false;
         }
         learn_figures(&m->job, info);
-        if (strcmp(status, "completed") == 0) {
-            return true;
+        bool over = is_over(info, &ok, &why);
+        if (over && ok) {
+            note_stopped(m->domain);
         }
-        if (strcmp(status, "cancelled") == 0) {
-            libvirt_error(error, ERR_OPERATION_ABORTED, "migration out job: canceled by client");
-            return false;
-        }
-        if (strcmp(status, "failed") == 0) {
-            const char *why = json_string_value(json_object_get(info, "error-desc"));
-            libvirt_error(error, ERR_OPERATION_FAILED, "migration out job: %s",
-                          why ? why : "unexpectedly failed");
-            return false;
-        }
-        const Domain *d = m->domain;
-        if ((w->flags & MOVE_ABORT_ON_ERROR) && d->state == STATE_PAUSED &&
-            d->reason == PAUSED_IOERROR && !m->move.given_up) {
-            m->move.given_up = true;
+        if ((!over || ok) && !against && !goes_on(m, w, &against) && !over) {
             qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        }
+        if (over && (against || why)) {
+            g_propagate_error(error, against ? g_steal_pointer(&against) : g_steal_pointer(&why));
+            return false;
+        }
+        if (over) {
+            return true;
         }
         daemon_wait(g_get_monotonic_time() + LOOK_US);
     }
@@ -418,7 +469,8 @@ static bool send_state(struct machine *m, const struct move *w, int fd, GError *
         return false;
     }
     m->move.sending = true;
-    bool ok = qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", "fd:migrate") && sent(m, w, error);
+    bool ok = is_wanted(m, error) &&
+              qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", "fd:migrate") && sent(m, w, error);
     m->move.sending = false;
     return ok;
 }
@@ -447,16 +499,13 @@ static bool perform(Domain *d, struct machine *m, const struct move *w, unsigned
               ((w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error));
     autofd int way = ok && tunnel < 0 ? move_connect(w->uri, error) : -1;
     ok = ok && (tunnel >= 0 || way >= 0) && send_state(m, w, tunnel >= 0 ? tunnel : way, error);
-    if (ok && d->state == STATE_RUNNING) { /* its STOP is still on the way */
-        domain_set_state(d, STATE_PAUSED, PAUSED_MIGRATION);
-        domain_event(d, EVENT_SUSPENDED, machine_pause_detail(PAUSED_MIGRATION));
-    }
     if (!ok) {
         bool aborted = error && *error && (*error)->code == ERR_OPERATION_ABORTED;
-        move_disks_end(m, w);
+        move_disks_cancel(m, w);
         domain_job_over(d, &m->job, aborted ? JOB_CANCELLED : JOB_FAILED);
         run_again(d, m);
     }
+    move_disks_end(m, w);
     m->job.elapsed_ms = (uint64_t)(g_get_monotonic_time() - m->job.since) / 1000;
     if (d->machine == m) {
         machine_save(m);
@@ -565,7 +614,9 @@ void move_drop(Domain *d)
         close_door(m);
     }
     move_forget_made(made); /* first: after its end another move may make them again */
-    machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    if (m && d->machine == m) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    }
 }
 
 static void destination_lost(Domain *d)

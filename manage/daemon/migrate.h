@@ -80,6 +80,11 @@ bool move_disks_make(const struct move *w, const DomainDef *def, const char *lin
 /* Serves them; the port goes to @port. */
 bool move_disks_serve(struct machine *m, const struct move *w, unsigned *port, GError **error);
 bool move_disks_send(struct machine *m, const struct move *w, unsigned port, GError **error);
+/* False with an error if one of the mirrors has failed. */
+bool move_disks_whole(struct machine *m, const struct move *w, GError **error);
+/* Nothing comes of it. */
+void move_disks_cancel(struct machine *m, const struct move *w);
+/* Waits until all have ended, and forgets them. */
 void move_disks_end(struct machine *m, const struct move *w);
 /* The number after "KEY " at the start of one of @lines; 0. */
 uint64_t move_line(const char *lines, const char *key);

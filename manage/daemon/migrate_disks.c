@@ -10,7 +10,7 @@
 #include <sys/stat.h>
 
 #define JOB_PREFIX "migration-"
-enum { LOOK_US = 20000, LINE_NAME = 64 };
+enum { LOOK_US = 20000, END_SECONDS = 30 };
 enum { MOVE_COPIES = MOVE_NON_SHARED_DISK | MOVE_NON_SHARED_INC };
 
 bool move_copies(const struct move *w, const struct domain_disk *disk)
@@ -59,7 +59,7 @@ bool move_disks_describe(struct machine *m, const struct move *w, GString *lines
     if (!check_names(m->def, w, error)) {
         return false;
     }
-    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+    for (unsigned i = 0; !m->ended && i < xml_count(m->def->disks); i++) {
         const struct domain_disk *disk = m->def->disks->pdata[i];
         g_autofree char *alias = g_strdup(disk->alias), *target = g_strdup(disk->target);
         if (!move_copies(w, disk)) {
@@ -164,13 +164,14 @@ static bool send_one(struct machine *m, const struct domain_disk *disk, const st
     return qmp_do(m->qmp, error, "blockdev-add", "{s:s, s:s, s:{s:s, s:{s:s, s:s, s:s}, s:s}}",
                   "driver", "raw", "node-name", node, "file", "driver", "nbd", "server", "type",
                   "inet", "host", host, "port", port_text, "export", disk->target) &&
-           qmp_do(m->qmp, error, "blockdev-mirror", "{s:s, s:s, s:s, s:s, s:I}", "job-id", node,
-                  "device", from, "target", node, "sync", top ? "top" : "full", "speed",
-                  (json_int_t)speed);
+           qmp_do(m->qmp, error, "blockdev-mirror", "{s:s, s:s, s:s, s:s, s:I, s:b}", "job-id",
+                  node, "device", from, "target", node, "sync", top ? "top" : "full", "speed",
+                  (json_int_t)speed, "auto-dismiss", 0);
 }
 
-/* Whether all are equal; false with an error if one has ended. */
-static bool look(struct machine *m, unsigned wanted, bool *equal, GError **error)
+/* False with an error if one has failed, or (@equal) ended.  @equal: whether all are, or NULL. */
+static bool look(struct machine *m, unsigned wanted, struct job_figures *sum, bool *equal,
+                 GError **error)
 {
     g_autofree char *prefix = node_of(m, "");
     g_autoptr(json_t) rows = qmp_run(m->qmp, "query-block-jobs", NULL, QMP_TIMEOUT_MS, error);
@@ -180,17 +181,29 @@ static bool look(struct machine *m, unsigned wanted, bool *equal, GError **error
     json_array_foreach(rows, i, row)
     {
         const char *id = json_string_value(json_object_get(row, "device"));
-        bool ours = id && g_str_has_prefix(id, prefix);
-        there += ours;
-        ready += ours && json_is_true(json_object_get(row, "ready"));
-        m->job.total += ours ? (uint64_t)json_integer_value(json_object_get(row, "len")) : 0;
-        m->job.processed += ours ? (uint64_t)json_integer_value(json_object_get(row, "offset")) : 0;
+        const char *why = json_string_value(json_object_get(row, "error"));
+        const char *status = json_string_value(json_object_get(row, "status"));
+        if (!id || !g_str_has_prefix(id, prefix)) {
+            continue;
+        }
+        if (why) {
+            libvirt_error(error, ERR_OPERATION_FAILED,
+                          "migration of disk %s to the destination failed: %s", id + strlen(prefix),
+                          why);
+            return false;
+        }
+        there += !equal || g_strcmp0(status, "concluded") != 0;
+        ready += json_is_true(json_object_get(row, "ready"));
+        sum->total += (uint64_t)json_integer_value(json_object_get(row, "len"));
+        sum->processed += (uint64_t)json_integer_value(json_object_get(row, "offset"));
     }
     if (rows && there < wanted) {
         libvirt_error(error, ERR_OPERATION_FAILED, "migration of a disk to the destination failed");
         return false;
     }
-    *equal = ready == wanted;
+    if (equal) {
+        *equal = ready == wanted;
+    }
     return rows != NULL;
 }
 
@@ -203,7 +216,7 @@ static bool wait_equal(struct machine *m, unsigned wanted, GError **error)
             libvirt_error(error, ERR_OPERATION_ABORTED, "migration out job: canceled by client");
             return false;
         }
-        if (!look(m, wanted, &equal, error)) {
+        if (!look(m, wanted, &m->job, &equal, error)) {
             return false;
         }
         if (!equal) {
@@ -234,20 +247,23 @@ bool move_disks_send(struct machine *m, const struct move *w, unsigned port, GEr
     return n == 0 || wait_equal(m, n, error);
 }
 
-void move_disks_end(struct machine *m, const struct move *w)
+bool move_disks_whole(struct machine *m, const struct move *w, GError **error)
+{
+    struct job_figures ignored = {0};
+    unsigned wanted = 0;
+    for (unsigned i = 0; !m->ended && i < xml_count(m->def->disks); i++) {
+        wanted += move_copies(w, m->def->disks->pdata[i]);
+    }
+    return wanted == 0 || look(m, wanted, &ignored, NULL, error);
+}
+
+void move_disks_cancel(struct machine *m, const struct move *w)
 {
     for (unsigned i = 0; !m->ended && i < xml_count(m->def->disks); i++) {
         const struct domain_disk *disk = m->def->disks->pdata[i];
         g_autofree char *node = node_of(m, disk->target);
         if (move_copies(w, disk)) {
             qmp_do(m->qmp, NULL, "block-job-cancel", "{s:s, s:b}", "device", node, "force", 1);
-        }
-    }
-    for (unsigned i = 0; !m->ended && i < xml_count(m->def->disks); i++) {
-        const struct domain_disk *disk = m->def->disks->pdata[i];
-        g_autofree char *node = node_of(m, disk->target);
-        if (move_copies(w, disk)) {
-            qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", node);
         }
     }
 }
@@ -258,6 +274,48 @@ static int64_t number_of(const char *name)
     return name && g_str_has_prefix(name, JOB_PREFIX)
                ? (int64_t)g_ascii_strtoull(name + strlen(JOB_PREFIX), NULL, 10)
                : -1;
+}
+
+/* Mirrors of any move that have ended; true if there are no others.  A machine that does not answer
+ * has none. */
+static bool dismiss(struct machine *m)
+{
+    g_autoptr(json_t) rows = qmp_run(m->qmp, "query-block-jobs", NULL, QMP_TIMEOUT_MS, NULL);
+    bool all = true;
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        const char *id = json_string_value(json_object_get(row, "device"));
+        if (number_of(id) >= 0) {
+            all &= qmp_do(m->qmp, NULL, "job-dismiss", "{s:s}", "id", id);
+        }
+    }
+    return all;
+}
+
+/* One that hangs at its server is left to the next move. */
+static void dismiss_all(struct machine *m)
+{
+    int64_t until = g_get_monotonic_time() + END_SECONDS * (int64_t)G_USEC_PER_SEC;
+    while (!m->ended && !dismiss(m) && g_get_monotonic_time() < until) {
+        daemon_wait(g_get_monotonic_time() + LOOK_US);
+    }
+}
+
+void move_disks_end(struct machine *m, const struct move *w)
+{
+    if (!(w->flags & MOVE_COPIES)) {
+        return;
+    }
+    dismiss_all(m);
+    for (unsigned i = 0; !m->ended && i < xml_count(m->def->disks); i++) {
+        const struct domain_disk *disk = m->def->disks->pdata[i];
+        g_autofree char *node = node_of(m, disk->target);
+        if (move_copies(w, disk)) {
+            qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", node);
+        }
+    }
 }
 
 /* @command with @name for each of the rows of @query that a move has made. */
@@ -282,5 +340,6 @@ void move_recover(struct machine *m)
 {
     qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
     end_all(m, "query-block-jobs", "device", "job-cancel", "id");
+    dismiss_all(m);
     end_all(m, "query-named-block-nodes", "node-name", "blockdev-del", "node-name");
 }
