@@ -440,8 +440,7 @@ static int open_log(const Domain *d, char **words, GError **error)
     return fd;
 }
 
-/* What the last lines of the log say; for an error. */
-static char *log_tail(const Domain *d, goffset from)
+char *machine_log_tail(const Domain *d, goffset from)
 {
     g_autofree char *file = g_strconcat(d->name, ".log", NULL);
     g_autofree char *path = daemon_path(DAEMON_VAR, "log", "qemu", file, NULL), *text = NULL;
@@ -800,7 +799,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         if (d->machine == m) {
             machine_stop(d, SHUTOFF_FAILED, false, NULL);
         } else {
-            g_autofree char *tail = log_tail(d, log_at);
+            g_autofree char *tail = machine_log_tail(d, log_at);
             g_clear_error(&own);
             libvirt_error(&own, ERR_INTERNAL, "process exited while connecting to monitor: %s",
                           tail);

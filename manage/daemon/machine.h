@@ -63,6 +63,8 @@ struct machine_start {
  */
 bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *how,
                    GError **error);
+/* What the last lines of the log say, from offset @from on; for an error. */
+char *machine_log_tail(const Domain *d, goffset from);
 /* Kills it and waits until it is gone. */
 bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error);
 /* Tells it to end and does not wait for that; nothing if it has ended. */

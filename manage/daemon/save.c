@@ -298,6 +298,20 @@ bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **e
     return domain_restore_with(d, path, NULL, flags, error);
 }
 
+/* @words, if lodge-vm ended with them over the state in the file, else @why. */
+static void blame_file(const char *path, const char *words, GError *why, GError **error)
+{
+    static const char mark[] = "lodge-vm: -incoming fd:";
+    const char *said = g_strrstr(words, mark);
+    const char *reason = said ? strchr(said + strlen(mark), ' ') : NULL;
+    if (!reason || strchr(reason, '\n')) {
+        g_propagate_error(error, why);
+        return;
+    }
+    g_error_free(why);
+    libvirt_error(error, ERR_OPERATION_FAILED, "'%s' cannot be loaded:%s", path, reason);
+}
+
 bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
                          GError **error)
 {
@@ -314,12 +328,16 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
                                       .incoming_fd = fd,
                                       .event_detail = 2,
                                       .running_reason = RUNNING_RESTORED};
-    if (!machine_start(d, def ? def : own, &how, error)) {
+    GError *why = NULL;
+    if (!machine_start(d, def ? def : own, &how, &why)) {
+        blame_file(path, why->message, why, error);
         return false;
     }
-    g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || !machine_arrived(m, error)) {
+    g_autoptr(Machine) m = machine_of(d, &why);
+    if (!m || !machine_arrived(m, &why)) {
         machine_stop(d, SHUTOFF_FAILED, false, NULL);
+        g_autofree char *tail = machine_log_tail(d, 0);
+        blame_file(path, tail, why, error);
         return false;
     }
     domain_set_state(d, STATE_PAUSED, PAUSED_USER);

@@ -5,6 +5,7 @@ what happens to them when lodged or their own process dies, their consoles and s
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -319,6 +320,12 @@ class Domains(manage.Case):
         console = Console(self.conn, dom)
         console.type(b"echo is-$remembered\n")
         console.expect(b"is-yes")
+        shutil.copy(path, path + ".cut")
+        os.truncate(path + ".cut", os.path.getsize(path) // 2)
+        dom.destroy()
+        text = self.fails(9, self.conn.restore, path + ".cut")
+        self.assertRegex(text, f"'{path}.cut' cannot be loaded: the state (ends after|is damaged)")
+        self.conn.restore(path)
         dom.managedSave()
         self.assertTrue(dom.hasManagedSaveImage())
         dom.create()
