@@ -9,6 +9,7 @@
 #include "host/image/tls.h"
 #include "host/net/net.h"
 #include "vmm/build.h"
+#include "vmm/export.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/vm.h"
 
@@ -217,6 +218,9 @@ static bool object_release(const struct object *ob)
 {
     if (g_str_equal(ob->kind, "secret")) {
         return secret_remove(ob->id);
+    }
+    if (tls_object_known(ob->kind)) {
+        return !export_server_uses(ob->id) && tls_creds_remove(ob->id);
     }
     if (iothread_find(ob->id)) {
         return iothread_remove(ob->id);

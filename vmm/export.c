@@ -144,6 +144,12 @@ bool export_server_runs(void)
     return nbd.listening >= 0;
 }
 
+bool export_server_uses(const char *tls_creds)
+{
+    const struct tls_creds *tls = export_server_runs() ? nbd.options.tls : NULL;
+    return tls && g_str_equal(tls->id, tls_creds);
+}
+
 bool export_server_start(const struct nbd_start *how, GError **error)
 {
     autofd int fd = how->listening;

@@ -17,6 +17,7 @@ struct nbd_start {
 };
 bool export_server_start(const struct nbd_start *how, GError **error);
 bool export_server_runs(void);
+bool export_server_uses(const char *tls_creds); /* id */
 /* Ends all exports; false if there is no server. */
 bool export_server_stop(GError **error);
 

@@ -73,8 +73,8 @@ static void complete(struct blk_request *r, enum status status)
 /* A driver that did not take FLUSH believes that what is written is safe. */
 static bool needs_flush(const struct blk_request *r)
 {
-    return r->io.op != IMAGE_FLUSH && r->type == T_OUT &&
-           !virtio_has(&r->disk->base.virtio, (enum virtio_feature)BLK_F_FLUSH);
+    bool changed = r->io.op == IMAGE_WRITE || r->io.op == IMAGE_ZERO || r->io.op == IMAGE_DISCARD;
+    return changed && !virtio_has(&r->disk->base.virtio, (enum virtio_feature)BLK_F_FLUSH);
 }
 
 static void io_done(struct image_request *io, int result)

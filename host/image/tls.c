@@ -38,6 +38,11 @@ const struct tls_creds *tls_creds_find(const char *id)
     return NULL;
 }
 
+bool tls_creds_remove(const char *id)
+{
+    return all_creds && g_ptr_array_remove(all_creds, (void *)tls_creds_find(id));
+}
+
 const char *tls_authz_identity(const char *id)
 {
     for (unsigned i = 0; all_authz && i < all_authz->len; i++) {

@@ -9,7 +9,7 @@
 /*
  * TLS credentials: -object tls-creds-x509, tls-creds-psk and tls-creds-anon with QEMU's
  * properties and file names (ca-cert.pem, server-cert.pem, server-key.pem, client-*.pem,
- * ca-crl.pem, keys.psk), and authz-simple.  They live until the process ends.
+ * ca-crl.pem, keys.psk), and authz-simple.  What authz-simple says stays until the process ends.
  */
 enum tls_kind { TLS_X509, TLS_PSK, TLS_ANON };
 
@@ -24,6 +24,11 @@ bool tls_object_known(const char *type);
 /* Reads @kv's keys but for qom-type; the caller calls keyval_done(). */
 bool tls_object_add(const char *type, KeyVal *kv, GError **error);
 const struct tls_creds *tls_creds_find(const char *id); /* NULL: none */
+/*
+ * False if there are none.  Images that are open have a copy (tls_creds_describe()); whoever holds
+ * what tls_creds_find() gave must not let it come to this.
+ */
+bool tls_creds_remove(const char *id);
 /* The distinguished name that -object authz-simple,id=@id lets in. */
 const char *tls_authz_identity(const char *id);
 

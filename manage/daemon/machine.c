@@ -605,8 +605,10 @@ bool machine_set_password(struct machine *m, const struct domain_graphics *g, GE
     g_autofree char *until = g->passwd_valid_to
                                  ? g_strdup_printf("%ld", (long)domain_valid_to(g->passwd_valid_to))
                                  : g_strdup("never");
-    return qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd) &&
-           qmp_do(m->qmp, error, "expire_password", "{s:s, s:s}", "protocol", "vnc", "time", until);
+    /* A password is never there with a longer life than its own. */
+    return qmp_do(m->qmp, error, "expire_password", "{s:s, s:s}", "protocol", "vnc", "time",
+                  until) &&
+           qmp_do(m->qmp, error, "change-vnc-password", "{s:s}", "password", g->passwd);
 }
 
 static bool set_passwords(struct machine *m, GError **error)

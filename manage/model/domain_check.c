@@ -16,6 +16,17 @@ int64_t domain_valid_to(const char *text)
     return at ? g_date_time_to_unix(at) : -1;
 }
 
+bool domain_check_valid_to(const struct domain_graphics *g, GError **error)
+{
+    if (g->passwd_valid_to && domain_valid_to(g->passwd_valid_to) < 0) {
+        libvirt_error(error, ERR_XML,
+                      "cannot parse password validity time '%s', expect YYYY-MM-DDTHH:MM:SS",
+                      g->passwd_valid_to);
+        return false;
+    }
+    return true;
+}
+
 static bool check_chars(const DomainDef *def, GError **error)
 {
     enum {
@@ -48,11 +59,7 @@ static bool check_chars(const DomainDef *def, GError **error)
 static bool check_screen(const DomainDef *def, GError **error)
 {
     for (unsigned i = 0; i < xml_count(def->graphics); i++) {
-        const char *until = ((struct domain_graphics *)def->graphics->pdata[i])->passwd_valid_to;
-        if (until && domain_valid_to(until) < 0) {
-            libvirt_error(error, ERR_XML,
-                          "cannot parse password validity time '%s', expect YYYY-MM-DDTHH:MM:SS",
-                          until);
+        if (!domain_check_valid_to(def->graphics->pdata[i], error)) {
             return false;
         }
     }

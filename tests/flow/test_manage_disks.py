@@ -297,6 +297,15 @@ class Sources(Guest):
                 ("vdx", "404|Not Found", self.network("http", web, "vdx", "nothing", more="<readonly/>"))):
             pathlib.Path(self.path("x.xml")).write_text(xml)
             self.assertRegex(self.v("attach-device", self.path("x.xml"), "--live", fails=True), words)
+        nobody = servers.free_port()
+        for port, fails in ((nobody, True), (tls, False), (tls, False)):
+            pathlib.Path(self.path("x.xml")).write_text(self.network("nbd", port, "vdx", words="tls='yes'"))
+            said = self.v("attach-device", self.path("x.xml"), "--live", fails=fails)
+            if fails:
+                self.assertIn("refused", said)
+            else:
+                self.v("detach-device", self.path("x.xml"), "--live")
+                manage.until(lambda: "vdx" not in self.v("domblklist"), "it is gone")
 
 
 if __name__ == "__main__":

@@ -330,6 +330,8 @@ class Words(manage.Case):
         self.assertTrue(lets_in(port, "open"))
         self.assertFalse(lets_in(port, "other"))
         dom.updateDeviceFlags(vnc.format("other", "2130-01-01T00:00:00"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        with self.assertRaisesRegex(libvirt.libvirtError, "cannot parse password validity time 'soon'"):
+            dom.updateDeviceFlags(vnc.format("bad", "soon"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         self.assertTrue(lets_in(port, "other"))
         self.assertFalse(lets_in(port, "open"))
         dom.updateDeviceFlags(vnc.format("other", "2020-01-01T00:00:00"),

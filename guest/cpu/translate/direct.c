@@ -349,6 +349,8 @@ static bool ready(struct bt_cpu *b, struct program *p)
     }
     if (!p->mirror || !refresh(b, p)) {
         give_up(b, p);
+    } else if (!p->account.hot && bt_direct != DIRECT_ALWAYS) {
+        cool(b, p); /* another program is there now: its account has begun anew */
     }
     return p->mirror && (p->account.hot || bt_direct == DIRECT_ALWAYS);
 }

@@ -30,7 +30,7 @@ enum { P = 1, RW = 2, US = 4, A = 1 << 5, D = 1 << 6, PS = 1 << 7 };
 #define USER_LEAST UINT64_C(0x10000) /* what a host lets be mapped */
 #define USER_MOST  (TRACEE_END - 1)
 
-#define ANEW UINT64_MAX /* no entry of a page table */
+#define ANEW UINT64_MAX /* an entry of a page table that says so is looked at each time */
 
 /* Bits of a shown page, below its host address. */
 enum { SHOW = 1, SHOW_WRITE = 2, SHOW_EXEC = 4 };
@@ -435,7 +435,7 @@ static bool look_at_area(struct mirror *m, struct vcpu *cpu, uint64_t linear, ui
     look_anew(a, large, above, deep);
     for (unsigned k = 0; k < AREA_PAGES && ok; k++) {
         uint64_t raw = entry_at(table, entry, k, &repeats);
-        if (raw == a->raw[k] && k != wanted) {
+        if (raw == a->raw[k] && raw != ANEW && k != wanted) {
             continue;
         }
         uint64_t e = effective(raw, above);

@@ -173,9 +173,22 @@ static bool take_secret(void *owner, const char *id, GBytes *value, GError **err
     return true;
 }
 
-static void take_secrets(const struct machine *m, const struct domain_disk *disk)
+static bool give_tls(const struct machine *m, const struct domain_disk *disk, GError **error)
 {
+    json_t *tls = disk_tls(disk);
+    g_autoptr(json_t) got = tls ? qmp_run(m->qmp, "object-add", tls, QMP_TIMEOUT_MS, error) : NULL;
+    return !tls || got;
+}
+
+/* Its secrets and credentials, which nobody else uses. */
+static void take_objects(const struct machine *m, const struct domain_disk *disk)
+{
+    g_autoptr(json_t) tls = disk_tls(disk);
     disk_secrets(disk, take_secret, (void *)m, NULL);
+    if (tls) {
+        qmp_do(m->qmp, NULL, "object-del", "{s:s}", "id",
+               json_string_value(json_object_get(tls, "id")));
+    }
 }
 
 static bool add_node(struct machine *m, struct domain_disk *disk, GError **error)
@@ -196,20 +209,14 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
     }
     disk->source->index = ++m->next_node;
     disk_lend(m, disk_path(disk));
-    if (!disk_secrets(disk, give_secret, m, error)) {
-        take_secrets(m, disk);
-        return false;
-    }
-    json_t *node = disk_node(disk, error), *tls = node ? disk_tls(disk) : NULL;
-    g_autoptr(json_t) creds =
-        tls ? qmp_run(m->qmp, "object-add", tls, QMP_TIMEOUT_MS, error) : NULL;
-    if (tls && !creds) {
+    json_t *node = disk_secrets(disk, give_secret, m, error) ? disk_node(disk, error) : NULL;
+    if (node && !give_tls(m, disk, error)) {
         g_clear_pointer(&node, json_decref);
     }
     g_autoptr(json_t) got =
         node ? qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error) : NULL;
     if (!got) {
-        take_secrets(m, disk);
+        take_objects(m, disk);
         disk_give_back(m, disk_path(disk));
     }
     return got != NULL;
@@ -220,7 +227,7 @@ static void drop_node(struct machine *m, const struct domain_disk *disk)
     g_autofree char *name = disk_node_name(disk);
     if (name) {
         qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", name);
-        take_secrets(m, disk);
+        take_objects(m, disk);
     }
 }
 
@@ -370,6 +377,7 @@ static bool plug_host(struct machine *m, DomainDef *copy, const struct domain_di
         return false;
     }
     xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
+    machine_save(m);
     return true;
 }
 
@@ -832,7 +840,7 @@ static bool change_graphics(struct machine *m, struct domain_graphics *g,
                       "only a password of vnc can change, and none is given");
         return false;
     }
-    if (!machine_set_password(m, wanted, error)) {
+    if (!domain_check_valid_to(wanted, error) || !machine_set_password(m, wanted, error)) {
         return false;
     }
     g_free(g->passwd);
