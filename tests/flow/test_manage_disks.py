@@ -279,7 +279,8 @@ class Sources(Guest):
         self.addCleanup(nginx.__exit__)
         self.boot(self.network("nbd", port, "vda", words="tls='no'") +
                   self.network("nbd", tls, "vdb", words="tls='yes'") +
-                  self.network("http", web, "vdc", "page", more="<readonly/>"))
+                  self.network("http", web, "vdc", "page", more="<readonly/>") +
+                  "<controller type='scsi' model='virtio-scsi'/>")
         self.assertIn("plain.safe.page.", self.say("for d in a b c; do head -c 5 /dev/vd$d | tr -d ' '; echo -n .; done; echo"))
         self.say("for d in a b; do echo written | dd of=/dev/vd$d bs=512 seek=8 conv=fsync 2>/dev/null; done")
         for file in (plain, safe):
@@ -297,15 +298,16 @@ class Sources(Guest):
                 ("vdx", "404|Not Found", self.network("http", web, "vdx", "nothing", more="<readonly/>"))):
             pathlib.Path(self.path("x.xml")).write_text(xml)
             self.assertRegex(self.v("attach-device", self.path("x.xml"), "--live", fails=True), words)
-        nobody = servers.free_port()
-        for port, fails in ((nobody, True), (tls, False), (tls, False)):
-            pathlib.Path(self.path("x.xml")).write_text(self.network("nbd", port, "vdx", words="tls='yes'"))
+        # Its credentials go with it, also if it never came.
+        late = self.serve("--tls=require", f"--tls-certificates={self.certificates}", "file", self.file("late", b"late"))
+        for port, fails in ((servers.free_port(), True), (late, False), (late, False)):
+            pathlib.Path(self.path("x.xml")).write_text(self.network("nbd", port, "sdb", words="tls='yes'"))
             said = self.v("attach-device", self.path("x.xml"), "--live", fails=fails)
             if fails:
                 self.assertIn("refused", said)
             else:
                 self.v("detach-device", self.path("x.xml"), "--live")
-                manage.until(lambda: "vdx" not in self.v("domblklist"), "it is gone")
+                manage.until(lambda: "sdb" not in self.v("domblklist"), "it is gone")
 
 
 if __name__ == "__main__":
