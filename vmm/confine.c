@@ -197,7 +197,8 @@ static bool take_sets(const char *text, bool sets[SETS], bool *on, GError **erro
 
 /*
  * Programs in processes of their own (translate/bt.h) need these calls, so only this of them is
- * forbidden.  Nothing can be traced that is not born so; what is born has this same filter.
+ * forbidden.  Nothing can be traced that is not born so; what is born has this same filter.  A
+ * fence for accidents: whoever runs code of his own here can put another file at the descriptor.
  */
 static const struct {
     int call;
