@@ -176,6 +176,7 @@ void machine_unref(Machine *m)
     g_free(m->group_name);
     g_free(m->refused);
     g_free(m->unfinished);
+    g_free(m->snapshot);
     cgroup_free(m->group);
     domain_unref(m->domain);
     g_free(m);
@@ -202,6 +203,9 @@ void machine_save(struct machine *m)
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
     if (m->unfinished) {
         g_key_file_set_string(status, "machine", "unfinished", m->unfinished);
+    }
+    if (m->snapshot) {
+        g_key_file_set_string(status, "machine", "snapshot", m->snapshot);
     }
     if (m->move.incoming) {
         const GPtrArray *made = m->move.made;
@@ -989,6 +993,7 @@ static void reconnect(void *data)
         block_jobs_recover(m);
         catch_up(m);
         backup_recover(m);
+        machine_snapshot_recover(m);
         machine_save_recover(m);
     }
     domain_job_end(d);
@@ -1060,6 +1065,7 @@ static bool recover(const char *folder, GError **error)
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
     m->unfinished = g_key_file_get_string(status, "machine", "unfinished", NULL);
+    m->snapshot = g_key_file_get_string(status, "machine", "snapshot", NULL);
     m->move.incoming = made != NULL;
     m->move.made = g_steal_pointer(&made);
     tune_recover(m);

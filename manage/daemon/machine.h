@@ -28,6 +28,7 @@ struct machine {
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
     char *unfinished;      /* file that is being written and is of no use by halves; NULL: none */
+    char *snapshot;        /* one that is being made in its images, of which nobody knows yet */
     char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
@@ -208,6 +209,8 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
 void machine_writes(struct machine *m, const char *path);
 /* After a restart of lodged: what it paused the machine for has come to nothing. */
 void machine_save_recover(struct machine *m);
+/* verbs/domain_snapshot.c: nor is there a snapshot that it did not come to know of. */
+void machine_snapshot_recover(struct machine *m);
 /* lodge-vm's state stream alone, to @to. */
 bool machine_stream_state(struct machine *m, int to, GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);

@@ -5,6 +5,7 @@ guest writes, and what is left of them when lodged dies in the middle."""
 import json
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -248,6 +249,37 @@ class Jobs(Work):
                 self.assertEqual(self.v("domstate", "--reason"), "running (save canceled)")
             self.talk()
             self.assertIn("it-is-kept", self.say("echo it-is-$word"))
+
+    def test_lodged_dies_while_a_snapshot_is_made(self):
+        """Of what nobody knows nothing is left, and the next one can be made."""
+        self.dom.create()
+        pid, status = self.daemon.machines()[0], f"{self.daemon.root}/run/qemu/{self.dom.UUIDString()}/status"
+
+        def noted():
+            with open(status) as f:
+                return "snapshot=s1" in f.read()
+        os.kill(pid, signal.SIGSTOP)
+        self.addCleanup(lambda: pid in self.daemon.machines() and os.kill(pid, signal.SIGCONT))
+        p = subprocess.Popen(["virsh", "-c", self.daemon.uri, "snapshot-create-as", self.name, "s1"],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        manage.until(noted, "it is being made")
+        self.daemon.kill()
+        p.wait()
+        os.kill(pid, signal.SIGCONT)
+        with Monitor(status[:-len("status")] + "qmp") as monitor:
+            if not monitor.ask("query-jobs"):  # lodged had not come to say it
+                nodes = [n["node-name"] for n in monitor.ask("query-named-block-nodes") if n["drv"] == "qcow2"]
+                monitor.ask("snapshot-save", **{"job-id": "snapshot", "tag": "s1", "vmstate": nodes[0], "devices": nodes})
+            self.assertEqual([(j["id"], j["status"], j.get("error")) for j in monitor.ask("query-jobs")],
+                             [("snapshot", "concluded", None)])
+        self.daemon.start()
+        self.conn = self.connect()
+        self.v("snapshot-create-as", "s2")
+        self.v("snapshot-create-as", "s1")
+        self.assertEqual(self.v("snapshot-list", "--name").split(), ["s1", "s2"])
+        self.v("snapshot-delete", "s1")
+        self.v("destroy")
+        self.assertEqual(re.findall(r"(?m) (s\d) ", img("snapshot", "-l", self.path("a.qcow2"))), ["s2"])
 
     def test_snapshots_of_a_machine_that_is_off(self):
         self.v("snapshot-create-as", "s1", "--disk-only")

@@ -262,6 +262,46 @@ static bool on_machine(struct machine *m, const char *command, const Snapshot *s
     return got && job_over(m, "snapshot", error);
 }
 
+static void remember(struct machine *m, const char *name)
+{
+    g_free(m->snapshot);
+    m->snapshot = g_strdup(name);
+    if (!m->ended) {
+        machine_save(m);
+    }
+}
+
+/* Whether the job that lodged left behind has made a snapshot. */
+static bool was_made(struct machine *m)
+{
+    g_autoptr(json_t) jobs = qmp_run(m->qmp, "query-jobs", NULL, QMP_TIMEOUT_MS, NULL);
+    size_t i;
+    json_t *job;
+    json_array_foreach(jobs, i, job)
+    {
+        if (g_strcmp0(json_string_value(json_object_get(job, "id")), "snapshot") == 0) {
+            const char *type = json_string_value(json_object_get(job, "type"));
+            return job_over(m, "snapshot", NULL) && g_strcmp0(type, "snapshot-save") == 0;
+        }
+    }
+    return false;
+}
+
+void machine_snapshot_recover(struct machine *m)
+{
+    g_autoptr(GPtrArray) all = snapshots_load(m->domain);
+    g_autoptr(GError) error = NULL;
+    bool orphan = was_made(m) && m->snapshot && !find(all, m->snapshot);
+    const Snapshot s = {.name = m->snapshot};
+    if (orphan && !on_machine(m, "snapshot-delete", &s, &error)) {
+        daemon_log("%s: snapshot '%s' stays in its images: %s", m->domain->name, s.name,
+                   error ? error->message : "no answer");
+    }
+    if (m->snapshot) {
+        remember(m, NULL);
+    }
+}
+
 /* --- making --- */
 
 static bool check_new(const Domain *d, const Snapshot *s, const GPtrArray *all, unsigned flags,
@@ -314,8 +354,13 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
         return on_images(def, "-c", s, error);
     }
     g_autoptr(Machine) m = machine_of(d, error);
-    return m && on_machine(m, "snapshot-save", s, error) &&
-           (!(flags & SNAPSHOT_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
+    if (!m) {
+        return false;
+    }
+    remember(m, s->name);
+    bool ok = on_machine(m, "snapshot-save", s, error);
+    remember(m, NULL);
+    return ok && (!(flags & SNAPSHOT_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
 }
 
 /* What is said once more of one that was made before, here or elsewhere. */
