@@ -25,6 +25,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -464,8 +465,9 @@ char *machine_log_tail(const Domain *d, goffset from)
 
 /* Between fork and exec: only what signal handlers may do. */
 static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *fds, int gate,
-                                           const struct tune_nodes *nodes)
+                                           const struct tune_nodes *nodes, bool locked)
 {
+    static const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
     char go;
     if (gate >= 0 && read(gate, &go, 1) != 1) {
         _exit(127); /* there is no place for it */
@@ -481,6 +483,9 @@ static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *
     signal(SIGPIPE, SIG_DFL);
     for (unsigned i = 0; i < fds->len; i++) {
         fcntl(g_array_index(fds, int, i), F_SETFD, 0);
+    }
+    if (locked) { /* for modules that come when it is no longer root */
+        setrlimit(RLIMIT_MEMLOCK, &all);
     }
     int e = tune_nodes_apply(nodes);
     if (e) {
@@ -517,7 +522,7 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         if (wait) {
             close(outside); /* else the end of lodged would not end the wait */
         }
-        become_machine(words, log, fds, inside, &nodes);
+        become_machine(words, log, fds, inside, &nodes, m->def->locked);
     }
     if (m->pid < 0) {
         libvirt_error(error, ERR_SYSTEM, "cannot fork: %s", g_strerror(errno));

@@ -264,6 +264,9 @@ class Elements(manage.Case):
         pid = self.daemon.pid(self.dom.UUIDString())
         with open(f"/proc/{pid}/status") as f:
             self.assertGreaterEqual(int(re.search(r"VmLck:\s*(\d+)", f.read())[1]), 128 << 10)
+        if subprocess.run(["prlimit", "--memlock=unlimited", "true"], check=False).returncode == 0:
+            with open(f"/proc/{pid}/limits") as f:  # for modules that come later
+                self.assertRegex(f.read(), r"Max locked memory +unlimited +unlimited")
         with open(f"/proc/{pid}/cmdline") as f:
             line = f.read()
         for word in ("reboot-timeout=3000", "-kvm-pv-eoi", "kvm=off", "vmcoreinfo"):
