@@ -208,6 +208,12 @@ class Snapshots(manage.Case):
         self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
         console.type(b"\necho it-is-$word\n")
         console.expect(b"it-is-before")
+        # Under an overlay it is not reached, and the machine goes on.
+        self.virsh("snapshot-create-as", "snap", "over", "--disk-only", "--no-metadata", "--diskspec",
+                   f"vda,file={self.daemon.root}/over-live.qcow2")
+        self.assertIn("does not exist in the image of disk 'vda'", self.virsh("snapshot-revert", "snap", "live", fails=True))
+        self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        self.virsh("blockcommit", "snap", "vda", "--active", "--pivot", "--wait")
         self.virsh("snapshot-delete", "snap", "live")
         self.assertEqual(self.virsh("snapshot-list", "snap", "--name"), "")
 

@@ -97,8 +97,10 @@ class Work(manage.Case):
         return os.path.join(self.folder, name)
 
     def boot(self):
-        self.dom.create()
+        # What a guest says before anybody listens is lost, and it may boot faster than that.
+        self.dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
         self.talk()
+        self.dom.resume()
         self.console.expect(UP)
         self.console.expect(b"# ")
 

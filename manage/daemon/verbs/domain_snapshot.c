@@ -262,6 +262,44 @@ static bool on_machine(struct machine *m, const char *command, const Snapshot *s
     return got && job_over(m, "snapshot", error);
 }
 
+static bool node_has(const json_t *nodes, const char *name, const char *snapshot)
+{
+    size_t i, k;
+    const json_t *node, *one;
+    json_array_foreach(nodes, i, node)
+    {
+        const json_t *image = json_object_get(node, "image");
+        json_array_foreach(json_object_get(image, "snapshots"), k, one)
+        {
+            if (g_strcmp0(json_string_value(json_object_get(node, "node-name")), name) == 0 &&
+                g_strcmp0(json_string_value(json_object_get(one, "name")), snapshot) == 0) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* Whether all disks of the running machine have @s; below an overlay that came later they do not.
+ */
+static bool in_all_disks(struct machine *m, const Snapshot *s, GError **error)
+{
+    g_autoptr(GPtrArray) disks = disks_of(m->def, s, error);
+    g_autoptr(json_t) nodes =
+        disks ? qmp_run(m->qmp, "query-named-block-nodes", NULL, QMP_TIMEOUT_MS, error) : NULL;
+    for (unsigned i = 0; nodes && i < disks->len; i++) {
+        const struct domain_disk *disk = disks->pdata[i];
+        g_autofree char *node = disk_node_name(disk);
+        if (!node_has(nodes, node, s->name)) {
+            libvirt_error(error, ERR_OPERATION_FAILED,
+                          "Snapshot '%s' does not exist in the image of disk '%s'", s->name,
+                          disk->target);
+            return false;
+        }
+    }
+    return nodes != NULL;
+}
+
 static void remember(struct machine *m, const char *name)
 {
     g_free(m->snapshot);
@@ -455,6 +493,28 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
 
 /* --- going back --- */
 
+/* The machine's memory too; one that was not there is there only if it has that. */
+static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, GError **error)
+{
+    const struct machine_start how = {.flags = START_PAUSED,
+                                      .incoming_fd = -1,
+                                      .event_detail = 3,
+                                      .running_reason = RUNNING_FROM_SNAPSHOT};
+    bool starts = !domain_active(d);
+    if (starts && !machine_start(d, s->def ? s->def : def, &how, error)) {
+        return false;
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    bool ok = m && in_all_disks(m, s, error) &&
+              (d->state != STATE_RUNNING || machine_pause(d, PAUSED_FROM_SNAPSHOT, error)) &&
+              on_machine(m, "snapshot-load", s, error) &&
+              (!run || machine_resume(d, RUNNING_FROM_SNAPSHOT, error));
+    if (!ok && starts && domain_active(d)) {
+        machine_stop(d, SHUTOFF_FAILED, false, NULL);
+    }
+    return ok;
+}
+
 static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
 {
     bool run = flags & REVERT_RUNNING  ? true
@@ -478,20 +538,7 @@ static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
         return on_images(def, "-a", s, error) &&
                (!(flags & 3) || machine_start(d, def, &how, error));
     }
-    if (!domain_active(d)) {
-        const struct machine_start how = {.flags = START_PAUSED,
-                                          .incoming_fd = -1,
-                                          .event_detail = 3,
-                                          .running_reason = RUNNING_FROM_SNAPSHOT};
-        if (!machine_start(d, s->def ? s->def : def, &how, error)) {
-            return false;
-        }
-    } else if (d->state == STATE_RUNNING && !machine_pause(d, PAUSED_FROM_SNAPSHOT, error)) {
-        return false;
-    }
-    g_autoptr(Machine) m = machine_of(d, error);
-    return m && on_machine(m, "snapshot-load", s, error) &&
-           (!run || machine_resume(d, RUNNING_FROM_SNAPSHOT, error));
+    return load(d, s, def, run, error);
 }
 
 bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags *args,
