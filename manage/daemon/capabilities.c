@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/capabilities.h"
 
+#include "manage/daemon/cpu.h"
 #include "manage/daemon/daemon.h"
 #include "manage/model/cpuset.h"
 
@@ -27,17 +28,11 @@ static void read_cpuinfo(struct host_cpus *h)
         return;
     }
     const char *mhz = strstr(text, "cpu MHz"), *vendor = strstr(text, "vendor_id");
-    const char *flags = strstr(text, "\nflags");
     if (mhz && (mhz = strchr(mhz, ':'))) {
         h->mhz = atoi(mhz + 1);
     }
     if (vendor && (vendor = strchr(vendor, ':'))) {
         sscanf(vendor + 1, " %15s", h->vendor);
-    }
-    if (flags) {
-        g_autofree char *line = g_strndup(flags + 1, strcspn(flags + 1, "\n"));
-        bool has = strstr(line, " vmx") || strstr(line, " svm");
-        h->virtualization = has && access("/dev/kvm", R_OK | W_OK) == 0;
     }
 }
 
@@ -231,35 +226,22 @@ static void put_host(GString *xml)
                          "    </secmodel>\n  </host>\n");
 }
 
-/* The boards of lodge-vm; a canonical name is what the short one stands for. */
-static const struct {
-    const char *name, *canonical;
-    int max_cpus;
-} machines[] = {
-    {"pc-i440fx-7.2", NULL, 255},
-    {"pc", "pc-i440fx-7.2", 255},
-    {"pc-q35-7.2", NULL, 255},
-    {"q35", "pc-q35-7.2", 255},
-    {"none", NULL, 1},
-};
-
-static void put_guest(GString *xml, const char *arch, int bits)
+static void put_guest(GString *xml, const char *arch, int bits, bool kvm)
 {
     g_autofree char *emulator = daemon_program("lodge-vm");
     g_string_append_printf(xml,
                            "  <guest>\n    <os_type>hvm</os_type>\n    <arch name='%s'>\n"
                            "      <wordsize>%d</wordsize>\n      <emulator>%s</emulator>\n",
                            arch, bits, emulator ? emulator : "/usr/bin/lodge-vm");
-    for (unsigned i = 0; i < G_N_ELEMENTS(machines); i++) {
+    for (const struct domain_board *b = domain_boards; b->name; b++) {
         g_string_append(xml, "      <machine");
-        if (machines[i].canonical) {
-            g_string_append_printf(xml, " canonical='%s'", machines[i].canonical);
+        if (b->canonical) {
+            g_string_append_printf(xml, " canonical='%s'", b->canonical);
         }
-        g_string_append_printf(xml, " maxCpus='%d'>%s</machine>\n", machines[i].max_cpus,
-                               machines[i].name);
+        g_string_append_printf(xml, " maxCpus='%d'>%s</machine>\n", b->max_cpus, b->name);
     }
     g_string_append(xml, "      <domain type='qemu'/>\n");
-    if (host_cpus()->virtualization) {
+    if (kvm) {
         g_string_append(xml, "      <domain type='kvm'/>\n");
     }
     g_string_append_printf(xml,
@@ -275,10 +257,12 @@ static void put_guest(GString *xml, const char *arch, int bits)
 
 char *capabilities_xml(void)
 {
+    const char *why;
+    bool kvm = cpu_has_kvm(&why);
     GString *xml = g_string_new("<capabilities>\n");
     put_host(xml);
-    put_guest(xml, "i686", 32);
-    put_guest(xml, "x86_64", 64);
+    put_guest(xml, "i686", 32, kvm);
+    put_guest(xml, "x86_64", 64, kvm);
     g_string_append(xml, "</capabilities>\n");
     return g_string_free(xml, FALSE);
 }

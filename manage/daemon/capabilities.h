@@ -4,14 +4,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* What the host is and can run; the caller frees the text. */
+/* What the host is and can run; the caller frees the text.  May give up the lock. */
 char *capabilities_xml(void);
 
 /* The host's processors as /sys tells. */
 struct host_cpus {
     int online, present, nodes, sockets, cores, threads, mhz;
     char vendor[16];
-    bool virtualization; /* vmx or svm, and /dev/kvm can be opened */
 };
 const struct host_cpus *host_cpus(void);
 /* KiB. */

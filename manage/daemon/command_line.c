@@ -776,11 +776,24 @@ static bool add_devices(GPtrArray *out, const struct launch *l, struct machine *
     return add_floppies(out, l, m, error);
 }
 
+static bool engine_works(const DomainDef *def, GError **error)
+{
+    const char *why;
+    if (def->type == DOMAIN_TYPE_KVM && !cpu_has_kvm(&why)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "KVM does not work on this host (%s): <domain type='qemu'> runs the same "
+                      "machine on Lodge's own engine, without KVM",
+                      why);
+        return false;
+    }
+    return true;
+}
+
 char **command_line(struct machine *m, const struct launch *l, GError **error)
 {
     DomainDef *def = m->def;
     g_autoptr(GPtrArray) out = g_ptr_array_new_with_free_func(g_free);
-    if (!machine_can_be(def, error)) {
+    if (!machine_can_be(def, error) || !engine_works(def, error)) {
         return NULL;
     }
     char *program = vm_program();

@@ -68,8 +68,8 @@ static const char *vendor_word(const char *vendor)
 
 struct talk {
     GPid pid;
-    int to, from;
-    GString *in; /* bytes that came and are no line yet */
+    int to, from, said; /* the last is what it complains with */
+    GString *in;        /* bytes that came and are no line yet */
 };
 
 static bool talk_begin(struct talk *t, bool kvm, GError **error)
@@ -80,9 +80,8 @@ static bool talk_begin(struct talk *t, bool kvm, GError **error)
     g_autoptr(GError) own = NULL;
     t->in = g_string_new(NULL);
     if (!program ||
-        !g_spawn_async_with_pipes(NULL, (char **)(void *)argv, NULL,
-                                  G_SPAWN_DO_NOT_REAP_CHILD | G_SPAWN_STDERR_TO_DEV_NULL, NULL,
-                                  NULL, &t->pid, &t->to, &t->from, NULL, &own)) {
+        !g_spawn_async_with_pipes(NULL, (char **)(void *)argv, NULL, G_SPAWN_DO_NOT_REAP_CHILD,
+                                  NULL, NULL, &t->pid, &t->to, &t->from, &t->said, &own)) {
         libvirt_error(error, ERR_INTERNAL, "lodge-vm cannot be asked for its CPU models: %s",
                       own ? own->message : "it is not installed");
         return false;
@@ -90,15 +89,31 @@ static bool talk_begin(struct talk *t, bool kvm, GError **error)
     return true;
 }
 
-static void talk_end(struct talk *t)
+/* What it said of why it does not answer, without its name and the remedy for a command line. */
+static char *last_words(struct talk *t)
 {
+    char buffer[1024];
+    ssize_t n = read(t->said, buffer, sizeof(buffer) - 1);
+    buffer[MAX(n, 0)] = 0;
+    const char *text = buffer + (g_str_has_prefix(buffer, "lodge-vm: ") ? 10 : 0);
+    const char *remedy = strstr(text, " (-accel ");
+    return g_strndup(text, MIN(remedy ? (size_t)(remedy - text) : SIZE_MAX, strcspn(text, "\n")));
+}
+
+/* Its last words, if @wanted. */
+static char *talk_end(struct talk *t, bool wanted)
+{
+    char *words = NULL;
     if (t->pid > 0) {
         close(t->to);
         close(t->from);
         kill(t->pid, SIGKILL);
         waitpid(t->pid, NULL, 0);
+        words = wanted ? last_words(t) : NULL;
+        close(t->said);
     }
     g_string_free(t->in, TRUE);
+    return words;
 }
 
 /* The next line that is an answer; NULL at the end or after too long. */
@@ -234,37 +249,64 @@ static struct cpu_choice *ask_all(bool kvm, GError **error)
     {
         ok = ok && ask_one(&t, c, one, error);
     }
-    talk_end(&t);
+    g_autofree char *words = talk_end(&t, !hello);
+    if (words && words[0] && error && *error) {
+        g_free((*error)->message);
+        (*error)->message = g_steal_pointer(&words);
+    }
     return ok ? c : NULL; /* half of an answer is small and rare */
+}
+
+/*
+ * What was learnt, and of what: the program, and for KVM also of the door to it, which may come,
+ * go and change hands.  @why (of KVM that does not work) is not freed.
+ */
+static const struct cpu_choice *learnt(bool kvm, const char **why)
+{
+    static struct {
+        const struct cpu_choice *choice;
+        const char *why;
+        struct timespec of[2];
+    } kept[2];
+    g_autofree char *program = vm_program();
+    struct stat st = {0}, door = {0};
+    bool installed = program && stat(program, &st) == 0;
+    if (kvm) {
+        stat("/dev/kvm", &door); /* none: lodge-vm says so */
+    }
+    const struct timespec of[2] = {st.st_mtim, door.st_ctim};
+    bool known = kept[kvm].choice || (kvm && kept[kvm].why);
+    if (!installed || !known || memcmp(kept[kvm].of, of, sizeof(of)) != 0) {
+        g_autoptr(GError) own = NULL;
+        daemon_unlock();
+        const struct cpu_choice *c = ask_all(kvm, &own);
+        daemon_lock();
+        kept[kvm].choice = c; /* the one before stays: somebody may look at it */
+        kept[kvm].why = own ? g_intern_string(own->message) : NULL;
+        memcpy(kept[kvm].of, of, sizeof(of));
+    }
+    *why = kept[kvm].why;
+    return kept[kvm].choice;
 }
 
 const struct cpu_choice *cpu_choice(bool kvm, GError **error)
 {
-    static struct {
-        const struct cpu_choice *choice;
-        struct timespec of;
-    } kept[2];
-    g_autofree char *program = vm_program();
-    struct stat st = {0};
-    if (program && stat(program, &st) == 0 && kept[kvm].choice &&
-        memcmp(&kept[kvm].of, &st.st_mtim, sizeof(st.st_mtim)) == 0) {
-        return kept[kvm].choice;
+    const char *why;
+    const struct cpu_choice *c = learnt(kvm, &why);
+    if (!c && kvm) {
+        g_autofree char *program = vm_program();
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "the accel 'kvm' is not supported by '%s' on this host: %s",
+                      program ? program : "lodge-vm", why);
+    } else if (!c) {
+        libvirt_error(error, ERR_INTERNAL, "%s", why);
     }
-    g_autoptr(GError) own = NULL;
-    daemon_unlock();
-    const struct cpu_choice *c = ask_all(kvm, &own);
-    if (!c && kvm) { /* no KVM, or one that is too slow: what the translator gives */
-        g_clear_error(&own);
-        c = ask_all(false, &own);
-    }
-    daemon_lock();
-    if (!c) {
-        g_propagate_error(error, g_steal_pointer(&own));
-        return NULL;
-    }
-    kept[kvm].choice = c; /* the one before stays: somebody may look at it */
-    kept[kvm].of = st.st_mtim;
     return c;
+}
+
+bool cpu_has_kvm(const char **why)
+{
+    return learnt(true, why) != NULL;
 }
 
 /* --- choosing --- */

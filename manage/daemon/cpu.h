@@ -15,8 +15,11 @@ struct cpu_choice {
     GHashTable *known;  /* set: all that there are */
     const char *vendor; /* of the host */
 };
-/* Asks lodge-vm, once for each of its versions, without the lock; never freed. */
+/* Asks lodge-vm, once for each of its versions, without the lock; never freed.  An error where KVM
+ * is asked for and does not work. */
 const struct cpu_choice *cpu_choice(bool kvm, GError **error);
+/* Whether machines can run on this host's KVM, else why not (never freed); may give up the lock. */
+bool cpu_has_kvm(const char **why);
 /* The kind of @vendor (NULL: any) that differs least from @set. */
 const struct cpu_kind *cpu_best(const struct cpu_choice *c, const char *vendor, GHashTable *set);
 const struct cpu_kind *cpu_kind_find(const struct cpu_choice *c, const char *name);

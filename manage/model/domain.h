@@ -541,8 +541,16 @@ void domain_vcpus_limit(DomainDef *def, unsigned n);               /* and at mos
 bool domain_vcpus_fill(DomainDef *def, GError **error);            /* checks <vcpus>, too */
 
 bool domain_is_q35(const DomainDef *def);
+/* The boards of lodge-vm; a canonical name is what a short one stands for; the last has no name. */
+struct domain_board {
+    const char *name, *canonical;
+    int max_cpus;
+};
+extern const struct domain_board domain_boards[];
 /* The full name of a board, "pc" and "q35" stand for one; NULL: lodge-vm has none of that name. */
 const char *domain_board(const char *name);
+/* The name of a program for which lodge-vm stands in, QEMU's. */
+bool domain_stands_for_ours(const char *program);
 /* vda: how many'th on its bus; -1 if the name is none. */
 int disk_index(const char *target);
 struct domain_disk *domain_find_disk(const DomainDef *def, const char *target_or_source);

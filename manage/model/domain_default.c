@@ -122,13 +122,46 @@ static void default_text(char **field, const char *v)
     *field = *field ? *field : g_strdup(v);
 }
 
+const struct domain_board domain_boards[] = {
+    {"pc-i440fx-7.2", NULL, 255},
+    {"pc", "pc-i440fx-7.2", 255},
+    {"pc-i440fx-7.1", NULL, 255},
+    {"pc-i440fx-7.0", NULL, 255},
+    {"pc-i440fx-6.2", NULL, 255},
+    {"pc-i440fx-6.1", NULL, 255},
+    {"pc-i440fx-6.0", NULL, 255},
+    {"pc-i440fx-5.2", NULL, 255},
+    {"pc-i440fx-4.2", NULL, 255},
+    {"pc-i440fx-3.1", NULL, 255},
+    {"pc-i440fx-2.12", NULL, 255},
+    {"pc-q35-7.2", NULL, 255},
+    {"q35", "pc-q35-7.2", 255},
+    {"pc-q35-7.1", NULL, 255},
+    {"pc-q35-7.0", NULL, 255},
+    {"pc-q35-6.2", NULL, 255},
+    {"pc-q35-6.1", NULL, 255},
+    {"pc-q35-6.0", NULL, 255},
+    {"pc-q35-5.2", NULL, 255},
+    {"pc-q35-4.2", NULL, 255},
+    {"pc-q35-3.1", NULL, 255},
+    {"pc-q35-2.12", NULL, 255},
+    {"none", NULL, 1},
+    {NULL},
+};
+
 const char *domain_board(const char *name)
 {
-    bool known = g_str_has_prefix(name, "pc-i440fx-") || g_str_has_prefix(name, "pc-q35-");
-    return strcmp(name, "pc") == 0              ? "pc-i440fx-7.2"
-           : strcmp(name, "q35") == 0           ? "pc-q35-7.2"
-           : known || strcmp(name, "none") == 0 ? name
-                                                : NULL;
+    for (const struct domain_board *b = domain_boards; b->name; b++) {
+        if (strcmp(name, b->name) == 0) {
+            return b->canonical ? b->canonical : b->name;
+        }
+    }
+    return NULL;
+}
+
+bool domain_stands_for_ours(const char *program)
+{
+    return g_str_has_prefix(program, "qemu-") || strcmp(program, "kvm") == 0;
 }
 
 static bool fill_os(DomainDef *def, GError **error)
@@ -137,11 +170,11 @@ static bool fill_os(DomainDef *def, GError **error)
     default_text(&def->machine, "pc");
     const char *board = domain_board(def->machine);
     if (!board) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "lodge-vm does not support machine type '%s'",
-                      def->machine);
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "Emulator 'lodge-vm' does not support machine type '%s'", def->machine);
         return false;
     }
-    if (board != def->machine) {
+    if (strcmp(board, def->machine) != 0) {
         g_free(def->machine);
         def->machine = g_strdup(board);
     }
@@ -552,7 +585,7 @@ bool domain_def_fill(DomainDef *def, GError **error)
     }
     if (def->emulator) {
         g_autofree char *base = g_path_get_basename(def->emulator);
-        if (g_str_has_prefix(base, "qemu-") || strcmp(base, "kvm") == 0) {
+        if (domain_stands_for_ours(base)) {
             g_clear_pointer(&def->emulator, g_free); /* ours stands in for it */
         } else if (strcmp(base, "lodge-vm") != 0) {
             libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<emulator>%s</emulator> is not lodge-vm",
@@ -813,9 +846,8 @@ static bool check_disk_words(const struct domain_disk *disk, GError **error)
                (disk->cylinders == XML_ABSENT) != (disk->track_sectors == XML_ABSENT)) {
         libvirt_error(error, ERR_XML, "geometry of disk '%s' is not whole: cyls, heads and secs",
                       disk->target);
-    } else if (disk->cylinders != XML_ABSENT &&
-               (disk->device != DISK_DEVICE_DISK ||
-                (disk->bus != BUS_IDE && disk->bus != BUS_SATA))) {
+    } else if (disk->cylinders != XML_ABSENT && (disk->device != DISK_DEVICE_DISK ||
+                                                 (disk->bus != BUS_IDE && disk->bus != BUS_SATA))) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "CHS geometry can not be set for '%s' bus of disk '%s'",
                       disk_bus_words[disk->bus], disk->target);

@@ -4,6 +4,7 @@
 memory, titles and metadata, the monitor, domain capabilities."""
 import os
 import pathlib
+import re
 import subprocess
 import unittest
 
@@ -113,7 +114,8 @@ class Devices(manage.Case):
     def test_capabilities(self):
         self.assertIn("the machine 'foo' is not supported by emulator '/",
                       self.virsh("domcapabilities", "--machine", "foo", fails=True))
-        for options in ((), ("--machine", "q35"), ("--virttype", "kvm")):
+        for options in ((), ("--machine", "q35"), ("--machine", "pc-i440fx-4.2", "--virttype", "qemu"),
+                        ("--emulatorbin", "/usr/bin/qemu-system-x86_64", "--arch", "i686")):
             text = self.virsh("domcapabilities", *options)
             self.assertIn("<value>vnc</value>", text)
             self.assertNotIn("spice", text)
@@ -121,6 +123,39 @@ class Devices(manage.Case):
             file.write_text(text)
             p = subprocess.run(["virt-xml-validate", str(file), "domaincaps"], capture_output=True, text=True)
             self.assertEqual(p.returncode, 0, p.stderr + text)
+
+        for option, value, words in (("machine", "pc-q35-foo", "the machine 'pc-q35-foo' is not supported by emulator"),
+                                     ("arch", "foo", "unknown architecture: foo"),
+                                     ("arch", "riscv64", "unable to find any emulator to serve 'riscv64' architecture"),
+                                     ("virttype", "foo", "unknown virttype: foo"),
+                                     ("emulatorbin", "/usr/bin/nosuch", "the emulator '/usr/bin/nosuch' is not")):
+            self.assertIn(words, self.virsh("domcapabilities", f"--{option}", value, fails=True))
+
+    def test_every_machine_is_named(self):
+        """The list is kept twice: lodge-vm's own, and that of capabilities, which no other passes."""
+        listed = set(re.findall("<machine[^>]*>(.*?)<", self.virsh("capabilities")))
+        helped = subprocess.run([os.environ["LODGE_VM"], "-M", "help"], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(listed, {line.split()[0] for line in helped.splitlines()[1:]})
+        with self.assertRaisesRegex(libvirt.libvirtError, "does not support machine type 'pc-q35-foo'"):
+            self.conn.defineXML(machine("foo", board="pc-q35-foo"))
+
+    def test_kvm_is_what_works(self):
+        """Definitions may ask for it anywhere; what is said of the host and what starts is the same."""
+        works = "<domain type='kvm'/>" in self.virsh("capabilities")
+        self.assertIn(f"<domain>{'kvm' if works else 'qemu'}</domain>", self.virsh("domcapabilities"))
+        dom = self.conn.defineXML(machine("kvm", devices="").replace("type='qemu'", "type='kvm'", 1))
+        self.addCleanup(dom.undefine)
+        self.assertIn("<domain type='kvm'>", dom.XMLDesc())
+        if works:
+            self.assertIn("<domain>kvm</domain>", self.virsh("domcapabilities", "--virttype", "kvm"))
+            dom.create()
+            dom.destroy()
+        else:
+            self.assertRegex(self.virsh("domcapabilities", "--virttype", "kvm", fails=True),
+                             "invalid argument: the accel 'kvm' is not supported by '.*lodge-vm' on this host: /dev/kvm")
+            self.assertRegex(self.virsh("start", "kvm", fails=True), r"unsupported configuration: KVM does not work on this "
+                             r"host \(/dev/kvm.*\): <domain type='qemu'> runs the same machine on Lodge's own engine")
+
 
 class Kinds(manage.Case):
     """Machines that start with what virt-install and older XML write; lodge-vm shows what it got."""

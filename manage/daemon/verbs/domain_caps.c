@@ -136,29 +136,82 @@ static void put_devices(GString *xml)
     g_string_append(xml, "  </devices>\n");
 }
 
+/* Architectures that libvirt knows and lodge-vm does not run. */
+static const char *const foreign[] = {
+    "aarch64",    "alpha",        "armv6l",      "armv7b",    "armv7l",   "cris",
+    "ia64",       "lm32",         "loongarch64", "m68k",      "mips",     "mips64",
+    "microblaze", "microblazeel", "mipsel",      "mips64el",  "openrisc", "parisc",
+    "parisc64",   "ppc",          "ppcle",       "ppc64",     "ppc64le",  "ppcemb",
+    "s390",       "riscv32",      "riscv64",     "s390x",     "sh4",      "sh4eb",
+    "sparc",      "xtensa",       "sparc64",     "unicore32", "xtensaeb", NULL};
+
+static bool check_arch(const char *arch, GError **error)
+{
+    if (strcmp(arch, "x86_64") == 0 || strcmp(arch, "i686") == 0) {
+        return true;
+    }
+    if (g_strv_contains(foreign, arch)) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "unable to find any emulator to serve '%s' architecture", arch);
+    } else {
+        libvirt_error(error, ERR_INVALID_ARG, "unknown architecture: %s", arch);
+    }
+    return false;
+}
+
+/* What QEMU's programs are called stands for ours, as in a definition. */
+static bool check_emulator(const char *path, GError **error)
+{
+    g_autofree char *base = g_path_get_basename(path);
+    if (domain_stands_for_ours(base) || strcmp(base, "lodge-vm") == 0) {
+        return true;
+    }
+    libvirt_error(error, ERR_INVALID_ARG, "the emulator '%s' is not lodge-vm", path);
+    return false;
+}
+
+/* Whose capabilities are asked for. */
+struct caps_of {
+    const char *arch, *board;
+    char program[PATH_MAX];
+    bool kvm;
+};
+
+static bool find_out(const rpc_domcaps_args *args, struct caps_of *of, GError **error)
+{
+    const char *machine = args->machine ? *args->machine : "pc", *why;
+    const char *type = args->virt_type ? *args->virt_type : NULL;
+    g_autofree char *found = vm_program();
+    g_strlcpy(of->program, found ? found : "/usr/bin/lodge-vm", sizeof(of->program));
+    of->arch = args->arch ? *args->arch : "x86_64";
+    of->board = domain_board(machine);
+    if (!check_arch(of->arch, error) ||
+        (args->emulator && !check_emulator(*args->emulator, error))) {
+        return false;
+    }
+    if (type && strcmp(type, "qemu") != 0 && strcmp(type, "kvm") != 0) {
+        libvirt_error(error, ERR_INVALID_ARG, "unknown virttype: %s", type);
+        return false;
+    }
+    if (!of->board) {
+        libvirt_error(error, ERR_INVALID_ARG, "the machine '%s' is not supported by emulator '%s'",
+                      machine, of->program);
+        return false;
+    }
+    of->kvm = type ? strcmp(type, "kvm") == 0 : cpu_has_kvm(&why);
+    return true;
+}
+
 bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_args *args,
                                           rpc_text *ret, GError **error)
 {
     (void)call;
-    const char *type = args->virt_type ? *args->virt_type : "qemu";
-    const char *arch = args->arch ? *args->arch : "x86_64";
-    const char *machine = args->machine ? *args->machine : "pc";
-    if (strcmp(arch, "x86_64") != 0 && strcmp(arch, "i686") != 0) {
-        libvirt_error(error, ERR_INVALID_ARG,
-                      "unable to find any emulator to serve '%s' architecture", arch);
+    struct caps_of of;
+    if (!find_out(args, &of, error)) {
         return false;
     }
-    if (strcmp(type, "qemu") != 0 && strcmp(type, "kvm") != 0) {
-        libvirt_error(error, ERR_INVALID_ARG, "unknown virttype: %s", type);
-        return false;
-    }
-    g_autofree char *found = vm_program();
-    const char *program = found ? found : "/usr/bin/lodge-vm", *board = domain_board(machine);
-    if (!board) {
-        libvirt_error(error, ERR_INVALID_ARG, "the machine '%s' is not supported by emulator '%s'",
-                      machine, program);
-        return false;
-    }
+    const char *type = of.kvm ? "kvm" : "qemu", *program = of.program, *board = of.board;
+    const char *arch = of.arch;
     static const struct choice sources[] = {{"file"}, {"anonymous"}, {"memfd"}, {NULL}};
     vm_learn_devices();
     g_autoptr(GString) xml = g_string_new("<domainCapabilities>\n");
@@ -170,7 +223,7 @@ bool verb_connect_get_domain_capabilities(struct call *call, const rpc_domcaps_a
                            "  <iothreads supported='yes'/>\n",
                            arch);
     put_os(xml);
-    if (!put_cpu(xml, strcmp(type, "kvm") == 0, error)) {
+    if (!put_cpu(xml, of.kvm, error)) {
         return false;
     }
     g_string_append(xml, "  <memoryBacking supported='yes'>\n");
