@@ -170,8 +170,28 @@ static bool check_formats(const DomainDef *def, GError **error)
     return true;
 }
 
+static bool check_usb(const DomainDef *def, GError **error)
+{
+    bool none = false, used = false;
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        none |= ((struct domain_controller *)def->controllers->pdata[i])->model == MODEL_USB_NONE;
+    }
+    for (unsigned i = 0; i < xml_count(def->inputs); i++) {
+        used |= ((struct domain_input *)def->inputs->pdata[i])->bus == INPUT_USB;
+    }
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        used |= ((struct domain_disk *)def->disks->pdata[i])->bus == BUS_USB;
+    }
+    if (none && used) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "USB is disabled for this domain, but USB devices are present in the domain "
+                      "XML");
+    }
+    return !none || !used;
+}
+
 bool domain_check_devices(const DomainDef *def, GError **error)
 {
     return check_formats(def, error) && check_chars(def, error) && check_screen(def, error) &&
-           check_addresses(def, error);
+           check_addresses(def, error) && check_usb(def, error);
 }

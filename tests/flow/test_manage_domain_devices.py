@@ -196,6 +196,28 @@ class Kinds(manage.Case):
         for device in ("intel-hda", "hda-output", "piix3-usb-uhci", "usb-tablet"):
             self.assertIn(device, tree)
 
+    def test_usb_comes_with_its_controller(self):
+        """Into a machine that was defined without; the second device finds the controller of the first."""
+        conn = self.connect()
+        stick = os.path.join(self.daemon.root, "stick")
+        subprocess.run([IMG, "create", "-q", stick, "1M"], check=True)
+        ports = "<controller type='pci' model='pcie-root-port'/>" * 2
+        for board, devices in (("pc", ""), ("q35", ports)):
+            dom = conn.createXML(machine("usb", devices=devices, board=board), libvirt.VIR_DOMAIN_START_PAUSED)
+            self.assertNotIn("usb", dom.XMLDesc().split("</name>")[1])
+            self.virsh("attach-disk", "usb", stick, "sda", "--targetbus", "usb")
+            dom.attachDevice("<input type='tablet' bus='usb'/>")
+            self.assertEqual(dom.XMLDesc().count("<controller type='usb' index='0' model='qemu-xhci'>"), 1)
+            tree = self.virsh("qemu-monitor-command", "usb", "--hmp", "info qtree")
+            for device in ("qemu-xhci", "usb-storage", "usb-tablet"):
+                self.assertIn(device, tree)
+            dom.destroy()
+        dom = conn.createXML(machine("usb", devices="<controller type='usb' model='none'/>"),
+                             libvirt.VIR_DOMAIN_START_PAUSED)
+        self.addCleanup(dom.destroy)
+        self.assertIn("USB is disabled for this domain",
+                      self.virsh("attach-disk", "usb", stick, "sda", "--targetbus", "usb", fails=True))
+
 
 class Snapshots(manage.Case):
     def setUp(self):

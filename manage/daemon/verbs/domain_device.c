@@ -352,28 +352,37 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
     return got != NULL;
 }
 
-static struct domain_controller *scsi_controller(const DomainDef *def, int64_t index)
+static struct domain_controller *controller_at(const DomainDef *def, int type, int64_t index)
 {
     for (unsigned i = 0; i < xml_count(def->controllers); i++) {
         struct domain_controller *c = def->controllers->pdata[i];
-        if (c->type == CONTROLLER_SCSI && c->index == index) {
+        if (c->type == type && c->index == index) {
             return c;
         }
     }
     return NULL;
 }
 
-/* A disk may need another SCSI controller, which @copy has then; it stays, whatever follows. */
-static bool plug_host(struct machine *m, DomainDef *copy, const struct domain_disk *disk,
-                      GError **error)
+/* A SCSI disk or a USB device may need another controller, which @copy has then; it stays, whatever
+ * follows. */
+static bool plug_host(struct machine *m, DomainDef *copy, const struct device_list *of,
+                      const void *device, GError **error)
 {
     static const struct device_list list = {.table = &controller_table};
-    int64_t index = disk->address ? disk->address->controller : 0;
-    struct domain_controller *c = scsi_controller(copy, index);
-    if (disk->bus != BUS_SCSI || !c || scsi_controller(m->def, index)) {
+    const struct address *at = of->placed ? ((const struct device_head *)device)->address : NULL;
+    const struct domain_disk *disk = of->table == &disk_table ? device : NULL;
+    bool scsi = disk && disk->bus == BUS_SCSI, usb = at && at->type == ADDRESS_USB;
+    if (!scsi && !usb) {
+        return true;
+    }
+    int type = scsi ? CONTROLLER_SCSI : CONTROLLER_USB;
+    int64_t index = !at ? 0 : scsi ? at->controller : at->bus;
+    struct domain_controller *c = controller_at(copy, type, index);
+    if (!c || controller_at(m->def, type, index)) {
         return true;
     }
     if (!plug(m, copy, &list, c, error) || m->ended) {
+        g_prefix_error(error, "a %s controller is needed: ", controller_type_words[type]);
         return false;
     }
     xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
@@ -416,8 +425,8 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
         return false;
     }
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
-    if ((list->table == &disk_table && !plug_host(m, copy, device, error)) ||
-        !plug(m, copy, list, device, error) || m->ended) {
+    if (!plug_host(m, copy, list, device, error) || !plug(m, copy, list, device, error) ||
+        m->ended) {
         return false;
     }
     g_autofree char *alias = list->placed ? g_strdup(((struct device_head *)device)->alias) : NULL;
