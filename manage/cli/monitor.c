@@ -19,10 +19,12 @@ enum { XML_INACTIVE = 2 };
 enum { LIST_ACTIVE = 1, LIST_INACTIVE = 2 };
 
 static const struct flag_bit list_bits[] = {
-    {"persistent", 4},        {"transient", 8},       {"state-running", 16},
-    {"state-paused", 32},     {"state-shutoff", 64},  {"state-other", 128},
-    {"with-managed-save", 256}, {"without-managed-save", 512}, {"autostart", 1024},
-    {"no-autostart", 2048},   {"with-snapshot", 4096}, {"without-snapshot", 8192},
+    {"persistent", 4},          {"transient", 8},
+    {"state-running", 16},      {"state-paused", 32},
+    {"state-shutoff", 64},      {"state-other", 128},
+    {"with-managed-save", 256}, {"without-managed-save", 512},
+    {"autostart", 1024},        {"no-autostart", 2048},
+    {"with-snapshot", 4096},    {"without-snapshot", 8192},
     {"with-checkpoint", 16384}, {"without-checkpoint", 32768},
 };
 
@@ -136,9 +138,14 @@ static bool run_list(struct shell *sh, const struct args *a, GError **error)
         const rpc_domain *d = &all.items.items_val[i];
         g_autofree char *id = d->id == -1 ? g_strdup("-") : g_strdup_printf("%d", d->id);
         g_autofree char *uuid = uuid_text(d->uuid);
-        g_autofree char *line = g_strjoin(
-            " ", ids ? id : uuids ? uuid : d->name, ids && uuids ? uuid : names && (ids || uuids) ?
-            d->name : NULL, ids && uuids && names ? d->name : NULL, NULL);
+        g_autofree char *line = g_strjoin(" ",
+                                          ids     ? id
+                                          : uuids ? uuid
+                                                  : d->name,
+                                          ids && uuids              ? uuid
+                                          : names && (ids || uuids) ? d->name
+                                                                    : NULL,
+                                          ids && uuids && names ? d->name : NULL, NULL);
         out_line(sh, "%s", line);
     }
     return true;
@@ -230,24 +237,32 @@ static bool run_dominfo(struct shell *sh, const struct args *a, GError **error)
 
 static const char *reason_name(int state, int reason)
 {
-    static const char *const running[] = {"unknown", "booted", "migrated", "restored",
-        "from snapshot", "unpaused", "migration canceled", "save canceled", "event wakeup",
-        "crashed", "post-copy", "post-copy failed"};
-    static const char *const paused[] = {"unknown", "user", "migrating", "saving", "dumping",
-        "I/O error", "watchdog", "from snapshot", "shutting down", "creating snapshot", "crashed",
-        "starting up", "post-copy", "post-copy failed"};
+    static const char *const running[] = {
+        "unknown",       "booted",   "migrated",           "restored",
+        "from snapshot", "unpaused", "migration canceled", "save canceled",
+        "event wakeup",  "crashed",  "post-copy",          "post-copy failed"};
+    static const char *const paused[] = {
+        "unknown",   "user",        "migrating",     "saving",          "dumping",
+        "I/O error", "watchdog",    "from snapshot", "shutting down",   "creating snapshot",
+        "crashed",   "starting up", "post-copy",     "post-copy failed"};
     static const char *const shutdown[] = {"unknown", "user"};
-    static const char *const shutoff[] = {"unknown", "shutdown", "destroyed", "crashed", "migrated",
-        "saved", "failed", "from snapshot", "daemon"};
+    static const char *const shutoff[] = {"unknown", "shutdown",      "destroyed",
+                                          "crashed", "migrated",      "saved",
+                                          "failed",  "from snapshot", "daemon"};
     static const char *const crashed[] = {"unknown", "panicked"};
     static const struct {
         const char *const *names;
         int n;
-    } of[] = {{NULL, 0}, {running, G_N_ELEMENTS(running)}, {NULL, 0},
-              {paused, G_N_ELEMENTS(paused)}, {shutdown, G_N_ELEMENTS(shutdown)},
-              {shutoff, G_N_ELEMENTS(shutoff)}, {crashed, G_N_ELEMENTS(crashed)}};
+    } of[] = {{NULL, 0},
+              {running, G_N_ELEMENTS(running)},
+              {NULL, 0},
+              {paused, G_N_ELEMENTS(paused)},
+              {shutdown, G_N_ELEMENTS(shutdown)},
+              {shutoff, G_N_ELEMENTS(shutoff)},
+              {crashed, G_N_ELEMENTS(crashed)}};
     return state >= 0 && state < (int)G_N_ELEMENTS(of) && reason >= 0 && reason < of[state].n
-               ? of[state].names[reason] : "unknown";
+               ? of[state].names[reason]
+               : "unknown";
 }
 
 static bool run_domstate(struct shell *sh, const struct args *a, GError **error)
@@ -279,7 +294,8 @@ static bool run_domid(struct shell *sh, const struct args *a, GError **error)
     }
     g_autofree char *uuid = uuid_text(dom.uuid);
     if (strcmp(what, "name") == 0 && strcmp(args_text(a, "domain"), dom.name) == 0) {
-        return shell_fail(error, "failed to get domain '%s'", dom.name); /* virsh wants the others */
+        return shell_fail(error, "failed to get domain '%s'",
+                          dom.name); /* virsh wants the others */
     }
     if (strcmp(what, "id") != 0) {
         out_text(sh, what, "%s\n", strcmp(what, "uuid") == 0 ? uuid : dom.name);
@@ -303,8 +319,12 @@ static bool run_domcontrol(struct shell *sh, const struct args *a, GError **erro
     if (!ask_domain_get_control_info(shell_rpc(sh, NULL), &args, &info, error)) {
         return false;
     }
+    static const char *const reasons[] = {"", "unknown", "monitor failure",
+                                          "internal (locking) error"};
     const char *name = info.state < G_N_ELEMENTS(names) ? names[info.state] : "unknown";
-    if (info.state && info.state != 3) {
+    if (info.state == 3 && info.details > 0 && info.details < G_N_ELEMENTS(reasons)) {
+        out_text(sh, "state", "%s: %s\n", name, reasons[info.details]);
+    } else if (info.state && info.state != 3) {
         out_text(sh, "state", "%s (%0.3fs)\n", name, (double)info.state_time / 1000);
     } else {
         out_text(sh, "state", "%s\n", name);
@@ -332,8 +352,9 @@ static bool run_domblklist(struct shell *sh, const struct args *a, GError **erro
         g_autofree char *type = xpath_text(&x, n, "@type");
         g_autofree char *device = xpath_text(&x, n, "@device");
         g_autofree char *target = xpath_text(&x, n, "target/@dev");
-        g_autofree char *source = xpath_text(&x, n, "source/@file|source/@dev|source/@dir|"
-                                                    "source/@name|source/@volume");
+        g_autofree char *source = xpath_text(&x, n,
+                                             "source/@file|source/@dev|source/@dir|"
+                                             "source/@name|source/@volume");
         const char *from = source ? source : "-", *to = target ? target : "-";
         if (details) {
             out_row(sh, type ? type : "-", device ? device : "disk", to, from, NULL);
@@ -361,8 +382,9 @@ static bool run_domiflist(struct shell *sh, const struct args *a, GError **error
         xmlNodePtr n = cards->nodesetval->nodeTab[i];
         g_autofree char *target = xpath_text(&x, n, "target/@dev");
         g_autofree char *type = xpath_text(&x, n, "@type");
-        g_autofree char *source = xpath_text(&x, n, "source/@bridge|source/@dev|source/@network|"
-                                                    "source/@name");
+        g_autofree char *source = xpath_text(&x, n,
+                                             "source/@bridge|source/@dev|source/@network|"
+                                             "source/@name");
         g_autofree char *model = xpath_text(&x, n, "model/@type");
         g_autofree char *mac = xpath_text(&x, n, "mac/@address");
         out_row(sh, target ? target : "-", type ? type : "-", source ? source : "-",
@@ -454,11 +476,11 @@ static bool run_domdisplay(struct shell *sh, const struct args *a, GError **erro
     }
     bool any = !s.listen || strcmp(s.listen, "0.0.0.0") == 0 || strcmp(s.listen, "::") == 0;
     bool colons = !any && strchr(s.listen, ':');
-    g_autofree char *where = s.port < VNC_BASE
-                                 ? g_strdup(s.socket)
-                                 : g_strdup_printf("%s%s%s:%d", colons ? "[" : "",
-                                                   any ? "localhost" : s.listen, colons ? "]" : "",
-                                                   s.port - VNC_BASE);
+    g_autofree char *where =
+        s.port < VNC_BASE
+            ? g_strdup(s.socket)
+            : g_strdup_printf("%s%s%s:%d", colons ? "[" : "", any ? "localhost" : s.listen,
+                              colons ? "]" : "", s.port - VNC_BASE);
     bool shown = secret && s.password;
     out_text(sh, "uri", "vnc://%s%s%s%s%s", shown ? ":" : "", shown ? s.password : "",
              shown ? "@" : "", where, args_flag(a, "all") ? "\n" : "");
@@ -467,12 +489,13 @@ static bool run_domdisplay(struct shell *sh, const struct args *a, GError **erro
 
 /* ---- Statistics ---- */
 
-static const struct flag_bit stats_bits[] = {
-    {"state", 1}, {"cpu-total", 2}, {"balloon", 4}, {"vcpu", 8}, {"interface", 16}, {"block", 32},
-    {"perf", 64}, {"iothread", 128}, {"memory", 256}, {"dirtyrate", 512}, {"vm", 1024}};
+static const struct flag_bit stats_bits[] = {{"state", 1},       {"cpu-total", 2},  {"balloon", 4},
+                                             {"vcpu", 8},        {"interface", 16}, {"block", 32},
+                                             {"perf", 64},       {"iothread", 128}, {"memory", 256},
+                                             {"dirtyrate", 512}, {"vm", 1024}};
 static const struct flag_bit stats_flags[] = {
-    {"list-active", 1}, {"list-inactive", 2}, {"list-persistent", 4}, {"list-transient", 8},
-    {"list-running", 16}, {"list-paused", 32}, {"list-shutoff", 64}, {"list-other", 128},
+    {"list-active", 1},   {"list-inactive", 2},  {"list-persistent", 4}, {"list-transient", 8},
+    {"list-running", 16}, {"list-paused", 32},   {"list-shutoff", 64},   {"list-other", 128},
     {"nowait", 1u << 29}, {"backing", 1u << 30}, {"enforce", 1u << 31}};
 
 static bool run_domstats(struct shell *sh, const struct args *a, GError **error)
@@ -528,9 +551,10 @@ static bool set_period(struct shell *sh, const struct args *a, const rpc_domain 
 static bool run_dommemstat(struct shell *sh, const struct args *a, GError **error)
 {
     uint64_t seconds;
-    static const char *const names[] = {"swap_in", "swap_out", "major_fault", "minor_fault",
-        "unused", "available", "actual", "rss", "usable", "last_update", "disk_caches",
-        "hugetlb_pgalloc", "hugetlb_pgfail"};
+    static const char *const names[] = {
+        "swap_in",     "swap_out",        "major_fault",   "minor_fault", "unused",
+        "available",   "actual",          "rss",           "usable",      "last_update",
+        "disk_caches", "hugetlb_pgalloc", "hugetlb_pgfail"};
     g_auto(rpc_domain) dom = {0};
     g_auto(rpc_memory_stats) stats = {0};
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
@@ -617,7 +641,8 @@ static bool run_domblkinfo(struct shell *sh, const struct args *a, GError **erro
     const struct {
         const char *label;
         uint64_t bytes;
-    } rows[] = {{"Capacity:", info.capacity}, {"Allocation:", info.allocation},
+    } rows[] = {{"Capacity:", info.capacity},
+                {"Allocation:", info.allocation},
                 {"Physical:", info.physical}};
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_autofree char *text = bytes_text(rows[i].bytes, args_flag(a, "human"));
@@ -666,7 +691,8 @@ static bool run_domblkstat(struct shell *sh, const struct args *a, GError **erro
     }
     args.max = counts.count;
     if (!ask_domain_block_stats_flags(rpc, &args, &counts, error)) {
-        shell_failing(sh, "Failed to get block stats for domain '%s' device '%s'", dom.name, device);
+        shell_failing(sh, "Failed to get block stats for domain '%s' device '%s'", dom.name,
+                      device);
         return false;
     }
     if (human) {
@@ -698,13 +724,15 @@ static bool run_domifstat(struct shell *sh, const struct args *a, GError **error
     const struct {
         const char *name;
         int64_t value;
-    } rows[] = {{"rx_bytes", s.rx_bytes}, {"rx_packets", s.rx_packets}, {"rx_errs", s.rx_errs},
-                {"rx_drop", s.rx_drop}, {"tx_bytes", s.tx_bytes}, {"tx_packets", s.tx_packets},
-                {"tx_errs", s.tx_errs}, {"tx_drop", s.tx_drop}};
+    } rows[] = {{"rx_bytes", s.rx_bytes}, {"rx_packets", s.rx_packets},
+                {"rx_errs", s.rx_errs},   {"rx_drop", s.rx_drop},
+                {"tx_bytes", s.tx_bytes}, {"tx_packets", s.tx_packets},
+                {"tx_errs", s.tx_errs},   {"tx_drop", s.tx_drop}};
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         if (rows[i].value >= 0) {
             g_autofree char *label = g_strdup_printf("%s %s ", device, rows[i].name);
-            out_field_wide(sh, 0, out_is_json(sh) ? rows[i].name : label, "%" PRId64, rows[i].value);
+            out_field_wide(sh, 0, out_is_json(sh) ? rows[i].name : label, "%" PRId64,
+                           rows[i].value);
         }
     }
     return true;
@@ -717,7 +745,9 @@ static bool run_vcpucount(struct shell *sh, const struct args *a, GError **error
     static const struct {
         const char *first, *second;
         unsigned flags; /* LIVE 1, CONFIG 2, MAXIMUM 4, GUEST 8 */
-    } rows[] = {{"maximum", "config", 6}, {"maximum", "live", 5}, {"current", "config", 2},
+    } rows[] = {{"maximum", "config", 6},
+                {"maximum", "live", 5},
+                {"current", "config", 2},
                 {"current", "live", 1}};
     g_auto(rpc_domain) dom = {0};
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
@@ -816,19 +846,20 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
     int bytes = (node.cpus + 7) / 8;
     rpc_vcpus_args args = {dom, info.vcpus, bytes};
     if (dom.id == -1) {
-        return pins_of_inactive(sh, rpc, &dom, info.vcpus, node.cpus, args_flag(a, "pretty"), error);
+        return pins_of_inactive(sh, rpc, &dom, info.vcpus, node.cpus, args_flag(a, "pretty"),
+                                error);
     }
     if (!ask_domain_get_vcpus(rpc, &args, &v, error)) {
         return false;
     }
     for (unsigned i = 0; i < v.vcpus.vcpus_len; i++) {
         const rpc_vcpu *c = &v.vcpus.vcpus_val[i];
-        g_autofree char *affinity =
-            affinity_of(v.maps.maps_val, v.maps.maps_len, i * (size_t)bytes, node.cpus,
-                        args_flag(a, "pretty"));
+        g_autofree char *affinity = affinity_of(v.maps.maps_val, v.maps.maps_len, i * (size_t)bytes,
+                                                node.cpus, args_flag(a, "pretty"));
         out_field(sh, "VCPU:", "%u", c->number);
         out_field(sh, "CPU:", "%d", c->cpu);
-        out_field(sh, "State:", "%s", c->state >= 0 && c->state < 3 ? states[c->state] : "no state");
+        out_field(sh, "State:", "%s",
+                  c->state >= 0 && c->state < 3 ? states[c->state] : "no state");
         if (c->cpu_time) {
             out_field(sh, "CPU time:", "%.1fs", (double)c->cpu_time / 1e9);
         }
@@ -840,98 +871,133 @@ static bool run_vcpuinfo(struct shell *sh, const struct args *a, GError **error)
     return true;
 }
 
-const struct verb_group verb_group_monitor = {"Domain Monitoring", "monitor", (const struct verb_row[]){
-    {"domblkinfo", (const struct option_row[]){NAMED,
-        {"device", OPT_TEXT, 0, "target or source of the disk"},
-        {"human", OPT_BOOL, 0, "sizes for people"}, {"all", OPT_BOOL, 0, "of all disks"}, {NULL}},
-     "tells how large a disk is", run_domblkinfo},
-    {"domblklist", (const struct option_row[]){NAMED,
-        {"inactive", OPT_BOOL, 0, "as it will be at the next start"},
-        {"details", OPT_BOOL, 0, "type and device too"}, {NULL}},
-     "lists a domain's disks", run_domblklist},
-    {"domblkstat", (const struct option_row[]){NAMED_ACTIVE,
-        {"device", OPT_TEXT, 0, "target of the disk"},
-        {"human", OPT_BOOL, 0, "in words for people"}, {NULL}},
-     "counts what a disk did", run_domblkstat},
-    {"domcontrol", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "tells whether the machine's monitor answers", run_domcontrol},
-    {"domdisplay", (const struct option_row[]){NAMED_ACTIVE,
-        {"include-password", OPT_BOOL, 0, "with its password"},
-        {"type", OPT_TEXT, OPT_NAMED, "vnc"}, {"all", OPT_BOOL, 0, "of all there are"}, {NULL}},
-     "prints the URI of a domain's screen", run_domdisplay},
-    {"domid", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's number", run_domid,
-     "id"},
-    {"domiflist", (const struct option_row[]){NAMED,
-        {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, {NULL}},
-     "lists a domain's network cards", run_domiflist},
-    {"domifstat", (const struct option_row[]){NAMED_ACTIVE,
-        {"interface", OPT_TEXT, OPT_NEEDED, "target or MAC of the card"}, {NULL}},
-     "counts what a network card did", run_domifstat},
-    {"dominfo", (const struct option_row[]){NAMED, {NULL}}, "tells about a domain", run_dominfo},
-    {"dommemstat", (const struct option_row[]){NAMED_ACTIVE,
-        {"period", OPT_NUMBER, OPT_NAMED, "every how many seconds the guest is asked"},
-        AFFECT_OPTIONS, {NULL}},
-     "tells how a domain uses its memory", run_dommemstat},
-    {"domname", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's name", run_domid,
-     "name"},
-    {"domstate", (const struct option_row[]){NAMED,
-        {"reason", OPT_BOOL, 0, "and why"}, {NULL}}, "prints a domain's state", run_domstate},
-    {"domstats", (const struct option_row[]){
-        {"state", OPT_BOOL, 0, "state"}, {"cpu-total", OPT_BOOL, 0, "CPU time"},
-        {"balloon", OPT_BOOL, 0, "memory"}, {"vcpu", OPT_BOOL, 0, "processors"},
-        {"interface", OPT_BOOL, 0, "network cards"}, {"block", OPT_BOOL, 0, "disks"},
-        {"perf", OPT_BOOL, 0, "performance counters"},
-        {"iothread", OPT_BOOL, 0, "I/O threads"}, {"memory", OPT_BOOL, 0, "memory bandwidth"},
-        {"dirtyrate", OPT_BOOL, 0, "how fast memory is written"},
-        {"vm", OPT_BOOL, 0, "counters of the virtual machine"},
-        {"raw", OPT_BOOL, 0, "numbers as they are (they always are)"},
-        {"list-active", OPT_BOOL, 0, "of running domains"},
-        {"list-inactive", OPT_BOOL, 0, "of domains that do not run"},
-        {"list-persistent", OPT_BOOL, 0, "of defined domains"},
-        {"list-transient", OPT_BOOL, 0, "of domains without definition"},
-        {"list-running", OPT_BOOL, 0, "of running domains"},
-        {"list-paused", OPT_BOOL, 0, "of paused domains"},
-        {"list-shutoff", OPT_BOOL, 0, "of domains that are off"},
-        {"list-other", OPT_BOOL, 0, "of domains in other states"},
-        {"enforce", OPT_BOOL, 0, "fail if a statistic is not there"},
-        {"backing", OPT_BOOL, 0, "backing files of disks too"},
-        {"nowait", OPT_BOOL, 0, "only what can be had at once"},
-        {"domain", OPT_MANY, 0, "of these", COMPLETE_DOMAIN}, {NULL}},
-     "prints statistics of domains", run_domstats},
-    {"domuuid", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's UUID", run_domid,
-     "uuid"},
-    {"list", (const struct option_row[]){
-        {"inactive", OPT_BOOL, 0, "those that do not run"}, {"all", OPT_BOOL, 0, "both"},
-        {"transient", OPT_BOOL, 0, "without definition"},
-        {"persistent", OPT_BOOL, 0, "with one"},
-        {"with-snapshot", OPT_BOOL, 0, "with snapshots"},
-        {"without-snapshot", OPT_BOOL, 0, "without"},
-        {"with-checkpoint", OPT_BOOL, 0, "with checkpoints"},
-        {"without-checkpoint", OPT_BOOL, 0, "without"},
-        {"state-running", OPT_BOOL, 0, "that run"}, {"state-paused", OPT_BOOL, 0, "paused"},
-        {"state-shutoff", OPT_BOOL, 0, "that are off"}, {"state-other", OPT_BOOL, 0, "others"},
-        {"autostart", OPT_BOOL, 0, "started with the daemon"},
-        {"no-autostart", OPT_BOOL, 0, "not"},
-        {"with-managed-save", OPT_BOOL, 0, "with a saved state"},
-        {"without-managed-save", OPT_BOOL, 0, "without"},
-        {"uuid", OPT_BOOL, 0, "only UUIDs"}, {"name", OPT_BOOL, 0, "only names"},
-        {"id", OPT_BOOL, 0, "only numbers"}, {"table", OPT_BOOL, 0, "a table (default)"},
-        {"managed-save", OPT_BOOL, 0, "mark those with a saved state"},
-        {"title", OPT_BOOL, 0, "titles too"}, {NULL}},
-     "lists domains", run_list},
-    {"ttyconsole", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "prints the pseudo terminal of a domain's console", run_ttyconsole},
-    {"vcpucount", (const struct option_row[]){NAMED,
-        {"maximum", OPT_BOOL, 0, "the limit"}, {"active", OPT_BOOL, 0, "in use"},
-        {"live", OPT_BOOL, 0, "in the running machine"},
-        {"config", OPT_BOOL, 0, "from the next start on"},
-        {"current", OPT_BOOL, 0, "in whichever of the two there is"},
-        {"guest", OPT_BOOL, 0, "as the guest's agent counts them"}, {NULL}},
-     "counts a domain's processors", run_vcpucount},
-    {"vcpuinfo", (const struct option_row[]){NAMED,
-        {"pretty", OPT_BOOL, 0, "as people read it"}, {NULL}}, "tells about a domain's processors",
-     run_vcpuinfo},
-    {"vncdisplay", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
-     "prints the VNC display of a domain", run_vncdisplay},
-    {NULL},
-}};
+const struct verb_group verb_group_monitor = {
+    "Domain Monitoring", "monitor",
+    (const struct verb_row[]){
+        {"domblkinfo",
+         (const struct option_row[]){NAMED,
+                                     {"device", OPT_TEXT, 0, "target or source of the disk"},
+                                     {"human", OPT_BOOL, 0, "sizes for people"},
+                                     {"all", OPT_BOOL, 0, "of all disks"},
+                                     {NULL}},
+         "tells how large a disk is", run_domblkinfo},
+        {"domblklist",
+         (const struct option_row[]){NAMED,
+                                     {"inactive", OPT_BOOL, 0, "as it will be at the next start"},
+                                     {"details", OPT_BOOL, 0, "type and device too"},
+                                     {NULL}},
+         "lists a domain's disks", run_domblklist},
+        {"domblkstat",
+         (const struct option_row[]){NAMED_ACTIVE,
+                                     {"device", OPT_TEXT, 0, "target of the disk"},
+                                     {"human", OPT_BOOL, 0, "in words for people"},
+                                     {NULL}},
+         "counts what a disk did", run_domblkstat},
+        {"domcontrol", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+         "tells whether the machine's monitor answers", run_domcontrol},
+        {"domdisplay",
+         (const struct option_row[]){NAMED_ACTIVE,
+                                     {"include-password", OPT_BOOL, 0, "with its password"},
+                                     {"type", OPT_TEXT, OPT_NAMED, "vnc"},
+                                     {"all", OPT_BOOL, 0, "of all there are"},
+                                     {NULL}},
+         "prints the URI of a domain's screen", run_domdisplay},
+        {"domid", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's number", run_domid,
+         "id"},
+        {"domiflist",
+         (const struct option_row[]){
+             NAMED, {"inactive", OPT_BOOL, 0, "as it will be at the next start"}, {NULL}},
+         "lists a domain's network cards", run_domiflist},
+        {"domifstat",
+         (const struct option_row[]){
+             NAMED_ACTIVE,
+             {"interface", OPT_TEXT, OPT_NEEDED, "target or MAC of the card"},
+             {NULL}},
+         "counts what a network card did", run_domifstat},
+        {"dominfo", (const struct option_row[]){NAMED, {NULL}}, "tells about a domain",
+         run_dominfo},
+        {"dommemstat",
+         (const struct option_row[]){
+             NAMED_ACTIVE,
+             {"period", OPT_NUMBER, OPT_NAMED, "every how many seconds the guest is asked"},
+             AFFECT_OPTIONS,
+             {NULL}},
+         "tells how a domain uses its memory", run_dommemstat},
+        {"domname", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's name", run_domid,
+         "name"},
+        {"domstate", (const struct option_row[]){NAMED, {"reason", OPT_BOOL, 0, "and why"}, {NULL}},
+         "prints a domain's state", run_domstate},
+        {"domstats",
+         (const struct option_row[]){
+             {"state", OPT_BOOL, 0, "state"},
+             {"cpu-total", OPT_BOOL, 0, "CPU time"},
+             {"balloon", OPT_BOOL, 0, "memory"},
+             {"vcpu", OPT_BOOL, 0, "processors"},
+             {"interface", OPT_BOOL, 0, "network cards"},
+             {"block", OPT_BOOL, 0, "disks"},
+             {"perf", OPT_BOOL, 0, "performance counters"},
+             {"iothread", OPT_BOOL, 0, "I/O threads"},
+             {"memory", OPT_BOOL, 0, "memory bandwidth"},
+             {"dirtyrate", OPT_BOOL, 0, "how fast memory is written"},
+             {"vm", OPT_BOOL, 0, "counters of the virtual machine"},
+             {"raw", OPT_BOOL, 0, "numbers as they are (they always are)"},
+             {"list-active", OPT_BOOL, 0, "of running domains"},
+             {"list-inactive", OPT_BOOL, 0, "of domains that do not run"},
+             {"list-persistent", OPT_BOOL, 0, "of defined domains"},
+             {"list-transient", OPT_BOOL, 0, "of domains without definition"},
+             {"list-running", OPT_BOOL, 0, "of running domains"},
+             {"list-paused", OPT_BOOL, 0, "of paused domains"},
+             {"list-shutoff", OPT_BOOL, 0, "of domains that are off"},
+             {"list-other", OPT_BOOL, 0, "of domains in other states"},
+             {"enforce", OPT_BOOL, 0, "fail if a statistic is not there"},
+             {"backing", OPT_BOOL, 0, "backing files of disks too"},
+             {"nowait", OPT_BOOL, 0, "only what can be had at once"},
+             {"domain", OPT_MANY, 0, "of these", COMPLETE_DOMAIN},
+             {NULL}},
+         "prints statistics of domains", run_domstats},
+        {"domuuid", (const struct option_row[]){NAMED, {NULL}}, "prints a domain's UUID", run_domid,
+         "uuid"},
+        {"list",
+         (const struct option_row[]){{"inactive", OPT_BOOL, 0, "those that do not run"},
+                                     {"all", OPT_BOOL, 0, "both"},
+                                     {"transient", OPT_BOOL, 0, "without definition"},
+                                     {"persistent", OPT_BOOL, 0, "with one"},
+                                     {"with-snapshot", OPT_BOOL, 0, "with snapshots"},
+                                     {"without-snapshot", OPT_BOOL, 0, "without"},
+                                     {"with-checkpoint", OPT_BOOL, 0, "with checkpoints"},
+                                     {"without-checkpoint", OPT_BOOL, 0, "without"},
+                                     {"state-running", OPT_BOOL, 0, "that run"},
+                                     {"state-paused", OPT_BOOL, 0, "paused"},
+                                     {"state-shutoff", OPT_BOOL, 0, "that are off"},
+                                     {"state-other", OPT_BOOL, 0, "others"},
+                                     {"autostart", OPT_BOOL, 0, "started with the daemon"},
+                                     {"no-autostart", OPT_BOOL, 0, "not"},
+                                     {"with-managed-save", OPT_BOOL, 0, "with a saved state"},
+                                     {"without-managed-save", OPT_BOOL, 0, "without"},
+                                     {"uuid", OPT_BOOL, 0, "only UUIDs"},
+                                     {"name", OPT_BOOL, 0, "only names"},
+                                     {"id", OPT_BOOL, 0, "only numbers"},
+                                     {"table", OPT_BOOL, 0, "a table (default)"},
+                                     {"managed-save", OPT_BOOL, 0, "mark those with a saved state"},
+                                     {"title", OPT_BOOL, 0, "titles too"},
+                                     {NULL}},
+         "lists domains", run_list},
+        {"ttyconsole", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+         "prints the pseudo terminal of a domain's console", run_ttyconsole},
+        {"vcpucount",
+         (const struct option_row[]){NAMED,
+                                     {"maximum", OPT_BOOL, 0, "the limit"},
+                                     {"active", OPT_BOOL, 0, "in use"},
+                                     {"live", OPT_BOOL, 0, "in the running machine"},
+                                     {"config", OPT_BOOL, 0, "from the next start on"},
+                                     {"current", OPT_BOOL, 0, "in whichever of the two there is"},
+                                     {"guest", OPT_BOOL, 0, "as the guest's agent counts them"},
+                                     {NULL}},
+         "counts a domain's processors", run_vcpucount},
+        {"vcpuinfo",
+         (const struct option_row[]){NAMED, {"pretty", OPT_BOOL, 0, "as people read it"}, {NULL}},
+         "tells about a domain's processors", run_vcpuinfo},
+        {"vncdisplay", (const struct option_row[]){NAMED_ACTIVE, {NULL}},
+         "prints the VNC display of a domain", run_vncdisplay},
+        {NULL},
+    }};

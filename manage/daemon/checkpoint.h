@@ -56,4 +56,5 @@ void backup_lost(struct machine *m);
 void backup_recover(struct machine *m);
 /* What is known of its progress; false if there is none. */
 bool backup_figures(struct machine *m, struct job_figures *out);
+int64_t backup_since(const struct machine *m); /* monotonic, us; 0: none is under way */
 bool backup_abort(struct machine *m, GError **error);

@@ -20,6 +20,7 @@ struct qmp {
     void *data;
     int64_t last_id;
     GHashTable *waiting; /* id -> struct pending */
+    GQueue sent;         /* int64_t *: when, of those without answer, also where nobody waits now */
 };
 
 struct pending {
@@ -32,6 +33,7 @@ static void unref(struct qmp *q)
         close(q->watch.fd);
         json_framer_clear(&q->framer);
         g_hash_table_unref(q->waiting);
+        g_queue_clear_full(&q->sent, g_free);
         g_free(q);
     }
 }
@@ -49,6 +51,7 @@ static void handle(struct qmp *q, const char *text, size_t n)
                       json_object_get(message, "timestamp"));
     } else if (json_is_integer(id)) {
         int64_t number = json_integer_value(id);
+        g_free(g_queue_pop_head(&q->sent)); /* answers come in the order of the commands */
         struct pending *p = g_hash_table_lookup(q->waiting, &number);
         if (p && !p->reply) {
             p->reply = g_steal_pointer(&message);
@@ -204,6 +207,8 @@ static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int
     if (!send_all(q, line, strlen(line), fd, error)) {
         return NULL;
     }
+    int64_t now = g_get_monotonic_time();
+    g_queue_push_tail(&q->sent, g_memdup2(&now, sizeof(now)));
     struct pending p = {0};
     g_atomic_ref_count_inc(&q->refs);
     g_hash_table_insert(q->waiting, &id, &p);
@@ -225,6 +230,12 @@ static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int
     }
     unref(q);
     return got;
+}
+
+int64_t qmp_unanswered(const struct qmp *q)
+{
+    const int64_t *oldest = q ? g_queue_peek_head((GQueue *)&q->sent) : NULL;
+    return oldest ? *oldest : 0;
 }
 
 json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)

@@ -30,6 +30,8 @@ void qmp_close(struct qmp *q);
  * must be held and is given up meanwhile.
  */
 json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error);
+/* When (monotonic, us) the oldest command was sent that has no answer yet; 0: all have one. */
+int64_t qmp_unanswered(const struct qmp *q);
 /* Hands over a copy of @fd, which the machine knows by @name from then on. */
 bool qmp_give_fd(struct qmp *q, int fd, const char *name, GError **error);
 /* The same with json_pack()'s format and without a result. */

@@ -7,6 +7,7 @@ import os
 import pathlib
 import signal
 import struct
+import subprocess
 import tempfile
 import threading
 import unittest
@@ -92,12 +93,18 @@ class Machines(Sick):
         hangs = conn.lookupByName("hangs")
         self.times_out(hangs.suspend)
         self.times_out(hangs.screenshot, conn.newStream(), 0)
+        self.assertRegex(self.daemon.virsh("domcontrol", "hangs"), r"^occupied \([1-9]\d*\.\d+s\)$")
+        self.assertRegex(subprocess.run([os.environ["LODGE"], "-c", self.daemon.uri, "domcontrol", "hangs"],
+                                        capture_output=True, text=True, check=True).stdout, r"^occupied \(\d+\.\d+s\)\n$")
         self.assertEqual(hangs.state()[0], libvirt.VIR_DOMAIN_RUNNING)
         self.assertEqual(hangs.info()[1], 32 << 10)
         conn.getAllDomainStats()  # what is known without it
         for _ in range(6):  # more than its socket has room for
             with self.assertRaises(libvirt.libvirtError):
                 libvirt_qemu.qemuAgentCommand(hangs, '{"execute": "guest-ping"}', 1, 0)
+        os.kill(pid, signal.SIGCONT)
+        manage.until(lambda: self.daemon.virsh("domcontrol", "hangs") == "ok", "all that was asked is answered")
+        os.kill(pid, signal.SIGSTOP)
         hangs.destroy()
         self.assertEqual(self.daemon.machines(), [])
 

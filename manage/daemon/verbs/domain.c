@@ -336,18 +336,6 @@ bool verb_domain_get_max_vcpus(struct call *call, const rpc_domain_args *args, r
     return def != NULL;
 }
 
-bool verb_domain_get_control_info(struct call *call, const rpc_domain_flags *args,
-                                  rpc_control_info *ret, GError **error)
-{
-    (void)call;
-    g_autoptr(Domain) d = domain_get(&args->dom, error);
-    if (!d || !domain_check_active(d, error)) {
-        return false;
-    }
-    ret->state = d->job ? 1 : 0;
-    return true;
-}
-
 bool verb_domain_get_messages(struct call *call, const rpc_domain_flags *args, rpc_texts *ret,
                               GError **error)
 {

@@ -638,6 +638,11 @@ void backup_recover(struct machine *m)
 
 /* --- questions --- */
 
+int64_t backup_since(const struct machine *m)
+{
+    return m->backup ? m->backup->since : 0;
+}
+
 bool backup_figures(struct machine *m, struct job_figures *out)
 {
     if (!m->backup) {

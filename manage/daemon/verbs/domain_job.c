@@ -45,6 +45,30 @@ bool verb_domain_get_job_info(struct call *call, const rpc_domain_args *args, rp
     return true;
 }
 
+/* libvirt's numbers, here and in .details. */
+enum { CONTROL_OK, CONTROL_JOB, CONTROL_OCCUPIED, CONTROL_ERROR, ERROR_MONITOR = 2 };
+
+bool verb_domain_get_control_info(struct call *call, const rpc_domain_flags *args,
+                                  rpc_control_info *ret, GError **error)
+{
+    (void)call;
+    g_autoptr(Domain) d = domain_get(&args->dom, error);
+    if (!d || !domain_check_active(d, error)) {
+        return false;
+    }
+    const struct machine *m = d->machine;
+    int64_t job = m->job.type != JOB_NONE ? m->job.since : backup_since(m);
+    int64_t since = job ? job : qmp_unanswered(m->qmp);
+    if (!m->qmp && !d->job) { /* else it is about to have one */
+        ret->state = CONTROL_ERROR;
+        ret->details = ERROR_MONITOR;
+    } else if (since) {
+        ret->state = job ? CONTROL_JOB : CONTROL_OCCUPIED;
+        ret->state_time = (uint64_t)(g_get_monotonic_time() - since) / 1000;
+    }
+    return true;
+}
+
 static void put_figures(Params *p, const struct job_figures *j)
 {
     params_int(p, "operation", j->operation);
