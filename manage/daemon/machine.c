@@ -87,12 +87,29 @@ static void add_children(const struct machine *m, const char *thread, unsigned l
     }
 }
 
-uint64_t machine_children_time(const struct machine *m, pid_t thread)
+/* In ns: what the living had when they were looked at last, and what those took along that ended.
+ */
+struct spent {
+    uint64_t living, gone;
+};
+
+uint64_t machine_children_time(struct machine *m, pid_t thread)
 {
     unsigned long long t[2] = {0};
     g_autofree char *number = g_strdup_printf("%d", thread);
     add_children(m, number, t);
-    return (t[0] + t[1]) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
+    uint64_t now = (t[0] + t[1]) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
+    if (!m->children) {
+        m->children = g_hash_table_new_full(NULL, NULL, NULL, g_free);
+    }
+    struct spent *s = g_hash_table_lookup(m->children, GINT_TO_POINTER(thread));
+    if (!s) {
+        s = g_new0(struct spent, 1);
+        g_hash_table_insert(m->children, GINT_TO_POINTER(thread), s);
+    }
+    s->gone += now < s->living ? s->living - now : 0;
+    s->living = now;
+    return s->gone + now;
 }
 
 uint64_t machine_cpu_times(const struct machine *m, uint64_t *in_user, uint64_t *in_kernel)
@@ -179,6 +196,7 @@ void machine_unref(Machine *m)
     g_free(m->unfinished);
     g_free(m->snapshot);
     cgroup_free(m->group);
+    g_clear_pointer(&m->children, g_hash_table_unref);
     domain_unref(m->domain);
     g_free(m);
 }

@@ -37,6 +37,7 @@ struct machine {
     unsigned uid;
     char *group_name; /* of its control groups */
     struct cgroup *group;
+    GHashTable *children;   /* thread → struct spent; NULL until it is asked */
     struct job_figures job; /* under way; .type is JOB_NONE if there is none */
     struct machine_move {
         uint64_t speed;         /* MiB/s; 0: no bound */
@@ -88,7 +89,8 @@ int machine_pause_detail(int reason);
 bool machine_resume(Domain *d, int reason, GError **error);
 /* CPU time of the process in ns; 0 if it is gone. */
 uint64_t machine_cpu_time(const struct machine *m);
-uint64_t machine_children_time(const struct machine *m, pid_t thread); /* of those that live */
+/* That of a thread's children, which never becomes less. */
+uint64_t machine_children_time(struct machine *m, pid_t thread);
 /* The same with its two parts. */
 uint64_t machine_cpu_times(const struct machine *m, uint64_t *user, uint64_t *kernel);
 

@@ -346,7 +346,7 @@ bool tune_vcpus(struct machine *m, GError **error)
     return threads && (!has_bandwidth(def) || place_parts(m, threads, error));
 }
 
-bool tune_thread_time(const struct machine *m, pid_t thread, uint64_t *ns, int *cpu)
+bool tune_thread_time(struct machine *m, pid_t thread, uint64_t *ns, int *cpu)
 {
     g_autofree char *path = g_strdup_printf("/proc/%d/task/%d/stat", m->pid, thread), *text = NULL;
     unsigned long long user = 0, kernel = 0;

@@ -33,7 +33,7 @@ void tune_forget(const DomainDef *def);
 GArray *tune_vcpu_threads(struct machine *m, int timeout_ms, GError **error);
 bool tune_pin_thread(pid_t thread, const struct cpuset *set, GError **error);
 /* The CPU time of a thread in ns and the processor that it last ran on. */
-bool tune_thread_time(const struct machine *m, pid_t thread, uint64_t *ns, int *cpu);
+bool tune_thread_time(struct machine *m, pid_t thread, uint64_t *ns, int *cpu);
 /* vCPUs' bandwidth as live XML says it. */
 bool tune_bandwidth(struct machine *m, GError **error);
 /* EVENT_TUNABLE with @p, which is given away; none if it is empty. */

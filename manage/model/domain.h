@@ -385,7 +385,8 @@ struct domain_def {
     char *name, *uuid, *title, *description, *metadata;
     int64_t max_memory, memory_slots, memory, current_memory; /* KiB */
     enum tristate dump_core;
-    bool hugepages, nosharepages, locked, discard_memory;
+    bool hugepages, nosharepages, locked;
+    bool discard_memory; /* always so: a machine's memory has no name that outlives it */
     GPtrArray *pages;
     int memory_source, memory_access, memory_allocation;
     int64_t vcpus, current_vcpus, iothreads;
@@ -450,23 +451,23 @@ extern const unsigned device_list_count;
 
 extern const char *const disk_type_words[],
     *const disk_bus_words[],
-    *const char_target_words[],
-    *const disk_device_words[],
-        *const disk_cache_words[],
-            *const disk_io_words[],
-                *const disk_discard_words[],
-                    *const boot_dev_words[],
-                        *const lifecycle_words[],
-                            *const watchdog_action_words[],
-                                *const controller_type_words[],
-                                    *const controller_model_words[],
-                                        *const error_policy_words[],
-                                            *const detect_zeroes_words[],
-                                                *const video_type_words[],
-                                                    *const char_type_words[],
-                                                        *const iotune_words[],
-                                                            *const domain_type_words[],
-                                                                *const snapshot_words[];
+        *const char_target_words[],
+            *const disk_device_words[],
+                *const disk_cache_words[],
+                    *const disk_io_words[],
+                        *const disk_discard_words[],
+                            *const boot_dev_words[],
+                                *const lifecycle_words[],
+                                    *const watchdog_action_words[],
+                                        *const controller_type_words[],
+                                            *const controller_model_words[],
+                                                *const error_policy_words[],
+                                                    *const detect_zeroes_words[],
+                                                        *const video_type_words[],
+                                                            *const char_type_words[],
+                                                                *const iotune_words[],
+                                                                    *const domain_type_words[],
+                                                                        *const snapshot_words[];
 enum { IOTUNE_WORDS = 13 };
 
 enum lifecycle_action {

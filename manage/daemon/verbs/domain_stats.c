@@ -338,7 +338,7 @@ static uint64_t thread_wait(const struct machine *m, pid_t thread)
                : 0;
 }
 
-static void put_vcpus(Params *p, const struct machine *m, const GArray *threads)
+static void put_vcpus(Params *p, struct machine *m, const GArray *threads)
 {
     char name[64];
     for (unsigned i = 0; i < threads->len; i++) {
@@ -370,7 +370,7 @@ struct asked {
 
 static void put_all(Params *p, Domain *d, unsigned what, const struct asked *asked)
 {
-    const struct machine *m = domain_active(d) ? d->machine : NULL;
+    struct machine *m = domain_active(d) ? d->machine : NULL;
     if (what & STATS_STATE) {
         params_int(p, "state.state", d->state);
         params_int(p, "state.reason", d->reason);
