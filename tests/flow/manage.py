@@ -254,6 +254,20 @@ class Case(unittest.TestCase):
         return conn
 
 
+class FolderCase(Case):
+    """The same, with a connection and a folder for each test, which bears its name."""
+
+    def setUp(self):
+        self.name = self.id().rsplit(".", 1)[1][5:]
+        self.folder = os.path.join(self.daemon.root, self.name)
+        os.mkdir(self.folder)
+        os.chmod(self.folder, 0o755)
+        self.conn = self.connect()
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+
 class Wire:
     """The protocol by hand, for what no well-behaved client sends."""
     REMOTE, QEMU, KEEPALIVE = 0x20008086, 0x20008087, 0x6b656570

@@ -12,10 +12,9 @@ import xml.etree.ElementTree as ET
 sys.path.insert(0, os.path.dirname(__file__))
 import libvirt
 import manage
-from test_manage_domain import Console, machine
+from test_manage_domain import machine, resumed
 from test_manage_network import NetworkCase, run
 
-PAUSED = libvirt.VIR_DOMAIN_START_PAUSED
 LODGE = os.environ["LODGE"]
 
 
@@ -24,9 +23,9 @@ class CardCase(NetworkCase):
         self.conn = self.daemon.connect()
         self.addCleanup(self.conn.close)
 
-    def start(self, name, *cards, flags=PAUSED, vcpus=1):
+    def start(self, name, *cards, vcpus=1):
         dom = self.conn.createXML(machine(name, devices="".join(cards) + "<console type='pty'/>", board="pc",
-                                          more=f"<vcpu>{vcpus}</vcpu>"), flags)
+                                          more=f"<vcpu>{vcpus}</vcpu>"), libvirt.VIR_DOMAIN_START_PAUSED)
         self.addCleanup(self.daemon.run_virsh, "destroy", name)
         return dom
 
@@ -71,7 +70,7 @@ class NetworkPorts(CardCase):
         self.assertNotIn("connections", self.virsh("net-dumpxml", "plugs"))
         one = self.start("plug1", "<interface type='network'><mac address='52:54:00:50:00:01'/><source network='plugs' "
                                   "portgroup='apart'/></interface>")
-        two = self.start("plug2", "<interface type='network'><source network='plugs'/></interface>", flags=0)
+        two = self.start("plug2", "<interface type='network'><source network='plugs'/></interface>")
         source = self.card(one).find("source").attrib
         self.assertEqual((source["bridge"], source["portid"] in self.ids(), len(self.ids())), ("plugbr", True, 2))
         self.assertIn("<network connections='2'>", self.virsh("net-dumpxml", "plugs"))
@@ -82,7 +81,7 @@ class NetworkPorts(CardCase):
         for words in ("<name>plug1</name>", one.UUIDString(), "<group>apart</group>", "<port isolated='yes'/>",
                       "<mac address='52:54:00:50:00:01'/>", "<plug type='network' bridge='plugbr'/>"):
             self.assertIn(words, shown)
-        Console(self.conn, two).expect(b"busybox")  # a guest that lets go of a card
+        resumed(self.conn, two).expect(b"busybox")  # a guest that lets go of a card
         self.daemon.kill()  # the next one knows them, too
         self.daemon.start()
         self.assertEqual(len(self.ids()), 2)
@@ -215,8 +214,8 @@ class Wires(CardCase):
         self.host.run("ip", "addr", "add", "10.51.0.1/24", "dev", "wirebr")
         self.addCleanup(self.host.run, "ip", "addr", "del", "10.51.0.1/24", "dev", "wirebr")
         card = self.BR.format("<model type='virtio'/><mtu size='1400'/><driver name='qemu' queues='4'/>")
-        dom = self.start("queues", card, flags=0, vcpus=2)
-        console = Console(self.conn, dom)
+        dom = self.start("queues", card, vcpus=2)
+        console = resumed(self.conn, dom)
         console.expect(b"busybox")
         self.assertEqual(self.taps(self.card(dom).find("target").get("dev")), 4)
         console.type(b"ip addr add 10.51.0.2/24 dev eth0; ip link set eth0 up; cd /sys/class/net/eth0; "
@@ -284,8 +283,8 @@ class Wires(CardCase):
         """Its addresses, and ports that come in, of a card from the start and of one that came later."""
         user = ("<mac address='52:54:00:51:00:0{0}'/><ip family='ipv4' address='172.17.{0}.0' prefix='24'/><portForward "
                 "proto='tcp' address='127.0.0.1'><range start='{0}322' to='22'/></portForward>")
-        dom = self.start("user", self.USER.format(user.format(3)), flags=0)
-        console = Console(self.conn, dom)
+        dom = self.start("user", self.USER.format(user.format(3)))
+        console = resumed(self.conn, dom)
         console.expect(b"busybox")
         console.type(b"ip addr\n")
         console.expect(b"inet 172.17.3.")
@@ -295,8 +294,8 @@ class Wires(CardCase):
         self.assertIn("127.0.0.1:4322", listening)
 
     def test_link_state(self):
-        dom = self.start("state", self.BR.format("<model type='virtio'/><link state='down'/>"), flags=0)
-        console = Console(self.conn, dom)
+        dom = self.start("state", self.BR.format("<model type='virtio'/><link state='down'/>"))
+        console = resumed(self.conn, dom)
         console.expect(b"busybox")
         tap = self.card(dom).find("target").get("dev")
         self.assertIn("down", self.virsh("domif-getlink", "state", tap))
@@ -341,8 +340,8 @@ class Wires(CardCase):
         self.network("<network><name>mv</name><forward mode='bridge'><interface dev='low0'/></forward></network>")
         card = ("<interface type='network'><mac address='52:54:00:52:00:0{}'/><source network='mv'/><model type='virtio'/>"
                 "<driver queues='2'/><bandwidth><inbound average='1000'/><outbound average='2000'/></bandwidth></interface>")
-        dom = self.start("mv", card.format(1), flags=0)
-        console = Console(self.conn, dom)
+        dom = self.start("mv", card.format(1))
+        console = resumed(self.conn, dom)
         console.expect(b"busybox")
         self.assertEqual({k: v for k, v in self.card(dom).find("source").attrib.items() if k != "portid"},
                          {"network": "mv", "dev": "low0", "mode": "bridge"})

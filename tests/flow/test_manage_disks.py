@@ -14,7 +14,7 @@ import libvirt
 
 import manage
 import servers
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import machine, started, UP
 
 IMG = os.environ["LODGE_IMG"]
 AMD64 = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve() / "guests" / "amd64"
@@ -30,17 +30,7 @@ def disk(file, target="vda", bus="virtio", more="", driver="", form="raw", kind=
         <target dev='{target}' bus='{bus}'/>{more}</disk>"""
 
 
-class Guest(manage.Case):
-    def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1][5:]
-        self.folder = os.path.join(self.daemon.root, self.name)
-        os.mkdir(self.folder)
-        os.chmod(self.folder, 0o755)
-        self.conn = self.connect()
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
+class Guest(manage.FolderCase):
     def file(self, name, data):
         pathlib.Path(self.path(name)).write_bytes(data)
         return self.path(name)
@@ -61,8 +51,7 @@ class Guest(manage.Case):
         if amd64:  # Debian's kernel for all machines: floppies, AHCI, USB
             xml = re.sub(r"/[^<]*/(vmlinuz|initrd)<", rf"{AMD64}/\1<", xml)
         self.dom = self.define(xml)
-        self.dom.create()
-        self.console, self.turn = Console(self.conn, self.dom), 0
+        self.console, self.turn = started(self.conn, self.dom), 0
         self.console.expect(UP)
         self.console.expect(b"# ")
 

@@ -83,6 +83,19 @@ class Console:
         self.stream.send(text)
 
 
+def started(conn, dom):
+    """Starts @dom; its console from the first byte on, for what a guest says to nobody is lost."""
+    dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+    return resumed(conn, dom)
+
+
+def resumed(conn, dom):
+    """The same of one that is paused."""
+    console = Console(conn, dom)
+    dom.resume()
+    return console
+
+
 class Domains(manage.Case):
     def setUp(self):
         self.conn = self.connect()
@@ -164,8 +177,7 @@ class Domains(manage.Case):
         for name, board, mem, shown in (("awake", "q35", "no", b"[s2idle]\r"),
                                         ("drowsy", "pc", "yes", b"s2idle [deep]")):
             dom = self.define(name, board=board, more=f"<pm><suspend-to-mem enabled='{mem}'/></pm>")
-            dom.create()
-            console = Console(self.conn, dom)
+            console = started(self.conn, dom)
             console.expect(UP)
             console.expect(b"# ")
             console.type(b"cat /sys/power/mem_sleep; echo as''ked\n")
@@ -201,8 +213,7 @@ class Domains(manage.Case):
 
     def test_console_and_shutdown(self):
         dom = self.define("talks", initrd=with_modules(self.daemon.root, "button", "evdev"))
-        dom.create()
-        console = Console(self.conn, dom)
+        console = started(self.conn, dom)
         console.expect(UP)
         console.expect(b"# ")
         console.type(b"echo $((6*7))-was-asked\n")
@@ -216,8 +227,7 @@ class Domains(manage.Case):
     def test_hot_program_has_a_process(self):
         """In spite of the sandbox that all machines have, and its time is the machine's."""
         dom = self.define("computes")
-        dom.create()
-        console = Console(self.conn, dom)
+        console = started(self.conn, dom)
         console.expect(b"# ")
         console.type(b"(i=0; while :; do i=$((i + 1)); done) & echo comp''utes\n")
         console.expect(b"\ncomputes")
@@ -227,6 +237,10 @@ class Domains(manage.Case):
         self.assertGreater(sum(cpu["direct"] for cpu in jit["cpus"]), 0)
         own = ticks_of(pid)
         self.assertGreaterEqual(dom.info()[4], (own + 20) * tick)
+        spent = dom.vcpus()[0][0][2]
+        console.type(b"kill $!; wait; exec 2>&1; echo is-o''ver\n")
+        console.expect(b"is-over")
+        self.assertGreaterEqual(dom.vcpus()[0][0][2], spent)
         dom.destroy()
 
     def test_guest_powers_off(self):
@@ -307,8 +321,7 @@ class Domains(manage.Case):
 
     def test_saved(self):
         dom = self.define("sleeper")
-        dom.create()
-        console = Console(self.conn, dom)
+        console = started(self.conn, dom)
         console.expect(b"# ")
         console.type(b"remembered=yes\n")
         console.expect(b"# ")

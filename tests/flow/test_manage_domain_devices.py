@@ -11,7 +11,7 @@ import unittest
 import libvirt
 
 import manage
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import machine, started, UP
 
 IMG = os.environ["LODGE_IMG"]
 
@@ -33,8 +33,7 @@ class Devices(manage.Case):
             <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
             <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
             <interface type='user'><mac address='52:54:00:12:00:01'/><model type='virtio'/></interface>"""))
-        cls.dom.create()
-        cls.console = Console(cls.conn, cls.dom)
+        cls.console = started(cls.conn, cls.dom)
         cls.console.expect(UP)
         cls.console.expect(b"# ")
 
@@ -250,9 +249,8 @@ class Snapshots(manage.Case):
         self.assertIn("no domain snapshot", self.virsh("snapshot-info", "snap", "one", fails=True).lower())
 
     def test_running(self):
-        self.dom.create()
+        console = started(self.conn, self.dom)
         self.addCleanup(self.dom.destroy)
-        console = Console(self.conn, self.dom)
         console.expect(UP)
         console.expect(b"# ")
         console.type(b"word=before\n")

@@ -14,7 +14,7 @@ import unittest
 import libvirt
 
 import manage
-from test_manage_domain import Console, UP, machine, with_modules
+from test_manage_domain import machine, started, UP, with_modules
 
 IMG = os.environ["LODGE_IMG"]
 
@@ -30,17 +30,7 @@ def disk(file, target="vda", driver="", more="", form="raw", bus="virtio", kind=
         <source file='{file}' {source}/><target dev='{target}' bus='{bus}'/>{more}</disk>"""
 
 
-class Elements(manage.Case):
-    def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1][5:]
-        self.folder = os.path.join(self.daemon.root, self.name)
-        os.mkdir(self.folder)
-        os.chmod(self.folder, 0o755)
-        self.conn = self.connect()
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
+class Elements(manage.FolderCase):
     def define(self, devices="", **more):
         dom = self.conn.defineXML(machine(self.name, devices="<console type='pty'/>" + devices, **more))
         self.addCleanup(self.forget)
@@ -54,8 +44,7 @@ class Elements(manage.Case):
 
     def boot(self, devices="", **more):
         self.dom = self.define(devices, **more)
-        self.dom.create()
-        self.console = Console(self.conn, self.dom)
+        self.console = started(self.conn, self.dom)
         self.console.expect(UP)
         self.console.expect(b"# ")
         self.turn = 0
@@ -127,8 +116,7 @@ class Elements(manage.Case):
         for verb in (["save", self.name, self.path("state")], ["snapshot-create-as", self.name, "one"]):
             self.assertIn("transient disk 'vda'", self.virsh(*verb, fails=True))
         self.dom.destroy()
-        self.dom.create()
-        console = Console(self.conn, self.dom)
+        console = started(self.conn, self.dom)
         console.expect(UP)
         console.expect(b"# ")
         console.type(b"head -c 3 /dev/vda; echo -is; cat /dev/vdb > /dev/null; echo re''ad\n")
@@ -257,8 +245,7 @@ class Elements(manage.Case):
         xml = re.sub("<apic/>", "<apic eoi='off'/><kvm><hidden state='on'/></kvm><vmcoreinfo state='on'/>", xml)
         xml = xml.replace("</os>", "<bios rebootTimeout='3000'/></os>")
         self.dom = self.conn.defineXML(xml)
-        self.dom.create()
-        self.console, self.turn = Console(self.conn, self.dom), 0
+        self.console, self.turn = started(self.conn, self.dom), 0
         self.console.expect(UP)
         self.console.expect(b"# ")
         pid = self.daemon.pid(self.dom.UUIDString())

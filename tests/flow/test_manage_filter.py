@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 sys.path.insert(0, os.path.dirname(__file__))
 import libvirt
 import manage
-from test_manage_domain import Console, machine
+from test_manage_domain import machine, resumed
 from test_manage_network import NetworkCase, run
 
 NETWORK = """<network><name>lab</name><forward mode='nat'/><bridge name='lab0' stp='off'/>
@@ -28,9 +28,9 @@ class Ports(NetworkCase):
             f"<model type='virtio'/>{more}</interface><console type='pty'/>"))
 
     def boot(self, conn, number, more, **source):
-        dom = conn.createXML(self.xml(number, more, **source), 0)
+        dom = conn.createXML(self.xml(number, more, **source), libvirt.VIR_DOMAIN_START_PAUSED)
         self.addCleanup(self.daemon.run_virsh, "destroy", dom.name())
-        console = Console(conn, dom)
+        console = resumed(conn, dom)
         console.expect(b"busybox")
         port = dom.XMLDesc().split("<target dev='")[1].split("'")[0]
         return dom, console, port

@@ -6,14 +6,11 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 import unittest
-
-import libvirt
 
 import guest
 import manage
-from test_manage_domain import Console, GUEST, UP, machine
+from test_manage_domain import GUEST, machine, started, UP
 from test_manage_network import NetworkCase
 
 AGENT, LODGE = "/usr/sbin/qemu-ga", os.environ["LODGE"]
@@ -51,9 +48,8 @@ class Guest(NetworkCase):
             <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
             <interface type='network'><mac address='52:54:00:41:00:02'/><source network='lab'/>
             <model type='virtio'/></interface>"""))
-        cls.dom.create()
+        cls.console = started(cls.conn, cls.dom)
         cls.addClassCleanup(cls.dom.destroy)
-        cls.console = Console(cls.conn, cls.dom)
         cls.console.expect(UP)
         cls.console.expect(b"# ")
         cls.console.type(b"mkdir -p /var/run /var/log /run /etc; hostname tiny-one; echo 'ID=tiny' >/etc/os-release; "

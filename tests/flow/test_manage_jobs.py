@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 import libvirt
 
 import manage
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import Console, machine, started, UP
 
 IMG = os.environ["LODGE_IMG"]
 DISK = """<disk type='file'><driver name='qemu' type='{format}'/><source file='{file}'/>
@@ -69,17 +69,13 @@ class Monitor:
         self.socket.close()
 
 
-class Work(manage.Case):
+class Work(manage.FolderCase):
     """A new machine for each test; its disk a.qcow2 belongs to nobody else."""
 
     def setUp(self):
-        self.name = self.id().rsplit(".", 1)[1][5:]
-        self.folder = os.path.join(self.daemon.root, self.name)
-        os.mkdir(self.folder)
-        os.chmod(self.folder, 0o755)
+        super().setUp()
         img("create", "-q", "-f", "qcow2", self.path("a.qcow2"), "16M")
         os.chmod(self.path("a.qcow2"), 0o600)
-        self.conn = self.connect()
         self.dom = self.conn.defineXML(machine(self.name, devices="<console type='pty'/>" + self.disks()))
         self.addCleanup(self.forget)
 
@@ -93,14 +89,8 @@ class Work(manage.Case):
         dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                           libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA)
 
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
     def boot(self):
-        # What a guest says before anybody listens is lost, and it may boot faster than that.
-        self.dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
-        self.talk()
-        self.dom.resume()
+        self.console, self.turn = started(self.conn, self.dom), 0
         self.console.expect(UP)
         self.console.expect(b"# ")
 

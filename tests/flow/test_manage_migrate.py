@@ -12,7 +12,7 @@ import unittest
 import libvirt
 
 import manage
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import Console, machine, started, UP
 
 IMG, LODGE = os.environ["LODGE_IMG"], os.environ["LODGE"]
 
@@ -41,8 +41,7 @@ class Moves(unittest.TestCase):
 
     def running(self, name, **more):
         dom = self.define(name, **more)
-        dom.create()
-        console = Console(self.at_a, dom)
+        console = started(self.at_a, dom)
         console.expect(UP)
         console.expect(b"# ")
         return dom, console
@@ -74,7 +73,7 @@ class Moves(unittest.TestCase):
         manage.until(lambda: os.path.getsize(said) > 20 and last() > 5, "it counts")
         self.assertIn("Unsafe migration: Migration without shared storage is unsafe",
                       self.a.virsh("migrate", "--live", "counts", self.b.uri, fails=True))
-        self.assertEqual(self.reason(self.a, "counts"), "running (booted)")
+        self.assertEqual(self.reason(self.a, "counts"), "running (unpaused)")
         before = last()
         self.a.virsh("migrate", "--live", "--unsafe", "--persistent", "--verbose", "counts", self.b.uri)
         self.assertEqual(self.reason(self.a, "counts"), "shut off (migrated)")
@@ -196,7 +195,7 @@ class Moves(unittest.TestCase):
         self.a.virsh("domjobabort", "copies")
         self.assertIn("canceled by client", mover.communicate()[1])
         manage.until(lambda: not os.path.exists(disk("there.qcow2")), "the half image is gone")
-        self.assertEqual(self.reason(self.a, "copies"), "running (booted)")
+        self.assertEqual(self.reason(self.a, "copies"), "running (unpaused)")
         self.a.virsh("migrate-setspeed", "copies", "0")
         # Led by the client, then back by the source, into an image over a base that is there.
         self.a.virsh("migrate", "--live", "copies", self.b.uri, "--copy-storage-all", "--xml", there)

@@ -19,7 +19,7 @@ import libvirt
 
 sys.path.insert(0, os.path.dirname(__file__))
 import manage
-from test_manage_domain import Console, machine
+from test_manage_domain import machine, resumed
 
 TAG = f"l{os.getpid() % 100000}"
 LODGED = manage.LODGED
@@ -481,9 +481,9 @@ class Guests(NetworkCase):
     def boot(self, conn, number):
         devices = (f"<interface type='network'><mac address='52:54:00:40:00:0{number}'/><source network='lab'/>"
                    "<model type='virtio'/></interface><console type='pty'/>")
-        dom = conn.createXML(machine(f"guest{number}", devices=devices), 0)
+        dom = conn.createXML(machine(f"guest{number}", devices=devices), libvirt.VIR_DOMAIN_START_PAUSED)
         self.addCleanup(dom.destroy)
-        return dom, Console(conn, dom)
+        return dom, resumed(conn, dom)
 
     def test_lease_neighbour_world_and_forwarded_port(self):
         conn = self.daemon.connect()

@@ -16,7 +16,7 @@ import libvirt
 sys.path.insert(0, os.path.dirname(__file__))
 import manage
 import servers
-from test_manage_domain import Console, UP, machine
+from test_manage_domain import machine, resumed, started, UP
 
 LODGE_IMG = os.environ["LODGE_IMG"]
 MIB = 1 << 20
@@ -236,12 +236,11 @@ class Remote(manage.Case):
         conn = self.connect()
         dom = conn.defineXML(machine("reader", devices=f"<console type='pty'/>{ports}{devices}"))
         self.addCleanup(self.virsh, "undefine", "reader")
-        dom.create()
+        console = started(conn, dom)
         self.addCleanup(self.virsh, "destroy", "reader")
         for pid in self.daemon.machines():
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 self.assertNotIn(b"sesame", f.read())
-        console = Console(conn, dom)
         console.expect(UP)
         console.expect(b"# ")
         first = disks[0]
@@ -346,9 +345,9 @@ class Remote(manage.Case):
             <target dev='vda' bus='virtio'/></disk>
             <disk type='volume'><source pool='ceph' volume='others'/><target dev='vdb' bus='virtio'/></disk>"""
         conn = self.connect()
-        dom = conn.createXML(machine("afar", devices=f"<console type='pty'/>{disks}"))
+        dom = conn.createXML(machine("afar", devices=f"<console type='pty'/>{disks}"), libvirt.VIR_DOMAIN_START_PAUSED)
         self.addCleanup(self.gone, dom)
-        console = Console(conn, dom)
+        console = resumed(conn, dom)
         console.expect(b"# ")
         console.type(b"dd if=/dev/urandom of=/r bs=1M count=3 && dd if=/r of=/dev/vda bs=64k conv=fsync && "
                      b"dd if=/r of=/dev/vdb bs=64k conv=fsync && md5sum /r | sed s/^/sum:/\n")
