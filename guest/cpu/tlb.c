@@ -12,6 +12,7 @@
 #include "guest/cpu/debug.h"
 #include "guest/cpu/engine.h"
 #include "guest/cpu/paging.h"
+#include "guest/memory/ahead.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -390,6 +391,7 @@ static void resolve(struct vcpu *cpu, uint64_t gpa, unsigned want, struct side *
     *flags = 0;
     s->note = false;
     if (whole) {
+        ahead_touch(s->host);
         *flags = ram_flags(s->host);
         s->note = (want & ACCESS_WRITE) && *flags;
     }

@@ -2,6 +2,7 @@
 #include "guest/memory/ram.h"
 
 #include "base/util.h"
+#include "guest/memory/ahead.h"
 #include "guest/memory/hugefile.h"
 
 #include <fcntl.h>
@@ -15,7 +16,7 @@
 
 enum { BLOCKS_MAX = 384 }; /* 256 memory modules, and what cards have */
 #define POOL_BYTES (UINT64_C(1) << 42)
-#define HUGE_2M (UINT64_C(2) << 20)
+#define HUGE_2M    (UINT64_C(2) << 20)
 
 uint8_t *ram_pool;
 uint64_t ram_pool_size = POOL_BYTES;
@@ -41,12 +42,15 @@ static bool make_pool(GError **error)
     uint8_t *pool = reserve(POOL_BYTES + HUGE_2M);
     void *flags = mmap(NULL, POOL_BYTES >> PAGE_BITS, PROT_READ | PROT_WRITE,
                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!pool || flags == MAP_FAILED) {
+    void *states = mmap(NULL, POOL_BYTES >> AHEAD_SHIFT, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!pool || flags == MAP_FAILED || states == MAP_FAILED) {
         error_set_errno(error, errno, "address space for guest memory");
         return false;
     }
     ram_pool = (uint8_t *)(((uintptr_t)pool + HUGE_2M - 1) & ~(uintptr_t)(HUGE_2M - 1));
     ram_page_flags = flags;
+    ahead_states = states;
     return true;
 }
 
@@ -73,7 +77,8 @@ static int open_path(const char *path, uint64_t size, uint64_t *page, GError **e
     if (size % *page) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     "-mem-path %s: memory size is not a multiple of its %" G_GUINT64_FORMAT
-                    " byte pages", path, *page);
+                    " byte pages",
+                    path, *page);
         return -1;
     }
     if (fstat(fd, &st) == 0 && (uint64_t)st.st_size < size && ftruncate(fd, (off_t)size) < 0) {
@@ -106,7 +111,8 @@ static bool open_part(const char *name, const struct ram_source *source, struct 
 static bool map_part(const struct ram *ram, const struct ram_part *part,
                      const struct ram_source *source, GError **error)
 {
-    int flags = MAP_FIXED | (part->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED);
+    int flags =
+        MAP_FIXED | (part->fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE : MAP_SHARED);
     void *p = mmap(ram->host + part->at, part->bytes, PROT_READ | PROT_WRITE, flags, part->fd, 0);
     if (p == MAP_FAILED) {
         error_set_errno(error, errno, "%s: %" G_GUINT64_FORMAT " bytes of memory", ram->name,
@@ -133,6 +139,9 @@ static bool map_part(const struct ram *ram, const struct ram_part *part,
         error_set_errno(error, errno, "%s: cannot lock %" G_GUINT64_FORMAT " bytes", ram->name,
                         part->bytes);
         return false;
+    }
+    if (!touch && !ram_locked && !(source && source->mem_path)) {
+        ahead_open(p, part->bytes);
     }
     if (source && source->dump_off) {
         madvise(p, part->bytes, MADV_DONTDUMP);
@@ -213,8 +222,8 @@ struct ram *ram_new(const char *name, uint64_t size, const struct ram_source *so
         return NULL;
     }
     if (slot == BLOCKS_MAX || !size || size > POOL_BYTES - pool_used - 2 * RAM_GUARD - HUGE_2M) {
-        g_set_error(error, LODGE_ERROR, ENOMEM, "%s: no room for %" G_GUINT64_FORMAT
-                    " bytes of guest memory", name, size);
+        g_set_error(error, LODGE_ERROR, ENOMEM,
+                    "%s: no room for %" G_GUINT64_FORMAT " bytes of guest memory", name, size);
         return NULL;
     }
     g_autofree struct ram *ram = g_new0(struct ram, 1);
@@ -240,8 +249,8 @@ void ram_free(struct ram *ram)
         }
     }
     /* Back to reserved: what still points there faults instead of meeting something else. */
-    mmap(ram->host, ram->size, PROT_NONE,
-         MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    mmap(ram->host, ram->size, PROT_NONE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+         -1, 0);
     close_parts(ram);
     g_free(ram);
 }
@@ -314,7 +323,7 @@ void ram_note_write(void *host, uint64_t bytes)
     for (size_t i = first; bytes && i <= last; i++) {
         uint8_t f = atomic_load_explicit(&ram_page_flags[i], memory_order_relaxed);
         if (f & (PAGE_CLEAN_VGA | PAGE_CLEAN_LOG)) {
-            atomic_fetch_and(&ram_page_flags[i], (uint8_t)~(PAGE_CLEAN_VGA | PAGE_CLEAN_LOG));
+            atomic_fetch_and(&ram_page_flags[i], (uint8_t) ~(PAGE_CLEAN_VGA | PAGE_CLEAN_LOG));
         }
         code |= f & PAGE_CODE;
     }

@@ -2,6 +2,7 @@
 #include "tests/unit/test.h"
 
 #include "base/bytes.h"
+#include "guest/memory/ahead.h"
 #include "guest/memory/hugefile.h"
 #include "guest/memory/space.h"
 
@@ -110,6 +111,42 @@ static void a_space_shows_through_another(void **state)
     space_free(below);
     ram_free(ram);
     ram_free(smram);
+}
+
+static bool resident(uint8_t *at)
+{
+    unsigned char page = 0;
+    assert_int_equal(mincore(at, PAGE_SIZE, &page), 0);
+    return page & 1;
+}
+
+static void wait_for_memory(uint8_t *at)
+{
+    for (unsigned ms = 0; !resident(at); ms++) {
+        assert_true(ms < 180000);
+        g_usleep(1000);
+    }
+}
+
+static void memory_comes_before_it_is_touched(void **state)
+{
+    (void)state;
+    const uint64_t chunk = UINT64_C(1) << AHEAD_SHIFT;
+    uint8_t *host = make_ram("ahead", 8 * chunk)->host;
+    if (madvise(host, PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
+        print_message("no MADV_POPULATE_WRITE on this host\n");
+        skip();
+    }
+    ahead_touch(host + 4 * chunk + 123);
+    wait_for_memory(host + 5 * chunk);
+    ahead_touch(host + 4 * chunk); /* nothing new */
+    ahead_touch(host + 3 * chunk); /* downwards */
+    wait_for_memory(host + 2 * chunk);
+    assert_false(resident(host + chunk));
+    assert_false(resident(host + 3 * chunk));
+    assert_false(resident(host + 6 * chunk));
+    ahead_touch(host + 7 * chunk); /* the last one */
+    wait_for_memory(host + 6 * chunk);
 }
 
 static void written_pages_are_found_dirty(void **state)
@@ -232,6 +269,7 @@ int main(void)
         cmocka_unit_test(discarded_pages_read_as_zero),
         cmocka_unit_test(a_page_of_a_large_block_is_discarded),
         cmocka_unit_test(files_in_memory),
+        cmocka_unit_test(memory_comes_before_it_is_touched),
         cmocka_unit_test(written_pages_are_found_dirty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

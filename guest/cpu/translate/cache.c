@@ -12,6 +12,7 @@
 #include "guest/cpu/translate/translate.h"
 
 #include "base/util.h"
+#include "guest/memory/ahead.h"
 #include "guest/memory/hugefile.h"
 
 #include <string.h>
@@ -106,6 +107,19 @@ static unsigned hash_bits_for(uint64_t bytes)
     return bits;
 }
 
+bool cache_shrinks(void)
+{
+    return may_live > PARTS;
+}
+
+/* The part in hand is begun.  The next one's memory takes a while; who shrinks needs no more. */
+static void ask_for_next(void)
+{
+    if (cache_shrinks()) {
+        ahead_ask(parts[(unsigned)(now - parts + 1) % n_parts].hot_start);
+    }
+}
+
 bool cache_open(uint64_t first, uint64_t later, GError **error)
 {
     if (cache_start) {
@@ -133,12 +147,8 @@ bool cache_open(uint64_t first, uint64_t later, GError **error)
     parts_make(rw, first, later);
     cache_end = rw + first;
     cache_start = rw;
+    ask_for_next();
     return true;
-}
-
-bool cache_shrinks(void)
-{
-    return may_live > PARTS;
 }
 
 static void empty(struct part *p)
@@ -199,6 +209,7 @@ void cache_reclaim(void)
     } else if (now->n_listed) {
         empty(now);
     }
+    ask_for_next();
 }
 
 uint64_t cache_size(void)
