@@ -23,6 +23,7 @@ struct client *clients;
 unsigned clients_count;
 
 static void client_ready(struct watch *watch, uint32_t events);
+static bool client_look(struct watch *watch);
 
 struct client *client_ref(struct client *c)
 {
@@ -72,6 +73,8 @@ void client_new(int fd, const struct listener *from)
     if (c->kind == LISTEN_TLS) {
         c->tls = tls->create(fd);
         c->handshaking = true;
+    } else {
+        c->watch.look = client_look;
     }
     daemon_lock();
     c->next = clients;
@@ -400,17 +403,18 @@ static bool take(struct client *c, const uint8_t *data, size_t n)
     return c->in->len == n - (size_t)used || consume_kept(c);
 }
 
-/* NULL, or why the client goes. */
-static const char *read_all(struct client *c)
+/* NULL, or why the client goes.  Sets @any if there was something. */
+static const char *read_all(struct client *c, bool *any)
 {
     static uint8_t bytes[READ_BYTES]; /* main loop only */
     for (int round = 0; (round < READ_ROUNDS || c->tls) && goes_on(c); round++) {
         ssize_t n = receive(c, bytes, sizeof(bytes));
-        if (n == 0) {
-            return "";
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            return NULL;
         }
-        if (n < 0) {
-            return errno == EAGAIN || errno == EINTR ? NULL : g_strerror(errno);
+        *any = true;
+        if (n <= 0) {
+            return n ? g_strerror(errno) : "";
         }
         c->silent = c->unanswered = c->stalled = 0;
         if (!take(c, bytes, (size_t)n)) {
@@ -427,10 +431,11 @@ static const char *read_all(struct client *c)
 static void client_work(struct client *c)
 {
     const char *why = NULL;
+    bool any;
     if (!consume_kept(c)) {
         why = "malformed packet";
     } else if (c->tls && !c->dead && tls->pending(c->tls)) {
-        why = read_all(c); /* the socket itself will not tell */
+        why = read_all(c, &any); /* the socket itself will not tell */
     }
     daemon_lock();
     if (c->dead) {
@@ -488,34 +493,48 @@ static void handshake(struct client *c)
     }
 }
 
-static void client_ready(struct watch *watch, uint32_t events)
+/* False: there was nothing to read. */
+static bool read_and_work(struct client *c)
 {
-    struct client *c = client_ref(container_of(watch, struct client, watch));
-    const char *why = NULL;
-    if (c->handshaking) {
-        handshake(c);
-        client_unref(c);
-        return;
-    }
-    if ((events & (EPOLLHUP | EPOLLERR)) && !(events & EPOLLIN)) {
-        why = "";
-    } else if (events & EPOLLIN) {
-        /* The queue is flushed below: no need to be called for it once more. */
-        daemon_lock();
-        bool was = c->kicked;
-        c->kicked = true;
-        daemon_unlock();
-        why = read_all(c);
-        daemon_lock();
-        c->kicked = was;
-        daemon_unlock();
-    }
+    bool any = false;
+    /* The queue is flushed below: no need to be called for it once more. */
+    daemon_lock();
+    bool was = c->kicked;
+    c->kicked = true;
+    daemon_unlock();
+    const char *why = read_all(c, &any);
+    daemon_lock();
+    c->kicked = was;
+    daemon_unlock();
     if (why) {
         client_drop(c, *why ? why : NULL);
     } else {
         client_work(c);
     }
+    return any;
+}
+
+static void client_ready(struct watch *watch, uint32_t events)
+{
+    struct client *c = client_ref(container_of(watch, struct client, watch));
+    if (c->handshaking) {
+        handshake(c);
+    } else if (events & EPOLLIN) {
+        read_and_work(c);
+    } else if (events & (EPOLLHUP | EPOLLERR)) {
+        client_drop(c, NULL);
+    } else {
+        client_work(c);
+    }
     client_unref(c);
+}
+
+static bool client_look(struct watch *watch)
+{
+    struct client *c = client_ref(container_of(watch, struct client, watch));
+    bool any = (watch->events & EPOLLIN) && read_and_work(c);
+    client_unref(c);
+    return any;
 }
 
 /* ---- Every second. ---- */

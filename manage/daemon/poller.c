@@ -8,9 +8,10 @@
 #include <stdatomic.h>
 
 enum { BATCH = 64, ROUNDS = 64 };
-/* Microseconds: as long is looked for the next call of a client that makes one after the other, and
- * as short is the time between two calls that makes us look. */
-enum { LINGER = 80, IN_A_ROW = 250, LESSONS = 6 };
+/* Microseconds: as long is looked for the next call of a client that makes one after the other, the
+ * first of them without giving way, and as short is the time between two calls that makes us look.
+ * One look in OTHERS is for all descriptors. */
+enum { LINGER = 80, ALONE = 40, IN_A_ROW = 250, LESSONS = 6, OTHERS = 8 };
 
 /* The events of one epoll_wait(); an entry is cleared when its watch goes. */
 static struct {
@@ -20,8 +21,9 @@ static struct {
 } poller = {.fd = -1};
 
 static struct {
-    gint64 left;     /* when we last had nothing to do */
-    unsigned quick;  /* so many times in a row there was soon something again */
+    struct watch *last; /* who made a call last, or NULL */
+    gint64 left;        /* when we last had nothing to do */
+    unsigned quick;     /* so many times in a row there was soon something again */
     unsigned lesson; /* we look after 1 << lesson such times: more if nobody came when we looked */
     atomic_bool interrupted;
 } linger;
@@ -40,25 +42,45 @@ static bool in_a_row(void)
     return linger.quick >= 1u << linger.lesson;
 }
 
-/* Looks for a while whether something comes.  The processor goes to whoever else wants it; if it
- * does not come back soon the machine is busy, and sleeping is better. */
-static int look_again(void)
+/* False: there is nothing. */
+static bool serve(void)
 {
-    gint64 end = g_get_monotonic_time() + LINGER;
-    while (!atomic_load_explicit(&linger.interrupted, memory_order_relaxed)) {
-        int count = epoll_wait(poller.fd, poller.events, BATCH, 0);
-        if (count > 0) {
-            linger.lesson = 0;
-            return count;
+    poller.count = epoll_wait(poller.fd, poller.events, BATCH, 0);
+    bool any = poller.count > 0;
+    for (int i = 0; i < poller.count; i++) {
+        struct watch *watch = poller.events[i].data.ptr;
+        if (watch) {
+            linger.last = watch->look ? watch : linger.last;
+            watch->ready(watch, poller.events[i].events);
         }
-        sched_yield();
-        if (g_get_monotonic_time() > end) {
+    }
+    poller.count = 0;
+    return any;
+}
+
+/* Looks for a while whether something comes.  A call takes less than ALONE, and a thread of the
+ * client that runs in between costs it more than it is worth.  Then the processor goes to whoever
+ * else wants it; if it does not come back soon the machine is busy, and sleeping is better. */
+static bool look_again(void)
+{
+    gint64 begin = g_get_monotonic_time();
+    for (unsigned turn = 1; !atomic_load_explicit(&linger.interrupted, memory_order_relaxed);
+         turn++) {
+        if (linger.last && turn % OTHERS ? linger.last->look(linger.last) : serve()) {
+            linger.lesson = 0;
+            return true;
+        }
+        gint64 waited = g_get_monotonic_time() - begin;
+        if (waited > LINGER) {
             linger.lesson = MIN(linger.lesson + 1, LESSONS);
             linger.quick = 0;
             break;
         }
+        if (waited > ALONE) {
+            sched_yield();
+        }
     }
-    return 0;
+    return false;
 }
 
 /* Stays in here while there is work: a turn of GLib's loop costs more than most calls. */
@@ -67,22 +89,8 @@ static gboolean dispatch(GSource *source, GSourceFunc unused, gpointer data)
     (void)source, (void)unused, (void)data;
     atomic_store_explicit(&linger.interrupted, false, memory_order_relaxed);
     bool lingers = in_a_row();
-    for (int round = 0; round < ROUNDS; round++) {
-        poller.count = epoll_wait(poller.fd, poller.events, BATCH, 0);
-        if (poller.count <= 0 && lingers) {
-            poller.count = look_again();
-        }
-        if (poller.count <= 0) {
-            break;
-        }
-        for (int i = 0; i < poller.count; i++) {
-            struct watch *watch = poller.events[i].data.ptr;
-            if (watch) {
-                watch->ready(watch, poller.events[i].events);
-            }
-        }
+    for (int round = 0; round < ROUNDS && (serve() || (lingers && look_again())); round++) {
     }
-    poller.count = 0;
     linger.left = g_get_monotonic_time();
     return G_SOURCE_CONTINUE;
 }
@@ -93,6 +101,7 @@ static void start(void)
     poller.fd = epoll_create1(EPOLL_CLOEXEC);
     GSource *source = g_source_new(&funcs, sizeof(GSource));
     g_source_add_unix_fd(source, poller.fd, G_IO_IN);
+    g_source_set_can_recurse(source, TRUE); /* else GLib wakes itself before and after each turn */
     g_source_attach(source, NULL);
     g_source_unref(source);
 }
@@ -118,6 +127,7 @@ void poller_set(struct watch *watch, uint32_t events)
 void poller_remove(struct watch *watch)
 {
     epoll_ctl(poller.fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    linger.last = linger.last == watch ? NULL : linger.last;
     for (int i = 0; i < poller.count; i++) {
         if (poller.events[i].data.ptr == watch) {
             poller.events[i].data.ptr = NULL;

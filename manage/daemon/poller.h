@@ -14,6 +14,9 @@ struct watch {
     uint32_t events; /* EPOLLIN, EPOLLOUT */
     /* May remove this watch or any other. */
     void (*ready)(struct watch *watch, uint32_t events);
+    /* NULL, or for those that ask one thing after the other: looks and handles what there is
+     * without having been told that there is something; false if there was nothing. */
+    bool (*look)(struct watch *watch);
 };
 
 bool poller_add(struct watch *watch);
