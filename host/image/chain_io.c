@@ -9,6 +9,7 @@
  */
 #include "host/image/chain.h"
 
+#include "base/util.h"
 #include "host/image/cipher.h"
 #include "host/image/codec.h"
 #include "host/image/core.h"
@@ -581,9 +582,9 @@ int chain_flush(struct node *n)
 static int pull_absent(struct node *top, struct node *base, uint64_t offset, uint64_t n,
                        bool *copied)
 {
-    static _Thread_local uint8_t *buf;
+    static GPrivate key = G_PRIVATE_INIT(g_free);
     uint64_t mask = top->granule - UINT64_C(1);
-    buf = buf ? buf : g_try_malloc(BOUNCE);
+    uint8_t *buf = thread_buffer(&key, BOUNCE);
     int r = buf ? 0 : -ENOMEM;
     while (r == 0 && n) {
         struct chain_status s = {.length = n};

@@ -12,6 +12,7 @@
  */
 #include "host/image/drive.h"
 
+#include "base/util.h"
 #include "host/image/dirty.h"
 
 #include <time.h>
@@ -132,10 +133,10 @@ static void copy_iov(const struct image_request *req, uint64_t skip, uint8_t *bu
 /* Scattered memory goes through a buffer, so that the format sees large pieces. */
 static int move_scattered(const struct image_request *req)
 {
-    static _Thread_local uint8_t *buf;
+    static GPrivate key = G_PRIVATE_INIT(g_free);
     struct node *top = req->image->top;
     bool read = req->op == IMAGE_READ;
-    buf = buf ? buf : g_try_malloc(GATHER);
+    uint8_t *buf = thread_buffer(&key, GATHER);
     int r = buf ? 0 : -ENOMEM;
     for (uint64_t done = 0; r == 0 && done < req->bytes;) {
         uint64_t step = MIN(req->bytes - done, GATHER - ((req->offset + done) & (GATHER - 1)));
