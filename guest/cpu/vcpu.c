@@ -547,6 +547,13 @@ static void join_threads(struct vcpu *const cpus[], unsigned n)
     }
 }
 
+/* What engines made for @cpu, whose thread has ended: others may have looked at it until then. */
+static void free_engine_state(struct vcpu *cpu)
+{
+    g_clear_pointer(&cpu->interp, g_free);
+    tlb_free(g_steal_pointer(&cpu->tlb));
+}
+
 void vcpus_exit(void)
 {
     vcpus_pause();
@@ -555,6 +562,9 @@ void vcpus_exit(void)
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
     join_threads(all, n_all);
+    for (unsigned i = 0; i < n_all; i++) {
+        free_engine_state(all[i]);
+    }
 }
 
 void vcpu_remove(struct vcpu *cpu)
@@ -572,8 +582,7 @@ void vcpu_remove(struct vcpu *cpu)
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&mutex);
     join_threads(&cpu, 1);
-    g_clear_pointer(&cpu->interp, g_free);
-    tlb_free(g_steal_pointer(&cpu->tlb));
+    free_engine_state(cpu);
 }
 
 void vcpus_on_stop(void (*stopped)(void *owner, struct vcpu *cpu, int stop), void *owner)

@@ -137,9 +137,20 @@ void native_catch_signals(void)
     }
 }
 
+/* At the end of a thread. */
+static void stubs_free(void *own)
+{
+    struct stubs *s = own;
+    stubs = NULL;
+    munmap(s->write, CODE_BYTES);
+    munmap((void *)(uintptr_t)s->code, CODE_BYTES);
+    munmap(s, sizeof(*s));
+}
+
 /* NULL if there is no memory. */
 static struct stubs *stubs_new(void)
 {
+    static GPrivate key = G_PRIVATE_INIT(stubs_free);
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, native_catch_signals);
     struct stubs *s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
@@ -157,11 +168,15 @@ static struct stubs *stubs_new(void)
         close(fd);
     }
     if (write == MAP_FAILED || code == MAP_FAILED) {
+        if (write != MAP_FAILED) {
+            munmap(write, CODE_BYTES);
+        }
         munmap(s, sizeof(*s));
         return NULL;
     }
     s->write = write;
     s->code = code;
+    g_private_set(&key, s);
     return s;
 }
 

@@ -26,7 +26,14 @@
 enum { STACK_BYTES = 64 * 1024, FLAG_BITS_CLEAR = FLAG_TF | FLAG_DF };
 
 static const int ours[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
-static __thread void *stack;
+
+static void stack_free(void *stack)
+{
+    sigaltstack(&(stack_t){.ss_flags = SS_DISABLE}, NULL);
+    munmap(stack, STACK_BYTES);
+}
+
+static GPrivate stack_key = G_PRIVATE_INIT(stack_free); /* it goes with its thread */
 
 static bool of_the_guest(int sig, const siginfo_t *info)
 {
@@ -91,12 +98,17 @@ bool signals_open(GError **error)
 
 bool signals_thread(GError **error)
 {
+    void *stack = g_private_get(&stack_key);
     if (!stack) {
         stack = mmap(NULL, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     }
+    if (stack == MAP_FAILED) {
+        error_set_errno(error, errno, "bt: signal stack");
+        return false;
+    }
+    g_private_set(&stack_key, stack);
     stack_t s = {.ss_sp = stack, .ss_size = STACK_BYTES, .ss_flags = (int)SS_AUTODISARM};
-    if (stack == MAP_FAILED || sigaltstack(&s, NULL) < 0) {
-        stack = NULL;
+    if (sigaltstack(&s, NULL) < 0) {
         error_set_errno(error, errno, "bt: signal stack");
         return false;
     }
