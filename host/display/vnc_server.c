@@ -232,9 +232,23 @@ static void post_count(enum vnc_step step, const struct vnc_end *client)
     post(&in);
 }
 
+/* The library forgets this list. */
+static void free_extensions(rfbClientPtr cl)
+{
+    while (cl->extensions) {
+        rfbExtensionData *e = cl->extensions;
+        cl->extensions = e->next;
+        free(e);
+    }
+}
+
 static void client_gone(rfbClientPtr cl)
 {
     struct client *c = cl->clientData;
+    free_extensions(cl);
+    if (!c) {
+        return;
+    }
     pthread_mutex_lock(&srv.lock);
     struct vnc_end who = srv.client[c->slot];
     srv.client[c->slot].family = NULL;
@@ -267,6 +281,7 @@ static enum rfbNewClientAction client_new(rfbClientPtr cl)
 {
     struct vnc_end who;
     int slot = 0;
+    cl->clientGoneHook = client_gone;
     if (!vnc_end_of(cl->sock, true, &who)) {
         return RFB_CLIENT_REFUSE; /* gone again */
     }
@@ -285,7 +300,6 @@ static enum rfbNewClientAction client_new(rfbClientPtr cl)
     struct client *c = g_new0(struct client, 1);
     c->slot = slot;
     cl->clientData = c;
-    cl->clientGoneHook = client_gone;
     post_count(VNC_CONNECTED, &who);
     return RFB_CLIENT_ACCEPT;
 }
