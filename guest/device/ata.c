@@ -764,7 +764,8 @@ static void identify_common(const struct ata_drive *d, uint8_t *id)
 static void run_identify(struct ata_drive *d)
 {
     memset(d->buf, 0, ATA_SECTOR);
-    g_autofree char *serial = d->serial ? NULL : g_strdup_printf("LD%05u", d->at + 1);
+    char serial[16];
+    g_snprintf(serial, sizeof(serial), "LD%05u", d->at + 1);
     ata_put_text(d->buf, 10, 10, d->serial ? d->serial : serial);
     ata_put_text(d->buf, 23, 4, d->version ? d->version : "1.0");
     ata_put_text(d->buf, 27, 20,

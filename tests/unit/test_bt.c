@@ -300,18 +300,27 @@ static void dump(const uint8_t *code, unsigned n, const struct regs *start)
 /* Random code may overwrite its handlers, and then faults for ever: such a case is left. */
 static _Atomic unsigned case_number;
 
+static GMutex watch_lock;
+static GCond watch_end;
+static bool all_cases_done;
+
 static void *watch(void *unused)
 {
     unsigned last = 0;
     (void)unused;
-    for (;;) {
-        g_usleep(5 * G_USEC_PER_SEC);
+    g_mutex_lock(&watch_lock);
+    while (!all_cases_done) {
+        if (g_cond_wait_until(&watch_end, &watch_lock,
+                              g_get_monotonic_time() + 5 * G_USEC_PER_SEC)) {
+            continue;
+        }
         unsigned now = case_number;
         for (unsigned k = 0; k < 2 && now == last; k++) {
             vcpu_request(m[k].cpu, REQ_PAUSE);
         }
         last = now;
     }
+    g_mutex_unlock(&watch_lock);
     return NULL;
 }
 
@@ -388,9 +397,18 @@ static void random_code_ends_as_in_the_interpreter(void **state)
     const char *c = getenv("LODGE_CASES");
     unsigned cases = c ? (unsigned)atoi(c) : 30000;
     seed = test_seed("random code");
-    g_thread_unref(g_thread_new("watch", watch, NULL));
+    GThread *watcher = g_thread_new("watch", watch, NULL);
     for (unsigned k = 0; k < cases; k++) {
         one_case(k);
+    }
+    g_mutex_lock(&watch_lock);
+    all_cases_done = true;
+    g_cond_signal(&watch_end);
+    g_mutex_unlock(&watch_lock);
+    g_thread_join(watcher);
+    for (unsigned k = 0; k < 2; k++) {
+        m[k].cpu->engine->detach(m[k].cpu);
+        vcpu_remove(m[k].cpu);
     }
 }
 

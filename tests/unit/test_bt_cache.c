@@ -274,6 +274,8 @@ static void code_memory(void **state)
     far_addresses_fault();
     nothing_is_writable_and_executable();
     a_full_cache_keeps_what_is_new();
+    cpu->engine->detach(cpu);
+    vcpu_remove(cpu);
 }
 
 int main(void)

@@ -903,6 +903,8 @@ static int finish(void **state)
     (void)state;
     native_stop(&native);
     print_message("%" PRIu64 " cases on %s\n", cases_done, cpu->engine->name);
+    cpu->engine->detach(cpu);
+    vcpu_remove(cpu);
     return 0;
 }
 

@@ -31,6 +31,13 @@ static int setup(void **state)
     return cpu && cpu->tlb ? 0 : -1;
 }
 
+static int finish(void **state)
+{
+    (void)state;
+    vcpu_remove(cpu);
+    return 0;
+}
+
 static void put64(uint64_t at, uint64_t v)
 {
     memcpy(ram->host + at, &v, 8);
@@ -284,5 +291,5 @@ int main(void)
         cmocka_unit_test(cpuid_shows_the_topology),
         cmocka_unit_test(caches_may_end_with_the_second),
     };
-    return cmocka_run_group_tests(tests, setup, NULL);
+    return cmocka_run_group_tests(tests, setup, finish);
 }
