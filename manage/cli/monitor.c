@@ -49,7 +49,6 @@ static char *title_of(Rpc *rpc, const rpc_domain *dom)
     return ask_domain_get_metadata(rpc, &args, &title, NULL) ? g_strdup(title.text) : g_strdup("");
 }
 
-/* The states of all machines in one answer, by UUID. */
 enum { STATS_STATE = 1 };
 
 uint64_t stats_number(const rpc_domain_stats *s, const char *name)
@@ -65,34 +64,38 @@ uint64_t stats_number(const rpc_domain_stats *s, const char *name)
     return 0;
 }
 
-static GHashTable *states_of(Rpc *rpc, unsigned flags)
+static int by_uuid(const void *a, const void *b)
 {
-    GHashTable *states = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
-    rpc_stats_args args = {.stats = STATS_STATE, .flags = flags};
-    g_auto(rpc_all_stats) all = {0};
-    if (ask_connect_get_all_domain_stats(rpc, &args, &all, NULL)) {
-        for (unsigned i = 0; i < all.items.items_len; i++) {
-            const rpc_domain_stats *one = &all.items.items_val[i];
-            g_hash_table_insert(states, uuid_text(one->dom.uuid),
-                                GUINT_TO_POINTER(stats_number(one, "state.state")));
-        }
-    }
-    return states;
+    const rpc_domain_stats *x = a, *y = b;
+    return memcmp(x->dom.uuid, y->dom.uuid, sizeof(rpc_uuid));
 }
 
-static const char *state_of(Rpc *rpc, GHashTable *states, const rpc_domain *dom, bool mark_saved)
+/* The states of all machines in one answer, sorted by UUID. */
+static void states_of(Rpc *rpc, unsigned flags, rpc_all_stats *all)
+{
+    rpc_stats_args args = {.stats = STATS_STATE, .flags = flags};
+    if (ask_connect_get_all_domain_stats(rpc, &args, all, NULL)) {
+        sort_items(all->items.items_val, all->items.items_len, sizeof(rpc_domain_stats), by_uuid);
+    }
+}
+
+static const char *state_of(Rpc *rpc, const rpc_all_stats *states, const rpc_domain *dom,
+                            bool mark_saved)
 {
     rpc_domain_flags args = {*dom, 0};
     rpc_domain_state state;
     rpc_int saved;
-    g_autofree char *uuid = uuid_text(dom->uuid);
-    gpointer known;
+    const rpc_domain_stats key = {.dom = *dom};
     if (mark_saved && dom->id == -1 &&
         ask_domain_has_managed_save_image(rpc, &args, &saved, NULL) && saved.value) {
         return "saved";
     }
-    if (g_hash_table_lookup_extended(states, uuid, NULL, &known)) {
-        return domain_state_name(GPOINTER_TO_INT(known));
+    const rpc_domain_stats *known =
+        states->items.items_len
+            ? bsearch(&key, states->items.items_val, states->items.items_len, sizeof(key), by_uuid)
+            : NULL;
+    if (known) {
+        return domain_state_name((int)stats_number(known, "state.state"));
     }
     return ask_domain_get_state(rpc, &args, &state, NULL) ? domain_state_name(state.state)
                                                           : "no state";
@@ -104,12 +107,13 @@ static void list_table(struct shell *sh, const struct args *a, Rpc *rpc, const r
     static const char *const plain[] = {"Id", "Name", "State", NULL};
     static const char *const titled[] = {"Id", "Name", "State", "Title", NULL};
     bool title = args_flag(a, "title");
-    g_autoptr(GHashTable) states = states_of(rpc, flags);
+    g_auto(rpc_all_stats) states = {0};
+    states_of(rpc, flags, &states);
     out_table(sh, title ? titled : plain);
     for (unsigned i = 0; i < all->items.items_len; i++) {
         const rpc_domain *d = &all->items.items_val[i];
         g_autofree char *id = d->id == -1 ? g_strdup("-") : g_strdup_printf("%d", d->id);
-        const char *state = state_of(rpc, states, d, args_flag(a, "managed-save"));
+        const char *state = state_of(rpc, &states, d, args_flag(a, "managed-save"));
         g_autofree char *text = title ? title_of(rpc, d) : NULL;
         out_row(sh, id, d->name, state, text, NULL);
     }
