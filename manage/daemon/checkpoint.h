@@ -56,5 +56,6 @@ void backup_lost(struct machine *m);
 void backup_recover(struct machine *m);
 /* What is known of its progress; false if there is none. */
 bool backup_figures(struct machine *m, struct job_figures *out);
+bool backup_reads(const struct machine *m, const char *target); /* one that is under way */
 int64_t backup_since(const struct machine *m); /* monotonic, us; 0: none is under way */
 bool backup_abort(struct machine *m, GError **error);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/disks.h"
+
+#include "manage/daemon/checkpoint.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/run.h"
 
@@ -363,12 +365,20 @@ static void free_job(void *data)
     g_free(job);
 }
 
+bool disk_idle(const struct machine *m, const struct domain_disk *disk, GError **error)
+{
+    bool busy = block_job_find(m, disk->alias) || backup_reads(m, disk->target);
+    if (busy) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "disk '%s' already in active block job",
+                      disk->target);
+    }
+    return !busy;
+}
+
 struct block_job *block_job_new(struct machine *m, const struct domain_disk *disk, int type,
                                 GError **error)
 {
-    if (block_job_find(m, disk->alias)) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "disk '%s' already in active block job",
-                      disk->target);
+    if (!disk_idle(m, disk, error)) {
         return NULL;
     }
     struct block_job *job = g_new0(struct block_job, 1);
@@ -605,4 +615,54 @@ void block_jobs_recover(struct machine *m)
     if (!m->ended && disks_learn(m, NULL) && !m->ended) {
         machine_save(m);
     }
+}
+
+/* --- what lodge-vm says of them --- */
+
+/* "disk 'vda'" for the top of its chain, "image 'vda[3]'" below; NULL: no disk has the node. */
+static char *node_words(const struct machine *m, int64_t index)
+{
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        const struct domain_disk *disk = m->def->disks->pdata[i];
+        g_autoptr(GArray) chain = disk_chain(disk);
+        for (unsigned k = 0; k < chain->len; k++) {
+            if (g_array_index(chain, struct disk_link, k).index != index) {
+                continue;
+            }
+            return k ? g_strdup_printf("image '%s[%ld]'", disk->target, (long)index)
+                     : g_strdup_printf("disk '%s'", disk->target);
+        }
+        if (disk->mirror && disk->mirror->source && disk->mirror->source->index == index) {
+            return g_strdup_printf("the copy of disk '%s'", disk->target);
+        }
+    }
+    return NULL;
+}
+
+static gboolean put_words(const GMatchInfo *match, GString *out, void *data)
+{
+    const struct machine *m = data;
+    g_autofree char *all = g_match_info_fetch(match, 0), *index = g_match_info_fetch(match, 1);
+    g_autofree char *kind = g_match_info_fetch(match, 2), *alias = g_match_info_fetch(match, 3);
+    const struct domain_disk *disk = alias ? machine_disk(m, alias) : NULL;
+    g_autofree char *node = *index ? node_words(m, g_ascii_strtoll(index, NULL, 10)) : NULL;
+    if (disk) {
+        g_string_append_printf(out, "%sdisk '%s'",
+                               strcmp(kind, JOB_PREFIX) == 0 ? "the job of " : "", disk->target);
+    } else {
+        g_string_append(out, node ? node : all);
+    }
+    return FALSE;
+}
+
+char *disks_words(const struct machine *m, const char *text)
+{
+    static GRegex *names;
+    if (!names) {
+        names =
+            g_regex_new("(?:(?:[Bb]lock )?(?:[Dd]evice|[Nn]ode|[Dd]rive|[Mm]irror|[Jj]ob) )?['\"]?"
+                        "(?:libvirt-(\\d+)-(?:format|storage)|(job-|drive-)([\\w-]+))['\"]?",
+                        G_REGEX_OPTIMIZE, 0, NULL);
+    }
+    return g_regex_replace_eval(names, text, -1, 0, 0, put_words, (void *)m, NULL);
 }

@@ -26,6 +26,8 @@ struct block_job {
 
 /* False with an error if a disk's contents cannot go anywhere: <transient>. */
 bool disks_may_leave(const DomainDef *def, GError **error);
+/* @text of lodge-vm, where nodes and jobs have names of ours, with the disks that users know. */
+char *disks_words(const struct machine *m, const char *text);
 struct domain_disk *machine_disk(const struct machine *m, const char *alias);
 /* Source, format and <backingStore> of every disk as the machine has them. */
 bool disks_learn(struct machine *m, GError **error);
@@ -74,6 +76,8 @@ bool disks_throttle(struct machine *m, GError **error);
 
 /* NULL: it has none. */
 struct block_job *block_job_find(const struct machine *m, const char *alias);
+/* Whether nothing is under way on it, be it a job or a backup; else an error. */
+bool disk_idle(const struct machine *m, const struct domain_disk *disk, GError **error);
 /* Before the machine is told to begin; false with an error if the disk has one already. */
 struct block_job *block_job_new(struct machine *m, const struct domain_disk *disk, int type,
                                 GError **error);

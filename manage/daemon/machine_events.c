@@ -375,4 +375,9 @@ static void closed(void *data)
     (void)data; /* its process ends too, and that is watched */
 }
 
-const struct qmp_ops machine_qmp_ops = {.event = handle, .closed = closed};
+static char *words(void *data, const char *text)
+{
+    return disks_words(data, text);
+}
+
+const struct qmp_ops machine_qmp_ops = {.event = handle, .closed = closed, .words = words};

@@ -175,19 +175,25 @@ static bool send_all(struct qmp *q, const char *text, size_t n, int fd, GError *
     return true;
 }
 
-static json_t *result(const char *command, json_t *reply, GError **error)
+/* Takes @reply (NULL: there is an error already). */
+static json_t *result(const struct qmp *q, const char *command, json_t *reply, GError **error)
 {
-    json_t *bad = json_object_get(reply, "error");
+    g_autoptr(json_t) got = reply;
+    json_t *bad = json_object_get(got, "error");
     if (bad) {
         const char *text = json_string_value(json_object_get(bad, "desc"));
+        g_autofree char *words = q->closed || !text ? NULL : q->ops->words(q->data, text);
         libvirt_error(error, ERR_INTERNAL, "unable to execute QEMU command '%s': %s", command,
-                      text ? text : "no reason given");
+                      words  ? words
+                      : text ? text
+                             : "no reason given");
         return NULL;
     }
-    return json_incref(json_object_get(reply, "return"));
+    return json_incref(json_object_get(got, "return"));
 }
 
-static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int timeout_ms,
+/* The whole reply. */
+static json_t *ask(struct qmp *q, const char *command, json_t *args, int fd, int timeout_ms,
                    GError **error)
 {
     g_autoptr(json_t) given = args;
@@ -217,10 +223,8 @@ static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int
         late = !daemon_wait(until);
     }
     g_hash_table_remove(q->waiting, &id);
-    json_t *got = NULL;
     if (p.reply) {
-        got = result(command, p.reply, error);
-        json_decref(p.reply);
+        /* .reply is the caller's */
     } else if (q->dead || q->closed) {
         libvirt_error(error, ERR_OPERATION_FAILED, "domain is no longer running");
     } else {
@@ -229,13 +233,31 @@ static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int
                       timeout_ms / 1000);
     }
     unref(q);
-    return got;
+    return p.reply;
 }
 
 int64_t qmp_unanswered(const struct qmp *q)
 {
     const int64_t *oldest = q ? g_queue_peek_head((GQueue *)&q->sent) : NULL;
     return oldest ? *oldest : 0;
+}
+
+json_t *qmp_ask(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)
+{
+    return ask(q, command, args, -1, timeout_ms, error);
+}
+
+static json_t *run(struct qmp *q, const char *command, json_t *args, int fd, int timeout_ms,
+                   GError **error)
+{
+    if (q) {
+        g_atomic_ref_count_inc(&q->refs);
+    }
+    json_t *got = result(q, command, ask(q, command, args, fd, timeout_ms, error), error);
+    if (q) {
+        unref(q);
+    }
+    return got;
 }
 
 json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)

@@ -16,6 +16,8 @@ struct qmp_ops {
     /* @when: its "seconds" and "microseconds". */
     void (*event)(void *data, const char *name, const json_t *body, const json_t *when);
     void (*closed)(void *data);
+    /* What the other end says of an error in the words of users, to be freed; daemon lock held. */
+    char *(*words)(void *data, const char *text);
 };
 
 enum { QMP_TIMEOUT_MS = 30000 };
@@ -30,6 +32,8 @@ void qmp_close(struct qmp *q);
  * must be held and is given up meanwhile.
  */
 json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error);
+/* The same with the answer as it came, be it "return" or "error". */
+json_t *qmp_ask(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error);
 /* When (monotonic, us) the oldest command was sent that has no answer yet; 0: all have one. */
 int64_t qmp_unanswered(const struct qmp *q);
 /* Hands over a copy of @fd, which the machine knows by @name from then on. */

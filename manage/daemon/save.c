@@ -174,8 +174,8 @@ static bool migrated(struct machine *m, GError **error)
         }
         if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
             const char *why = json_string_value(json_object_get(info, "error-desc"));
-            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be saved: %s",
-                          why ? why : status);
+            g_autofree char *words = disks_words(m, why ? why : status);
+            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be saved: %s", words);
             return false;
         }
         daemon_wait(g_get_monotonic_time() + 20000);

@@ -128,6 +128,11 @@ class Backups(Work):
         self.backup(f"<domainbackup mode='pull'><server transport='unix' socket='{sock}'/></domainbackup>", "c1")
         self.assertIn("another job", self.backup("<domainbackup/>", fails=True))
         self.assertRegex(self.v("domjobinfo"), r"Job type: +Unbounded")
+        self.assertRegex(self.v("domcontrol"), r"^background job \(\d+\.\d+s\)$")
+        for words in (("detach-disk", "vda"), ("blockcopy", "vda", self.path("c"), "--transient-job"), ("blockpull", "vda")):
+            self.assertIn("disk 'vda' already in active block job", self.v(*words, fails=True))
+        self.assertRegex(self.v("save", self.path("state"), fails=True), "the state cannot be saved: disk 'vda'.* job")
+        self.assertRegex(self.v("snapshot-create-as", "s", fails=True), "disk 'vda' has a block job")
         self.write(1, "wtwo")
         uri = f"nbd+unix:///vda?socket={sock}"
         run("nbdcopy", uri, self.path("full.raw"))

@@ -371,6 +371,17 @@ class Jobs(Work):
         self.v("blockjob", "vda", "--bandwidth", "2")
         self.assertIn("bandwidth=2097152", self.job("--raw", "--bytes"))
         self.assertIn("not ready for pivot", self.v("blockjob", "vda", "--pivot", fails=True))
+        # What cannot be done meanwhile is said in words of the definition, but lodge-vm's own answers are as they are.
+        for words in (("detach-disk", "vda"), ("blockresize", "vda", "32M"), ("blockpull", "vda")):
+            self.assertIn("disk 'vda' already in active block job", self.v(*words, fails=True))
+        for words in (("save", self.path("state")), ("dump", self.path("core"))):
+            self.assertIn("the state cannot be saved: the job of disk 'vda' is not whole yet", self.v(*words, fails=True))
+        node = re.search(r'"node-name": ?"(libvirt-\d+-format)"', self.v("qemu-monitor-command", '{"execute": "query-block"}'))[1]
+        self.assertEqual(json.loads(self.v("qemu-monitor-command", json.dumps(
+            {"execute": "block_resize", "arguments": {"node-name": node, "size": 1 << 25}}))),
+            {"error": {"class": "GenericError", "desc": "libvirt-1-format: a block job runs"}})
+        self.assertEqual(json.loads(self.v("qemu-monitor-command", '{"execute": "nosuch", "id": "x"}')),
+                         {"id": "x", "error": {"class": "CommandNotFound", "desc": "The command nosuch has not been found"}})
         self.v("blockjob", "vda", "--abort")
         events.expect("vda", kind, libvirt.VIR_DOMAIN_BLOCK_JOB_CANCELED)
         self.assertEqual(self.files(), ["b", "a.qcow2"])

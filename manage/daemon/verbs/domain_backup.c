@@ -638,6 +638,17 @@ void backup_recover(struct machine *m)
 
 /* --- questions --- */
 
+bool backup_reads(const struct machine *m, const char *target)
+{
+    for (unsigned i = 0; m->backup && i < m->backup->disks->len; i++) {
+        const struct backup_disk *row = m->backup->disks->pdata[i];
+        if (row->state == PART_RUNS && strcmp(row->name, target) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int64_t backup_since(const struct machine *m)
 {
     return m->backup ? m->backup->since : 0;

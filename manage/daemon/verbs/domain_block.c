@@ -417,9 +417,7 @@ static bool copy_to(const rpc_domain *named, const char *name, struct copy *c, G
         libvirt_error(error, ERR_OPERATION_INVALID, "domain is not transient");
         return false;
     }
-    if (block_job_find(m, disk->alias)) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "disk '%s' already in active block job",
-                      disk->target);
+    if (!disk_idle(m, disk, error)) {
         return false;
     }
     c->alias = g_strdup(disk->alias);
@@ -517,7 +515,8 @@ bool verb_domain_block_resize(struct call *call, const rpc_domain_of_uhyper_flag
         libvirt_error(error, ERR_INVALID_ARG, "disk %s cannot have this size", disk->target);
         return false;
     }
-    return qmp_do(m->qmp, error, "block_resize", "{s:s, s:I}", "node-name", node, "size",
+    return disk_idle(m, disk, error) &&
+           qmp_do(m->qmp, error, "block_resize", "{s:s, s:I}", "node-name", node, "size",
                   (json_int_t)(args->value * unit));
 }
 

@@ -543,8 +543,9 @@ void machine_device_gone(struct machine *m, const char *alias)
 }
 
 /* Whether the device at @at may be taken out of a running machine. */
-static bool may_leave(DomainDef *def, const struct device_list *list, int at, GError **error)
+static bool may_leave(struct machine *m, const struct device_list *list, int at, GError **error)
 {
+    DomainDef *def = m->def;
     const void *device = (*domain_device_array(def, list))->pdata[at];
     const struct domain_controller *c = list->table == &controller_table ? device : NULL;
     for (unsigned i = 0; c && i < xml_count(def->disks); i++) {
@@ -560,7 +561,8 @@ static bool may_leave(DomainDef *def, const struct device_list *list, int at, GE
                       "This type of disk cannot be hot unplugged");
         return false;
     }
-    return check_kind(list, device, error);
+    const struct domain_disk *disk = list->table == &disk_table ? device : NULL;
+    return (!disk || disk_idle(m, disk, error)) && check_kind(list, device, error);
 }
 
 static bool unplug(struct machine *m, const struct device_list *list, int at, GError **error)
@@ -592,7 +594,7 @@ static bool detach_live(Domain *d, const struct device_list *list, const void *w
     }
     int at = find_same(m->def, list, wanted);
     return at < 0 ? missing(list, error)
-                  : may_leave(m->def, list, at, error) && unplug(m, list, at, error);
+                  : may_leave(m, list, at, error) && unplug(m, list, at, error);
 }
 
 /* Where the device with @alias is; NULL with an error. */
@@ -621,7 +623,7 @@ bool verb_domain_detach_device_alias(struct call *call, const rpc_domain_text_fl
     if (flags & AFFECT_LIVE) { /* answered at once: DEVICE_DELETED says when it has gone */
         g_autoptr(Machine) m = machine_of(d, error);
         const struct device_list *list = m ? named(m->def, args->text, &at, error) : NULL;
-        if (!list || !may_leave(m->def, list, at, error) ||
+        if (!list || !may_leave(m, list, at, error) ||
             !qmp_do(m->qmp, error, "device_del", "{s:s}", "id", args->text)) {
             return false;
         }

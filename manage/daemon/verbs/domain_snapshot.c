@@ -221,7 +221,8 @@ static bool job_over(struct machine *m, const char *id, GError **error)
             if (g_strcmp0(status, "concluded") == 0) {
                 const char *bad = json_string_value(json_object_get(job, "error"));
                 if (bad) {
-                    libvirt_error(error, ERR_OPERATION_FAILED, "%s", bad);
+                    g_autofree char *words = disks_words(m, bad);
+                    libvirt_error(error, ERR_OPERATION_FAILED, "%s", words);
                 }
                 qmp_do(m->qmp, NULL, "job-dismiss", "{s:s}", "id", id);
                 return bad == NULL;

@@ -309,16 +309,17 @@ bool verb_domain_monitor_command(struct call *call, const rpc_domain_text_flags 
         libvirt_error(error, ERR_INVALID_ARG, "the command is no JSON object with \"execute\"");
         return false;
     }
-    g_autoptr(GError) own = NULL;
     json_t *arguments = json_incref(json_object_get(command, "arguments"));
-    g_autoptr(json_t) got = qmp_run(m->qmp, name, arguments, QMP_TIMEOUT_MS, &own);
-    if (!got && !m->qmp) {
-        g_propagate_error(error, g_steal_pointer(&own));
+    g_autoptr(json_t) answer = qmp_ask(m->qmp, name, arguments, QMP_TIMEOUT_MS, error);
+    if (!answer) {
         return false;
     }
-    g_autoptr(json_t) answer =
-        got ? json_pack("{s:O}", "return", got)
-            : json_pack("{s:{s:s, s:s}}", "error", "class", "GenericError", "desc", own->message);
+    json_t *id = json_object_get(command, "id"); /* of the client's, not ours */
+    if (id) {
+        json_object_set(answer, "id", id);
+    } else {
+        json_object_del(answer, "id");
+    }
     g_autofree char *text = json_dumps(answer, JSON_COMPACT);
     ret->text = g_strdup(text);
     return true;
