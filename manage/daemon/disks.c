@@ -123,8 +123,9 @@ bool disk_create_image(const char *path, const char *format, uint64_t size, cons
     g_ptr_array_add(argv, NULL);
     g_autoptr(GError) why = NULL;
     daemon_unlock();
+    bool there = g_access(path, F_OK) == 0; /* a device, or an empty file: somebody else's */
     bool ok = run_program((const char *const *)argv->pdata, NULL, IMAGE_SECONDS, NULL, NULL, &why);
-    if (!ok) {
+    if (!ok && !there) {
         g_unlink(path);
     }
     daemon_lock();

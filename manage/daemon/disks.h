@@ -55,7 +55,8 @@ void disks_return(const struct machine *m);
 /* Returns what no disk of the machine is made of any more; gives up the lock. */
 void disk_give_back(const struct machine *m, const char *path);
 
-/* A new image, where no file is yet; without the lock.  @size 0: as large as @backing. */
+/* A new image; without the lock.  What was not there before is gone if it fails.  @size 0: as large
+ * as @backing. */
 bool disk_create_image(const char *path, const char *format, uint64_t size, const char *backing,
                        const char *backing_format, GError **error);
 /* Bytes of the disk as the guest sees it; 0 with an error. */

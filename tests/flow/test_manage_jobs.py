@@ -4,6 +4,7 @@
 guest writes, and what is left of them when lodged dies in the middle."""
 import json
 import os
+import pathlib
 import re
 import signal
 import socket
@@ -390,6 +391,13 @@ class Jobs(Work):
                "--granularity", "65536", "--buf-size", "1048576")
         self.assertRegex(self.v("blockcopy", "vda", self.path("odd.raw"), "--transient-job", "--granularity", "1000", fails=True),
                          "granularity must be power of 2")
+        # What was made for a copy that does not begin is gone, what was there is as it was; an aborted one stays.
+        self.assertTrue(os.path.exists(self.path("slow.raw")))
+        pathlib.Path(self.path("empty")).touch()
+        for words in (("--format", "nosuch"), ("--shallow", "--format", "raw")):
+            for name in ("odd.raw", "empty"):
+                self.v("blockcopy", "vda", self.path(name), "--transient-job", *words, fails=True)
+            self.assertEqual((os.path.exists(self.path("odd.raw")), os.path.getsize(self.path("empty"))), (False, 0))
         with open(self.path("then.raw"), "rb") as f:
             data = f.read()
         self.assertEqual((data[512:517], data[1024000:1024005]), (b"wone\n", b"wtwo\n"))

@@ -299,36 +299,13 @@ static char *probe(const char *path, GError **error)
 }
 
 /* The file is there exactly if it is to be reused. */
-static bool check_target(const char *target, const char *path, bool reuse, GError **error)
-{
-    g_autofree char *disk = g_strdup(target);
-    struct stat st = {0};
-    if (path[0] == '/' && !file_answers(path, &st, error)) {
-        return false;
-    }
-    bool there = st.st_nlink;
-    if (path[0] != '/') {
-        libvirt_error(error, ERR_INVALID_ARG, "path '%s' is not absolute", path);
-    } else if (reuse && !there) {
-        libvirt_error(error, ERR_SYSTEM, "missing destination file for disk %s: %s: %s", disk, path,
-                      g_strerror(ENOENT));
-    } else if (there && !reuse && !S_ISBLK(st.st_mode) && st.st_size) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "external destination file for disk %s already exists and is not a block "
-                      "device: %s",
-                      disk, path);
-    } else {
-        return true;
-    }
-    return false;
-}
-
 typedef struct copy Copy;
 struct copy {
     char *alias, *node, *path, *format;
     uint64_t speed;
     json_t *more; /* granularity, buf-size */
     unsigned flags;
+    bool there, device; /* the target, before */
 };
 
 static void copy_clear(struct copy *c)
@@ -340,6 +317,33 @@ static void copy_clear(struct copy *c)
     json_decref(c->more);
 }
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(Copy, copy_clear)
+
+static bool check_target(const char *target, struct copy *c, GError **error)
+{
+    g_autofree char *disk = g_strdup(target);
+    const char *path = c->path;
+    bool reuse = c->flags & COPY_REUSE;
+    struct stat st = {0};
+    if (path[0] == '/' && !file_answers(path, &st, error)) {
+        return false;
+    }
+    bool there = c->there = st.st_nlink;
+    c->device = S_ISBLK(st.st_mode);
+    if (path[0] != '/') {
+        libvirt_error(error, ERR_INVALID_ARG, "path '%s' is not absolute", path);
+    } else if (reuse && !there) {
+        libvirt_error(error, ERR_SYSTEM, "missing destination file for disk %s: %s: %s", disk, path,
+                      g_strerror(ENOENT));
+    } else if (there && !reuse && !c->device && st.st_size) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "external destination file for disk %s already exists and is not a block "
+                      "device: %s",
+                      disk, path);
+    } else {
+        return true;
+    }
+    return false;
+}
 
 static bool make_target(struct machine *m, struct copy *c, GError **error)
 {
@@ -368,6 +372,17 @@ static bool make_target(struct machine *m, struct copy *c, GError **error)
     return true;
 }
 
+/* As it was before nothing came of the copy.  One that began and is aborted stays, as with libvirt:
+ * it may be of use. */
+static void forget_target(const struct copy *c)
+{
+    if (!c->there) {
+        g_unlink(c->path);
+    } else if (!(c->flags & COPY_REUSE) && !c->device && truncate(c->path, 0) < 0) {
+        daemon_log("%s cannot be emptied again: %s", c->path, g_strerror(errno));
+    }
+}
+
 static bool copy(struct machine *m, struct copy *c, GError **error)
 {
     if (!make_target(m, c, error)) {
@@ -390,9 +405,7 @@ static bool copy(struct machine *m, struct copy *c, GError **error)
     }
     if (!ok) {
         disk_return(m, c->path);
-        if (!(c->flags & COPY_REUSE)) {
-            g_unlink(c->path);
-        }
+        forget_target(c);
         return false;
     }
     struct block_job *job = block_job_find(m, c->alias);
@@ -421,7 +434,7 @@ static bool copy_to(const rpc_domain *named, const char *name, struct copy *c, G
         return false;
     }
     c->alias = g_strdup(disk->alias);
-    return check_target(disk->target, c->path, c->flags & COPY_REUSE, error) && copy(m, c, error);
+    return check_target(disk->target, c, error) && copy(m, c, error);
 }
 
 static bool take_params(struct copy *c, const rpc_param *params, unsigned n, GError **error)
