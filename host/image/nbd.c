@@ -241,6 +241,22 @@ static bool set_tls(struct disk *d, struct nbd_handle *h)
            nbd_set_tls_verify_peer(h, verify) == 0 && nbd_set_tls_certificates(h, dir) == 0;
 }
 
+/* libnbd goes without a certificate that it may not read, and the server refuses a stranger. */
+static bool readable(const struct disk *d, GError **error)
+{
+    static const char *const names[] = {"ca-cert.pem", "client-cert.pem", "client-key.pem"};
+    const char *type = d->tls ? json_text(d->tls, "qom-type") : NULL;
+    bool x509 = !g_strcmp0(type, "tls-creds-x509");
+    for (unsigned i = 0; x509 && i < G_N_ELEMENTS(names); i++) {
+        g_autofree char *path = g_build_filename(json_text(d->tls, "dir"), names[i], NULL);
+        if (access(path, R_OK) < 0 && errno != ENOENT) {
+            error_set_errno(error, errno, "nbd: TLS credentials in '%s' cannot be read", path);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool prepare(struct disk *d, struct nbd_handle *h)
 {
     return nbd_set_export_name(h, d->export ? d->export : "") == 0 &&
@@ -288,6 +304,9 @@ static void keep_alive(struct nbd_handle *h)
 
 static struct link *link_new(struct disk *d, GError **error)
 {
+    if (!readable(d, error)) {
+        return NULL;
+    }
     struct nbd_handle *h = nbd_create();
     if (!h || !prepare(d, h)) {
         g_set_error(error, LODGE_ERROR, EINVAL, "nbd: %s", nbd_get_error());

@@ -287,6 +287,16 @@ class Sources(Guest):
                 ("vdx", "404|Not Found", self.network("http", web, "vdx", "nothing", more="<readonly/>"))):
             pathlib.Path(self.path("x.xml")).write_text(xml)
             self.assertRegex(self.v("attach-device", self.path("x.xml"), "--live", fails=True), words)
+        # lodge-vm, which is nobody by now, must be able to read what makes it known to the server.
+        key = f"{self.certificates}/client-key.pem"
+        pathlib.Path(self.path("x.xml")).write_text(self.network("nbd", tls, "sdb", words="tls='yes'"))
+        os.chmod(key, 0o600)
+        self.assertIn(f"TLS credentials in '{key}' cannot be read: Permission denied",
+                      self.v("attach-device", self.path("x.xml"), "--live", fails=True))
+        os.chmod(key, 0o644)
+        self.v("attach-device", self.path("x.xml"), "--live")
+        self.v("detach-device", self.path("x.xml"), "--live")
+        manage.until(lambda: "sdb" not in self.v("domblklist"), "it is gone")
         # Its credentials go with it, also if it never came.
         late = self.serve("--tls=require", f"--tls-certificates={self.certificates}", "file", self.file("late", b"late"))
         for port, fails in ((servers.free_port(), True), (late, False), (late, False)):
