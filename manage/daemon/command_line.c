@@ -388,13 +388,41 @@ static bool add_fw_cfg(GPtrArray *out, const struct domain_sysinfo *s, GError **
     return true;
 }
 
-static bool add_smbios(GPtrArray *out, const DomainDef *def, GError **error)
+/* The host's own; its UUID stays with it. */
+static bool add_host_smbios(GPtrArray *out, GError **error)
 {
-    for (unsigned type = 0; def->smbios_mode == SMBIOS_HOST && type < 3; type++) {
+    bool any = false;
+    for (unsigned type = 0; type < G_N_ELEMENTS(smbios_types); type++) {
         g_autofree char *words = sysinfo_words(type);
         if (*words) {
             word(out, "-smbios", "type=%u%s", type, words);
+            any = true;
         }
+    }
+    if (!any) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "Host SMBIOS information is not available");
+    }
+    return any;
+}
+
+static bool has_smbios(const DomainDef *def)
+{
+    for (unsigned i = 0; i < xml_count(def->sysinfos); i++) {
+        if (((struct domain_sysinfo *)def->sysinfos->pdata[i])->type == SYSINFO_SMBIOS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool add_smbios(GPtrArray *out, const DomainDef *def, GError **error)
+{
+    if (def->smbios_mode == SMBIOS_HOST && !add_host_smbios(out, error)) {
+        return false;
+    }
+    if (def->smbios_mode == SMBIOS_SYSINFO && !has_smbios(def)) {
+        libvirt_error(error, ERR_XML, "Domain '%s' sysinfo are not available", def->name);
+        return false;
     }
     for (unsigned i = 0; i < xml_count(def->sysinfos); i++) {
         const struct domain_sysinfo *s = def->sysinfos->pdata[i];

@@ -488,8 +488,34 @@ class Tune(manage.Case):
         words = self.words(self.pid("smbios"))
         for word in ("type=0,vendor=Loam,, Inc", "type=11,value=hello", "name=opt/org.example/x,string=some text"):
             self.assertIn(word, words)
+        self.assertIn("sysinfo are not available", self.refused("", smbios="sysinfo"))
         self.assertIn("entry name='colour'", self.refused(
             "<sysinfo type='smbios'><bios><entry name='colour'>x</entry></bios></sysinfo>", smbios="sysinfo"))
+
+    def test_smbios_of_the_host(self):
+        """All that it tells but its UUID; an error where it tells nothing.  "emulate" is what lodge-vm has itself."""
+        conn = self.connect()
+        dom = conn.defineXML(machine("firm").replace("<os>", "<os><smbios mode='emulate'/>"))
+        self.addCleanup(self.forget, "firm")
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        self.assertNotIn("-smbios", self.words(self.pid("firm")))
+        dom.destroy()
+        told = {}
+        for number, names in enumerate(({"vendor": "bios_vendor"}, {"manufacturer": "sys_vendor"},
+                                        {"manufacturer": "board_vendor"}, {"manufacturer": "chassis_vendor"})):
+            for name, file in names.items():
+                path = pathlib.Path("/sys/class/dmi/id", file)
+                if path.exists() and path.read_text().strip():
+                    told[number] = f"{name}={path.read_text().strip()}".replace(",", ",,")
+        conn.defineXML(dom.XMLDesc().replace("'emulate'", "'host'"))
+        if told:
+            dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            words = self.words(self.pid("firm"))
+            for number, word in told.items():
+                self.assertTrue(any(w.startswith(f"type={number},") and word in w for w in words), (word, words))
+            self.assertFalse(any(w.startswith("type=1,") and "uuid=" in w for w in words))
+        elif not os.path.isdir("/sys/class/dmi/id"):
+            self.assertIn("Host SMBIOS information is not available", self.virsh("start", "firm", fails=True))
 
     def test_peek(self):
         path = pathlib.Path(self.daemon.root, "disk.raw")
