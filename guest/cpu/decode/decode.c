@@ -106,6 +106,24 @@ static int64_t extend(uint64_t v, unsigned bytes)
     return (int64_t)(v << shift) >> shift;
 }
 
+/*
+ * REX or no prefix at all, as most instructions have it; without a branch between the two, which
+ * no processor would guess.  False: something else.
+ */
+static bool take_rex(struct state *s)
+{
+    struct insn *in = s->in;
+    unsigned rex = byte_kinds[s->code[0]] == REX_40;
+    if (in->code_bytes != 8 || s->end < 2 || byte_kinds[s->code[rex]] != NOT_PREFIX) {
+        return false;
+    }
+    in->rex = s->code[0] & (uint8_t)-rex;
+    in->prefixes = (uint8_t)(rex * PFX_REX);
+    s->w = (in->rex & REX_W) != 0;
+    s->at = rex;
+    return true;
+}
+
 /* Prefixes up to the opcode or an escape to VEX; false if the bytes end. */
 static bool take_prefixes(struct state *s)
 {
@@ -569,7 +587,7 @@ enum decode_result insn_decode(const uint8_t *at, size_t n, unsigned code_bytes,
     out->code_bytes = (uint8_t)code_bytes;
     out->desc = &descs[0];
     enum decode_result result;
-    if (!take_prefixes(&s)) {
+    if (!take_rex(&s) && !take_prefixes(&s)) {
         result = short_of(&s);
     } else {
         unsigned half = code_bytes == 8 ? 4 : 6 - code_bytes;

@@ -25,12 +25,13 @@ struct decoded {
 
 struct interp {
     /* The page that code is fetched from. */
-    uint64_t code_page;  /* linear; valid while .code_turn is the TLB's */
+    uint64_t code_page; /* linear; valid while .code_turn is the TLB's */
     uint32_t code_turn;
     uint8_t code_mode;
     uint8_t *code_host;
-    struct decoded odd;  /* across pages, or not from memory */
-    /* Where those below come from, NULL: nowhere.  Apart, so that a miss waits for little memory. */
+    struct decoded odd; /* across pages, or not from memory */
+    /* Where those below come from, NULL: nowhere.  Apart, so that a miss waits for little memory.
+     */
     const uint8_t *cached[CACHE_SLOTS];
     struct decoded cache[CACHE_SLOTS];
 };
@@ -142,6 +143,7 @@ static const struct decoded *decode(struct vcpu *cpu, struct interp *s, uint64_t
         return d;
     }
     s->cached[slot] = NULL;
+    __builtin_prefetch(host + 64); /* what is new goes on, and is nowhere near yet */
     check_decoded(cpu, insn_decode(host, MAX_INSN + 1, mode, &d->insn)); /* one read of all */
     d->plain = interp_plain(&d->insn);
     s->cached[slot] = d->insn.desc->class == CLASS_UNDEFINED ? NULL : host;
@@ -320,9 +322,8 @@ static int execute_many(struct vcpu *cpu, enum extent extent)
         if (G_UNLIKELY(cpu->r.halted)) {
             stop = stop == STOP_NONE ? STOP_HALTED : stop;
         }
-    } while (stop == STOP_NONE &&
-             (extent == UNTIL_STOPPED ||
-              (extent == STRAIGHT && cpu->r.rip - before - 1 < MAX_INSN)));
+    } while (stop == STOP_NONE && (extent == UNTIL_STOPPED ||
+                                   (extent == STRAIGHT && cpu->r.rip - before - 1 < MAX_INSN)));
     cpu->unwind = outer;
     return stop;
 }
@@ -464,11 +465,14 @@ int cpu_finish_event(struct vcpu *cpu)
     if (!r->event_pending) {
         return STOP_NONE;
     }
-    struct cpu_event ev = {.kind = r->event_soft ? EVENT_SOFT
+    struct cpu_event ev = {.kind = r->event_soft                ? EVENT_SOFT
                                    : r->event_vector == VEC_NMI ? EVENT_NMI
-                                   : r->event_vector < 32 ? EVENT_EXCEPTION : EVENT_EXTERNAL,
-                           .vector = r->event_vector, .has_code = r->event_has_code,
-                           .code = r->event_code, .cr2 = r->cr2};
+                                   : r->event_vector < 32       ? EVENT_EXCEPTION
+                                                                : EVENT_EXTERNAL,
+                           .vector = r->event_vector,
+                           .has_code = r->event_has_code,
+                           .code = r->event_code,
+                           .cr2 = r->cr2};
     r->event_pending = 0;
     return cpu_deliver(cpu, &ev, r->rip);
 }

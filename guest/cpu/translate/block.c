@@ -343,7 +343,6 @@ struct block *translate(struct bt_cpu *b, uint64_t pc, uint32_t flags, uint8_t *
         atomic_store(&cache_full, true);
         return NULL;
     }
-    keep_heat(block->heat);
     b->stats.translated++;
     b->stats.insns += t->n;
     return block;

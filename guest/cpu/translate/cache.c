@@ -112,14 +112,6 @@ bool cache_shrinks(void)
     return may_live > PARTS;
 }
 
-/* The part in hand is begun.  The next one's memory takes a while; who shrinks needs no more. */
-static void ask_for_next(void)
-{
-    if (cache_shrinks()) {
-        ahead_ask(parts[(unsigned)(now - parts + 1) % n_parts].hot_start);
-    }
-}
-
 bool cache_open(uint64_t first, uint64_t later, GError **error)
 {
     if (cache_start) {
@@ -147,7 +139,6 @@ bool cache_open(uint64_t first, uint64_t later, GError **error)
     parts_make(rw, first, later);
     cache_end = rw + first;
     cache_start = rw;
-    ask_for_next();
     return true;
 }
 
@@ -209,7 +200,6 @@ void cache_reclaim(void)
     } else if (now->n_listed) {
         empty(now);
     }
-    ask_for_next();
 }
 
 uint64_t cache_size(void)
@@ -228,12 +218,23 @@ uint64_t cache_used(void)
     return used;
 }
 
+/* The next part's memory takes a while; who does not shrink any more needs no other. */
+static void ask_for_next(void)
+{
+    if (cache_shrinks()) {
+        ahead_ask(parts[(unsigned)(now - parts + 1) % n_parts].hot_start);
+    }
+}
+
 bool cache_begin(struct code *hot, struct code *cold)
 {
     uint8_t *at = (uint8_t *)(((uintptr_t)now->hot_at + 15) & ~(uintptr_t)15);
     if (now->middle - at < BLOCK_ROOM || now->meta_at - now->cold_at < BLOCK_ROOM + META_ROOM ||
         atomic_load(&now->n_listed) == LISTED) {
         return false;
+    }
+    if (!now->n_listed) {
+        ask_for_next();
     }
     meta_before = now->meta_at;
     *hot = (struct code){.at = at, .end = at + BLOCK_ROOM};

@@ -134,7 +134,9 @@ static void state_out(struct bt_cpu *b)
     uint8_t was = b->mode;
     b->mode = b->flags & BLOCK_MODE;
     if (b->native && (b->mode == TLB_USER || was == TLB_USER)) {
-        (was != TLB_USER ? direct_enter_user : b->mode == TLB_USER ? direct_still_user : direct_leave_user)(b);
+        (was != TLB_USER       ? direct_enter_user
+         : b->mode == TLB_USER ? direct_still_user
+                               : direct_leave_user)(b);
     }
     b->waiting = atomic_load_explicit(&b->cpu->requests, memory_order_relaxed) != 0;
 }
@@ -194,6 +196,12 @@ static unsigned hot_at(const uint8_t *host)
 }
 
 /* One look at little memory tells by far most of what is cold. */
+static bool is_new(const uint8_t *host)
+{
+    return heat[heat_of(host)] < hot_at(host);
+}
+
+/* The same, and it runs now. */
 static bool is_cold(const uint8_t *host)
 {
     static unsigned counted;
@@ -274,6 +282,9 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
             block = block ? block : translate(b, pc, flags, at.host, at.host2);
         }
     }
+    if (block) {
+        keep_heat(block->heat);
+    }
     if (block && !link) {
         jump_cache_add(b, block, cpu->r.rip, at.global);
     }
@@ -308,8 +319,11 @@ static bool restored_at_rip(struct bt_cpu *b)
 {
     uint64_t pc = b->cpu->r.rip;
     uint8_t *host = b->mode == TLB_USER ? code_host(b->cpu, pc) : NULL;
+    if (!host) {
+        return false;
+    }
     pthread_mutex_lock(&cache_lock);
-    bool found = host && jump_cache_restore(b, host, pc);
+    bool found = jump_cache_restore(b, host, pc);
     pthread_mutex_unlock(&cache_lock);
     return found && cached_at_rip(b);
 }
@@ -513,7 +527,9 @@ bool bt_slow(struct bt_cpu *b, const struct desc *d, uint64_t ea)
 static bool learn_target(struct bt_cpu *b, uint64_t pc)
 {
     struct code_place at;
-    if (is_slot_of_0(jump_slot(pc)) || !find_place(b->cpu, pc, true, &at)) {
+    const uint8_t *host = code_host(b->cpu, pc);
+    if (!host || is_new(host) || is_slot_of_0(jump_slot(pc)) ||
+        !find_place(b->cpu, pc, true, &at)) {
         return false;
     }
     uint64_t key = pc;
@@ -798,9 +814,9 @@ static void bt_unmapped(struct vcpu *cpu, uint64_t linear, uint64_t bytes, bool 
 static bool bt_probe(GError **error)
 {
     unsigned a, bx, c, d;
-    if (!__get_cpuid_count(7, 0, &a, &bx, &c, &d) || !(bx & bit_BMI2)) {
+    if (!__get_cpuid_count(7, 0, &a, &bx, &c, &d) || !(bx & bit_BMI) || !(bx & bit_BMI2)) {
         g_set_error(error, LODGE_ERROR, ENOTSUP,
-                    "bt: this processor lacks BMI2; use -accel interp");
+                    "bt: this processor lacks BMI1 or BMI2; use -accel interp");
         return false;
     }
     if (!__get_cpuid(1, &a, &bx, &c, &d) || !(c & bit_OSXSAVE)) {
@@ -879,14 +895,21 @@ static bool bt_attach(struct vcpu *cpu, GError **error)
     if (!ok || !signals_thread(error)) {
         return false;
     }
-    if (!cpu->tlb) {
+    bool fresh = !cpu->tlb; /* all zeroes: most of it will not be touched */
+    if (fresh) {
         cpu->tlb = tlb_new(error);
         if (!cpu->tlb) {
             return false;
         }
     }
     struct bt_cpu *b = tlb_engine_area(cpu->tlb);
-    *b = (struct bt_cpu){.self = b, .cpu = cpu, .poll = &b->ok, .mxcsr_default = 0x1f80};
+    if (!fresh) {
+        memset(b, 0, sizeof(*b));
+    }
+    b->self = b;
+    b->cpu = cpu;
+    b->poll = &b->ok;
+    b->mxcsr_default = 0x1f80;
     for (unsigned mode = 0; mode < TLB_MODES; mode++) {
         b->jump[mode].at[0].code = exec_of(thunk_at[THUNK_PC_0]);
         b->jump[mode].at[JUMP_PAIR].code = exec_of(thunk_at[THUNK_PC_0]);
