@@ -65,6 +65,7 @@ static void with_registers(unsigned a, unsigned b)
     emit_cmov(&code, CC_A, a, b), say("cmova %s, %s", r64[a], r64[b]);
     emit_rorx(&code, a, b, 32), say("rorx %s, %s, 32", r64[a], r64[b]);
     emit_shlx(&code, a, b, R9), say("shlx %s, %s, r9", r64[a], r64[b]);
+    emit_bextr(&code, a, b, R15), say("bextr %s, %s, r15", r64[a], r64[b]);
 }
 
 static void with_memory(unsigned r, struct mem m)
@@ -114,7 +115,6 @@ static void with_one(unsigned r)
     }
     emit_shr32(&code, r, 12), say("shr %s, 12", r32[r]);
     emit_sar(&code, r, 6), say("sar %s, 6", r64[r]);
-    emit_bts(&code, r, 36), say("bts %s, 36", r64[r]);
     emit_neg32(&code, r), say("neg %s", r32[r]);
     emit_add_imm(&code, r, -8), say("add %s, -8", r64[r]);
     emit_push(&code, r), say("push %s", r64[r]);

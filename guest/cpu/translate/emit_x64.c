@@ -240,6 +240,13 @@ void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count)
     emit_byte(c, count);
 }
 
+void emit_bextr(struct code *c, unsigned dst, unsigned src, unsigned which_reg)
+{
+    vex3(c, 8 | (dst >> 3) << 2 | src >> 3, 2, which_reg, 0);
+    emit_byte(c, 0xf7);
+    modrm_reg(c, dst, src);
+}
+
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg)
 {
     vex3(c, 8 | (dst >> 3) << 2 | src >> 3, 2, count_reg, 1);
@@ -353,8 +360,7 @@ void emit_short_target(struct code *c, uint8_t *from)
 
 void emit_patch_rel32(uint8_t *field, const uint8_t *target)
 {
-    __atomic_store_n((uint32_t *)(void *)field, (uint32_t)(target - (field + 4)),
-                     __ATOMIC_RELEASE);
+    __atomic_store_n((uint32_t *)(void *)field, (uint32_t)(target - (field + 4)), __ATOMIC_RELEASE);
 }
 
 /* AMD64 APM, volume 2, "Cross-Modifying Code": one store to a naturally aligned quadword. */
@@ -427,12 +433,6 @@ void emit_sar(struct code *c, unsigned reg, unsigned count)
 {
     op_reg(c, true, 0xc1, 7, reg);
     emit_byte(c, count);
-}
-
-void emit_bts(struct code *c, unsigned reg, unsigned bit)
-{
-    op_reg(c, true, 0x0fba, 5, reg);
-    emit_byte(c, bit);
 }
 
 void emit_test(struct code *c, unsigned a, unsigned b)

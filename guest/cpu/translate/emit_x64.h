@@ -52,6 +52,8 @@ void emit_lea32(struct code *c, unsigned dst, struct mem m); /* result cut to 32
 void emit_lea_rip(struct code *c, unsigned dst, const uint8_t *target);
 void emit_crc32(struct code *c, unsigned dst, unsigned src);
 void emit_rorx(struct code *c, unsigned dst, unsigned src, unsigned count);
+/* @dst = bits of @src, from .. how many << 8 in @which_reg; changes flags */
+void emit_bextr(struct code *c, unsigned dst, unsigned src, unsigned which_reg);
 void emit_shlx(struct code *c, unsigned dst, unsigned src, unsigned count_reg);
 void emit_cmov(struct code *c, unsigned cc, unsigned dst, unsigned src);
 void emit_movsxd(struct code *c, unsigned dst, unsigned src);
@@ -89,7 +91,6 @@ void emit_add_al_imm(struct code *c, unsigned v);
 void emit_shl(struct code *c, unsigned reg, unsigned count);
 void emit_shr(struct code *c, unsigned reg, unsigned count);
 void emit_sar(struct code *c, unsigned reg, unsigned count);
-void emit_bts(struct code *c, unsigned reg, unsigned bit);
 void emit_test(struct code *c, unsigned a, unsigned b);
 void emit_test_imm8(struct code *c, unsigned reg, unsigned v); /* low byte */
 void emit_and32_imm(struct code *c, unsigned reg, int32_t v);

@@ -5,8 +5,9 @@
  * Every access probes the table of its mode and direction:
  *
  *     lea   S1, [address]          test  S1b, size - 1    jnz  odd
- *     shl   S1, 16                 shr   S1, 28           bits 12 to 47
- *     mov   S1, gs:[table + S1*8]  test  S1, S1           jz   miss
+ *     mov   S2, 12 | 36 << 8       bextr S1, S1, S2       bits 12 to 47
+ *     mov   S2, table
+ *     mov   S1, gs:[S2 + S1*8]     test  S1, S1           jz   miss
  *     op    [address + S1]
  *
  * What makes it safe is in docs/notes/translator.md: the index has 36 bits whatever the
@@ -82,19 +83,16 @@ static void check_span(struct tr *t, struct stub *s, unsigned reg, unsigned size
     }
 }
 
-/* S1 = the table's entry for the address in S1. */
-static void look_up(struct tr *t, struct stub *s, bool write)
+/* S1 = the table's entry for @address, a register's.  Shifts and BTS would do, but processors have
+ * few units for them, and BTS is two steps. */
+static void look_up(struct tr *t, struct stub *s, unsigned address, bool write)
 {
     unsigned number = table_number(t, write);
     t->in_s1 = 0;
     struct mem entry = {.base = -1, .index = S1, .scale = 3, .gs = true};
-    emit_shl(&t->hot, S1, 16);
-    emit_shr(&t->hot, S1, 28);
-    /* The number of a table is in the bits above the index. */
-    if (number && !(number & (number - 1))) {
-        emit_bts(&t->hot, S1, TLB_INDEX_BITS + (unsigned)__builtin_ctz(number));
-        entry.disp = (int32_t)(number * TLB_TABLE_SKEW);
-    } else if (number) {
+    emit_mov_imm(&t->hot, S2, PAGE_BITS | TLB_INDEX_BITS << 8);
+    emit_bextr(&t->hot, S1, address, S2);
+    if (number) {
         emit_mov_imm(&t->hot, S2, tlb_table_offset(number));
         entry.base = S2;
     }
@@ -130,8 +128,7 @@ void memory_probe(struct tr *t, unsigned size, bool write)
     struct stub *s = slow_stub(t, size, write);
     s->address = ADDRESS_IN_S0;
     check_span(t, s, S0, size);
-    emit_mov(&t->hot, S1, S0);
-    look_up(t, s, write);
+    look_up(t, s, S0, write);
 }
 
 struct mem memory_near(struct tr *t, unsigned base, int32_t disp, unsigned size, bool write)
@@ -154,18 +151,17 @@ struct mem memory_near(struct tr *t, unsigned base, int32_t disp, unsigned size,
     if (group_start(t, base, disp, size, write, &g)) {
         check_group(t, base, &g);
         s->apart = true;
-        look_up(t, s, write);
+        look_up(t, s, S1, write);
         group_add(t, &g);
         m.index = S1;
         return m;
     }
+    unsigned address = disp ? S1 : base;
     if (disp) {
         emit_lea(&t->hot, S1, m);
-    } else {
-        emit_mov(&t->hot, S1, base);
     }
-    check_span(t, s, S1, size);
-    look_up(t, s, write);
+    check_span(t, s, address, size);
+    look_up(t, s, address, write);
     m.index = S1;
     return m;
 }
@@ -204,8 +200,7 @@ static bool floating_operand(struct tr *t, uint64_t pc, unsigned size, bool writ
     struct stub *s = slow_stub(t, size, write);
     s->address = ADDRESS_IN_S0;
     address_floating(&t->hot, S0, pc);
-    emit_mov(&t->hot, S1, S0);
-    look_up(t, s, write);
+    look_up(t, s, S0, write);
     *out = MEM_SUM(S0, S1);
     return true;
 }
