@@ -42,6 +42,53 @@ static void on_resume(struct machine *m, const json_t *body)
     domain_event(d, EVENT_RESUMED, reason == RUNNING_MIGRATED ? 1 : 0);
 }
 
+/* Asleep in S3, or (on its way to being off) in S4. */
+static void asleep(struct machine *m, void (*told)(const rpc_event_pm *message), int detail)
+{
+    Domain *d = m->domain;
+    if (d->id < 0) {
+        return;
+    }
+    rpc_event_pm message = {.dom = domain_rpc(d)};
+    told(&message);
+    g_free(message.dom.name);
+    if (d->state == STATE_RUNNING) {
+        domain_set_state(d, STATE_PMSUSPENDED, 0);
+        machine_save(m);
+        domain_event(d, EVENT_PMSUSPENDED, detail);
+    }
+}
+
+static void on_suspend(struct machine *m, const json_t *body)
+{
+    (void)body;
+    asleep(m, event_domain_pmsuspend, 0);
+}
+
+static void on_suspend_disk(struct machine *m, const json_t *body)
+{
+    (void)body;
+    asleep(m, event_domain_pmsuspend_disk, 1);
+}
+
+static void on_wakeup(struct machine *m, const json_t *body)
+{
+    enum { STARTED_WAKEUP = 4 };
+    Domain *d = m->domain;
+    (void)body;
+    if (d->id < 0) {
+        return;
+    }
+    rpc_event_pm message = {.dom = domain_rpc(d)};
+    event_domain_pmwakeup(&message);
+    g_free(message.dom.name);
+    if (d->state == STATE_PMSUSPENDED) {
+        domain_set_state(d, STATE_RUNNING, RUNNING_WAKEUP);
+        machine_save(m);
+        domain_event(d, EVENT_STARTED, STARTED_WAKEUP);
+    }
+}
+
 static void on_pass(struct machine *m, const json_t *body)
 {
     rpc_event_domain_int message = {
@@ -254,6 +301,46 @@ static void on_port(struct machine *m, const json_t *body)
     }
 }
 
+static rpc_graphics_address viewer_end(const json_t *end)
+{
+    static const char *const families[] = {"ipv4", "ipv6", "unix"};
+    rpc_graphics_address a = {.node = (char *)text(end, "host"),
+                              .service = (char *)text(end, "service")};
+    for (unsigned i = 0; i < G_N_ELEMENTS(families); i++) {
+        a.family = strcmp(text(end, "family"), families[i]) == 0 ? (int)i : a.family;
+    }
+    return a;
+}
+
+/* @phase is libvirt's: a viewer has come, has been let in, has gone. */
+static void viewer(struct machine *m, const json_t *body, int phase)
+{
+    const json_t *server = json_object_get(body, "server"),
+                 *client = json_object_get(body, "client");
+    rpc_event_graphics message = {.dom = domain_rpc(m->domain),
+                                  .phase = phase,
+                                  .local = viewer_end(server),
+                                  .remote = viewer_end(client),
+                                  .auth = (char *)text(server, "auth")};
+    event_domain_graphics(&message);
+    g_free(message.dom.name);
+}
+
+static void on_viewer(struct machine *m, const json_t *body)
+{
+    viewer(m, body, 0);
+}
+
+static void on_viewer_ready(struct machine *m, const json_t *body)
+{
+    viewer(m, body, 1);
+}
+
+static void on_viewer_gone(struct machine *m, const json_t *body)
+{
+    viewer(m, body, 2);
+}
+
 struct gone {
     struct machine *machine;
     char *alias;
@@ -323,6 +410,9 @@ static const struct {
 } handlers[] = {
     {"STOP", on_stop},
     {"RESUME", on_resume},
+    {"SUSPEND", on_suspend},
+    {"SUSPEND_DISK", on_suspend_disk},
+    {"WAKEUP", on_wakeup},
     {"SHUTDOWN", on_shutdown},
     {"RESET", on_reset},
     {"GUEST_PANICKED", on_panic},
@@ -333,6 +423,9 @@ static const struct {
     {"BLOCK_WRITE_THRESHOLD", on_threshold},
     {"DEVICE_TRAY_MOVED", on_tray},
     {"VSERPORT_CHANGE", on_port},
+    {"VNC_CONNECTED", on_viewer},
+    {"VNC_INITIALIZED", on_viewer_ready},
+    {"VNC_DISCONNECTED", on_viewer_gone},
     {"DEVICE_DELETED", on_deleted},
     {"ACPI_DEVICE_OST", on_ost},
     {"MIGRATION_PASS", on_pass},

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import threading
 import unittest
+import xml.etree.ElementTree as ET
 
 import libvirt
 import libvirt_qemu
@@ -384,35 +385,98 @@ class Domains(manage.Case):
 
 
 class Events(manage.Case):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        manage.hear_events()
+
+    def hear(self, conn, *kinds):
+        """What is told from now on, as (kind, what comes with it)."""
+        seen = []
+        for kind in kinds:
+            conn.domainEventRegisterAny(None, kind, lambda _c, _d, *told: seen.append((told[-1], *told[:-1])), kind)
+        return seen
+
+    def all_of(self, seen, wanted):
+        manage.until(lambda: len(seen) >= len(wanted), f"all of {wanted}, not only {seen}")
+        self.assertEqual(seen, wanted)
+
     def test_order(self):
-        libvirt.virEventRegisterDefaultImpl()
-        conn, seen, over = self.connect(), [], threading.Event()
-
-        def heard(_conn, dom, event, detail, _opaque):
-            seen.append((event, detail))
-
-        conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, heard, None)
-
-        def loop():
-            while not over.is_set():
-                libvirt.virEventRunDefaultImpl()
-        timer = libvirt.virEventAddTimeout(50, lambda *_: None, None)
-        thread = threading.Thread(target=loop)
-        thread.start()
+        conn = self.connect()
+        life = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        seen = self.hear(conn, life)
         dom = conn.defineXML(machine("heard"))
         dom.create()
         dom.suspend()
         dom.resume()
         dom.destroy()
         dom.undefine()
-        wanted = [(0, 0), (2, 0), (3, 0), (4, 0), (5, 1), (1, 0)]
-        try:
-            manage.until(lambda: len(seen) >= len(wanted), "all events")
-        finally:
-            over.set()
-            thread.join()
-            libvirt.virEventRemoveTimeout(timer)
-        self.assertEqual(seen, wanted)
+        self.all_of(seen, [(life, *told) for told in ((0, 0), (2, 0), (3, 0), (4, 0), (5, 1), (1, 0))])
+
+    def test_killed(self):
+        conn, life = self.connect(), libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE
+        conn.createXML(machine("dies"))
+        seen = self.hear(conn, life)
+        pid, = self.daemon.machines()
+        os.kill(pid, signal.SIGKILL)
+        self.all_of(seen, [(life, libvirt.VIR_DOMAIN_EVENT_STOPPED, libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED)])
+
+    def test_reset_is_told(self):
+        conn, reboot = self.connect(), libvirt.VIR_DOMAIN_EVENT_ID_REBOOT
+        dom = conn.createXML(machine("resets"))
+        self.addCleanup(dom.destroy)
+        seen = self.hear(conn, reboot)
+        dom.reset(0)
+        self.all_of(seen, [(reboot,)])
+
+    def test_sleep_is_told(self):
+        """S3, which lodged finds again after a restart; a wake-up that it is told of."""
+        conn = self.connect()
+        dom = conn.defineXML(machine("naps", board="pc", more="<pm><suspend-to-mem enabled='yes'/></pm>"))
+        self.addCleanup(lambda: self.daemon.run_virsh("destroy", "naps"))
+        life, down = libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, libvirt.VIR_DOMAIN_EVENT_ID_PMSUSPEND
+        console = started(conn, dom)
+        console.expect(b"# ")
+        seen = self.hear(conn, life, down)
+        console.type(b"echo mem > /sys/power/state; echo wo''ken\n")
+        self.all_of(seen, [(down, 0), (life, libvirt.VIR_DOMAIN_EVENT_PMSUSPENDED, 0)])
+        self.assertEqual(dom.state(), [libvirt.VIR_DOMAIN_PMSUSPENDED, 0])
+        for call in (dom.suspend, dom.resume):
+            with self.assertRaisesRegex(libvirt.libvirtError, "domain is pmsuspended"):
+                call()
+        self.daemon.kill()
+        self.daemon.start()
+        conn = self.connect()
+        dom = conn.lookupByName("naps")
+        manage.until(lambda: dom.state() == [libvirt.VIR_DOMAIN_PMSUSPENDED, 0], "it is found asleep")
+        up = libvirt.VIR_DOMAIN_EVENT_ID_PMWAKEUP
+        seen = self.hear(conn, life, up)
+        console = Console(conn, dom)
+        dom.pMWakeup()
+        self.all_of(seen, [(up, 0), (life, libvirt.VIR_DOMAIN_EVENT_STARTED, libvirt.VIR_DOMAIN_EVENT_STARTED_WAKEUP)])
+        self.assertEqual(dom.state(), [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_WAKEUP])
+        console.expect(b"\nwoken")
+
+    def test_viewer_is_told(self):
+        conn, told = self.connect(), libvirt.VIR_DOMAIN_EVENT_ID_GRAPHICS
+        dom = conn.createXML(machine("seen", devices="<graphics type='vnc'/>"))
+        self.addCleanup(dom.destroy)
+        seen = self.hear(conn, told)
+        port = int(ET.fromstring(dom.XMLDesc()).find("devices/graphics").get("port"))
+        with socket.create_connection(("127.0.0.1", port), manage.PATIENCE) as s, s.makefile("rb") as f:
+            s.sendall(f.read(12))
+            self.assertIn(1, f.read(f.read(1)[0]))
+            s.sendall(b"\1")
+            self.assertEqual(f.read(4), bytes(4))
+            s.sendall(b"\1")
+            f.read(24)
+            manage.until(lambda: len(seen) == 2, "it is let in")
+        manage.until(lambda: len(seen) == 3, "it is gone")
+        self.assertEqual([phase for _, phase, *_ in seen], [0, 1, 2])
+        for _, _, local, remote, auth, subject in seen:
+            self.assertEqual((local["family"], local["node"], local["service"]), (0, "127.0.0.1", str(port)))
+            self.assertEqual((remote["family"], remote["node"]), (0, "127.0.0.1"))
+            self.assertEqual((auth, subject), ("none", []))
 
 
 if __name__ == "__main__":

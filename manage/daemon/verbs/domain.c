@@ -633,6 +633,10 @@ bool verb_domain_suspend(struct call *call, const rpc_domain_args *args, rpc_non
     if (!d || !domain_check_active(d, error)) {
         return false;
     }
+    if (d->state == STATE_PMSUSPENDED) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is pmsuspended");
+        return false;
+    }
     return d->state == STATE_PAUSED || machine_pause(d, PAUSED_USER, error);
 }
 
