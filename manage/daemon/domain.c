@@ -586,6 +586,26 @@ static bool first_of_boot(void)
     return first && g_file_set_contents(mark, "", 0, NULL);
 }
 
+/* Snapshots and checkpoints of transient machines that ended while no lodged saw it, as with the
+ * host: nothing can be done with them, and the next machine of the name is not to have them. */
+static void sweep(const char *kind)
+{
+    g_autofree char *folder = daemon_path(DAEMON_VAR, "qemu", kind, NULL);
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *file = g_strconcat(name, ".xml", NULL);
+        g_autofree char *definition = daemon_path(DAEMON_ETC, "qemu", file, NULL);
+        if (domain_by_name(name) || g_file_test(definition, G_FILE_TEST_EXISTS)) {
+            continue; /* also if it cannot be read */
+        }
+        Domain gone = {.name = (char *)name};
+        domain_forget_snapshots(&gone);
+        checkpoint_forget_all(&gone);
+        daemon_log("%s: its machine is gone, and what was known of its %ss", name, kind);
+    }
+}
+
 static bool start(GError **error)
 {
     (void)error;
@@ -596,6 +616,8 @@ static bool start(GError **error)
     load_all(folder);
     cgroups_start();
     machines_recover();
+    sweep("snapshot");
+    sweep("checkpoint");
     cgroups_sweep();
     if (first_of_boot()) {
         domain_each(autostart_all, NULL);

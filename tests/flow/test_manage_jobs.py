@@ -274,6 +274,25 @@ class Jobs(Work):
         self.v("destroy")
         self.assertEqual(re.findall(r"(?m) (s\d) ", img("snapshot", "-l", self.path("a.qcow2"))), ["s2"])
 
+    def test_what_a_transient_machine_leaves(self):
+        """It ends with the host, and so does what was known of its snapshots; those of a definition stay."""
+        self.v("snapshot-create-as", "kept")
+        img("create", "-q", "-f", "qcow2", self.path("b.qcow2"), "16M")
+        dom = self.conn.createXML(machine("passing", devices=DISK.format(
+            format="qcow2", file=self.path("b.qcow2"), target="vda")), libvirt.VIR_DOMAIN_START_PAUSED)
+        self.virsh("snapshot-create-as", "passing", "s1")
+        self.virsh("checkpoint-create-as", "passing", "c1")
+        notes = [f"{self.daemon.root}/var/qemu/{kind}/passing" for kind in ("snapshot", "checkpoint")]
+        self.assertEqual([os.listdir(folder) for folder in notes], [["s1.xml"], ["c1.xml"]])
+        pid = self.daemon.pid(dom.UUIDString())
+        self.daemon.kill()
+        os.kill(pid, signal.SIGKILL)
+        manage.until(lambda: pid not in self.daemon.machines(), "it has ended")
+        self.daemon.start()
+        self.conn = self.connect()
+        manage.until(lambda: not any(map(os.path.exists, notes)), "nothing is left of it")
+        self.assertEqual(self.v("snapshot-list", "--name"), "kept")
+
     def test_snapshots_of_a_machine_that_is_off(self):
         self.v("snapshot-create-as", "s1", "--disk-only")
         self.v("snapshot-create-as", "s2", "--disk-only")
