@@ -4,14 +4,13 @@
 #include "base/util.h"
 
 #include <glib.h>
-#include <sched.h>
 #include <stdatomic.h>
 
 enum { BATCH = 64, ROUNDS = 64 };
-/* Microseconds: as long is looked for the next call of a client that makes one after the other, the
- * first of them without giving way, and as short is the time between two calls that makes us look.
- * One look in OTHERS is for all descriptors. */
-enum { LINGER = 80, ALONE = 40, IN_A_ROW = 250, LESSONS = 6, OTHERS = 8 };
+/* Microseconds: as long is looked for the next call of a client that makes one after the other, and
+ * as short is the time between two calls that makes us look.  One look in OTHERS is for all
+ * descriptors. */
+enum { LINGER = 80, IN_A_ROW = 250, LESSONS = 6, OTHERS = 8 };
 
 /* The events of one epoll_wait(); an entry is cleared when its watch goes. */
 static struct {
@@ -58,26 +57,21 @@ static bool serve(void)
     return any;
 }
 
-/* Looks for a while whether something comes.  A call takes less than ALONE, and a thread of the
- * client that runs in between costs it more than it is worth.  Then the processor goes to whoever
- * else wants it; if it does not come back soon the machine is busy, and sleeping is better. */
+/* Looks for a while whether something comes.  If it does not come soon the machine is busy, and
+ * sleeping is better; so is it than to give way, after which it would be our turn late. */
 static bool look_again(void)
 {
-    gint64 begin = g_get_monotonic_time();
+    gint64 end = g_get_monotonic_time() + LINGER;
     for (unsigned turn = 1; !atomic_load_explicit(&linger.interrupted, memory_order_relaxed);
          turn++) {
         if (linger.last && turn % OTHERS ? linger.last->look(linger.last) : serve()) {
             linger.lesson = 0;
             return true;
         }
-        gint64 waited = g_get_monotonic_time() - begin;
-        if (waited > LINGER) {
+        if (g_get_monotonic_time() > end) {
             linger.lesson = MIN(linger.lesson + 1, LESSONS);
             linger.quick = 0;
             break;
-        }
-        if (waited > ALONE) {
-            sched_yield();
         }
     }
     return false;
