@@ -34,6 +34,7 @@ struct vcpu_thread {
     bool leaving;     /* under .mutex: the thread is to end */
     const struct cpu_engine *attached;
     _Atomic bool asleep;
+    bool watches;     /* before it sleeps in HLT: its last sleep was short */
 };
 
 enum { MAX_VCPUS = 255 };
@@ -341,16 +342,45 @@ static void sleep_to_timer(struct vcpu *cpu)
     }
 }
 
+enum { WATCH_NS = 50000, SHORT_NS = 100000, TAKEN_AWAY_NS = 10000 };
+
+/*
+ * Is it requested while it watches?  To wake a thread takes a host some 20 us, twice that where
+ * the host is a machine itself: whose last sleeps were short stays awake a while, unless somebody
+ * else wants the processor.
+ */
+static bool watch(struct vcpu *cpu)
+{
+    int64_t last = clock_now(), end = last + (cpu->thread->watches ? WATCH_NS : 0);
+    while (last < end) {
+        for (unsigned i = 0; i < 16; i++) {
+            if (wakes(cpu, atomic_load(&cpu->requests))) {
+                return true;
+            }
+            __builtin_ia32_pause();
+        }
+        int64_t now = clock_now();
+        end = now - last < TAKEN_AWAY_NS ? end : 0;
+        last = now;
+    }
+    return false;
+}
+
 static void sleep_halted(struct vcpu *cpu)
 {
     if (cpu->engine->pull) {
         cpu->engine->pull(cpu);
+    }
+    int64_t since = clock_now();
+    if (watch(cpu)) {
+        return;
     }
     paravirt_asleep(cpu);
     while (!wakes(cpu, atomic_load(&cpu->requests))) {
         sleep_to_timer(cpu);
     }
     paravirt_awake(cpu);
+    cpu->thread->watches = clock_now() - since < SHORT_NS;
 }
 
 static bool attach(struct vcpu *cpu)
