@@ -386,18 +386,15 @@ static void resolve(struct vcpu *cpu, uint64_t gpa, unsigned want, struct side *
     uint64_t page = gpa & PAGE_MASK;
     struct span v = space_find(cpu->memory, page);
     bool whole = v.host && v.start <= page && v.end - page >= PAGE_SIZE;
+    bool write = want & ACCESS_WRITE;
     s->gpa = page;
-    s->host = whole ? v.host + (page - v.start) : NULL;
+    s->host = whole && (v.writable || !write) ? v.host + (page - v.start) : NULL;
     *flags = 0;
-    s->note = false;
-    if (whole) {
+    if (s->host) {
         ahead_touch(s->host);
         *flags = ram_flags(s->host);
-        s->note = (want & ACCESS_WRITE) && *flags;
     }
-    if (!whole || ((want & ACCESS_WRITE) && !v.writable)) {
-        s->host = NULL;
-    }
+    s->note = write && *flags;
     s->io = !s->host;
 }
 

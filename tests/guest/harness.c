@@ -3,8 +3,8 @@
  * Runs a bare-metal program on every CPU engine and compares what it writes with the
  * expected text.  Usage: harness program.bin expected.txt [engine ...]
  *
- * The machine: 16 MiB of RAM; the program at 0x10000, entered in real mode at 1000:0000
- * with interrupts off.  Ports: 0xe9 writes a character; 0xf4 ends; 0xf0 requests the
+ * The machine: 16 MiB of RAM, and behind it the same as ROM; the program at 0x10000, entered
+ * in real mode at 1000:0000 with interrupts off.  Ports: 0xe9 writes a character; 0xf4 ends; 0xf0 requests the
  * interrupt with the written vector, 0xf1 an NMI, 0xf2 an SMI; 0xf5 reads 0x5a; 0xf3 asks for
  * an interrupt that comes when the program sleeps, with a wish that its TLB be flushed.
  * The translator runs twice: as it is, interpreting what is cold, and translating all.
@@ -181,7 +181,9 @@ static int run(const char *program, const char *expected, const struct cpu_engin
     struct region r = {.name = "ram", .size = RAM_BYTES, .ram = ram};
     struct region io = {.name = "ports", .size = 8, .ops = &port_ops};
     struct region text = {.name = "text", .size = 1, .ops = &char_ops};
+    struct region rom = {.name = "rom", .size = RAM_BYTES, .ram = ram, .read_only = true};
     space_place(memory, &r, 0, 0);
+    space_place(memory, &rom, RAM_BYTES, 0);
     space_place(ports, &io, 0xf0, 0);
     space_place(ports, &text, 0xe9, 0);
     memcpy(ram->host + LOAD_AT, code, n);

@@ -63,6 +63,18 @@ main64:
     call *%rdx
     call hex64
     call newline64
+    SAY64 "in ROM: "
+    movl $0x1310000, %edx                   /* what was made last */
+    movl $100, %ecx
+5:  call *%rdx
+    movl %ecx, 1(%rdx)
+    movb $0xcc, (%rdx)
+    loop 5b
+    call hex64
+    movl $4, 0x310001
+    call *%rdx
+    call hex64
+    call newline64
     jmp end64
 template:
     movl $0, %eax
