@@ -113,11 +113,15 @@ static bool forwards_may(const struct domain_interface *nic, GError **error)
     return ports <= FORWARDS_MAX;
 }
 
+bool card_can_be(const struct domain_interface *nic, GError **error)
+{
+    return type_may(nic, error) && model_may(nic, error) && forwards_may(nic, error);
+}
+
 bool cards_can_be(const DomainDef *def, GError **error)
 {
     for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
-        const struct domain_interface *nic = def->interfaces->pdata[i];
-        if (!type_may(nic, error) || !model_may(nic, error) || !forwards_may(nic, error)) {
+        if (!card_can_be(def->interfaces->pdata[i], error)) {
             return false;
         }
     }

@@ -154,6 +154,7 @@ char *json_words(const json_t *options);
 /* machine_host.c: what a machine takes of the host. */
 /* card_check.c: whether the machine's cards can be what they are asked to be. */
 enum { NIC_QUEUES_MAX = 31 }; /* pairs that a card of lodge-vm has at most */
+bool card_can_be(const struct domain_interface *nic, GError **error);
 bool cards_can_be(const DomainDef *def, GError **error);
 /* The object of an interface for -netdev and netdev_add.  But for the user network's it makes a tap
  * or macvtap, whose name becomes @nic's target and whose descriptors are added to @fds; the caller

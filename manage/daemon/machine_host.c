@@ -235,6 +235,12 @@ bool machine_net_guard(const struct domain_interface *nic, GError **error)
 
 bool machine_net_guard_anew(const struct domain_interface *nic, GError **error)
 {
+    if (!card_can_be(nic, error)) {
+        return false;
+    }
+    if (!nic->target) {
+        return true; /* a user network's has nothing that could be guarded, and no wish */
+    }
     struct port_guard guard = {.device = nic->target};
     limits_of(nic, &guard);
     bool swapped = is_macvtap(nic);

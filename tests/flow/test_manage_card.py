@@ -292,6 +292,12 @@ class Wires(CardCase):
         listening = self.host.run("ss", "-ltn")
         self.assertIn("127.0.0.1:3322", listening)
         self.assertIn("127.0.0.1:4322", listening)
+        limits = ["--inbound", "100,200,300", "--live"]
+        self.assertIn("<bandwidth> of an interface of type 'user'",
+                      self.virsh("domiftune", "user", "52:54:00:51:00:03", *limits, fails=True))
+        limited = self.USER.format(user.format(3) + "<bandwidth><outbound average='10'/></bandwidth>")
+        self.assertIn("<bandwidth> of an interface of type 'user'",
+                      self.virsh("update-device", "user", self.put(limited), "--live", fails=True))
 
     def test_link_state(self):
         dom = self.start("state", self.BR.format("<model type='virtio'/><link state='down'/>"))
