@@ -25,6 +25,7 @@ static bool started;
 static void *touch_all(void *unused)
 {
     (void)unused;
+    pthread_setname_np(pthread_self(), "memory");
     pthread_mutex_lock(&lock);
     for (;;) {
         while (n_done == n_asked) {
