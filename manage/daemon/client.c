@@ -35,6 +35,7 @@ void client_unref(struct client *c)
 {
     if (atomic_fetch_sub(&c->refs, 1) == 1) {
         g_byte_array_unref(c->in);
+        lane_free(c->lane);
         if (c->callbacks) {
             g_array_unref(c->callbacks);
         }
@@ -64,6 +65,7 @@ void client_new(int fd, const struct listener *from)
     struct client *c = g_new0(struct client, 1);
     c->watch = (struct watch){.fd = fd, .events = EPOLLIN, .ready = client_ready};
     c->refs = 1;
+    c->lane = lane_new();
     c->in = g_byte_array_new();
     c->out_tail = &c->out;
     c->kind = from->kind;

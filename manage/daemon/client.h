@@ -62,6 +62,7 @@ bool event_deregister(struct client *c, enum event_class class, int id);
 struct client {
     struct watch watch; /* first */
     atomic_int refs;
+    struct lane *lane; /* of its calls and streams */
     /* Main loop only. */
     GByteArray *in; /* bytes of packets not yet handled */
     int fds[PACKET_FDS_MAX];

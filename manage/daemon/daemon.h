@@ -71,7 +71,16 @@ struct daemon_room {
 
 /* Leaves the main loop, from any thread. */
 void daemon_quit(void);
-/* Threads for verbs, streams and whatever else may wait; called without the daemon lock. */
+/*
+ * Threads for whatever may wait; @work is called without the daemon lock.  Each client has a lane
+ * of its own for its calls and streams: while many wait for a sick machine, who has nothing on a
+ * thread yet gets one all the same.
+ */
+struct lane;
+struct lane *lane_new(void);
+void lane_free(struct lane *lane); /* what is in it is done all the same */
+void lane_work(struct lane *lane, void (*work)(void *), void *data);
+/* The daemon's own. */
 void daemon_worker(void (*work)(void *), void *data);
 /* The other way, from any thread: @errand runs once on the main loop. */
 void daemon_in_loop(int priority, void (*errand)(void *), void *data);

@@ -317,7 +317,7 @@ bool dispatch_call(struct client *c, const struct packet_header *h, const uint8_
         client_ref(c);
         c->calls++;
         daemon_unlock();
-        daemon_worker(call_work, call);
+        lane_work(c->lane, call_work, call);
         return true;
     }
     call_run(call);

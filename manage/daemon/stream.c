@@ -277,7 +277,7 @@ static void run_ops(struct stream *s)
     if (!s->busy && next_step(s) != STEP_NONE) {
         s->busy = true;
         client_ref(s->client);
-        daemon_worker(work, s);
+        lane_work(s->client->lane, work, s);
     }
 }
 

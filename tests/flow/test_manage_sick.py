@@ -5,6 +5,7 @@ files of a dead server, a client that stops in the middle."""
 import contextlib
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -108,6 +109,31 @@ class Machines(Sick):
         hangs.destroy()
         self.assertEqual(self.daemon.machines(), [])
 
+    def test_many_who_ask_a_stopped_one(self):
+        """All threads that are for everybody wait for it: who asks for another one has one all the same."""
+        self.begin()
+        path = pathlib.Path(self.daemon.root, "disk")
+        path.write_bytes(bytes(1 << 20))
+        path.chmod(0o666)
+        conn = self.connect()
+        sick = conn.createXML(MACHINE.format("sick", disk(path)))
+        pid, = self.daemon.machines()
+        os.kill(pid, signal.SIGSTOP)
+        well = conn.createXML(MACHINE.format("well", ""))
+        lookups = [self.daemon.connect(read_only=True).lookupByName("sick") for _ in range(30)]
+        calls = [Call(dom.blockStats, "vda") for dom in lookups for _ in range(5)]
+        status = pathlib.Path(f"/proc/{self.daemon.process.pid}/status")
+        manage.until(lambda: int(re.search(r"Threads:\s+(\d+)", status.read_text())[1]) > 128, "all wait")
+        well.suspend()
+        well.resume()
+        self.assertTrue(all(call.is_alive() for call in calls))
+        os.kill(pid, signal.SIGKILL)
+        for call in calls:
+            call.join()
+            self.assertTrue(call.code)
+        manage.until(lambda: not sick.isActive(), "it is gone")
+        well.destroy()
+
 
 class Files(Sick):
     def setUp(self):
@@ -146,6 +172,20 @@ class Files(Sick):
         pipe = f"{self.daemon.root}/pipe"
         os.mkfifo(pipe)
         self.assertEqual(self.code(self.connect().restore, pipe), libvirt.VIR_ERR_OPERATION_FAILED)
+
+    def test_a_pipe_is_no_core(self):
+        """Nobody waits for who reads it, and it is none either when there is one."""
+        pipe, conn = f"{self.daemon.root}/pipe", self.connect()
+        os.mkfifo(pipe)
+        dom = conn.createXML(MACHINE.format("well", ""))
+        for flags in (0, libvirt.VIR_DUMP_MEMORY_ONLY):
+            with self.assertRaisesRegex(libvirt.libvirtError, "neither a regular file nor a block device"):
+                dom.coreDump(pipe, flags)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        self.assertEqual(self.code(dom.coreDump, pipe, 0), libvirt.VIR_ERR_OPERATION_FAILED)
+        os.close(reader)
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        dom.destroy()
 
 
 class Definitions(Sick):

@@ -49,14 +49,27 @@ static bool write_memory(struct machine *m, int fd, GError **error)
            wait_written(m, error);
 }
 
+static bool core_fits(const struct stat *st)
+{
+    return S_ISREG(st->st_mode) || S_ISBLK(st->st_mode);
+}
+
 static bool write_core(struct machine *m, const char *path, unsigned flags, GError **error)
 {
     if (!file_answers(path, NULL, error) || m->ended) {
         return false;
     }
-    autofd int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+    /* Not O_TRUNC before it is known what it is; whoever opens a pipe must not wait for a reader.
+     */
+    autofd int fd =
+        open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
     struct stat st;
-    if (fd < 0 || fstat(fd, &st) != 0) {
+    if (fd < 0 ? errno == ENXIO : fstat(fd, &st) == 0 && !core_fits(&st)) {
+        libvirt_error(error, ERR_OPERATION_FAILED,
+                      "'%s' is neither a regular file nor a block device", path);
+        return false;
+    }
+    if (fd < 0 || (S_ISREG(st.st_mode) && ftruncate(fd, 0) != 0)) {
         libvirt_error(error, ERR_OPERATION_FAILED, "failed to create '%s': %s", path,
                       g_strerror(errno));
         return false;
