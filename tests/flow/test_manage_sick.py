@@ -116,7 +116,7 @@ class Machines(Sick):
         path.write_bytes(bytes(1 << 20))
         path.chmod(0o666)
         conn = self.connect()
-        sick = conn.createXML(MACHINE.format("sick", disk(path)))
+        conn.createXML(MACHINE.format("sick", disk(path)))
         pid, = self.daemon.machines()
         os.kill(pid, signal.SIGSTOP)
         well = conn.createXML(MACHINE.format("well", ""))
@@ -131,7 +131,7 @@ class Machines(Sick):
         for call in calls:
             call.join()
             self.assertTrue(call.code)
-        manage.until(lambda: not sick.isActive(), "it is gone")
+        manage.until(lambda: [dom.name() for dom in conn.listAllDomains()] == ["well"], "it is gone")
         well.destroy()
 
 
