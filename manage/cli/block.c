@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Work on the disks of running domains, their limits, core dumps. */
 #include "manage/cli/object.h"
+#include "manage/cli/progress.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -18,16 +19,6 @@ static const char *const job_names[] = {"Unknown job",  "Block Pull",          "
 static const char *job_name(int type)
 {
     return job_names[type > 0 && type < (int)G_N_ELEMENTS(job_names) ? type : 0];
-}
-
-static unsigned percent_of(uint64_t cur, uint64_t end)
-{
-    return cur >= end ? 100 : MIN((unsigned)((double)cur / (double)end * 100), 99u);
-}
-
-static void show_progress(const char *label, unsigned percent)
-{
-    g_printerr("\r%s: [%3u %%]", label, percent);
 }
 
 /* ---- waiting for a job ---- */
@@ -78,9 +69,9 @@ static bool wait_job(struct wait *w, int *status, GError **error)
             w->status = w->status == STATUS_NONE ? STATUS_COMPLETED : w->status;
             break;
         }
-        if (w->label && w->percent != percent_of(info.cur, info.end)) {
-            w->percent = percent_of(info.cur, info.end);
-            show_progress(w->label, w->percent);
+        if (w->label && w->percent != progress_percent(info.cur, info.end)) {
+            w->percent = progress_percent(info.cur, info.end);
+            progress_show(w->label, w->percent);
         }
         if (w->until && g_get_monotonic_time() > w->until && !given_up) {
             given_up = true;
@@ -95,7 +86,7 @@ static bool wait_job(struct wait *w, int *status, GError **error)
     *status = w->status;
     bool whole = *status == STATUS_READY || *status == STATUS_COMPLETED;
     if (w->label && whole && w->percent != 100) {
-        show_progress(w->label, 100);
+        progress_show(w->label, 100);
     }
     return true;
 }
@@ -349,7 +340,7 @@ static bool show_job(struct shell *sh, const struct args *a, const rpc_domain *d
                  (uint64_t)info.end);
         return true;
     }
-    show_progress(job_name(info.type), percent_of(info.cur, info.end));
+    progress_show(job_name(info.type), progress_percent(info.cur, info.end));
     if (info.bandwidth) {
         double value = (double)info.bandwidth;
         static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
@@ -522,13 +513,15 @@ static bool run_dump(struct shell *sh, const struct args *a, GError **error)
     g_autofree char *full = g_canonicalize_filename(to, NULL);
     rpc_domain_text_flags plain = {dom, full, flags};
     rpc_core_dump_args named = {dom, full, kind, flags};
-    if (!(format ? ask_domain_core_dump_with_format(shell_rpc(sh, NULL), &named, &none, error)
-                 : ask_domain_core_dump(shell_rpc(sh, NULL), &plain, &none, error))) {
+    struct progress *p = args_flag(a, "verbose") ? progress_begin(sh, &dom, "Dump") : NULL;
+    bool ok = format ? ask_domain_core_dump_with_format(shell_rpc(sh, NULL), &named, &none, error)
+                     : ask_domain_core_dump(shell_rpc(sh, NULL), &plain, &none, error);
+    if (p) {
+        progress_end(p, ok);
+    }
+    if (!ok) {
         shell_failing(sh, "Failed to core dump domain '%s' to %s", dom.name, to);
         return false;
-    }
-    if (args_flag(a, "verbose")) {
-        show_progress("Dump", 100);
     }
     out_note_open(sh, "\nDomain '%s' dumped to %s\n", dom.name, to);
     return true;

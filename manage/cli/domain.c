@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
+#include "manage/cli/progress.h"
 
 #include "base/util.h"
 
@@ -189,12 +190,31 @@ static bool run_save(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     rpc_save_args args = {dom, to, xml ? &xml : NULL, flags_of(a, save_bits, 3)};
-    if (!ask_domain_save_flags(shell_rpc(sh, NULL), &args, &none, error)) {
+    struct progress *p = args_flag(a, "verbose") ? progress_begin(sh, &dom, "Save") : NULL;
+    bool ok = ask_domain_save_flags(shell_rpc(sh, NULL), &args, &none, error);
+    if (p) {
+        progress_end(p, ok);
+    }
+    if (!ok) {
         shell_failing(sh, "Failed to save domain '%s' to %s", dom.name, args_text(a, "file"));
         return false;
     }
     out_note(sh, "\nDomain '%s' saved to %s", dom.name, args_text(a, "file"));
     return true;
+}
+
+static bool run_managedsave(struct shell *sh, const struct args *a, GError **error)
+{
+    g_auto(rpc_domain) dom = {0};
+    if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
+        return false;
+    }
+    struct progress *p = args_flag(a, "verbose") ? progress_begin(sh, &dom, "Managedsave") : NULL;
+    bool ok = run_simple(sh, a, error);
+    if (p) {
+        progress_end(p, ok);
+    }
+    return ok;
 }
 
 static bool run_restore(struct shell *sh, const struct args *a, GError **error)
@@ -421,8 +441,9 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
     {"managedsave", (const struct option_row[]){NAMED_ACTIVE,
         {"bypass-cache", OPT_BOOL, 0, "keep the state out of the page cache"},
         {"running", OPT_BOOL, 0, "it will run when it is started again"},
-        {"paused", OPT_BOOL, 0, "it will be paused when it is started again"}, {NULL}},
-     "saves a domain's state and stops it; the next start goes on there", run_simple,
+        {"paused", OPT_BOOL, 0, "it will be paused when it is started again"},
+        {"verbose", OPT_BOOL, 0, "show how it goes on"}, {NULL}},
+     "saves a domain's state and stops it; the next start goes on there", run_managedsave,
      SIMPLE(PROC_domain_managed_save, true, 0, "Failed to save domain '%s' state",
             "\nDomain '%s' state saved by libvirt",
             {{"bypass-cache", 1}, {"running", 2}, {"paused", 4}})},
@@ -451,7 +472,8 @@ const struct verb_group verb_group_domain = {"Domain Management", "domain", (con
         {"bypass-cache", OPT_BOOL, 0, "keep the state out of the page cache"},
         {"xml", OPT_TEXT, OPT_NAMED, "file with the XML for the restored domain", COMPLETE_FILE},
         {"running", OPT_BOOL, 0, "it will run when restored"},
-        {"paused", OPT_BOOL, 0, "it will be paused when restored"}, {NULL}},
+        {"paused", OPT_BOOL, 0, "it will be paused when restored"},
+        {"verbose", OPT_BOOL, 0, "show how it goes on"}, {NULL}},
      "saves a domain's state to a file and stops it", run_save},
     {"screenshot", (const struct option_row[]){NAMED_ACTIVE,
         {"file", OPT_TEXT, 0, "where to", COMPLETE_FILE},

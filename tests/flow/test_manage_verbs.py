@@ -48,7 +48,6 @@ NO_VERBS = {
 NO_OPTIONS = {
     "schedinfo": "weight cap", "domjobabort": "postcopy", "migrate-setspeed": "postcopy", "migrate-getspeed": "postcopy",
     "create": "pass-fds", "start": "pass-fds", "qemu-monitor-command": "pass-fds", "attach-interface": "managed",
-    "save": "verbose", "managedsave": "verbose",
     "pool-create-as": "adapter-name adapter-wwnn adapter-wwpn adapter-parent adapter-parent-wwnn adapter-parent-wwpn "
                       "adapter-parent-fabric-wwn",
     "pool-define-as": "adapter-name adapter-wwnn adapter-wwpn adapter-parent adapter-parent-wwnn adapter-parent-wwpn "
@@ -604,6 +603,20 @@ class Lines(manage.Case):
                 self.assertRegex(seen[-1], r"^event (STOP|RESUME) at \d+\.\d{6} for domain 'm': ")
             self.assertTrue(any("RESUME" in line for line in listeners[2][1]))
             self.assertFalse(any("RESUME" in line for line in listeners[3][1]))
+
+    def test_saves_and_tells_how_far_it_is(self):
+        """How much of it is seen on the way depends on the host, but the end is the same."""
+        said = []
+        for program in ("virsh", LODGE):
+            for words, back in ((["save", "m", f"{self.folder}/state"], ["restore", f"{self.folder}/state"]),
+                                (["managedsave", "m"], ["start", "m"])):
+                out, err, code = self.run_line(program, [*words, "--verbose"], "true")()
+                self.assertEqual(code, 0, out + err)
+                self.assertRegex(err, r"^([\r\n](Save|Managedsave): \[[ \d]+ %\])+$")
+                said.append((out, re.split("[\r\n]", err)[-1]))
+                self.virsh(*back)
+        self.assertEqual(said[:2], said[2:])
+        self.assertEqual([err for _, err in said[2:]], ["Save: [100 %]", "Managedsave: [100 %]"])
 
     def test_prints_what_virsh_prints(self):
         for line in LINES.splitlines():
