@@ -241,16 +241,17 @@ static void tell(const Server *s, const char *line)
 void client_end(struct client *c)
 {
     Server *s = c->server;
-    tell(s, c->greeted ? "a client has gone" : "a client was turned away");
+    bool greeted = c->greeted;
+    tell(s, greeted ? "a client has gone" : "a client was turned away");
     stream_close(&c->stream);
     g_mutex_clear(&c->receiving);
     g_mutex_clear(&c->sending);
+    g_free(c);
     g_mutex_lock(&s->lock);
     s->clients--;
-    s->served |= c->greeted;
-    poke(s->changed); /* under the lock: afterwards the server may be gone */
+    s->served |= greeted;
+    poke(s->changed); /* under the lock: afterwards the server, and the program, may be gone */
     g_mutex_unlock(&s->lock);
-    g_free(c);
 }
 
 static void client_main(struct client *c)
