@@ -356,7 +356,7 @@ bool build_numa(struct vm_options *o, GError **error)
     if (modules && !o->machine.ram_slots) {
         return true;
     }
-    b.numa = g_new0(struct numa, 1); /* the machine's: lives as long as it */
+    o->machine.numa = b.numa = g_new0(struct numa, 1); /* the machine's: lives as long as it */
     b.numa->cpu_node = g_malloc(o->machine.maxcpus);
     memset(b.numa->cpu_node, NO_NODE, o->machine.maxcpus);
     if (!vm_options_each(o, (const char *const[]){"numa", NULL}, on_numa, &b, error) ||
@@ -370,6 +370,5 @@ bool build_numa(struct vm_options *o, GError **error)
     }
     b.numa->nodes = b.ids;
     place_cpus(&b);
-    o->machine.numa = b.numa;
     return true;
 }
