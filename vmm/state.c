@@ -556,7 +556,7 @@ static bool check_complete(struct load *l, GError **error)
         return damaged("LAST", error);
     }
     for (struct device *d = vm_board()->devices; d; d = d->next) {
-        if (!g_hash_table_contains(l->loaded, d->path)) {
+        if (!d->model->joins_later && !g_hash_table_contains(l->loaded, d->path)) {
             g_set_error(error, LODGE_ERROR, EINVAL,
                         "this machine has device \"%s\" (%s), the state has not", d->path,
                         d->model->name);

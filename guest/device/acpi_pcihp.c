@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * acpi_pcihp: slots of the machine pc's PCI bus that can be filled and emptied while the guest
- * runs, told to it by ACPI.
+ * acpi_pcihp: slots of PCI buses that can be filled and emptied while the guest runs, told to it by
+ * ACPI.
  *
  * Spec: QEMU, "QEMU<->ACPI BIOS PCI hotplug interface" (acpi_pci_hotplug), its registers;
  * ACPI Specification 6.3, "Device Object Notifications", "_EJx (Eject)".
- * The root bus and those behind bridges that were there from the start have slots; what is behind a
- * bridge that was plugged in stays as it is.
+ * The root bus of the machine pc, buses behind bridges and slots behind Express ports that were
+ * there from the start have slots; what is behind a bridge that was plugged in stays as it is.
  */
 #include "guest/device/acpi_pcihp.h"
 
 #include "guest/device/acpi_pm.h"
 
-enum { PORTS_AT = 0xae00, PORTS_BYTES = 0x14, GPE = 1 };
+enum { GPE = 1, FIRST_BUSES = 16 /* which a state of version 2 has */ };
 enum { CLASS_DISPLAY = 0x03, CLASS_BRIDGE = 0x06 };
 
 struct acpi_pcihp {
@@ -22,6 +22,8 @@ struct acpi_pcihp {
     uint32_t select;
     struct pci_bus *bus[ACPI_PCIHP_BUSES];
     unsigned n;
+    uint32_t prop_port;
+    bool prop_root, prop_bridges;
     struct device_window window;
 };
 
@@ -36,10 +38,20 @@ static bool removable(const struct pci_device *pci)
     return class != CLASS_DISPLAY && class != CLASS_BRIDGE && !pci->dev.model->soldered;
 }
 
-static uint32_t slots_of(const struct pci_bus *bus)
+/* Between the ports of a switch, and among an Express root's own, nothing comes or goes. */
+static uint32_t all_slots(const struct acpi_pcihp *s, const struct pci_bus *bus)
 {
-    uint32_t slots = UINT32_MAX;
-    for (unsigned i = 0; bus && i < 256; i++) {
+    if (bus->express) {
+        return s->prop_bridges && bus->one_slot;
+    }
+    return (bus->bridge ? s->prop_bridges : s->prop_root) ? UINT32_MAX : 0;
+}
+
+/* Those from which all can be taken. */
+static uint32_t slots_of(const struct acpi_pcihp *s, const struct pci_bus *bus)
+{
+    uint32_t slots = all_slots(s, bus);
+    for (unsigned i = 0; i < 256; i++) {
         const struct pci_device *pci = bus->function[i];
         if (pci && !removable(pci)) {
             slots &= ~(UINT32_C(1) << (i >> 3));
@@ -50,7 +62,7 @@ static uint32_t slots_of(const struct pci_bus *bus)
 
 static int number_of(const struct acpi_pcihp *s, const struct pci_bus *bus)
 {
-    for (unsigned i = 0; i < s->n; i++) {
+    for (unsigned i = 0; s && i < s->n; i++) {
         if (s->bus[i] == bus) {
             return (int)i;
         }
@@ -66,35 +78,72 @@ static void tell(struct device *dev)
     }
 }
 
-static void plugged(struct pci_bus *bus, struct pci_device *pci)
+static struct acpi_pcihp *of_board(struct board *board)
 {
-    struct acpi_pcihp *s = bus->hotplug;
+    struct device *dev = board_part(board, "pcihp");
+    return dev ? self(dev) : NULL;
+}
+
+static struct acpi_pcihp *of_bus(const struct pci_bus *bus)
+{
+    return bus->bridge ? of_board(bus->bridge->dev.board) : bus->hotplug;
+}
+
+bool acpi_pcihp_names(const struct pci_bus *bus)
+{
+    const struct acpi_pcihp *s = of_bus(bus);
+    return number_of(s, bus) >= 0 && all_slots(s, bus);
+}
+
+void acpi_pcihp_plugged(struct pci_bus *bus, const struct pci_device *pci)
+{
+    struct acpi_pcihp *s = of_bus(bus);
     s->up[number_of(s, bus)] |= UINT32_C(1) << (pci->devfn >> 3);
     tell(&s->dev);
 }
 
-static bool unplug(struct pci_bus *bus, struct pci_device *pci, GError **error)
+bool acpi_pcihp_may_go(const struct pci_bus *bus, const struct pci_device *pci, GError **error)
 {
-    struct acpi_pcihp *s = bus->hotplug;
-    if (!removable(pci)) {
-        g_set_error(error, LODGE_ERROR, ENOTSUP, "Device '%s' does not support hotplugging",
-                    pci->dev.id ? pci->dev.id : pci->dev.model->name);
-        return false;
+    if (slots_of(of_bus(bus), bus) >> (pci->devfn >> 3) & 1) {
+        return true;
     }
+    g_set_error(error, LODGE_ERROR, ENOTSUP, "Device '%s' does not support hotplugging",
+                pci->dev.id ? pci->dev.id : pci->dev.model->name);
+    return false;
+}
+
+void acpi_pcihp_unplug(struct pci_bus *bus, const struct pci_device *pci)
+{
+    struct acpi_pcihp *s = of_bus(bus);
     s->down[number_of(s, bus)] |= UINT32_C(1) << (pci->devfn >> 3);
     tell(&s->dev);
-    return true;
+}
+
+static void plugged(struct pci_bus *bus, struct pci_device *pci)
+{
+    acpi_pcihp_plugged(bus, pci);
+}
+
+static bool unplug(struct pci_bus *bus, struct pci_device *pci, GError **error)
+{
+    bool may = acpi_pcihp_may_go(bus, pci, error);
+    if (may) {
+        acpi_pcihp_unplug(bus, pci);
+    }
+    return may;
 }
 
 static void add_bus(struct acpi_pcihp *s, struct pci_bus *bus)
 {
-    if (bus->hotplug || bus->express || s->n == ACPI_PCIHP_BUSES) {
-        return; /* a slot of its own tells of itself */
+    if (number_of(s, bus) >= 0 || s->n == ACPI_PCIHP_BUSES) {
+        return;
     }
     s->bus[s->n++] = bus;
-    bus->hotplug = s;
-    bus->plugged = plugged;
-    bus->unplug = unplug;
+    if (all_slots(s, bus) && !bus->one_slot) { /* a port knows more than one way */
+        bus->hotplug = s;
+        bus->plugged = plugged;
+        bus->unplug = unplug;
+    }
 }
 
 /* Buses that have come since are behind those that are there. */
@@ -112,9 +161,8 @@ static void number_buses(struct acpi_pcihp *s)
 bool acpi_pcihp_bus(struct board *board, unsigned number, int *parent, uint8_t *devfn,
                     uint32_t *slots)
 {
-    struct device *dev = board_part(board, "pcihp");
-    struct acpi_pcihp *s = dev ? self(dev) : NULL;
-    if (!s) {
+    struct acpi_pcihp *s = of_board(board);
+    if (!s || !(s->prop_root || s->prop_bridges)) {
         return false;
     }
     number_buses(s);
@@ -124,7 +172,7 @@ bool acpi_pcihp_bus(struct board *board, unsigned number, int *parent, uint8_t *
     const struct pci_bus *bus = s->bus[number];
     *parent = bus->bridge ? number_of(s, bus->bridge->bus) : -1;
     *devfn = bus->bridge ? bus->bridge->devfn : 0;
-    *slots = slots_of(bus);
+    *slots = slots_of(s, bus);
     return true;
 }
 
@@ -138,13 +186,16 @@ static bool selected(const struct acpi_pcihp *s)
 static void eject(struct acpi_pcihp *s, unsigned number, uint32_t slots)
 {
     struct pci_bus *bus = s->bus[number];
-    for (unsigned i = 0; i < 256; i++) {
-        struct pci_device *pci = bus->function[i];
-        if (pci && (slots >> (i >> 3) & 1) && removable(pci)) {
-            pci_eject(pci);
+    uint32_t go = slots & slots_of(s, bus);
+    for (unsigned i = 0; go && i < 256; i++) {
+        if (bus->function[i] && (go >> (i >> 3) & 1)) {
+            pci_eject(bus->function[i]);
         }
     }
     s->down[number] &= ~slots;
+    if (go && bus->bridge) {
+        device_settle(&bus->bridge->dev); /* a port shows whether its slot is empty */
+    }
 }
 
 static uint64_t up_read(struct device *dev, uint64_t stored)
@@ -178,7 +229,7 @@ static uint64_t removable_read(struct device *dev, uint64_t stored)
 {
     struct acpi_pcihp *s = self(dev);
     (void)stored;
-    return selected(s) ? slots_of(s->bus[s->select]) : 0;
+    return selected(s) ? slots_of(s, s->bus[s->select]) : 0;
 }
 
 static bool start(struct device *dev, GError **error)
@@ -189,8 +240,8 @@ static bool start(struct device *dev, GError **error)
         g_set_error(error, LODGE_ERROR, ENODEV, "there is no PCI bus");
         return false;
     }
-    device_window_init(&s->window, dev, 0, "acpi-pcihp", PORTS_BYTES);
-    device_place(&s->window, dev->board->ports, PORTS_AT, 1);
+    device_window_init(&s->window, dev, 0, "acpi-pcihp", ACPI_PCIHP_BYTES);
+    device_place(&s->window, dev->board->ports, s->prop_port, 1);
     board_add_part(dev->board, "pcihp", dev);
     add_bus(s, bus);
     return true;
@@ -207,9 +258,16 @@ static void reset(struct device *dev)
     s->select = 0;
 }
 
+#define BUSES(label, field, from, n, ...)                                                          \
+    {                                                                                              \
+        .name = label, .slot = offsetof(struct acpi_pcihp, field) + 4 * (from), .size = 4,         \
+        .count = (n), .port = REG_HIDDEN, .keep = true, __VA_ARGS__                                \
+    }
 static const struct reg regs[] = {
-    STATE_ARRAY(struct acpi_pcihp, up, .keep = true),
-    STATE_ARRAY(struct acpi_pcihp, down, .keep = true),
+    BUSES("up", up, 0, FIRST_BUSES),
+    BUSES("down", down, 0, FIRST_BUSES),
+    BUSES("up_more", up, FIRST_BUSES, ACPI_PCIHP_BUSES - FIRST_BUSES, .since = 3),
+    BUSES("down_more", down, FIRST_BUSES, ACPI_PCIHP_BUSES - FIRST_BUSES, .since = 3),
     REG_COMPUTED("came", .port = 0, .width = 4, .dir = REG_R, .on_read = up_read,
                  .help = "slots with a new device; reading clears"),
     REG_COMPUTED("goes", .port = 4, .width = 4, .dir = REG_R, .on_read = down_read,
@@ -221,16 +279,25 @@ static const struct reg regs[] = {
     REG(struct acpi_pcihp, select, .port = 0x10, .dir = REG_RW, .writable = UINT32_MAX,
         .help = "of which bus the others speak"),
 };
+static const struct prop props[] = {
+    {"port", PROP_U32, offsetof(struct acpi_pcihp, prop_port), ACPI_PCIHP_PC},
+    {"root", PROP_BOOL, offsetof(struct acpi_pcihp, prop_root), 1, .help = "the root has slots"},
+    {"bridges", PROP_BOOL, offsetof(struct acpi_pcihp, prop_bridges), 1,
+     .help = "buses behind bridges have slots"},
+};
 
 const struct device_model model_acpi_pcihp = {
     .name = "acpi-pcihp",
-    .about = "PCI hot-plug of the machine pc",
+    .about = "PCI hot-plug by ACPI",
     .spec = "QEMU, \"QEMU<->ACPI BIOS PCI hotplug interface\"",
     .size = sizeof(struct acpi_pcihp),
-    .version = 2,
+    .version = 3,
+    .joins_later = true,
     .bus = BUS_BOARD,
     .regs = regs,
     .nregs = G_N_ELEMENTS(regs),
+    .props = props,
+    .nprops = G_N_ELEMENTS(props),
     .start = start,
     .reset = reset,
 };

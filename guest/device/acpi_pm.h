@@ -19,9 +19,10 @@ struct acpi_pm {
     struct irq *sci;
     uint16_t pm1_sts, pm1_en, pm1_cnt;
     uint8_t gpe_sts[GPE_BYTES], gpe_en[GPE_BYTES];
-    unsigned gpe_bytes;    /* of each half */
-    uint8_t disable_s3, disable_s4; /* properties: the tables do not offer them */
-    uint64_t carry_at;     /* guest-clock ns when the timer's top bit turns next */
+    unsigned gpe_bytes;                 /* of each half */
+    uint8_t disable_s3, disable_s4;     /* properties: the tables do not offer them */
+    bool hotplug_root, hotplug_bridges; /* properties, too: PCI buses whose slots ACPI fills */
+    uint64_t carry_at;                  /* guest-clock ns when the timer's top bit turns next */
     struct timer carry;
     struct region fixed, gpe;
 };
@@ -33,8 +34,10 @@ struct acpi_pm {
 
 #define ACPI_PM_PROPS(type, m)                                                                     \
     {"disable_s3", PROP_U8, offsetof(type, m.disable_s3), .help = "1: no sleep to RAM"},           \
+        {"disable_s4", PROP_U8, offsetof(type, m.disable_s4), .help = "1: no sleep to disk"},      \
     {                                                                                              \
-        "disable_s4", PROP_U8, offsetof(type, m.disable_s4), .help = "1: no sleep to disk"         \
+        "acpi-pci-hotplug-with-bridge-support", PROP_BOOL, offsetof(type, m.hotplug_bridges), 1,   \
+            .help = "off: ACPI fills no slots behind bridges and ports"                            \
     }
 
 /* Names the regions .fixed (12 bytes) and .gpe; the device places them.  Becomes the board's

@@ -135,6 +135,7 @@ struct device_model {
     uint16_t version;  /* of the state stream */
     uint8_t bus;       /* enum bus_kind */
     bool soldered;     /* only boards make it, whatever its bus */
+    bool joins_later;  /* a state that was made before boards had it lacks it: it is as reset */
     uint16_t nregs, nwires, nprops;
     const struct reg *regs;
     const struct wire *wires;

@@ -4,11 +4,15 @@
  *
  * Spec: PCI Express Base Specification 3.0, "PCI Express Capability Structure", "Type 1
  * Configuration Space Header".
- * Hot-plug is native: presence and the attention button are events of the slot; the guest
- * switches the slot's power off when it has let a card go.
+ * What comes and goes is told by ACPI where the tables name the slot (acpi_pcihp.c).  A guest that
+ * took the slot's interrupts, as it may where they do not, is told natively: presence and the
+ * attention button are events of the slot; it switches the slot's power off when it has let a card
+ * go.
  * Not modelled: power management events, error reporting (no AER).
  */
 #include "guest/device/pcie_port.h"
+
+#include "guest/device/acpi_pcihp.h"
 
 #include "base/bytes.h"
 
@@ -30,6 +34,7 @@ enum {
     CTL_LEDS_OFF = 3 << 6 | 3 << 8,
     CTL_POWER_LED = 3 << 8,
     CTL_POWER_LED_ON = 1 << 8,
+    CTL_POWER_LED_BLINKS = 2 << 8,
     CTL_POWER_OFF = 1 << 10,
     CTL_LINK = 1 << 12,
 };
@@ -55,6 +60,16 @@ static bool occupied(const struct pcie_port *s)
     return false;
 }
 
+static void show_presence(struct pcie_port *s)
+{
+    uint8_t *c = express(s);
+    bool there = occupied(s);
+    uint16_t status = le16_at(c + SLOT_STATUS) & (uint16_t)~STS_PRESENT;
+    uint16_t link = le16_at(c + LINK_STATUS) & (uint16_t)~LINK_ACTIVE;
+    le16_put(c + SLOT_STATUS, status | (there ? STS_PRESENT : 0));
+    le16_put(c + LINK_STATUS, link | (there ? LINK_ACTIVE : 0));
+}
+
 /* The low bits of control enable the events of the same bits of status. */
 void pcie_port_settle(struct device *dev)
 {
@@ -62,6 +77,7 @@ void pcie_port_settle(struct device *dev)
     if (!s->pci.express_cap) {
         return;
     }
+    show_presence(s);
     uint16_t control = le16_at(express(s) + SLOT_CONTROL),
              status = le16_at(express(s) + SLOT_STATUS);
     bool event = (status & control & 0x0f) || ((status & STS_LINK) && (control & CTL_LINK));
@@ -74,40 +90,87 @@ void pcie_port_settle(struct device *dev)
     s->asked = asks;
 }
 
-static void show_card(struct pcie_port *s, uint16_t events)
+static void happens(struct pcie_port *s, uint16_t events)
 {
-    uint8_t *c = express(s);
-    uint16_t status = le16_at(c + SLOT_STATUS) & (uint16_t)~STS_PRESENT;
-    uint16_t link = le16_at(c + LINK_STATUS) & (uint16_t)~LINK_ACTIVE;
-    bool there = occupied(s);
-    le16_put(c + SLOT_STATUS, status | events | (there ? STS_PRESENT : 0));
-    le16_put(c + LINK_STATUS, link | (there ? LINK_ACTIVE : 0));
-    s->asked = s->asked && !events; /* each event is told, seen or not the one before */
+    uint8_t *status = express(s) + SLOT_STATUS;
+    le16_put(status, le16_at(status) | events);
+    s->asked = false; /* each event is told, seen or not the one before */
     pcie_port_settle(&s->pci.dev);
+}
+
+/* Power and its light, as firmware leaves them for a card that is there, or for none. */
+static void set_power(struct pcie_port *s)
+{
+    uint8_t *control = express(s) + SLOT_CONTROL;
+    uint16_t others = le16_at(control) & (uint16_t) ~(CTL_LEDS_OFF | CTL_POWER_OFF);
+    s->powered = occupied(s);
+    le16_put(control, others | (s->powered ? (CTL_LEDS_OFF & ~CTL_POWER_LED) | CTL_POWER_LED_ON
+                                           : CTL_LEDS_OFF | CTL_POWER_OFF));
+    pcie_port_settle(&s->pci.dev);
+}
+
+static bool is_native(struct pcie_port *s)
+{
+    return !acpi_pcihp_names(&s->below) || (le16_at(express(s) + SLOT_CONTROL) & CTL_INTERRUPT);
 }
 
 static void plugged(struct pci_bus *bus, struct pci_device *pci)
 {
-    (void)pci;
-    show_card(bus->hotplug, STS_PRESENCE | STS_LINK);
+    struct pcie_port *s = bus->hotplug;
+    if (is_native(s)) {
+        happens(s, STS_PRESENCE | STS_LINK);
+    } else {
+        set_power(s);
+        acpi_pcihp_plugged(bus, pci);
+    }
 }
 
-/* Somebody presses the button; the guest lets go and switches off. */
+/* Natively somebody presses the button; the guest lets go and switches off. */
 static bool unplug(struct pci_bus *bus, struct pci_device *pci, GError **error)
 {
-    (void)pci, (void)error;
-    show_card(bus->hotplug, STS_BUTTON);
+    struct pcie_port *s = bus->hotplug;
+    if (acpi_pcihp_names(bus) && !acpi_pcihp_may_go(bus, pci, error)) {
+        return false;
+    }
+    if (!is_native(s)) {
+        acpi_pcihp_unplug(bus, pci);
+        return true;
+    }
+    if ((le16_at(express(s) + SLOT_CONTROL) & CTL_POWER_LED) == CTL_POWER_LED_BLINKS) {
+        g_set_error(error, LODGE_ERROR, EBUSY, /* to press again would take it back */
+                    "Hot-unplug failed: guest is busy (power indicator blinking)");
+        return false;
+    }
+    s->leaving = true;
+    happens(s, STS_BUTTON);
     return true;
 }
 
 static void let_go(struct pcie_port *s)
 {
+    s->leaving = false;
     for (unsigned i = 0; i < 8; i++) {
         if (s->below.function[i]) {
             pci_eject(s->below.function[i]);
         }
     }
-    show_card(s, STS_PRESENCE | STS_LINK);
+}
+
+static void reset_one(struct pci_device *pci, void *unused)
+{
+    (void)unused;
+    device_reset(&pci->dev);
+}
+
+/* Who did not ask for a card gets none: a guest may switch one off and on again when it begins. */
+static void power_off(struct pcie_port *s)
+{
+    if (s->leaving) {
+        let_go(s);
+        happens(s, STS_PRESENCE | STS_LINK);
+    } else if (s->powered) {
+        pci_bus_each(&s->below, reset_one, NULL);
+    }
 }
 
 void pcie_port_config_written(struct pci_device *pci, unsigned at, unsigned bytes)
@@ -121,8 +184,9 @@ void pcie_port_config_written(struct pci_device *pci, unsigned at, unsigned byte
         uint16_t control = le16_at(express(s) + SLOT_CONTROL);
         bool off = (control & CTL_POWER_OFF) && (control & CTL_POWER_LED) == CTL_POWER_LED;
         if (off && occupied(s)) {
-            let_go(s);
+            power_off(s);
         }
+        s->powered = !off;
     }
     pcie_port_settle(&pci->dev);
 }
@@ -131,12 +195,12 @@ void pcie_port_reset(struct device *dev)
 {
     struct pcie_port *s = self(dev);
     if (s->pci.express_cap) {
-        bool there = occupied(s);
-        le16_put(express(s) + SLOT_CONTROL, there
-                                                ? (CTL_LEDS_OFF & ~CTL_POWER_LED) | CTL_POWER_LED_ON
-                                                : CTL_LEDS_OFF | CTL_POWER_OFF);
+        if (s->leaving) { /* a guest that starts anew needs no asking */
+            let_go(s);
+        }
         le16_put(express(s) + SLOT_STATUS, 0);
-        show_card(s, 0);
+        le16_put(express(s) + SLOT_CONTROL, 0);
+        set_power(s);
     }
 }
 

@@ -183,6 +183,8 @@ static const struct reg regs[] = {
 static const struct prop props[] = {
     PCI_PROPS(struct piix4_pm, pci),
     ACPI_PM_PROPS(struct piix4_pm, pm),
+    {"acpi-root-pci-hotplug", PROP_BOOL, offsetof(struct piix4_pm, pm.hotplug_root), 1,
+     .help = "off: what is in slots of the root bus stays"},
     {"smm", PROP_BOOL, offsetof(struct piix4_pm, prop_smm), 1, .help = "SMIs are delivered"},
 };
 static const struct wire wires[] = {{"sci", WIRE_IRQ, offsetof(struct piix4_pm, pm.sci)}};

@@ -12,6 +12,7 @@
 
 #include <stdio.h>
 
+enum { PCIHP_BYTES = 0x14 };
 enum { SPACE_IO = 1, SPACE_PCI_CONFIG = 2, STA_PRESENT = 0x0f };
 
 struct routing_link {
@@ -324,10 +325,10 @@ static GByteArray *root_windows(const struct pc_layout *pc)
 
 /*
  * Spec: PCI Firmware Specification 3.0, "_OSC Interface for PCI Host Bridge Devices": the
- * guest gets what it asks for of native hot-plug and the capability structure, but no power
- * events and no error reporting.
+ * guest gets what it asks for of the capability structure, and native hot-plug where ACPI does not
+ * do it, but no power events and no error reporting.
  */
-static void express_control(struct aml *a)
+static void express_control(struct aml *a, const struct pc_layout *pc)
 {
     aml_method(a, "_OSC", 4, true);
     aml_op(a, AML_DWORD_FIELD);
@@ -336,7 +337,7 @@ static void express_control(struct aml *a)
     aml_path(a, "CTRL");
     aml_op(a, AML_AND);
     aml_path(a, "CTRL");
-    aml_int(a, 1 << 4 | 1 << 0);
+    aml_int(a, pc->n_hot_buses ? 1 << 4 : 1 << 4 | 1 << 0);
     aml_path(a, "CTRL");
     aml_op(a, AML_RETURN);
     aml_op(a, AML_ARG0 + 3);
@@ -465,7 +466,7 @@ static void hot_bus(struct aml *a, const struct pc_layout *pc, unsigned number)
 static void hot_plug(struct aml *a, const struct pc_layout *pc)
 {
     static const char *const fields[] = {"PCIU", "PCID", "B0EJ", "B0RM", "BNUM"};
-    aml_region(a, "PCST", SPACE_IO, 0xae00, 0x14);
+    aml_region(a, "PCST", SPACE_IO, pc->pcihp_port, PCIHP_BYTES);
     aml_field_dwords(a, "PCST");
     for (unsigned i = 0; i < G_N_ELEMENTS(fields); i++) {
         aml_field_unit(a, fields[i], 32);
@@ -503,7 +504,7 @@ static void root_bridge(struct aml *a, const struct pc_layout *pc)
     aml_name_id(a, "_HID", pc->q35 ? "PNP0A08" : "PNP0A03");
     if (pc->q35) {
         aml_name_id(a, "_CID", "PNP0A03");
-        express_control(a);
+        express_control(a, pc);
     }
     aml_name_int(a, "_ADR", 0);
     aml_name_int(a, "_UID", 0);
@@ -565,9 +566,11 @@ static void board_devices(struct aml *a, const struct pc_layout *pc)
     if (pc->dimm_slots) {
         res_io(r, 0x0a00, 0x18);
     }
+    if (pc->n_hot_buses) {
+        res_io(r, pc->pcihp_port, PCIHP_BYTES);
+    }
     if (!pc->q35) {
         res_io(r, 0xafe0, 4);
-        res_io(r, 0xae00, 0x14);
     } else {
         res_memory(r, pc->ecam_at, pc->ecam_bytes);
     }

@@ -16,7 +16,7 @@ static bool southbridge(struct machine *m, GError **error)
            device_set(pm, "smm", m->smm ? "on" : "off", error) &&
            device_connect(pm, "sci", WIRE_IRQ, m->board->isa_irq[SCI_IRQ], error) &&
            device_start(pm, m->board, "pm", error) &&
-           pc_device(m, "acpi-pcihp", "pcihp", error, NULL) && pc_hot_plug(m, error);
+           pc_hot_plug(m, error);
 }
 
 static bool build(struct board *board, const struct machine_config *config, GError **error)

@@ -13,6 +13,7 @@
 
 #define FOUR_GB (UINT64_C(1) << 32)
 
+enum { LAST_BUS = 255 };
 enum { ONE_MB = 0x100000, EBDA_AT = 0x9fc00, BIOS_AREA_AT = 0xf0000, TABLE_SLACK = 0x1000 };
 
 /* ---- tables ---- */
@@ -53,6 +54,7 @@ static struct pc_layout layout_of(struct machine *m)
         pc.n_hot_buses += acpi_pcihp_bus(b, i, &hot[i].parent, &hot[i].devfn, &hot[i].slots);
     }
     pc.hot_buses = hot;
+    pc.pcihp_port = m->q35 ? ACPI_PCIHP_Q35 : ACPI_PCIHP_PC;
     for (unsigned i = 0; i < G_N_ELEMENTS(pc.serial); i++) {
         pc.serial[i] = m->config.serial[i];
     }
@@ -280,7 +282,10 @@ static void assign(struct allocator *a, const struct pci_device *pci)
 
 static void assign_bus(struct allocator *a, const struct pci_bus *bus);
 
-/* The bus behind it, with windows for what is there and for cards that come. */
+/*
+ * The bus behind it, with windows for what is there and for cards that come: those that come before
+ * Linux has made windows would get none.  Ports are few; a card of Express seldom needs any.
+ */
 static void assign_bridge(struct allocator *a, const struct pci_device *pci, struct pci_bus *below)
 {
     const uint64_t port_unit = 0x1000;
@@ -297,7 +302,7 @@ static void assign_bridge(struct allocator *a, const struct pci_device *pci, str
         put(pci, PCI_MEM_BASE, (uint32_t)(memory >> 16 | ((end - 1) & 0xfff00000)), 4);
         a->memory = end;
     }
-    if (ports_end <= a->ports_end) {
+    if (ports_end <= a->ports_end && (a->ports > ports || !below->express)) {
         put(pci, PCI_IO_BASE, (uint32_t)(ports >> 8 | ((ports_end - 1) & 0xf000)), 2);
         a->ports = ports_end;
     }
@@ -305,7 +310,6 @@ static void assign_bridge(struct allocator *a, const struct pci_device *pci, str
     enable(pci, PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
 }
 
-/* Express ports and what is behind them: Linux numbers those buses itself. */
 static void assign_bus(struct allocator *a, const struct pci_bus *bus)
 {
     for (unsigned i = 0; i < G_N_ELEMENTS(bus->function); i++) {
@@ -318,7 +322,7 @@ static void assign_bus(struct allocator *a, const struct pci_bus *bus)
         while (pci && below && below->bridge != pci) {
             below = below->sibling;
         }
-        if (pci && below && below->hotplug && !below->express) {
+        if (pci && below && a->last_bus < LAST_BUS) {
             assign_bridge(a, pci, below);
         }
     }

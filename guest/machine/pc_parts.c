@@ -2,6 +2,8 @@
 /* pc_parts: processors, interrupt controllers and the devices that every PC has. */
 #include "guest/cpu/engine.h"
 #include "guest/device/acpi_cpuhp.h"
+#include "guest/device/acpi_pcihp.h"
+#include "guest/device/acpi_pm.h"
 #include "guest/device/ata.h"
 #include "guest/device/cpu.h"
 #include "guest/device/i8254.h"
@@ -140,6 +142,16 @@ bool pc_cpu_present(const struct machine *m, unsigned index)
     return vcpu_find(index) && !cpu_device_leaving(m->board, index);
 }
 
+static bool pci_hot_plug(struct machine *m, GError **error)
+{
+    const struct acpi_pm *pm = acpi_pm_of(m->board);
+    g_autofree char *port =
+        g_strdup_printf("%u", m->q35 ? ACPI_PCIHP_Q35 : (unsigned)ACPI_PCIHP_PC);
+    return pc_device(m, "acpi-pcihp", "pcihp", error, "port", port, "root",
+                     pm->hotplug_root ? "on" : "off", "bridges",
+                     pm->hotplug_bridges ? "on" : "off", NULL);
+}
+
 bool pc_hot_plug(struct machine *m, GError **error)
 {
     g_autofree char *port =
@@ -152,7 +164,8 @@ bool pc_hot_plug(struct machine *m, GError **error)
                     bits);
         return false;
     }
-    return (m->config.maxcpus == 1 ||
+    return pci_hot_plug(m, error) &&
+           (m->config.maxcpus == 1 ||
             pc_device(m, "acpi-cpuhp", "cpuhp", error, "port", port, "places", places, NULL)) &&
            (!m->board->dimm_slots || pc_device(m, "acpi-memhp", "memhp", error, NULL));
 }

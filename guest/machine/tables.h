@@ -34,6 +34,7 @@ struct pc_layout {
     const struct numa *numa; /* NULL: all lies equally close */
     const struct hot_bus *hot_buses; /* their place is their number: guest/device/acpi_pcihp.h */
     unsigned n_hot_buses;
+    uint16_t pcihp_port; /* I/O port of their registers */
     GPtrArray *extra; /* of GBytes: tables of -acpitable, headers included; NULL: none */
 };
 

@@ -37,7 +37,8 @@ static struct pc_layout layout(bool q35)
                               .cpus_port = 0xaf00,
                               .dimm_slots = 3,
                               .hot_buses = hot_buses,
-                              .n_hot_buses = q35 ? 0 : 3};
+                              .n_hot_buses = 3,
+                              .pcihp_port = 0xae00};
 }
 
 static uint8_t sum(const uint8_t *p, size_t n)
