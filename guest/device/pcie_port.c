@@ -109,18 +109,26 @@ static void set_power(struct pcie_port *s)
     pcie_port_settle(&s->pci.dev);
 }
 
+/* Has a guest taken the slot's interrupts? */
+static bool listens(struct pcie_port *s)
+{
+    return le16_at(express(s) + SLOT_CONTROL) & CTL_INTERRUPT;
+}
+
 static bool is_native(struct pcie_port *s)
 {
-    return !acpi_pcihp_names(&s->below) || (le16_at(express(s) + SLOT_CONTROL) & CTL_INTERRUPT);
+    return listens(s) || !acpi_pcihp_names(&s->below);
 }
 
 static void plugged(struct pci_bus *bus, struct pci_device *pci)
 {
     struct pcie_port *s = bus->hotplug;
+    if (!listens(s)) {
+        set_power(s); /* who looks later finds it as if it had been there from the start */
+    }
     if (is_native(s)) {
         happens(s, STS_PRESENCE | STS_LINK);
     } else {
-        set_power(s);
         acpi_pcihp_plugged(bus, pci);
     }
 }

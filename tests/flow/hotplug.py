@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Devices that come and go while Linux runs: ACPI hot-plug on pc, a root port's own on q35."""
+"""Devices that come and go while Linux runs: ACPI hot-plug, and a root port's own where that is off."""
 import os
 import time
 
@@ -51,7 +51,12 @@ def hotplug(machine, bus, extra, turns):
             *tiny("shell", "256M")]
     try:
         with Machine(args, qmp=True) as m:
+            m.qmp("device_add", driver="virtio-blk-pci", id="hot", drive="d", **bus)
             m.expect("busybox")
+            wait_disk(m, "vda", True)  # it came before there was anybody to tell
+            m.qmp("device_del", id="hot")
+            wait_event(m, "DEVICE_DELETED", "hot")
+            wait_disk(m, "vda", False)
             refused(m, "device_add", "does not support hotplugging", driver="isa-serial")
             refused(m, "device_del", "not found", id="nobody")
             for turn in range(turns):
@@ -76,6 +81,49 @@ def hotplug(machine, bus, extra, turns):
             m.wait()
     finally:
         os.unlink(image)
+
+
+# What a kernel says at some places of its way; all at once is not what a user does.
+MOMENTS = ("Linux version", "ACPI: Core revision", "GPEs in block", "PCI host bridge to bus", "Slot .0.",
+           "PCI: Using ACPI", "TCP: Hash", "Serial: 8250", "Segment Routing")
+
+
+def booting(bridge):
+    """Cards that come while Linux boots are there in the end, and go at once."""
+    ports = [word for i in range(len(MOMENTS)) for word in ("-device", f"{bridge},id=port{i}")]
+    args = ["-M", "q35", "-accel", "bt", *ports, *tiny("shell", "256M", append="loglevel=7")]
+    with Machine(args, qmp=True) as m:
+        for i, moment in enumerate(MOMENTS):
+            m.expect(moment)
+            m.qmp("device_add", driver="virtio-rng-pci", id=f"rng{i}", bus=f"port{i}")
+        m.expect("busybox")
+        m.until(lambda: f"\n{len(MOMENTS)}\n" in m.run("ls /sys/bus/virtio/devices | wc -l"),
+                f"not all of {len(MOMENTS)} cards are there")
+        if "OS now controls [PCIeCapability]" not in m.run("dmesg"):
+            raise Failed("Linux does not leave hot-plug to ACPI")
+        for i in range(len(MOMENTS)):
+            m.qmp("device_del", id=f"rng{i}")
+        for i in range(len(MOMENTS)):
+            wait_event(m, "DEVICE_DELETED", f"rng{i}")
+        m.until(lambda: "\n0\n" in m.run("ls /sys/bus/virtio/devices | wc -l"), "cards stay")
+        m.type("poweroff -f\n")
+        m.wait()
+
+
+def switched_off():
+    """Where ACPI does not do it, those who have no other way say so."""
+    off = ["-global", "PIIX4_PM.acpi-root-pci-hotplug=off"]
+    with Machine(["-M", "pc", "-accel", "bt", "-S", *off, "-device", "pci-bridge,id=b,chassis_nr=1"], qmp=True) as m:
+        refused(m, "device_add", "Bus 'pci.0' does not support", driver="virtio-rng-pci")
+        m.qmp("device_add", driver="virtio-rng-pci", bus="b")
+    for board, model in (("pc", "PIIX4_PM"), ("q35", "ICH9-LPC")):
+        off = ["-global", f"{model}.acpi-pci-hotplug-with-bridge-support=off"]
+        with Machine(["-M", board, "-accel", "bt", "-S", *off, "-device", "pci-bridge,id=b,chassis_nr=1"], qmp=True) as m:
+            refused(m, "device_add", "Bus 'b' does not support", driver="virtio-rng-pci", bus="b")
+            if board == "pc":
+                m.qmp("device_add", driver="virtio-rng-pci")
+            else:
+                refused(m, "device_add", "Bus 'pcie.0' does not support", driver="virtio-rng-pci")
 
 
 CPUS = "/sys/devices/system/cpu"
@@ -286,7 +334,11 @@ TESTS = {
     "hotplug-bridge": lambda: hotplug("pc", {"bus": "behind"}, [
         "-device", "pci-bridge,id=front,chassis_nr=1,addr=6",
         "-device", "pci-bridge,id=behind,bus=front,chassis_nr=2,addr=3"], 2),
-    "hotplug-q35": lambda: hotplug("q35", {"bus": "port"}, ["-device", "pcie-root-port,id=port"], 1),
+    "hotplug-q35": lambda: hotplug("q35", {"bus": "port"}, ["-device", "pcie-root-port,id=port"], 2),
+    "hotplug-q35-native": lambda: hotplug("q35", {"bus": "port"}, [
+        "-device", "pcie-root-port,id=port", "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"], 0),
+    "hotplug-booting": lambda: booting("pcie-root-port"),
+    "hotplug-off": switched_off,
 }
 
 if __name__ == "__main__":

@@ -218,6 +218,50 @@ class Kinds(manage.Case):
                       self.virsh("attach-disk", "usb", stick, "sda", "--targetbus", "usb", fails=True))
 
 
+class Ports(manage.Case):
+    """Cards in ports of q35: they may come while the guest boots, and have gone when virsh is back."""
+
+    def has(self, names):
+        """Waits until the guest has these disks and cards, and no others."""
+        def same():
+            at = len(self.console.seen)
+            self.console.type(b"cd /sys/class; ls -d block/vd? net/eth? 2>/dev/null | xargs; echo ov''er\n")
+            self.console.expect(b"\nover", at)
+            return b"\n" + names + b"\n" in self.console.seen[at:].replace(b"\r", b"")
+        manage.until(same, f"the guest has {names}")
+
+    def test_come_and_go(self):
+        image = os.path.join(self.daemon.root, "port.raw")
+        with open(image, "wb") as f:
+            f.truncate(1 << 20)
+        mac, nic = "52:54:00:12:00:07", pathlib.Path(self.daemon.root, "nic.xml")
+        nic.write_text(f"<interface type='user'><mac address='{mac}'/><model type='virtio'/></interface>")
+        conn = self.connect()
+        dom = conn.defineXML(machine("ports", devices="<console type='pty'/>" +
+                                     "<controller type='pci' model='pcie-root-port'/>" * 3))
+        self.addCleanup(dom.undefine)
+        dom.create()
+        self.addCleanup(dom.destroy)
+        self.virsh("attach-disk", "ports", image, "vda", "--live")
+        self.virsh("attach-device", "ports", str(nic), "--live")
+        self.console = Console(conn, dom)
+        self.console.expect(UP)
+        self.console.expect(b"# ")
+        for turn in range(2):
+            self.has(b"block/vda net/eth0")
+            place = self.virsh("dumpxml", "ports", "--xpath", "//disk/address")
+            self.virsh("detach-disk", "ports", "vda", "--live")
+            self.assertNotIn("<disk", self.virsh("dumpxml", "ports"))
+            self.has(b"net/eth0")
+            self.virsh("detach-interface", "ports", "user", mac, "--live")
+            self.assertNotIn("<interface", self.virsh("dumpxml", "ports"))
+            self.has(b"")
+            self.virsh("attach-disk", "ports", image, "vda", "--live")
+            self.assertEqual(self.virsh("dumpxml", "ports", "--xpath", "//disk/address"), place)
+            self.virsh("attach-device", "ports", str(nic), "--live")
+        self.has(b"block/vda net/eth0")
+
+
 class Snapshots(manage.Case):
     def setUp(self):
         self.image = os.path.join(self.daemon.root, "snap.qcow2")
