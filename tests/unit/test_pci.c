@@ -3,6 +3,7 @@
 
 #include "base/bytes.h"
 #include "base/lock.h"
+#include "guest/device/acpi_pcihp.h"
 #include "guest/device/pci.h"
 
 #include <string.h>
@@ -230,6 +231,93 @@ static void a_bridge_passes_what_its_windows_hold(void **state)
     device_free(port);
 }
 
+enum { CAME = 0, GOES = 4, EJECT = 8, REMOVABLE = 12, SELECT = 16 }; /* of acpi_pcihp */
+enum { SLOT_CONTROL = 24, SLOT_STATUS = 26 };                        /* of the Express capability */
+
+static uint32_t hot(unsigned at)
+{
+    return (uint32_t)space_load(board->ports, ACPI_PCIHP_Q35 + at, 4);
+}
+
+static unsigned ejected;
+
+static void eject(struct board *b, struct device *dev)
+{
+    (void)b, (void)dev;
+    ejected++;
+}
+
+static struct device *port_new(const char *addr, const char *id)
+{
+    g_autoptr(GError) error = NULL;
+    struct device *port = device_new(device_model_find("pcie-root-port"));
+    assert_true(device_set(port, "addr", addr, &error));
+    assert_true(device_set(port, "id", id, &error));
+    assert_works(device_start(port, board, NULL, &error), error);
+    return port;
+}
+
+/* ACPI tells of a port's slot, unless the guest has taken the slot's own interrupts. */
+static void a_port_is_emptied_as_its_guest_wants(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    struct device *hp = device_new(device_model_find("acpi-pcihp"));
+    g_autofree char *at = g_strdup_printf("%d", ACPI_PCIHP_Q35);
+    assert_true(device_set(hp, "port", at, &error) && device_set(hp, "root", "off", &error));
+    assert_works(device_start(hp, board, "pcihp", &error), error);
+    struct device *port = port_new("9", "rp");
+    struct pci_bus *below = pci_bus_find(board, "rp");
+    int parent;
+    uint8_t devfn;
+    uint32_t slots;
+    assert_true(acpi_pcihp_bus(board, 0, &parent, &devfn, &slots));
+    assert_int_equal(slots, 0);
+    assert_true(acpi_pcihp_bus(board, 1, &parent, &devfn, &slots));
+    assert_int_equal(parent, 0);
+    assert_int_equal(devfn, 0x48);
+    assert_int_equal(slots, 1);
+    assert_false(acpi_pcihp_bus(board, 2, &parent, &devfn, &slots));
+
+    unsigned cap = ((struct pci_device *)port)->express_cap;
+    struct toy *t = toy("0", "rp");
+    board->eject = eject;
+    below->plugged(below, &t->pci);
+    assert_int_equal(get(0x48, cap + SLOT_STATUS, 2), 1 << 6);       /* there, and no event */
+    assert_int_equal(get(0x48, cap + SLOT_CONTROL, 2) & 1 << 10, 0); /* powered */
+    space_store(board->ports, ACPI_PCIHP_Q35 + SELECT, 1, 4);
+    assert_int_equal(hot(CAME), 1);
+    assert_int_equal(hot(CAME), 0);
+    assert_int_equal(hot(REMOVABLE), 1);
+    assert_true(below->unplug(below, &t->pci, &error));
+    assert_int_equal(hot(GOES), 1);
+    space_store(board->ports, ACPI_PCIHP_Q35 + EJECT, 1, 4);
+    assert_int_equal(ejected, 1);
+    assert_int_equal(hot(GOES), 0);
+    assert_int_equal(get(0x48, cap + SLOT_STATUS, 2), 0);
+    device_free(&t->pci.dev);
+
+    put(0x48, cap + SLOT_CONTROL, 0x07c0 | 1 << 5, 2); /* off, with interrupts */
+    t = toy("0", "rp");
+    below->plugged(below, &t->pci);
+    assert_int_equal(hot(CAME), 0);
+    assert_int_equal(get(0x48, cap + SLOT_STATUS, 2), 1 << 8 | 1 << 6 | 1 << 3);
+    put(0x48, cap + SLOT_CONTROL, 0x01c0 | 1 << 5, 2);
+    put(0x48, cap + SLOT_CONTROL, 0x07c0 | 1 << 5, 2); /* who was not asked keeps it */
+    assert_int_equal(ejected, 1);
+    put(0x48, cap + SLOT_CONTROL, 0x01c0 | 1 << 5, 2);
+    assert_true(below->unplug(below, &t->pci, &error));
+    assert_int_equal(hot(GOES), 0);
+    put(0x48, cap + SLOT_CONTROL, 0x02c0 | 1 << 5, 2); /* the light blinks */
+    assert_false(below->unplug(below, &t->pci, &error));
+    assert_true(g_error_matches(error, LODGE_ERROR, EBUSY));
+    put(0x48, cap + SLOT_CONTROL, 0x07c0 | 1 << 5, 2);
+    assert_int_equal(ejected, 2);
+    device_free(&t->pci.dev);
+    device_free(port);
+    device_free(hp);
+}
+
 static void slots_are_taken_once(void **state)
 {
     (void)state;
@@ -267,6 +355,7 @@ int main(void)
         cmocka_unit_test(intx_reaches_the_root_once),
         cmocka_unit_test(a_bridge_passes_what_its_windows_hold),
         cmocka_unit_test(slots_are_taken_once),
+        cmocka_unit_test(a_port_is_emptied_as_its_guest_wants),
     };
     return cmocka_run_group_tests(tests, make, NULL);
 }
