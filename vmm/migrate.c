@@ -7,11 +7,13 @@
 #include "guest/memory/ram.h"
 #include "host/image/image.h"
 #include "host/image/job.h"
+#include "vmm/handover.h"
 #include "vmm/state.h"
 #include "vmm/transport.h"
 #include "vmm/vm.h"
 
 #include <stdatomic.h>
+#include <sys/socket.h>
 
 /*
  * migrate - one thread copies memory while the guest runs
@@ -22,6 +24,7 @@
  */
 enum { PASSES_MAX = 30 };
 enum status { NONE, SETUP, ACTIVE, COMPLETED, FAILED, CANCELLING, CANCELLED };
+enum { OPEN, WHOLE, CUT };
 static const char *const status_names[] = {"none",   "setup",      "active",   "completed",
                                            "failed", "cancelling", "cancelled"};
 
@@ -32,6 +35,8 @@ static struct {
     struct state_io io;
     GThread *thread;
     _Atomic bool cancel;
+    _Atomic int end; /* who was first: */
+    int kept; /* the socket, if it is to stay; else -1 */
     _Atomic uint64_t remaining; /* bytes that are known to be unsent */
     bool was_running, stopped;
     GError *why; /* of stop_machine() */
@@ -216,13 +221,35 @@ static bool send_machine(GError **error)
     return rest && state_put_rest(&out.io, rest, sections, error);
 }
 
+/* From then on nobody cuts it off. */
+static bool is_whole(GError **error)
+{
+    int open = OPEN;
+    if (!atomic_compare_exchange_strong(&out.end, &open, WHOLE)) {
+        g_set_error(error, LODGE_ERROR, ECANCELED, "migration was cancelled");
+        return false;
+    }
+    return true;
+}
+
+/* The connection of @t, to be kept; -1: it is something else. */
+static int keep_socket(struct transport *t)
+{
+    int type;
+    socklen_t n = sizeof(type);
+    return t->fd >= 0 && getsockopt(t->fd, SOL_SOCKET, SO_TYPE, &type, &n) == 0
+               ? g_steal_fd(&t->fd)
+               : -1;
+}
+
 static gboolean finished(gpointer data);
 
 static gpointer sender(gpointer unused)
 {
     GError *error = NULL;
     (void)unused;
-    bool ok = send_machine(&error);
+    bool ok = send_machine(&error) && is_whole(&error);
+    out.kept = ok && parameters.return_path ? keep_socket(&out.to) : -1;
     ok = transport_close(&out.to, ok, ok ? &error : NULL) && ok;
     g_idle_add(finished, error);
     return NULL;
@@ -238,6 +265,9 @@ static gboolean finished(gpointer data)
     state_io_clear(&out.io);
     out.ended = g_get_monotonic_time();
     if (!error) {
+        if (out.kept >= 0) {
+            handover_sent(out.kept);
+        }
         vm_set_state(VM_POSTMIGRATE);
         set_status(COMPLETED);
         return G_SOURCE_REMOVE;
@@ -262,6 +292,11 @@ bool migrate_running(void)
     return out.status == ACTIVE || out.status == SETUP || out.status == CANCELLING;
 }
 
+bool migrate_finishing(void)
+{
+    return migrate_running() && out.stopped;
+}
+
 bool migrate_start(const char *uri, GError **error)
 {
     if (migrate_running()) {
@@ -272,11 +307,12 @@ bool migrate_start(const char *uri, GError **error)
         g_set_error(error, LODGE_ERROR, EBUSY, "Guest is waiting for an incoming migration");
         return false;
     }
-    if (!transport_open(&out.to, uri, true, error)) {
+    if (!handover_claim(error) || !transport_open(&out.to, uri, true, error)) {
         return false;
     }
     g_clear_pointer(&out.error, g_free);
     atomic_store(&out.cancel, false);
+    atomic_store(&out.end, OPEN);
     atomic_store(&out.passes, 0);
     out.stopped = false;
     all_dirty();
@@ -292,7 +328,8 @@ bool migrate_start(const char *uri, GError **error)
 
 void migrate_stop(void)
 {
-    if (out.status == ACTIVE) {
+    int open = OPEN;
+    if (out.status == ACTIVE && atomic_compare_exchange_strong(&out.end, &open, CUT)) {
         set_status(CANCELLING);
         atomic_store(&out.cancel, true);
         transport_interrupt(&out.to);
@@ -343,6 +380,7 @@ static struct {
     struct state_io io;
     GThread *thread;
     bool paused, running, waiting;
+    int kept; /* the socket by which it came; -1 */
     char *uri;
 } in;
 
@@ -356,6 +394,9 @@ static gboolean arrived(gpointer data)
         vm_event("MIGRATION", json_pack("{s:s}", "status", "failed"));
         vm_request_exit(1);
         return G_SOURCE_REMOVE;
+    }
+    if (in.kept >= 0) {
+        handover_arrived(in.kept);
     }
     vm_set_state(VM_PAUSED);
     vm_event("MIGRATION", json_pack("{s:s}", "status", "completed"));
@@ -374,6 +415,7 @@ static gpointer receiver(gpointer unused)
         state_io_init(&in.io, in.from.fd);
         ok = state_load(&in.io, &in.running, &error);
     }
+    in.kept = ok ? keep_socket(&in.from) : -1;
     transport_close(&in.from, ok, ok ? &error : NULL);
     g_idle_add(arrived, error);
     return NULL;

@@ -14,6 +14,7 @@
 struct migrate_parameters { /* may change on the way */
     _Atomic uint64_t max_bandwidth; /* bytes a second; 0: no bound */
     _Atomic uint64_t downtime_ms;   /* that the guest may stand still at the end */
+    _Atomic bool return_path;       /* the socket stays: see handover.h */
 };
 struct migrate_parameters *migrate_parameters(void);
 
@@ -21,6 +22,7 @@ struct migrate_parameters *migrate_parameters(void);
 bool migrate_start(const char *uri, GError **error);
 void migrate_stop(void);
 bool migrate_running(void); /* to somewhere else, and it has not ended */
+bool migrate_finishing(void); /* and has stopped the machine */
 json_t *migrate_status(void); /* as query-migrate answers */
 /* "", "active", "completed", "failed: why" */
 char *migrate_describe(void);

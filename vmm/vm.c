@@ -11,6 +11,7 @@
 #include "host/image/image.h"
 #include "host/net/net.h"
 #include "vmm/events.h"
+#include "vmm/handover.h"
 #include "vmm/migrate.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
@@ -163,6 +164,10 @@ bool vm_cont(GError **error)
         g_set_error(error, LODGE_ERROR, EBUSY, "the incoming state is not here yet");
         return false;
     }
+    if (migrate_finishing()) {
+        g_set_error(error, LODGE_ERROR, EBUSY, "the state is on its way to somewhere else");
+        return false;
+    }
     if (vm.state == VM_SHUTDOWN || vm.state == VM_INTERNAL_ERROR || vm.state == VM_PANICKED) {
         g_set_error(error, LODGE_ERROR, EINVAL, "Resetting the Virtual Machine is required");
         return false;
@@ -170,7 +175,8 @@ bool vm_cont(GError **error)
     if (vm.state == VM_SUSPENDED) {
         return true; /* what runs is the guest's sleep: system_wakeup ends it */
     }
-    if (!image_claim_all(error)) { /* a state was sent elsewhere, and the disks with it */
+    /* A state was sent elsewhere, and the disks with it. */
+    if (!handover_claim(error) || !image_claim_all(error)) {
         return false;
     }
     vm.state = VM_RUNNING;

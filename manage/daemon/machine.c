@@ -337,14 +337,31 @@ static void ended(struct machine *m)
     daemon_wake();
 }
 
+/* Its name is free only when images that were made for it are gone, else they might be another's.
+ */
+static void incoming_ended(void *data)
+{
+    struct machine *m = data;
+    daemon_lock();
+    g_autoptr(GPtrArray) made = g_steal_pointer(&m->move.made);
+    move_forget_made(made);
+    ended(m);
+    machine_unref(m);
+    daemon_unlock();
+}
+
 static void process_ended(struct watch *watch, uint32_t events)
 {
     struct machine *m = (struct machine *)watch;
     (void)events;
     poller_remove(watch);
     daemon_lock();
-    ended(m);
-    machine_unref(m);
+    if (xml_count(m->move.made) && m->domain->state != STATE_RUNNING) {
+        daemon_worker(incoming_ended, m);
+    } else {
+        ended(m);
+        machine_unref(m);
+    }
     daemon_unlock();
 }
 
@@ -802,6 +819,8 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
     if (!m) {
         return false;
     }
+    m->move.incoming = how->made != NULL;
+    m->move.made = how->made ? g_ptr_array_ref(how->made) : NULL;
     d->machine = m;
     d->reason = 0;
     startup_drop_missing(m, !how->incoming);
@@ -937,7 +956,7 @@ static const struct {
     {"suspended", STATE_PMSUSPENDED, 0},
     {"shutdown", STATE_SHUTDOWN, 0},
     {"inmigrate", STATE_PAUSED, PAUSED_MIGRATION},
-    {"postmigrate", STATE_PAUSED, PAUSED_UNKNOWN},
+    {"postmigrate", STATE_PAUSED, PAUSED_MIGRATION},
     {"prelaunch", STATE_PAUSED, PAUSED_USER},
 };
 

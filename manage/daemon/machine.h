@@ -42,8 +42,9 @@ struct machine {
     struct machine_move {
         uint64_t speed;         /* MiB/s; 0: no bound */
         unsigned number;        /* of the move; another one after its end */
+        bool performing;        /* somebody waits for it, and sees to what is to be done then */
         bool sending, given_up; /* its state is on its way; whoever wanted it has gone */
-        bool ran;               /* and so it shall again if nothing comes of it */
+        bool returns;           /* the two lodge-vm see to it that one of them runs it */
         bool incoming;          /* until its client says that it is to run here */
         bool cancelled;         /* by somebody, maybe before its state is on its way */
         char *door;             /* UNIX socket by which it comes; NULL: none */
@@ -56,6 +57,7 @@ struct machine_start {
     unsigned flags;
     const char *incoming; /* of -incoming; NULL: boots */
     int incoming_fd;      /* where .incoming is "fd"; else -1 */
+    GPtrArray *made;      /* images made for one from another host; NULL: it does not come */
     int event_detail;     /* of EVENT_STARTED */
     int running_reason;
 };

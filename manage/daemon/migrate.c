@@ -260,30 +260,69 @@ static void tie(Machine *m, struct client *c, void (*lost)(Domain *d))
 
 /* --- the source --- */
 
+/* The guest goes on here, unless it runs at the destination, or may do. */
+static void run_again(Domain *d, struct machine *m)
+{
+    g_autoptr(GError) error = NULL;
+    if (d->machine == m && d->state == STATE_PAUSED && d->reason == PAUSED_MIGRATION &&
+        !machine_resume(d, RUNNING_MIGRATION_CANCELED, &error)) {
+        daemon_log("%s stays paused: %s", d->name, error->message);
+    }
+}
+
+static void move_over(Domain *d, struct machine *m)
+{
+    if (d->machine == m) { /* else it ended with the machine, and another may have begun */
+        m->move.number++;
+        m->job.type = JOB_NONE;
+        d->moving = false;
+        daemon_wake();
+    }
+}
+
+/* Who performs it gets the job in the end, however long another has it. */
+static void take_job(Domain *d)
+{
+    g_autoptr(GError) held = NULL;
+    while (!domain_job_begin_beside(d, &held)) {
+        g_clear_error(&held);
+    }
+}
+
+static void leave_unsettled(Domain *d, struct machine *m)
+{
+    if (d->machine == m && d->state == STATE_PAUSED) {
+        daemon_log("%s: nobody has confirmed where it runs now: it stays paused here", d->name);
+    }
+    move_over(d, m);
+}
+
 static void source_lost(Domain *d)
 {
     g_autoptr(Machine) m = d->machine ? machine_ref(d->machine) : NULL;
-    if (m) {
-        m->move.given_up = true; /* also if only its disks are on their way yet */
+    if (!m) {
+        return;
     }
-    if (m && m->move.sending) {
-        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
-        return; /* perform sees to the rest */
-    }
-    if (m && d->moving && d->state == STATE_PAUSED) {
-        daemon_log("%s: nobody has confirmed where it runs now: it stays paused here", d->name);
-    }
-    d->moving = false;
+    unsigned number = m->move.number;
+    m->move.given_up = true;
     daemon_wake();
-}
-
-static void move_over(Domain *d)
-{
-    if (d->machine) {
-        d->machine->move.number++;
+    if (m->move.performing) { /* it sees to the rest */
+        if (m->move.sending) {
+            qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        }
+        return;
     }
-    d->moving = false;
-    daemon_wake();
+    take_job(d);
+    g_autoptr(DomainJob) job = domain_ref(d);
+    if (d->machine != m || !d->moving || m->move.number != number) {
+        return; /* confirmed meanwhile */
+    }
+    if (m->move.returns) {
+        run_again(d, m);
+        move_over(d, m);
+    } else {
+        leave_unsettled(d, m);
+    }
 }
 
 static char *begin_offline(Domain *d, const struct move *w, GError **error)
@@ -356,6 +395,7 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
     *cookie = cookie_of(lines->str, lasting);
     if ((w->flags & MOVE_CHANGE_PROTECTION) && !offline) {
         d->moving = true;
+        m->move.given_up = m->move.returns = false;
         if (c) {
             tie(m, c, source_lost);
         }
@@ -459,7 +499,15 @@ static bool sent(struct machine *m, const struct move *w, GError **error)
     }
 }
 
-static bool send_state(struct machine *m, const struct move *w, int fd, GError **error)
+/* A lodge-vm that an earlier lodged has started may not know of it. */
+static bool set_return_path(struct machine *m, bool on)
+{
+    return qmp_do(m->qmp, NULL, "migrate-set-capabilities", "{s:[{s:s, s:b}]}", "capabilities",
+                  "capability", "return-path", "state", (int)on) &&
+           on;
+}
+
+static bool send_state(struct machine *m, const struct move *w, int fd, bool direct, GError **error)
 {
     uint64_t speed = w->bandwidth ? w->bandwidth : m->move.speed;
     speed = speed > INT64_MAX >> 20 ? 0 : speed << 20;
@@ -468,22 +516,12 @@ static bool send_state(struct machine *m, const struct move *w, int fd, GError *
         !qmp_give_fd(m->qmp, fd, "migrate", error)) {
         return false;
     }
+    m->move.returns = set_return_path(m, direct);
     m->move.sending = true;
     bool ok = is_wanted(m, error) &&
               qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", "fd:migrate") && sent(m, w, error);
     m->move.sending = false;
     return ok;
-}
-
-/* The guest goes on here; the disks' locks stand against going on in two places. */
-static void run_again(Domain *d, struct machine *m)
-{
-    g_autoptr(GError) error = NULL;
-    bool by_us = d->state == STATE_PAUSED && d->reason == PAUSED_MIGRATION;
-    if (d->machine == m && m->move.ran && by_us &&
-        !machine_resume(d, RUNNING_MIGRATION_CANCELED, &error)) {
-        daemon_log("%s stays paused: %s", d->name, error->message);
-    }
 }
 
 static bool perform(Domain *d, struct machine *m, const struct move *w, unsigned disks_port,
@@ -492,13 +530,13 @@ static bool perform(Domain *d, struct machine *m, const struct move *w, unsigned
     m->job = (struct job_figures){.type = JOB_UNBOUNDED,
                                   .operation = OPERATION_MIGRATION_OUT,
                                   .since = g_get_monotonic_time()};
-    m->move.ran = d->state == STATE_RUNNING;
-    m->move.given_up = false;
-    m->move.cancelled = false;
+    bool stop = !(w->flags & MOVE_LIVE) && d->state == STATE_RUNNING;
+    m->move.returns = m->move.cancelled = false;
     bool ok = move_disks_send(m, w, disks_port, error) &&
-              ((w->flags & MOVE_LIVE) || !m->move.ran || machine_pause(d, PAUSED_MIGRATION, error));
-    autofd int way = ok && tunnel < 0 ? move_connect(w->uri, error) : -1;
-    ok = ok && (tunnel >= 0 || way >= 0) && send_state(m, w, tunnel >= 0 ? tunnel : way, error);
+              (!stop || machine_pause(d, PAUSED_MIGRATION, error));
+    bool direct = tunnel < 0;
+    autofd int way = ok && direct ? move_connect(w->uri, error) : -1;
+    ok = ok && (!direct || way >= 0) && send_state(m, w, direct ? way : tunnel, direct, error);
     if (!ok) {
         bool aborted = error && *error && (*error)->code == ERR_OPERATION_ABORTED;
         move_disks_cancel(m, w);
@@ -527,24 +565,30 @@ bool move_perform(const rpc_domain *named, const struct move *w, struct move_coo
     if (!lasting) {
         return false;
     }
-    if (m->job.type != JOB_NONE || (job->moving && !(w->flags & MOVE_CHANGE_PROTECTION))) {
+    bool begun = w->flags & MOVE_CHANGE_PROTECTION;
+    if (m->job.type != JOB_NONE || (job->moving && !begun)) {
         libvirt_error(error, ERR_OPERATION_INVALID, "another job is running for the domain");
+        return false;
+    }
+    if (begun && (!job->moving || m->move.given_up)) {
+        libvirt_error(error, ERR_OPERATION_ABORTED, "the client that began the migration has gone");
         return false;
     }
     /* What may go on beside it (suspend) takes the job meanwhile; .moving keeps off the rest. */
     g_autoptr(Domain) d = domain_ref(job);
-    d->moving = true;
+    d->moving = m->move.performing = true;
+    m->move.given_up = false;
     domain_job_end(d);
     bool ok = perform(d, m, w, disks_port, tunnel, error);
-    g_autoptr(GError) held = NULL;
-    while (!domain_job_begin_beside(d, &held)) {
-        g_clear_error(&held); /* g_autoptr(job) gives it back */
+    take_job(d); /* g_autoptr(job) gives it back */
+    m->move.performing = false;
+    if (ok && m->move.given_up) {
+        ok = is_wanted(m, error);
+        domain_job_over(d, &m->job, JOB_CANCELLED);
+        run_again(d, m);
     }
-    if (!ok || m->move.given_up) {
-        m->job.type = JOB_NONE;
-    }
-    if (m->move.given_up || !(w->flags & MOVE_CHANGE_PROTECTION)) {
-        move_over(d);
+    if (!ok || !begun) { /* clients confirm only what has been performed */
+        move_over(d, m);
     }
     *cookie = ok ? cookie_of(NULL, lasting) : NULL;
     return ok;
@@ -580,9 +624,67 @@ bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled,
     } else {
         ok = confirm_gone(d, m, w, error);
     }
-    m->job.type = JOB_NONE;
-    move_over(d);
+    move_over(d, m);
     return ok;
+}
+
+void move_unsettled(const rpc_domain *named)
+{
+    g_autoptr(DomainJob) d = domain_take_beside(named, NULL);
+    g_autoptr(Machine) m = d ? machine_of(d, NULL) : NULL;
+    if (m) {
+        leave_unsettled(d, m);
+    }
+}
+
+bool move_is_open(const Domain *d)
+{
+    return domain_active(d) && !d->moving && d->state == STATE_PAUSED &&
+           d->reason == PAUSED_MIGRATION;
+}
+
+bool move_reclaim(Domain *d, struct machine *m, GError **error)
+{
+    g_autoptr(DomainJob) job = domain_job_begin(d, error) ? domain_ref(d) : NULL;
+    return job && d->machine == m && qmp_do(m->qmp, error, "x-migrate-own", NULL) &&
+           machine_resume(d, RUNNING_MIGRATION_CANCELED, error);
+}
+
+static bool has_return_path(struct machine *m)
+{
+    g_autoptr(json_t) all =
+        qmp_run(m->qmp, "query-migrate-capabilities", NULL, QMP_TIMEOUT_MS, NULL);
+    const json_t *one = json_array_get(all, 0);
+    return g_strcmp0(json_string_value(json_object_get(one, "capability")), "return-path") == 0 &&
+           json_is_true(json_object_get(one, "state"));
+}
+
+/* It was on its way, or even there, and nobody is left who could say what became of it. */
+static void end_sending(struct machine *m)
+{
+    bool ok = false, over = false;
+    qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+    while (!over) {
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL);
+        over = !json_is_string(json_object_get(info, "status")) || is_over(info, &ok, NULL);
+        if (!over) {
+            daemon_wait(g_get_monotonic_time() + LOOK_US);
+        }
+    }
+    Domain *d = m->domain;
+    if (ok && d->machine == m && d->state == STATE_PAUSED && d->reason == PAUSED_MIGRATION) {
+        if (has_return_path(m)) {
+            run_again(d, m);
+        } else {
+            leave_unsettled(d, m);
+        }
+    }
+}
+
+void move_recover(struct machine *m)
+{
+    end_sending(m);
+    move_disks_recover(m);
 }
 
 /* --- the destination --- */
@@ -633,15 +735,13 @@ static bool begin_incoming(Domain *d, const DomainDef *def, GPtrArray *made, int
     const struct machine_start how = {.flags = START_PAUSED,
                                       .incoming = "fd",
                                       .incoming_fd = fd,
+                                      .made = made,
                                       .event_detail = 1,
                                       .running_reason = RUNNING_MIGRATED};
     if (!machine_start(d, def, &how, error)) {
         return false;
     }
     d->moving = true;
-    d->machine->move.incoming = true;
-    d->machine->move.made = g_ptr_array_ref(made);
-    machine_save(d->machine);
     d->machine->shutoff = SHUTOFF_FAILED; /* if it ends before it is here */
     d->machine->job = (struct job_figures){.type = JOB_UNBOUNDED,
                                            .operation = OPERATION_MIGRATION_IN,
@@ -730,6 +830,21 @@ static bool finish_offline(const struct move *w, bool cancelled, rpc_domain *out
     return true;
 }
 
+/* The source has lost it then. */
+static bool own(Domain *d, struct machine *m, const struct move *w, GError **error)
+{
+    if (!(w->flags & MOVE_PAUSED)) {
+        return machine_resume(d, RUNNING_MIGRATED, error);
+    }
+    if (!qmp_do(m->qmp, error, "x-migrate-own", NULL)) {
+        return false;
+    }
+    domain_set_state(d, STATE_PAUSED, PAUSED_USER);
+    machine_save(m);
+    domain_event(d, EVENT_SUSPENDED, 0);
+    return true;
+}
+
 /* The state is here: from now on this is where it runs. */
 static bool arrive(Domain *d, struct machine *m, const struct move *w, const char *lasting,
                    GError **error)
@@ -741,19 +856,21 @@ static bool arrive(Domain *d, struct machine *m, const struct move *w, const cha
     if (w->flags & (MOVE_NON_SHARED_DISK | MOVE_NON_SHARED_INC)) {
         qmp_do(m->qmp, NULL, "nbd-server-stop", NULL);
     }
+    bool known = d->persistent;
     if ((w->flags & MOVE_PERSIST_DEST) && !keep(lasting, d->name, error)) {
         return false;
     }
     m->shutoff = 0;
     m->job.operation = OPERATION_MIGRATION_IN;
-    m->move.incoming = false; /* lasts when it runs */
-    if (w->flags & MOVE_PAUSED) {
-        domain_set_state(d, STATE_PAUSED, PAUSED_USER);
-        domain_event(d, EVENT_SUSPENDED, 0);
-        machine_save(m);
+    m->move.incoming = false; /* before it is taken: from then on it may be nowhere else */
+    machine_save(m);
+    if (own(d, m, w, error)) {
         return true;
     }
-    return machine_resume(d, RUNNING_MIGRATED, error);
+    if (d->persistent && !known) {
+        domain_undefine(d, NULL);
+    }
+    return false;
 }
 
 bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,

@@ -7,7 +7,10 @@
  * A machine goes to another host, in libvirt's five steps (protocol 3): begin at the source,
  * prepare at the destination, perform at the source, finish at the destination, confirm at the
  * source.  A client leads, or (peer to peer) the source does all as a client of the destination.
- * Whatever fails, the machine runs on at the source unless the destination has it whole.
+ * Whatever fails, the machine runs on at the source unless the destination has it whole.  Then the
+ * two lodge-vm settle between themselves who runs it (vmm/handover.h): the source may always be told
+ * to run again, and does so only if the destination does not.  Through a tunnel they cannot: where
+ * nobody knows, the machine stays paused.
  *
  * Cookies go from each step to the next at the other side; ours are a line that names them, lines
  * of keys and values up to an empty one, and then the definition that the destination is to keep,
@@ -60,6 +63,12 @@ bool move_perform(const rpc_domain *named, const struct move *w, struct move_coo
 bool move_finish(const struct move *w, struct move_cookie in, bool cancelled, rpc_domain *out,
                  GError **error);
 bool move_confirm(const rpc_domain *named, const struct move *w, bool cancelled, GError **error);
+/* In place of confirm: nobody knows whether it runs at the destination. */
+void move_unsettled(const rpc_domain *named);
+/* A machine that stays paused because its destination does not answer goes on: somebody knows that
+ * it does not run there. */
+bool move_reclaim(Domain *d, struct machine *m, GError **error);
+bool move_is_open(const Domain *d); /* it is such a one */
 
 /* After a restart of lodged: whoever led it is gone.  A machine that was coming here goes, with
  * what was made for it; one that was leaving stays. */
@@ -82,6 +91,7 @@ bool move_disks_serve(struct machine *m, const struct move *w, unsigned *port, G
 bool move_disks_send(struct machine *m, const struct move *w, unsigned port, GError **error);
 /* False with an error if one of the mirrors has failed. */
 bool move_disks_whole(struct machine *m, const struct move *w, GError **error);
+void move_disks_recover(struct machine *m); /* ends what an earlier lodged has begun */
 /* Nothing comes of it. */
 void move_disks_cancel(struct machine *m, const struct move *w);
 /* Waits until all have ended, and forgets them. */

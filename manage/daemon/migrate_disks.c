@@ -336,9 +336,8 @@ static void end_all(struct machine *m, const char *query, const char *key, const
     }
 }
 
-void move_recover(struct machine *m)
+void move_disks_recover(struct machine *m)
 {
-    qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
     end_all(m, "query-block-jobs", "device", "job-cancel", "id");
     dismiss_all(m);
     end_all(m, "query-named-block-nodes", "node-name", "blockdev-del", "node-name");

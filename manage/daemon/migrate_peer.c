@@ -191,8 +191,16 @@ static bool run_steps(struct peer *p, GError **error)
     daemon_unlock();
     bool there = finish(p, !sent, &why);
     daemon_lock();
-    if (sent && !there) {
+    if (!sent) {
+        return false; /* which is over here */
+    }
+    bool unknown = !there && (p->flags & MOVE_TUNNELLED) && why->code == ERR_RPC;
+    if (!there) {
         g_propagate_error(error, g_steal_pointer(&why));
+    }
+    if (unknown) {
+        move_unsettled(&p->dom);
+        return false;
     }
     return move_confirm(&p->dom, p->wish, !there, there ? error : NULL) && there;
 }

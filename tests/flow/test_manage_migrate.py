@@ -5,6 +5,8 @@ and by the source, of guests that run, are paused or off; what fails half-way le
 import os
 import pathlib
 import re
+import signal
+import struct
 import subprocess
 import threading
 import unittest
@@ -15,6 +17,66 @@ import manage
 from test_manage_domain import Console, machine, started, UP
 
 IMG, LODGE = os.environ["LODGE_IMG"], os.environ["LODGE"]
+
+
+class ByHand:
+    """libvirt's five steps, each when the test wants it; closing a connection is what the death of a client does to it."""
+    LIVE, PAUSED, GUARD, UNSAFE = 1 << 0, 1 << 5, 1 << 8, 1 << 9
+
+    def __init__(self, source, destination, dom, flags=LIVE | GUARD | UNSAFE):
+        self.source, self.destination = manage.Wire(source.socket), manage.Wire(destination.socket)
+        for wire in (self.source, self.destination):
+            self.call(wire, 1, struct.pack(">II", 0, 0))  # open
+        self.dom = self.text(dom.name()) + dom.UUID() + struct.pack(">i", dom.ID())
+        self.name, self.flags = dom.name(), flags
+
+    @staticmethod
+    def text(value):
+        value = value if isinstance(value, bytes) else value.encode()
+        return struct.pack(">I", len(value)) + value + bytes(-len(value) % 4)
+
+    @staticmethod
+    def take(body):
+        n, = struct.unpack_from(">I", body)
+        return body[4:4 + n], body[4 + (n + 3) // 4 * 4:]
+
+    def params(self, **texts):
+        return struct.pack(">I", len(texts)) + b"".join(
+            self.text(k) + struct.pack(">i", 7) + self.text(v) for k, v in texts.items())
+
+    @staticmethod
+    def call(wire, number, body):
+        code, answer = wire.call(number, body)
+        if code:
+            raise AssertionError(f"procedure {number}: error {code}")
+        return answer
+
+    def perform(self):
+        """Begin, prepare, perform: then the state is at the destination, and waits."""
+        answer = self.call(self.source, 302, self.dom + self.params() + struct.pack(">I", self.flags))
+        cookie, rest = self.take(answer)
+        xml, _ = self.take(rest)
+        answer = self.call(self.destination, 303, self.params(destination_name=self.name, destination_xml=xml) +
+                           self.text(cookie) + struct.pack(">I", self.flags))
+        cookie, rest = self.take(answer)
+        uri, _ = self.take(rest[4:])
+        answer = self.call(self.source, 305, self.dom + struct.pack(">I", 0) + self.params(migrate_uri=uri) +
+                           self.text(cookie) + struct.pack(">I", self.flags))
+        self.cookie, _ = self.take(answer)
+        return self
+
+    def finish(self, cancelled=False):
+        """Whether it runs there."""
+        code, _ = self.destination.call(306, self.params(destination_name=self.name) + self.text(self.cookie) +
+                                        struct.pack(">Ii", self.flags, cancelled))
+        return code == 0
+
+    def confirm(self, cancelled=False):
+        self.call(self.source, 307, self.dom + self.params() + self.text(b"") + struct.pack(">Ii", self.flags, cancelled))
+
+    def close(self):
+        self.source.close()
+        self.destination.close()
 
 
 class Moves(unittest.TestCase):
@@ -289,6 +351,102 @@ class Moves(unittest.TestCase):
         self.a.virsh("migrate-setspeed", "lives", "0")
         self.a.virsh("migrate", "--live", "lives", self.b.uri, *copy)
         self.answers("lives")
+
+    def test_between_the_steps(self):
+        """Whoever dies when the state is there already: one of the two runs it, and the other never will."""
+        _, console = self.running("once")
+        console.type(b"word=kept; echo re''ady\n")
+        console.expect(b"\nready")
+
+        def move(source=self.a, destination=self.b, **more):
+            conn = source.connect()
+            self.addCleanup(conn.close)
+            by = ByHand(source, destination, conn.lookupByName("once"), **more).perform()
+            self.addCleanup(by.close)
+            self.assertEqual(self.reason(source, "once"), "paused (migrating)")
+            self.assertEqual(self.reason(destination, "once"), "paused (migrating)")
+            return by
+
+        def here():
+            manage.until(lambda: "once" not in self.b.virsh("list", "--all", "--name").split(), "nothing is there")
+            manage.until(lambda: self.a.virsh("domstate", "once") == "running", "it runs here")
+            self.assertIn("Job type:         None", self.a.virsh("domjobinfo", "once"))
+            conn = self.a.connect()
+            console = Console(conn, conn.lookupByName("once"))
+            console.type(b"\necho $word-$((6*7))\n")
+            console.expect(b"kept-42")
+            conn.close()
+
+        uuid = self.at_a.lookupByName("once").UUIDString()
+        with self.subTest("the client's connection to the source"):
+            by = move()
+            by.source.close()
+            here()
+            self.assertFalse(by.finish())
+        with self.subTest("the source's lodged"):
+            by = move()
+            self.a.kill()
+            self.a.start()
+            here()
+            self.assertFalse(by.finish())
+        with self.subTest("the destination's lodged"):
+            by = move()
+            self.b.kill()
+            self.b.start()
+            manage.until(lambda: "once" not in self.b.virsh("list", "--all", "--name").split(), "it is dropped")
+            by.confirm(cancelled=True)
+            here()
+        with self.subTest("the destination's machine"):
+            by = move()
+            os.kill(self.b.pid(uuid), signal.SIGKILL)
+            manage.until(lambda: not by.finish(), "it is not there")
+            by.confirm(cancelled=True)
+            here()
+        with self.subTest("an abort that comes too late to be one"):
+            by = move()
+            by.confirm(cancelled=True)
+            self.assertFalse(by.finish())
+            here()
+
+        def stays_there(source, destination):
+            """The source may not run it, whoever wants that."""
+            for verb in ("resume", "domjobabort", "save"):
+                more = [os.path.join(self.shared, "once.saved")] if verb == "save" else []
+                self.assertIn("the machine runs at the migration's destination",
+                              source.virsh(verb, "once", *more, fails=True), verb)
+                self.assertEqual(self.reason(source, "once"), "paused (migrating)")
+            self.assertFalse(os.path.exists(os.path.join(self.shared, "once.saved")))
+
+        with self.subTest("the client's connection to the destination, before it hears that all is well"):
+            by = move()
+            self.assertTrue(by.finish())
+            self.assertEqual(self.reason(self.b, "once"), "running (migrated)")
+            by.confirm(cancelled=True)  # libvirt's clients take silence for a failure
+            stays_there(self.a, self.b)
+            self.a.kill()
+            self.a.start()
+            manage.until(lambda: "stays paused" in self.a.log().rsplit("ready in", 1)[1], "it is asked for")
+            stays_there(self.a, self.b)
+            self.a.virsh("destroy", "once")
+            self.at_b = self.b.connect()
+            self.answers("once")
+        with self.subTest("the source, and the guest is to stand still"):
+            by = move(self.b, self.a, flags=ByHand.LIVE | ByHand.GUARD | ByHand.PAUSED)
+            self.assertTrue(by.finish())
+            self.assertEqual(self.reason(self.a, "once"), "paused (user)")
+            by.source.close()
+            manage.until(lambda: "stays paused" in self.b.log().rsplit("ready in", 1)[1], "it is asked for")
+            stays_there(self.b, self.a)
+            self.b.virsh("destroy", "once")
+            self.a.virsh("resume", "once")
+            here()
+        with self.subTest("the source's machine"):
+            by = move()
+            os.kill(self.a.pid(uuid), signal.SIGKILL)
+            manage.until(lambda: self.a.virsh("domstate", "once") == "shut off", "its end is noticed")
+            self.assertTrue(by.finish())
+            self.assertEqual(self.reason(self.b, "once"), "running (migrated)")
+            self.answers("once")
 
     def test_off(self):
         self.define("off")

@@ -11,6 +11,7 @@
 #include "host/display/display.h"
 #include "host/image/image.h"
 #include "host/net/net.h"
+#include "vmm/handover.h"
 #include "vmm/migrate.h"
 #include "vmm/monitor/monitor.h"
 #include "vmm/options.h"
@@ -466,13 +467,29 @@ HANDLER(migrate_set_capabilities)
     size_t i;
     json_array_foreach(json_object_get(args, "capabilities"), i, one)
     {
-        if (json_is_true(json_object_get(one, "state"))) {
-            const char *name = qmp_str(one, "capability");
+        const char *name = qmp_str(one, "capability");
+        bool on = json_is_true(json_object_get(one, "state"));
+        if (g_strcmp0(name, "return-path") == 0) {
+            migrate_parameters()->return_path = on;
+        } else if (on) {
             g_set_error(error, LODGE_ERROR, ENOTSUP, "capability %s is not supported", name ? name : "");
             return NULL;
         }
     }
     return NULL;
+}
+
+HANDLER(query_migrate_capabilities)
+{
+    UNUSED;
+    return json_pack("[{s:s, s:b}]", "capability", "return-path", "state",
+                     (int)migrate_parameters()->return_path);
+}
+
+HANDLER(migrate_own)
+{
+    (void)args;
+    return done(handover_own(error));
 }
 
 HANDLER(migrate_set_parameters)

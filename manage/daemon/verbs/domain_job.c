@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Jobs that take long: saving and migrating; how far they are, and their end. */
 #include "manage/daemon/checkpoint.h"
-#include "manage/daemon/machine.h"
+#include "manage/daemon/migrate.h"
 #include "manage/daemon/params.h"
 
 static uint64_t elapsed(const struct job_figures *j)
@@ -150,6 +150,14 @@ static bool abort_job(const rpc_domain *named, GError **error)
     }
     if (m->job.type == JOB_NONE && m->backup) {
         return backup_abort(m, error);
+    }
+    if (m->job.type == JOB_NONE && move_is_open(d)) {
+        return move_reclaim(d, m, error);
+    }
+    if (m->move.incoming) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "cannot abort incoming migration; use virDomainDestroy instead");
+        return false;
     }
     if (m->job.type == JOB_NONE) {
         libvirt_error(error, ERR_OPERATION_INVALID, "no job is active on the domain");
