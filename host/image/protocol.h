@@ -75,6 +75,7 @@ struct file {
     int cached_fd; /* through the page cache: start-up, and requests that are not aligned */
     bool direct, block_device;
     uint64_t threshold; /* a write that ends beyond it is told of, once; 0: none.  Atomic */
+    unsigned watched;   /* by this number, no other file's, once it had one; 0: never */
 };
 /* Called by whoever writes, on any thread; may be NULL. */
 extern void (*file_passed)(struct file *f, uint64_t threshold, uint64_t excess);

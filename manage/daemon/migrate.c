@@ -478,6 +478,7 @@ static bool sent(struct machine *m, const struct move *w, GError **error)
         g_autoptr(GError) why = NULL;
         bool ok;
         if (!json_is_string(json_object_get(info, "status"))) {
+            qmp_do(m->qmp, NULL, "migrate_cancel", NULL); /* hears it when it goes on */
             return false;
         }
         learn_figures(&m->job, info);

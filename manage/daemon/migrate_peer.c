@@ -23,6 +23,7 @@ struct peer {
     char *cookie;     /* of the last step here */
     char *there;      /* of prepare; NULL: none */
     unsigned flags;   /* for the destination */
+    bool performed;   /* the state has left, if perhaps it did not arrive */
 };
 
 static rpc_param *make_params(const struct peer *p, bool with_xml, u_int *n)
@@ -145,6 +146,7 @@ static bool perform_through(struct peer *p, const struct move *w, char **cookie,
     daemon_worker(pump, &t);
     bool ok = move_perform(&p->dom, w, (struct move_cookie){0}, pair[1], cookie, error);
     close(pair[1]);
+    p->performed = ok;
     while (!t.over) {
         daemon_wait(g_get_monotonic_time() + G_USEC_PER_SEC);
     }
@@ -192,7 +194,10 @@ static bool run_steps(struct peer *p, GError **error)
     bool there = finish(p, !sent, &why);
     daemon_lock();
     if (!sent) {
-        return false; /* which is over here */
+        if (p->performed) { /* else it is over here */
+            move_confirm(&p->dom, p->wish, true, NULL);
+        }
+        return false;
     }
     bool unknown = !there && (p->flags & MOVE_TUNNELLED) && why->code == ERR_RPC;
     if (!there) {

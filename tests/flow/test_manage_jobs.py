@@ -335,9 +335,10 @@ class Jobs(Work):
                   ElementTree.fromstring(self.dom.XMLDesc()).iter("backingStore") if len(b)}
         top, base = number[self.path("c")], number[self.path("b")]
         out = self.v("blockcommit", "vda", "--top", f"vda[{top}]", "--base", f"vda[{base}]", "--wait",
-                     "--verbose")
+                     "--verbose", "--keep-relative")
         self.assertIn("Commit complete", out)
         self.assertEqual(self.files(), ["d", "b", "a.qcow2"])
+        self.assertRegex(img("info", "-U", self.path("d")), r"backing file: b \(actual path: .*/b\)")
         events.expect("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
         # The top: ready first, and lodged is killed before somebody decides.
         self.v("blockcommit", "vda", "--active", "--wait")

@@ -155,6 +155,62 @@ class Migrate(unittest.TestCase):
                 self.assertIn("'more' not found", vm.refused("closefd", fdname="more")["desc"])
                 self.assertIn("digit", vm.refused_fd("1", 1)["desc"])
 
+    def test_one_side_alone_runs_it(self):
+        """The socket stays when the state is through: who goes on says so first, and the other then does not."""
+        path = {"capability": "return-path", "state": True}
+
+        def move(vm, to):
+            where = "unix:" + os.path.join(vm.dir.name, "way")
+            vm.ok("migrate-set-capabilities", capabilities=[path])
+            self.assertEqual(vm.ok("query-migrate-capabilities"), [path])
+            to.ok("migrate-incoming", uri=where)
+            self.assertEqual(vm.migrate(where)["status"], "completed")
+            to.wait_status("paused")
+
+        with Vm(*self.MACHINE) as vm:
+            with Vm(*self.MACHINE, "-S", "-incoming", "defer") as to:  # it comes back
+                move(vm, to)
+                vm.ok("cont")
+                to.wait_exit()
+            with Vm(*self.MACHINE, "-S", "-incoming", "defer") as to:  # the destination dies
+                move(vm, to)
+            vm.ok("cont")
+            with Vm(*self.MACHINE, "-S", "-incoming", "defer") as to:  # it is taken, but stands still
+                move(vm, to)
+                to.ok("x-migrate-own")
+                self.assertIn("runs at the migration's destination", vm.refused("cont")["desc"])
+                self.assertEqual(to.ok("query-status")["status"], "paused")
+        with Vm(*self.MACHINE, "-S", "-incoming", "defer") as to:
+            with Vm(*self.MACHINE) as vm:
+                move(vm, to)
+                to.ok("cont")
+                for command, more in (("cont", {}), ("x-migrate-own", {}), ("migrate", {"uri": "exec:cat >/dev/null"})):
+                    self.assertIn("runs at the migration's destination", vm.refused(command, **more)["desc"])
+                self.assertEqual(vm.ok("query-status")["status"], "postmigrate")
+            self.assertTrue(to.ok("query-status")["running"])
+        with Vm(*self.MACHINE, "-S", "-incoming", "defer") as to:
+            with Vm(*self.MACHINE) as vm:
+                move(vm, to)
+            to.ok("cont")  # the source has died
+
+    def test_a_destination_that_says_nothing(self):
+        """It may run there: only who knows better says otherwise."""
+        with Vm(*self.MACHINE) as vm, socket.socket(socket.AF_UNIX) as listener:
+            way = os.path.join(vm.dir.name, "way")
+            listener.bind(way)
+            listener.listen()
+            vm.ok("migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
+            vm.ok("migrate", uri="unix:" + way)
+            peer, _ = listener.accept()
+            state = bytearray()
+            while state[-FRAME.size - 4:-FRAME.size] != b"LAST":  # whose content are four bytes
+                state += peer.recv(1 << 20)
+            vm.wait_status("postmigrate")
+            vm.ok("x-migrate-own")
+            vm.ok("cont")
+            self.assertEqual(peer.recv(1), b"")  # nobody asked for it back
+            peer.close()
+
     def test_speed_and_passes(self):
         with Vm(*self.MACHINE) as vm:
             vm.ok("migrate-set-parameters", max_bandwidth=1000)

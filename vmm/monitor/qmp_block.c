@@ -182,7 +182,7 @@ static void add_nodes(Image *img, void *list)
 /* ---- written beyond an offset ---- */
 
 struct passed {
-    const struct file *file;
+    unsigned file; /* .watched: it may be gone by then, and another lie in its place */
     uint64_t threshold, excess;
     const char *name;
 };
@@ -196,7 +196,7 @@ static void name_passed(Image *img, void *data)
 {
     struct passed *p = data;
     for (struct node *n = image_top(img); n && !p->name; n = n->backing) {
-        if (n->file == p->file) {
+        if (n->file && n->file->watched == p->file) {
             p->name = file_node_name(n) ? file_node_name(n) : name_of(img, n);
         }
     }
@@ -217,7 +217,7 @@ static gboolean tell_passed(gpointer data)
 static void on_passed(struct file *f, uint64_t threshold, uint64_t excess)
 {
     struct passed *p = g_new0(struct passed, 1);
-    *p = (struct passed){.file = f, .threshold = threshold, .excess = excess};
+    *p = (struct passed){.file = f->watched, .threshold = threshold, .excess = excess};
     g_idle_add(tell_passed, p);
 }
 
@@ -238,7 +238,9 @@ HANDLER(write_threshold)
                     name);
         return NULL;
     }
+    static unsigned last;
     file_passed = on_passed;
+    n->file->watched = n->file->watched ? n->file->watched : ++last;
     __atomic_store_n(&n->file->threshold, (uint64_t)threshold, __ATOMIC_RELEASE);
     return NULL;
 }
