@@ -1038,10 +1038,18 @@ static void reconnect(void *data)
         machine_snapshot_recover(m);
         machine_save_recover(m);
     }
+    m->recovering = false;
     domain_job_end(d);
     machine_unref(m);
     domain_unref(d);
     daemon_unlock();
+}
+
+void machine_await_recovery(struct machine *m)
+{
+    int64_t until = g_get_monotonic_time() + QMP_TIMEOUT_MS * (int64_t)1000;
+    while (m->recovering && !m->ended && daemon_wait(until)) {
+    }
 }
 
 /* Images that were made for a machine that was on its way here; NULL if it was not. */
@@ -1103,6 +1111,7 @@ static bool recover(const char *folder, GError **error)
         disk_resolve(m->def->disks->pdata[i], NULL);
     }
     m->pid = pid;
+    m->recovering = true;
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);

@@ -21,6 +21,7 @@ struct machine {
     uint64_t start_time; /* of the process, as in /proc/PID/stat */
     bool watched, dying; /* the main loop waits for its end; destroy is under way */
     bool ended;
+    bool recovering;   /* an earlier lodged's: what goes on in it is being asked for */
     bool rebooting;    /* a power-off is to be followed by a start */
     bool shut_down;    /* the guest or we have powered it off */
     int shutoff;       /* enum shutoff_reason; 0: by how it ends */
@@ -81,6 +82,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_unref)
  * the lock is given up; the structure then stays, without monitor.
  */
 Machine *machine_of(const Domain *d, GError **error);
+/* Waits until it is known what goes on in the machine of an earlier lodged. */
+void machine_await_recovery(struct machine *m);
 /* Where memory modules lie: only the machine knows where it was left to it. */
 bool modules_learn(struct machine *m, GError **error);
 /* Writes what a restarted lodged needs; after every change of the live XML. */

@@ -389,6 +389,7 @@ class Moves(unittest.TestCase):
         _, console = self.running("once")
         console.type(b"word=kept; echo re''ady\n")
         console.expect(b"\nready")
+        console.stream.abort()  # two who read one console have half of it each
 
         def move(source=self.a, destination=self.b, **more):
             conn = source.connect()
@@ -407,6 +408,7 @@ class Moves(unittest.TestCase):
             console = Console(conn, conn.lookupByName("once"))
             console.type(b"\necho $word-$((6*7))\n")
             console.expect(b"kept-42")
+            console.stream.abort()
             conn.close()
 
         uuid = self.at_a.lookupByName("once").UUIDString()

@@ -625,6 +625,9 @@ bool verb_domain_get_block_job_info(struct call *call, const rpc_domain_text_fla
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    if (m) {
+        machine_await_recovery(m); /* no job would mean that it has ended */
+    }
     struct domain_disk *disk = m ? disk_of(m, args->text, error) : NULL;
     if (!disk) {
         return false;
