@@ -61,9 +61,9 @@ static bool take_back(void)
     if (word == -1 && errno == EAGAIN) {
         if (!handover.asked) {
             say(BACK);
-            handover.asked = true;
         }
-        poll(&p, 1, ANSWER_MS);
+        poll(&p, 1, handover.asked ? 0 : ANSWER_MS);
+        handover.asked = true;
         word = hear();
     }
     switch (word) {
@@ -148,9 +148,12 @@ bool handover_claim(GError **error)
 
 bool handover_own(GError **error)
 {
-    if (handover.stage == ARRIVED || handover.stage == LEFT || handover.stage == GONE) {
-        return handover_claim(error);
+    if (handover_claim(error)) {
+        return true;
     }
-    settle(HERE);
-    return true;
+    if (handover.stage == SENT || handover.stage == SILENT) {
+        g_clear_error(error);
+        settle(HERE); /* whoever hears of it there yet hears that it was asked for back */
+    }
+    return handover.stage == HERE;
 }

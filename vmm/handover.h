@@ -18,5 +18,6 @@ void handover_sent(int fd); /* all of it; @fd is given away */
 void handover_arrived(int fd);
 /* Before the machine runs or goes on to somewhere else; true if nobody else can run it. */
 bool handover_claim(GError **error);
-/* The machine is this process's, because somebody who knows says so. */
+/* The machine is this process's: where the other side says nothing, somebody knows that it does not
+ * run there. */
 bool handover_own(GError **error);

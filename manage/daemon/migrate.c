@@ -586,7 +586,9 @@ bool move_perform(const rpc_domain *named, const struct move *w, struct move_coo
     if (ok && m->move.given_up) {
         ok = is_wanted(m, error);
         domain_job_over(d, &m->job, JOB_CANCELLED);
-        run_again(d, m);
+        if (m->move.returns) {
+            run_again(d, m);
+        }
     }
     if (!ok || !begun) { /* clients confirm only what has been performed */
         move_over(d, m);
@@ -664,6 +666,7 @@ static bool has_return_path(struct machine *m)
 static void end_sending(struct machine *m)
 {
     bool ok = false, over = false;
+    m->move.sending = true; /* says why it stops or goes on */
     qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
     while (!over) {
         g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, NULL);
@@ -672,6 +675,7 @@ static void end_sending(struct machine *m)
             daemon_wait(g_get_monotonic_time() + LOOK_US);
         }
     }
+    m->move.sending = false;
     Domain *d = m->domain;
     if (ok && d->machine == m && d->state == STATE_PAUSED && d->reason == PAUSED_MIGRATION) {
         if (has_return_path(m)) {

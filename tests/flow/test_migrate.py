@@ -8,6 +8,7 @@ import stat
 import struct
 import subprocess
 import tempfile
+import threading
 import unittest
 
 from vm import Vm, run, until
@@ -193,23 +194,34 @@ class Migrate(unittest.TestCase):
                 move(vm, to)
             to.ok("cont")  # the source has died
 
-    def test_a_destination_that_says_nothing(self):
-        """It may run there: only who knows better says otherwise."""
-        with Vm(*self.MACHINE) as vm, socket.socket(socket.AF_UNIX) as listener:
-            way = os.path.join(vm.dir.name, "way")
-            listener.bind(way)
-            listener.listen()
-            vm.ok("migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
-            vm.ok("migrate", uri="unix:" + way)
-            peer, _ = listener.accept()
-            state = bytearray()
-            while state[-FRAME.size - 4:-FRAME.size] != b"LAST":  # whose content are four bytes
-                state += peer.recv(1 << 20)
-            vm.wait_status("postmigrate")
-            vm.ok("x-migrate-own")
-            vm.ok("cont")
-            self.assertEqual(peer.recv(1), b"")  # nobody asked for it back
-            peer.close()
+    def test_a_destination_is_asked(self):
+        """The source wants its machine back: the destination hangs up, or says that it runs there."""
+        for word in (b"", b"T"):
+            with self.subTest(word=word), Vm(*self.MACHINE) as vm, socket.socket(socket.AF_UNIX) as listener:
+                way = os.path.join(vm.dir.name, "way")
+                listener.bind(way)
+                listener.listen()
+                vm.ok("migrate-set-capabilities", capabilities=[{"capability": "return-path", "state": True}])
+                vm.ok("migrate", uri="unix:" + way)
+                peer, _ = listener.accept()
+                state = bytearray()
+                while state[-FRAME.size - 4:-FRAME.size] != b"LAST":  # whose content are four bytes
+                    state += peer.recv(1 << 20)
+                vm.wait_status("postmigrate")
+                asked = []
+
+                def answer():
+                    asked.append(peer.recv(1))
+                    peer.sendall(word)
+                    peer.close()
+                thread = threading.Thread(target=answer)
+                thread.start()
+                if word:
+                    self.assertIn("runs at the migration's destination", vm.refused("cont")["desc"])
+                else:
+                    vm.ok("cont")
+                thread.join()
+                self.assertEqual(asked, [b"B"])
 
     def test_speed_and_passes(self):
         with Vm(*self.MACHINE) as vm:
