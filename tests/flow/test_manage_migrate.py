@@ -281,6 +281,39 @@ class Moves(unittest.TestCase):
             check = subprocess.run([IMG, "check", disk(name)], capture_output=True, text=True)
             self.assertEqual(check.returncode, 0, check.stdout)
 
+    def test_a_full_disk_there(self):
+        """The copy of a disk fails in the middle, or from the start: the guest loses nothing and goes on here."""
+        here, small = os.path.join(self.shared, "full.qcow2"), os.path.join(self.shared, "small")
+        there, xml = os.path.join(small, "full.qcow2"), os.path.join(self.shared, "full.xml")
+        os.mkdir(small)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=755", "none", small], check=False).returncode:
+            manage.leave_out(self, "a tmpfs cannot be mounted")
+        self.addCleanup(subprocess.run, ["umount", "-l", small], check=True)
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", here, "3M"], check=True)
+        dom, console = self.running("full", more=f"""
+            <disk type='file'><driver name='qemu' type='qcow2'/><source file='{here}'/><target dev='vda'/></disk>""")
+        pathlib.Path(xml).write_text(self.a.virsh("dumpxml", "--migratable", "full").replace(here, there))
+        move = ("virsh", "-c", self.a.uri, "migrate", "--live", "full", self.b.uri, "--copy-storage-all", "--xml", xml)
+
+        def fails(mover):
+            self.assertRegex(mover.communicate()[1], "migration of disk vda to the destination failed: .*[Ss]pace")
+            self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+            self.assertIn("Job type:         None", self.a.virsh("domjobinfo", "full"))
+            manage.until(lambda: "full" not in self.b.virsh("list", "--all") and not os.path.exists(there), "all is gone")
+
+        self.a.virsh("migrate-setspeed", "full", "1")
+        mover = subprocess.Popen(move, stderr=subprocess.PIPE, text=True)
+        manage.until(lambda: mover.poll() is not None or re.search(r"Memory total: +1\d\d", self.a.virsh("domjobinfo", "full")),
+                     "the memory is on its way")
+        console.type(b"dd if=/dev/urandom of=/vda bs=64k count=48 2>/dev/null; dd if=/vda of=/dev/vda bs=64k conv=fsync "
+                     b"2>/dev/null && echo wri''tten\n")
+        fails(mover)
+        console.expect(b"written")
+        self.a.virsh("migrate-setspeed", "full", "0")
+        fails(subprocess.Popen(move, stderr=subprocess.PIPE, text=True))
+        console.type(b"echo 3 >/proc/sys/vm/drop_caches; cmp /dev/vda /vda && echo sa''me\n")
+        console.expect(b"same")
+
     def test_other_ways(self):
         """A UNIX socket, a name of its own there, suspended or given up when it lasts too long."""
         dom, console = self.running("ways")
