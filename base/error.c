@@ -33,10 +33,30 @@ static const struct {
     {G_IO_ERROR_CONNECTION_CLOSED, ECONNRESET},
 };
 
+/* The same of files. */
+static const struct {
+    GFileError file;
+    int code;
+} file_rows[] = {
+    {G_FILE_ERROR_NOENT, ENOENT}, {G_FILE_ERROR_EXIST, EEXIST},
+    {G_FILE_ERROR_ISDIR, EISDIR}, {G_FILE_ERROR_NOTDIR, ENOTDIR},
+    {G_FILE_ERROR_ACCES, EACCES}, {G_FILE_ERROR_PERM, EPERM},
+    {G_FILE_ERROR_LOOP, ELOOP},   {G_FILE_ERROR_NXIO, ENXIO},
+    {G_FILE_ERROR_NODEV, ENODEV}, {G_FILE_ERROR_ROFS, EROFS},
+    {G_FILE_ERROR_NOSPC, ENOSPC}, {G_FILE_ERROR_NOMEM, ENOMEM},
+    {G_FILE_ERROR_MFILE, EMFILE}, {G_FILE_ERROR_NFILE, ENFILE},
+    {G_FILE_ERROR_INVAL, EINVAL}, {G_FILE_ERROR_NAMETOOLONG, ENAMETOOLONG},
+};
+
 int error_errno(const GError *error)
 {
     if (error->domain == LODGE_ERROR) {
         return error->code;
+    }
+    for (size_t i = 0; error->domain == G_FILE_ERROR && i < G_N_ELEMENTS(file_rows); i++) {
+        if (error->code == (int)file_rows[i].file) {
+            return file_rows[i].code;
+        }
     }
     /* By name: calling into GIO would have every program load it. */
     bool io = error->domain == g_quark_try_string("g-io-error-quark");

@@ -94,7 +94,7 @@ BAD = [
     (["-global", "e1000.colour=red"], "-global e1000.colour=red"),
     (["-global", "PIIX4_PM.disable_s3=maybe"], "maybe"),
     (["-global", "e1000"], "MODEL.PROPERTY=VALUE"),
-    (["-readconfig", "/no/such/config"], "/no/such/config"),
+    (["-readconfig", "/no/such/config"], "/no/such/config: No such file"),
     (["-readconfig", __file__], "line 2"),
     (["-watchdog-action", "bark"], "bark"),
     (["-action", "watchdog=bark"], "bark"),
