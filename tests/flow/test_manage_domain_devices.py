@@ -76,6 +76,7 @@ class Devices(manage.Case):
         everything = self.conn.getAllDomainStats()[0][1]
         self.assertEqual(everything["state.state"], libvirt.VIR_DOMAIN_RUNNING)
         self.assertEqual(everything["block.0.name"], "vda")
+        self.assertEqual(everything["block.0.capacity"], 8 << 20)
         self.assertGreaterEqual(everything["block.0.rd.bytes"], 2 << 20)
         self.assertGreater(everything["cpu.time"], 0)
         self.assertGreater(self.dom.memoryStats()["rss"], 0)

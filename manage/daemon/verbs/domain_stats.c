@@ -194,6 +194,22 @@ bool verb_domain_memory_stats(struct call *call, const rpc_domain_uint_flags *ar
 
 /* --- block info --- */
 
+/* What the guest sees of @disk, by query-named-block-nodes' answer; false: it is not there. */
+static bool capacity_of(const json_t *nodes, const struct domain_disk *disk, uint64_t *bytes)
+{
+    g_autofree char *node = disk_node_name(disk);
+    size_t i;
+    json_t *one;
+    json_array_foreach(nodes, i, one)
+    {
+        if (g_strcmp0(json_string_value(json_object_get(one, "node-name")), node) == 0) {
+            *bytes = (uint64_t)number(json_object_get(one, "image"), "virtual-size");
+            return true;
+        }
+    }
+    return false;
+}
+
 bool verb_domain_get_block_info(struct call *call, const rpc_domain_text_flags *args,
                                 rpc_block_info *ret, GError **error)
 {
@@ -214,18 +230,10 @@ bool verb_domain_get_block_info(struct call *call, const rpc_domain_text_flags *
     ret->allocation = (uint64_t)st.st_blocks * 512;
     ret->physical = ret->capacity = (uint64_t)st.st_size;
     if (domain_active(d)) {
-        g_autofree char *node = disk_node_name(disk);
         g_autoptr(Machine) m = machine_of(d, error);
         g_autoptr(json_t) all =
             qmp_run(m->qmp, "query-named-block-nodes", NULL, QMP_TIMEOUT_MS, error);
-        size_t i;
-        json_t *one;
-        json_array_foreach(all, i, one)
-        {
-            if (g_strcmp0(json_string_value(json_object_get(one, "node-name")), node) == 0) {
-                ret->capacity = (uint64_t)number(json_object_get(one, "image"), "virtual-size");
-            }
-        }
+        capacity_of(all, disk, &ret->capacity);
         return all != NULL;
     }
     return true;
@@ -292,7 +300,16 @@ static GHashTable *look_at_files(const DomainDef *def)
     return files;
 }
 
-static void put_blocks(Params *p, const DomainDef *def, const json_t *all, GHashTable *files)
+/* What the machine and the disks have said, where they did in time. */
+struct asked {
+    const json_t *blocks, *nodes;
+    GHashTable *files;
+    const GArray *threads;
+    struct balloon_figure figures[BALLOON_FIGURES];
+    unsigned figures_told;
+};
+
+static void put_blocks(Params *p, const DomainDef *def, const struct asked *asked)
 {
     static const struct {
         const char *name, *qmp;
@@ -304,7 +321,7 @@ static void put_blocks(Params *p, const DomainDef *def, const json_t *all, GHash
     params_uint(p, "block.count", xml_count(def->disks));
     for (unsigned i = 0; i < xml_count(def->disks); i++) {
         const struct domain_disk *disk = def->disks->pdata[i];
-        const json_t *s = all && disk->alias ? entry_of(all, disk) : NULL;
+        const json_t *s = asked->blocks && disk->alias ? entry_of(asked->blocks, disk) : NULL;
         g_snprintf(name, sizeof(name), "block.%u.name", i);
         params_text(p, name, disk->target);
         if (disk_path(disk)) {
@@ -315,11 +332,19 @@ static void put_blocks(Params *p, const DomainDef *def, const json_t *all, GHash
             g_snprintf(name, sizeof(name), "block.%u.%s", i, fields[k].name);
             params_ullong(p, name, (uint64_t)number(s, fields[k].qmp));
         }
-        const struct stat *st =
-            files && disk_path(disk) ? g_hash_table_lookup(files, disk_path(disk)) : NULL;
+        const struct stat *st = asked->files && disk_path(disk)
+                                    ? g_hash_table_lookup(asked->files, disk_path(disk))
+                                    : NULL;
+        uint64_t capacity;
         if (st && st->st_mode) {
             g_snprintf(name, sizeof(name), "block.%u.allocation", i);
             params_ullong(p, name, (uint64_t)st->st_blocks * 512);
+        }
+        if (disk->alias && capacity_of(asked->nodes, disk, &capacity)) {
+            g_snprintf(name, sizeof(name), "block.%u.capacity", i);
+            params_ullong(p, name, capacity);
+        }
+        if (st && st->st_mode) {
             g_snprintf(name, sizeof(name), "block.%u.physical", i);
             params_ullong(p, name, (uint64_t)st->st_size);
         }
@@ -358,15 +383,6 @@ static void put_vcpus(Params *p, struct machine *m, const GArray *threads)
         params_ullong(p, name, thread_wait(m, thread));
     }
 }
-
-/* What the machine and the disks have said, where they did in time. */
-struct asked {
-    const json_t *blocks;
-    GHashTable *files;
-    const GArray *threads;
-    struct balloon_figure figures[BALLOON_FIGURES];
-    unsigned figures_told;
-};
 
 static void put_all(Params *p, Domain *d, unsigned what, const struct asked *asked)
 {
@@ -410,7 +426,7 @@ static void put_all(Params *p, Domain *d, unsigned what, const struct asked *ask
         put_interfaces(p, m);
     }
     if ((what & STATS_BLOCK) && m) {
-        put_blocks(p, m->def, asked->blocks, asked->files);
+        put_blocks(p, m->def, asked);
     }
 }
 
@@ -454,12 +470,15 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
     GArray *out = g_array_new(FALSE, TRUE, sizeof(rpc_domain_stats));
     for (unsigned i = 0; i < domains->len; i++) {
         Domain *d = domains->pdata[i];
-        g_autoptr(json_t) blocks = NULL;
+        g_autoptr(json_t) blocks = NULL, nodes = NULL;
         g_autoptr(GHashTable) files = NULL;
         if ((what & STATS_BLOCK) && domain_active(d) && d->machine->def->disks &&
             !(d->job && (args->flags & STATS_NOWAIT))) {
             g_autoptr(Machine) m = machine_ref(d->machine);
             blocks = qmp_run(m->qmp, "query-blockstats", NULL, STATS_SECONDS * 1000, NULL);
+            nodes = blocks ? qmp_run(m->qmp, "query-named-block-nodes", NULL, STATS_SECONDS * 1000,
+                                     NULL)
+                           : NULL;
             files = look_at_files(m->def);
         }
         g_autoptr(GArray) threads = NULL;
@@ -469,7 +488,7 @@ bool verb_connect_get_all_domain_stats(struct call *call, const rpc_stats_args *
             g_autoptr(Machine) m = machine_ref(d->machine);
             threads = tune_vcpu_threads(m, STATS_SECONDS * 1000, NULL);
         }
-        struct asked asked = {blocks, files, threads, {{0}}, 0};
+        struct asked asked = {blocks, nodes, files, threads, {{0}}, 0};
         if ((what & STATS_BALLOON) && domain_active(d) && !sick &&
             (threads || !(what & STATS_VCPU)) && !(d->job && (args->flags & STATS_NOWAIT))) {
             g_autoptr(Machine) m = machine_ref(d->machine);
