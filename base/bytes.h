@@ -93,3 +93,6 @@ bool read_le(struct reader *in, uint64_t *out, unsigned bytes);
 bool read_text(struct reader *in, char out[256]);
 /* A view of the next @n bytes, or NULL if fewer are left. */
 const uint8_t *read_bytes(struct reader *in, size_t n);
+
+/* Are all bytes 0? */
+bool is_zero(const void *p, size_t n);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "host/image/tool/convert.h"
+#include "base/bytes.h"
 
 #include <string.h>
 

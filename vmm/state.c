@@ -327,17 +327,6 @@ static bool load_head(struct load *l, GError **error)
 
 enum { RUN_HEAD = 12 }; /* block 2, pages 2, first page 8 */
 
-static bool is_zero(const uint8_t *page)
-{
-    uint64_t any = 0;
-    for (unsigned i = 0; i < PAGE_SIZE && !any; i += 64) {
-        uint64_t w[8];
-        memcpy(w, page + i, sizeof(w));
-        any = w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7];
-    }
-    return any == 0;
-}
-
 enum page_kind { PAGE_SKIPPED, PAGE_ZERO, PAGE_FULL };
 
 static enum page_kind kind_of(const struct ram *ram, uint64_t page, const uint64_t *dirty, bool zeroes)
@@ -345,7 +334,8 @@ static enum page_kind kind_of(const struct ram *ram, uint64_t page, const uint64
     if (dirty && !(dirty[page / 64] >> (page % 64) & 1)) {
         return PAGE_SKIPPED;
     }
-    return !is_zero(ram->host + (page << PAGE_BITS)) ? PAGE_FULL : zeroes ? PAGE_ZERO : PAGE_SKIPPED;
+    bool full = !is_zero(ram->host + (page << PAGE_BITS), PAGE_SIZE);
+    return full ? PAGE_FULL : zeroes ? PAGE_ZERO : PAGE_SKIPPED;
 }
 
 /* The guest may be running: what changes meanwhile is sent again, so the copy is made before
@@ -414,7 +404,7 @@ static void clear_rest(struct load *l)
     for (unsigned b = 0; b < l->n_blocks; b++) {
         for (uint64_t i = 0; i < l->blocks[b]->size >> PAGE_BITS; i++) {
             uint8_t *page = l->blocks[b]->host + (i << PAGE_BITS);
-            if (!l->got[b][i] && !is_zero(page)) {
+            if (!l->got[b][i] && !is_zero(page, PAGE_SIZE)) {
                 memset(page, 0, PAGE_SIZE);
                 ram_note_write(page, PAGE_SIZE);
             }

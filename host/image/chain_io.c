@@ -9,6 +9,7 @@
  */
 #include "host/image/chain.h"
 
+#include "base/bytes.h"
 #include "base/util.h"
 #include "host/image/cipher.h"
 #include "host/image/codec.h"
@@ -225,7 +226,7 @@ static int write_zeroes(struct node *n, const struct extent *e, uint64_t bytes)
 /* ---- copy on write ---- */
 
 /* Whether all of the range reads as zero, without reading data. */
-static bool is_zero(struct node *n, uint64_t offset, uint64_t bytes)
+static bool reads_zero(struct node *n, uint64_t offset, uint64_t bytes)
 {
     while (bytes) {
         struct extent e;
@@ -234,7 +235,7 @@ static bool is_zero(struct node *n, uint64_t offset, uint64_t bytes)
         }
         uint64_t there = MIN(bytes, n->size - offset);
         if (map_locked(n, offset, there, &e) || e.kind == EXTENT_DATA || e.kind == EXTENT_PACKED ||
-            (e.kind == EXTENT_ABSENT && !is_zero(n->backing, offset, e.length))) {
+            (e.kind == EXTENT_ABSENT && !reads_zero(n->backing, offset, e.length))) {
             return false;
         }
         offset += e.length;
@@ -249,7 +250,7 @@ static int fill(struct node *n, const struct extent *e, uint64_t offset, uint64_
     if (!bytes) {
         return 0;
     }
-    if (is_zero(n, offset, bytes)) {
+    if (reads_zero(n, offset, bytes)) {
         return write_zeroes(n, e, bytes);
     }
     uint8_t *buf = g_try_malloc(MIN(bytes, BOUNCE));
@@ -321,15 +322,16 @@ static int link_locked(struct node *n, uint64_t offset, const struct extent *e, 
 /* ---- writing ---- */
 
 /* In place, in a node whose cipher works on sectors of which only a part is written. */
-static int merge_sectors(struct node *n, const struct extent *e, const uint8_t *from, uint64_t bytes)
+static int merge_sectors(struct node *n, const struct extent *e, const uint8_t *from,
+                         uint64_t bytes)
 {
     uint64_t mask = n->align - UINT64_C(1), in = e->tweak & mask;
     uint8_t sector[4096];
     int r = n->align <= sizeof(sector) ? 0 : -EINVAL;
     for (uint64_t done = 0; r == 0 && done < bytes;) {
         struct extent part = extent_from(e, done);
-        uint64_t step = in || bytes - done <= mask ? MIN(n->align - in, bytes - done)
-                                                   : (bytes - done) & ~mask;
+        uint64_t step =
+            in || bytes - done <= mask ? MIN(n->align - in, bytes - done) : (bytes - done) & ~mask;
         if (in || step <= mask) {
             part.at -= in;
             part.tweak -= in;
@@ -429,8 +431,9 @@ static int write_units(struct node *n, uint64_t offset, const uint8_t *from, uin
         memcpy(unit, from + at, part);
         memset(unit + part, 0, n->granule - part);
         int64_t stored = n->codec->pack(unit, n->granule, packed, room, 0);
-        r = stored > 0 ? chain_write_packed(n, offset + at, packed, (uint32_t)stored)
-                       : stored < 0 ? (int)stored : -EIO;
+        r = stored > 0   ? chain_write_packed(n, offset + at, packed, (uint32_t)stored)
+            : stored < 0 ? (int)stored
+                         : -EIO;
     }
     return r;
 }
@@ -494,8 +497,9 @@ static int zero_by_data(struct node *n, uint64_t offset, uint64_t bytes, enum ze
             return -ENOTSUP;
         }
         if (r == 0 && e.kind == EXTENT_DATA && n->format->flat && !n->cipher) {
-            r = kind == ZERO_DISCARD ? file_discard(file_of(n, &e), e.at, e.length)
-                                     : file_zero(file_of(n, &e), e.at, e.length, kind == ZERO_UNMAP);
+            r = kind == ZERO_DISCARD
+                    ? file_discard(file_of(n, &e), e.at, e.length)
+                    : file_zero(file_of(n, &e), e.at, e.length, kind == ZERO_UNMAP);
         } else if (r == 0 && kind != ZERO_DISCARD && e.kind != EXTENT_ZERO) {
             done = MIN(done, sizeof(zeroes));
             r = write_placed(n, offset, zeroes, done, &done);
@@ -506,21 +510,24 @@ static int zero_by_data(struct node *n, uint64_t offset, uint64_t bytes, enum ze
     return r;
 }
 
-/* Whole granules. */
-static int zero_granules(struct node *n, uint64_t offset, uint64_t bytes, enum zero_kind kind)
+/* Whole granules that this thread has for itself. */
+static int zero_own(struct node *n, uint64_t offset, uint64_t bytes, enum zero_kind kind)
 {
-    struct track t;
     int r = -ENOTSUP;
-    track_begin_exclusive(n, &t, offset, bytes);
     if (n->format->zero) {
         g_mutex_lock(&n->lock);
         r = n->format->zero(n, offset, bytes, kind);
         g_mutex_unlock(&n->lock);
         forget_unit(n, offset, bytes);
     }
-    if (r == -ENOTSUP) {
-        r = zero_by_data(n, offset, bytes, kind);
-    }
+    return r == -ENOTSUP ? zero_by_data(n, offset, bytes, kind) : r;
+}
+
+static int zero_granules(struct node *n, uint64_t offset, uint64_t bytes, enum zero_kind kind)
+{
+    struct track t;
+    track_begin_exclusive(n, &t, offset, bytes);
+    int r = zero_own(n, offset, bytes, kind);
     track_end(n, &t);
     return r;
 }
@@ -528,7 +535,7 @@ static int zero_granules(struct node *n, uint64_t offset, uint64_t bytes, enum z
 static int zero_inside(struct node *n, uint64_t offset, uint64_t bytes, enum zero_kind kind)
 {
     int r = 0;
-    if (kind == ZERO_DISCARD || is_zero(n, offset, bytes)) {
+    if (kind == ZERO_DISCARD || reads_zero(n, offset, bytes)) {
         return 0;
     }
     while (r == 0 && bytes) {
@@ -578,6 +585,33 @@ int chain_flush(struct node *n)
 
 /* ---- pulling up ---- */
 
+/* Of @n bytes of whole granules those that are all zero, or all not, like the first. */
+static uint64_t run_of(const struct node *top, const uint8_t *buf, uint64_t n, bool *zero)
+{
+    uint64_t granule = top->granule, end = MIN(granule, n);
+    *zero = is_zero(buf, end);
+    while (end < n && is_zero(buf + end, MIN(granule, n - end)) == *zero) {
+        end += MIN(granule, n - end);
+    }
+    return end;
+}
+
+/* What lies below @top; zeroes take no space in it. */
+static int pull_data(struct node *top, uint64_t offset, uint8_t *buf, uint64_t n)
+{
+    int r = read_below(top->backing, offset, buf, n);
+    while (r == 0 && n) {
+        bool zero;
+        uint64_t run = run_of(top, buf, n, &zero), done = run;
+        r = zero ? zero_own(top, offset, run, ZERO_UNMAP)
+                 : write_placed(top, offset, buf, run, &done);
+        offset += done;
+        buf += done;
+        n -= done;
+    }
+    return r;
+}
+
 /* In granules that @top does not have and that this thread has for itself. */
 static int pull_absent(struct node *top, struct node *base, uint64_t offset, uint64_t n,
                        bool *copied)
@@ -592,14 +626,12 @@ static int pull_absent(struct node *top, struct node *base, uint64_t offset, uin
             r = chain_status(top->backing, base, offset, MIN(n, top->backing->size - offset), &s);
         }
         /* What only a part of a granule has makes all of it the top's. */
-        uint64_t whole = s.length & ~mask, step = s.present || !whole
-                                                      ? MIN((s.length + mask) & ~mask, n) : whole;
-        if (r == 0 && (s.present || !whole)) {
-            uint64_t done = 0;
-            step = MIN(step, BOUNCE);
-            r = read_below(top->backing, offset, buf, step);
-            r = r ? r : write_placed(top, offset, buf, step, &done);
-            step = done;
+        uint64_t whole = s.length & ~mask, step = whole;
+        if (r == 0 && whole && s.present && s.zero) {
+            r = zero_own(top, offset, whole, ZERO_UNMAP);
+        } else if (r == 0 && (s.present || !whole)) {
+            step = MIN(MIN((s.length + mask) & ~mask, n), BOUNCE);
+            r = pull_data(top, offset, buf, step);
             *copied = true;
         }
         offset += step;

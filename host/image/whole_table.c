@@ -22,11 +22,6 @@ static int take_table(struct whole_table *t, uint64_t at, size_t n)
     return 0;
 }
 
-static bool is_zero(const uint8_t *p, size_t n)
-{
-    return n == 0 || (!p[0] && !memcmp(p, p + 1, n - 1));
-}
-
 /* Of @n bytes the first @there come from the file. */
 static int read_table(struct whole_table *t, struct file *f, uint64_t at, size_t n, size_t there)
 {

@@ -61,6 +61,23 @@ class Jobs(unittest.TestCase):
             code = subprocess.run(["qemu-img", "check", "-q", self.path(name)]).returncode
             self.assertEqual(code, 0, name)
 
+    def test_stream_takes_no_space_for_zeroes(self):
+        """Neither for holes of a raw image nor for zeroes that lie in it."""
+        base, top = self.path("base.raw"), self.path("top")
+        with open(base, "wb") as f:
+            f.truncate(64 * MIB)
+            os.pwrite(f.fileno(), bytes(16 * MIB), 32 * MIB)
+            os.pwrite(f.fileno(), b"here" * 1024, 10 * MIB)
+        img("create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top)
+        with Vm("-blockdev", f"driver=qcow2,node-name=d,file.driver=file,file.filename={top}", "-device", "virtio-blk-pci,drive=d") as vm:
+            vm.ok("block-stream", device="d", job_id="j")
+            self.assertNotIn("error", vm.wait_event("BLOCK_JOB_COMPLETED")["data"])
+            vm.ok("quit")
+            vm.wait_exit()
+        self.assertNotIn("backing", img("info", top))
+        self.assertLess(os.stat(top).st_blocks * 512, 2 * MIB)
+        self.assertEqual(subprocess.run(["qemu-img", "compare", "-q", base, top]).returncode, 0)
+
     def test_stream_makes_a_chain_short(self):
         with self.chain("a", "b", "c") as vm:
             vm.ok("block-stream", device="d", job_id="j", base=self.path("a"))

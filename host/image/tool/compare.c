@@ -2,6 +2,8 @@
 #include "host/image/tool/convert.h"
 #include "host/image/tool/open.h"
 
+#include "base/bytes.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -89,9 +89,6 @@ struct copy {
 /* 0 or a negative errno value. */
 int copy_run(struct copy *c);
 
-/* All bytes are 0. */
-bool is_zero(const void *p, size_t n);
-
 /* Several disks one after the other. */
 struct feed *feed_of_chains(struct node *const *tops, unsigned n);
 /* What @top and those between it and @base have of their own. */

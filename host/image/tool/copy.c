@@ -2,6 +2,8 @@
 #include "host/image/tool/convert.h"
 #include "host/image/tool/tool.h"
 
+#include "base/bytes.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
