@@ -180,7 +180,7 @@ class Backups(Work):
     def test_given_up(self):
         """A push that is aborted leaves no half image; the next one is whole."""
         self.boot()
-        self.say("dd if=/dev/urandom of=/dev/vda bs=1M count=12; sync")
+        self.say("dd if=/dev/urandom of=/dev/vda bs=1M count=12 conv=fsync")
         target = self.path("t")
         seen = Events(self.conn)
         self.v("blkdeviotune", "vda", "--total-bytes-sec", "1M", "--live")
