@@ -241,11 +241,10 @@ class Ports(manage.Case):
         dom = conn.defineXML(machine("ports", devices="<console type='pty'/>" +
                                      "<controller type='pci' model='pcie-root-port'/>" * 3))
         self.addCleanup(dom.undefine)
-        dom.create()
+        self.console = started(conn, dom)
         self.addCleanup(dom.destroy)
         self.virsh("attach-disk", "ports", image, "vda", "--live")
         self.virsh("attach-device", "ports", str(nic), "--live")
-        self.console = Console(conn, dom)
         self.console.expect(UP)
         self.console.expect(b"# ")
         for turn in range(2):
