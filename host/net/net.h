@@ -40,6 +40,9 @@ struct netdev {
      */
     struct netdev *more;
     void (*use)(struct netdev *net, bool on);
+    /* Ports of the host that lead into a user network; NULL: the backend has none. */
+    bool (*forward)(struct netdev *net, bool add, const char *rule, GError **error);
+    char *(*connections)(struct netdev *net); /* a table of them, for `info usernet` */
     struct net_queue *queue; /* frames that the card had no room for; the core's */
 };
 

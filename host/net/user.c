@@ -19,10 +19,10 @@ struct user {
     struct netdev net;
     Slirp *slirp;
     struct in_addr dhcp_start;
-    GPtrArray *fds;     /* of GPollFD, registered with the source */
-    unsigned nfds;      /* of them asked for by the last fill */
-    gint64 wake;        /* monotonic microseconds at which libslirp wants to run; -1: never */
-    bool kicked;        /* the guest sent something: libslirp must run once, and poll anew */
+    GPtrArray *fds; /* of GPollFD, registered with the source */
+    unsigned nfds;  /* of them asked for by the last fill */
+    gint64 wake;    /* monotonic microseconds at which libslirp wants to run; -1: never */
+    bool kicked;    /* the guest sent something: libslirp must run once, and poll anew */
     uint8_t frame[NET_FRAME_MAX];
 };
 
@@ -282,7 +282,9 @@ static bool take_net(KeyVal *kv, SlirpConfig *cfg, GError **error)
     bool ok = inet_pton(AF_INET, part[0], &cfg->vnetwork) == 1;
     uint32_t first = ntohl(cfg->vnetwork.s_addr);
     if (!part[1]) {
-        uint32_t mask = first >> 31 == 0 ? 0xff000000u : first >> 30 == 2 ? 0xffff0000u : 0xffffff00u;
+        uint32_t mask = first >> 31 == 0   ? 0xff000000u
+                        : first >> 30 == 2 ? 0xffff0000u
+                                           : 0xffffff00u;
         cfg->vnetmask.s_addr = htonl(mask);
     } else if (g_ascii_string_to_unsigned(part[1], 10, 4, 30, &bits, NULL)) {
         cfg->vnetmask.s_addr = htonl(UINT32_MAX << (32 - bits));
@@ -445,21 +447,27 @@ static bool endpoint(const char *text, struct in_addr any, struct in_addr *addr,
     return !*host || inet_pton(AF_INET, host, addr) == 1;
 }
 
+/* What follows "tcp:", "udp:" or ":", or NULL. */
+static const char *protocol(const char *text, bool *udp)
+{
+    *udp = g_str_has_prefix(text, "udp:");
+    return *udp || g_str_has_prefix(text, "tcp:") ? text + 4 : *text == ':' ? text + 1 : NULL;
+}
+
 /* "tcp:127.0.0.1:2222-10.0.2.15:22" */
 static bool add_hostfwd(void *owner, const char *text, GError **error)
 {
     struct user *u = owner;
     struct in_addr host, guest, any = {.s_addr = INADDR_ANY};
     uint16_t host_port, guest_port;
-    const char *rest = strchr(text, ':');
-    bool udp = g_str_has_prefix(text, "udp:");
-    const char *dash = rest ? strchr(rest, '-') : NULL;
-    if (!dash || (!udp && !g_str_has_prefix(text, "tcp:") && rest != text)) {
+    bool udp;
+    const char *rest = protocol(text, &udp), *dash = rest ? strchr(rest, '-') : NULL;
+    if (!dash) {
         g_set_error(error, LODGE_ERROR, EINVAL,
                     "hostfwd=%s: not [tcp|udp]:[hostaddr]:hostport-[guestaddr]:guestport", text);
         return false;
     }
-    g_autofree char *left = g_strndup(rest + 1, (gsize)(dash - rest - 1));
+    g_autofree char *left = g_strndup(rest, (gsize)(dash - rest));
     if (!endpoint(left, any, &host, &host_port) ||
         !endpoint(dash + 1, u->dhcp_start, &guest, &guest_port) || !guest_port) {
         g_set_error(error, LODGE_ERROR, EINVAL, "hostfwd=%s: not an address and port", text);
@@ -470,6 +478,35 @@ static bool add_hostfwd(void *owner, const char *text, GError **error)
         return false;
     }
     return true;
+}
+
+/* "tcp:127.0.0.1:2222" */
+static bool remove_hostfwd(struct user *u, const char *text, GError **error)
+{
+    struct in_addr host, any = {.s_addr = INADDR_ANY};
+    uint16_t port;
+    bool udp;
+    const char *rest = protocol(text, &udp);
+    if (!rest || !endpoint(rest, any, &host, &port)) {
+        g_set_error(error, LODGE_ERROR, EINVAL, "%s: not [tcp|udp]:[hostaddr]:hostport", text);
+        return false;
+    }
+    if (slirp_remove_hostfwd(u->slirp, udp, host, port) < 0) {
+        g_set_error(error, LODGE_ERROR, ENOENT, "host forwarding rule for %s not found", text);
+        return false;
+    }
+    return true;
+}
+
+static bool user_forward(struct netdev *net, bool add, const char *rule, GError **error)
+{
+    struct user *u = container_of(net, struct user, net);
+    return add ? add_hostfwd(u, rule, error) : remove_hostfwd(u, rule, error);
+}
+
+static char *user_connections(struct netdev *net)
+{
+    return slirp_connection_info(container_of(net, struct user, net)->slirp);
 }
 
 /* "tcp:10.0.2.100:80-cmd:COMMAND": a process a connection, its stdin and stdout. */
@@ -510,6 +547,8 @@ static struct netdev *user_open(KeyVal *kv, const char *id, GError **error)
     u->fds = g_ptr_array_new_with_free_func(g_free);
     u->net.send = user_send;
     u->net.close = user_close;
+    u->net.forward = user_forward;
+    u->net.connections = user_connections;
     u->net.sums_good = u->net.takes_large = true;
     u->slirp = slirp_new(&o.cfg, &callbacks, u);
     if (!u->slirp) {

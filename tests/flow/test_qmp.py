@@ -142,6 +142,21 @@ class Qmp(unittest.TestCase):
                 if word not in ("", "device", "gva2gpa", "balloon"):
                     self.assertNotIn("Error", vm.hmp("info " + word), word)
 
+    def test_ports_of_the_host_come_and_go(self):
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with Vm("-S", "-netdev", "user,id=n0") as vm:
+            for more in ((), ("n0",)):
+                self.assertEqual(vm.hmp(" ".join(("hostfwd_add", *more, f"tcp:127.0.0.1:{port}-:22"))), "")
+                self.assertIn(f"127.0.0.1 {port}", " ".join(vm.hmp("info usernet").split()))
+                socket.create_connection(("127.0.0.1", port), 60).close()
+                self.assertIn("removed", vm.hmp(" ".join(("hostfwd_remove", *more, f"tcp:127.0.0.1:{port}"))))
+                with self.assertRaises(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port), 60)
+            for refused, words in ((f"hostfwd_remove tcp:127.0.0.1:{port}", "not found"), ("hostfwd_remove n0 22", "22: not"),
+                                   ("hostfwd_add nosuch tcp::1-:2", "nosuch"), ("hostfwd_add n0 tcp:1-2", "not an address")):
+                self.assertIn(words, vm.hmp(refused))
+
     def test_code_is_disassembled(self):
         with Vm("-S") as vm:
             self.assertEqual(vm.hmp("x /1i $pc"), vm.hmp("x/i 0xfffffff0"))

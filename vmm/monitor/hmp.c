@@ -119,7 +119,7 @@ struct hmp {
 };
 
 static struct hmp *all;
-static const char prompt[] = "(lodge) ";
+static const char prompt[] = "(qemu) "; /* what scripts wait for */
 
 static void say(struct hmp *h, const char *text)
 {

@@ -364,6 +364,22 @@ static bool info_network(ARGS)
     return true;
 }
 
+static void one_usernet(struct netdev *net, void *owner)
+{
+    if (net->connections) {
+        char *table = net->connections(net); /* libslirp's, by GLib's allocator */
+        g_string_append_printf(owner, "%s:\n%s", net->id, table);
+        g_free(table);
+    }
+}
+
+static bool info_usernet(ARGS)
+{
+    UNUSED;
+    netdev_each(one_usernet, out);
+    return true;
+}
+
 static bool info_numa(ARGS)
 {
     UNUSED;
@@ -494,6 +510,7 @@ const struct hmp_command hmp_infos[] = {
     {"status", "", 0, 0, "run state", info_status},
     {"tlb", "", 0, 0, "pages that the CPU's page tables map", info_tlb},
     {"uuid", "", 0, 0, "UUID of the machine", info_uuid},
+    {"usernet", "", 0, 0, "connections of user networks", info_usernet},
     {"version", "", 0, 0, "version", info_version},
     {"vnc", "", 0, 0, "VNC server", info_vnc},
 };
@@ -701,6 +718,43 @@ static bool do_set_link(ARGS)
     return by_qmp("set_link", json_pack("{s:s, s:b}", "name", args->at[0], "up", up), error);
 }
 
+static void first_user(struct netdev *net, void *owner)
+{
+    struct netdev **found = owner;
+    *found = *found || !net->forward ? *found : net;
+}
+
+/* [ID] RULE; without an ID the first user network is meant. */
+static bool hostfwd(bool add, const struct hmp_args *args, GError **error)
+{
+    struct netdev *net = args->at[1] ? netdev_find(args->at[0]) : NULL;
+    if (!args->at[1]) {
+        netdev_each(first_user, &net);
+    }
+    if (!net || !net->forward) {
+        g_set_error(error, LODGE_ERROR, ENODEV, "%s%s", args->at[1] ? args->at[0] : "",
+                    args->at[1] ? ": no user network" : "the machine has no user network");
+        return false;
+    }
+    return net->forward(net, add, args->at[1] ? args->at[1] : args->at[0], error);
+}
+
+static bool do_hostfwd_add(ARGS)
+{
+    (void)out;
+    return hostfwd(true, args, error);
+}
+
+static bool do_hostfwd_remove(ARGS)
+{
+    bool removed = hostfwd(false, args, error);
+    if (removed) {
+        g_string_append_printf(out, "host forwarding rule for %s removed\n",
+                               args->at[1] ? args->at[1] : args->at[0]);
+    }
+    return removed;
+}
+
 static bool do_balloon(ARGS)
 {
     uint64_t mib;
@@ -855,6 +909,10 @@ const struct hmp_command hmp_commands[] = {
     {"device_add", "MODEL[,PROP=VALUE...]", 1, 1, "add a device", do_device_add},
     {"device_del", "ID", 1, 1, "take a device out", do_device_del},
     {"set_link", "NAME on|off", 2, 2, "pull or plug a network cable", do_set_link},
+    {"hostfwd_add", "[NETDEV] [tcp|udp]:[ADDRESS]:PORT-[ADDRESS]:PORT", 1, 2,
+     "lead a port of the host into a user network", do_hostfwd_add},
+    {"hostfwd_remove", "[NETDEV] [tcp|udp]:[ADDRESS]:PORT", 1, 2, "lead it there no longer",
+     do_hostfwd_remove},
     {"balloon", "MEGABYTES", 1, 1, "memory that the guest shall keep", do_balloon},
     {"memsave", "ADDRESS SIZE FILE", 3, 3, "write linear memory to a file", do_memsave},
     {"pmemsave", "ADDRESS SIZE FILE", 3, 3, "write physical memory to a file", do_pmemsave},
