@@ -41,26 +41,32 @@ bool disks_may_leave(const DomainDef *def, GError **error)
 
 /* --- files --- */
 
-void disk_lend(const struct machine *m, const char *path)
+bool disk_lend(const struct machine *m, const char *path, GError **error)
 {
-    if (path && m->uid != getuid() && chown(path, m->uid, m->uid) != 0) {
-        daemon_log("%s: cannot be given to the machine: %s", path, g_strerror(errno));
+    if (!path || m->uid == getuid() || path_chown(path, m->uid) == 0) {
+        return true;
     }
+    if (errno == ETIMEDOUT) {
+        path_error(error, ERR_OPERATION_FAILED, "cannot give away", path);
+        return false;
+    }
+    daemon_log("%s: cannot be given to the machine: %s", path, g_strerror(errno));
+    return true;
 }
 
-void disk_lend_for_reading(const struct machine *m, const char *path)
+bool disk_lend_for_reading(const struct machine *m, const char *path, GError **error)
 {
     struct stat st;
-    if (path && file_answers(path, &st, NULL) && st.st_nlink && !(st.st_mode & S_IROTH)) {
-        disk_lend(m, path);
+    if (!path) {
+        return true;
     }
+    return file_answers(path, &st, error) &&
+           (!st.st_nlink || (st.st_mode & S_IROTH) || disk_lend(m, path, error));
 }
 
 void disk_return(const struct machine *m, const char *path)
 {
-    struct stat st;
-    if (path && m->uid != getuid() && stat(path, &st) == 0 && st.st_uid == m->uid &&
-        chown(path, 0, 0) != 0) {
+    if (path && m->uid != getuid() && path_take_back(path, m->uid) != 0 && errno != ENOENT) {
         daemon_log("%s: %s", path, g_strerror(errno));
     }
 }
@@ -99,9 +105,7 @@ void disk_give_back(const struct machine *m, const char *path)
             return;
         }
     }
-    if (path && file_answers(path, NULL, NULL)) {
-        disk_return(m, path);
-    }
+    disk_return(m, path);
 }
 
 bool disk_create_image(const char *path, const char *format, uint64_t size, const char *backing,
@@ -122,11 +126,15 @@ bool disk_create_image(const char *path, const char *format, uint64_t size, cons
     g_ptr_array_add(argv, size ? bytes : NULL);
     g_ptr_array_add(argv, NULL);
     g_autoptr(GError) why = NULL;
+    struct stat st; /* a device, or an empty file: somebody else's */
+    if (!file_answers(path, &st, error)) {
+        return false;
+    }
+    bool there = st.st_nlink;
     daemon_unlock();
-    bool there = g_access(path, F_OK) == 0; /* a device, or an empty file: somebody else's */
     bool ok = run_program((const char *const *)argv->pdata, NULL, IMAGE_SECONDS, NULL, NULL, &why);
     if (!ok && !there) {
-        g_unlink(path);
+        path_unlink(path);
     }
     daemon_lock();
     if (!ok) {
@@ -443,12 +451,12 @@ static void leave(struct machine *m, const struct domain_disk *before, bool unli
         for (unsigned k = 0; k < now->len && !there; k++) {
             there = g_strcmp0(g_array_index(now, struct disk_link, k).path, link->path) == 0;
         }
-        if (!there && file_answers(link->path, NULL, NULL)) {
+        if (!there) {
             disk_return(m, link->path);
             if (link->index != XML_ABSENT && !m->ended) {
                 disk_drop_node(m, link->index);
             }
-            if (unlink && g_unlink(link->path) != 0) {
+            if (unlink && path_unlink(link->path) != 0) {
                 daemon_log("%s: %s", link->path, g_strerror(errno));
             }
         }

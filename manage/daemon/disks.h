@@ -44,15 +44,15 @@ int disk_chain_find(const GArray *chain, const struct domain_disk *disk, const c
                     GError **error);
 
 /*
- * lodge-vm is a user of its own: a file that it is to write must be its own for the time.  The
- * caller knows that the file answers (files.h), or does not hold the lock.
+ * lodge-vm is a user of its own: a file that it is to write must be its own for the time.  All of
+ * these give up the lock; false: the file's server does not answer.
  */
-void disk_lend(const struct machine *m, const char *path);
+bool disk_lend(const struct machine *m, const char *path, GError **error);
 /* What it only reads stays whose it is, if everybody may read it. */
-void disk_lend_for_reading(const struct machine *m, const char *path);
+bool disk_lend_for_reading(const struct machine *m, const char *path, GError **error);
 void disk_return(const struct machine *m, const char *path);
 void disks_return(const struct machine *m);
-/* Returns what no disk of the machine is made of any more; gives up the lock. */
+/* Returns what no disk of the machine is made of any more. */
 void disk_give_back(const struct machine *m, const char *path);
 
 /* A new image; without the lock.  What was not there before is gone if it fails.  @size 0: as large

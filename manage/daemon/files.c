@@ -5,9 +5,12 @@
 #include "manage/daemon/daemon.h"
 #include "manage/error.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/statvfs.h>
 #include <sys/un.h>
 
 enum { STUCK_MAX = 256 };
@@ -15,39 +18,41 @@ enum { STUCK_MAX = 256 };
 /* Paths that threads of ours still wait for; daemon lock. */
 static GHashTable *stuck;
 
-struct look {
+/* What a thread does that may never come back. */
+struct deed {
     char **paths;
-    struct stat *found;
     unsigned n;
-    atomic_uint at; /* which of them it looks at */
+    atomic_uint at; /* which of them it is about */
+    void (*act)(struct deed *deed);
+    void (*run)(void *data); /* of file_act() */
+    void (*drop)(void *data);
+    void *data;
+    bool lasts; /* file_work() */
     bool done, abandoned;
 };
 
-static void look_free(struct look *l)
+static void deed_free(struct deed *deed)
 {
-    g_strfreev(l->paths);
-    g_free(l->found);
-    g_free(l);
+    g_strfreev(deed->paths);
+    g_free(deed);
 }
 
-static gpointer look(gpointer data)
+static gpointer deed_thread(gpointer data)
 {
-    struct look *l = data;
-    for (; l->at < l->n; l->at++) {
-        if (stat(l->paths[l->at], &l->found[l->at]) != 0) {
-            l->found[l->at] = (struct stat){0};
-        }
-    }
+    struct deed *deed = data;
+    deed->act(deed);
     daemon_lock();
-    l->done = true;
-    if (l->abandoned) {
-        for (unsigned i = 0; i < l->n; i++) {
-            g_hash_table_remove(stuck, l->paths[i]);
-        }
-        look_free(l);
+    deed->done = true;
+    bool abandoned = deed->abandoned;
+    for (unsigned i = 0; abandoned && i < deed->n; i++) {
+        g_hash_table_remove(stuck, deed->paths[i]);
     }
     daemon_wake();
     daemon_unlock();
+    if (abandoned) {
+        deed->drop(deed->data);
+        deed_free(deed);
+    }
     return NULL;
 }
 
@@ -68,53 +73,297 @@ static bool known_to_be_silent(const char *const *paths, GError **error)
     return false;
 }
 
-static void give_up(struct look *l)
+static void give_up(struct deed *deed)
 {
-    l->abandoned = true;
+    deed->abandoned = true;
     if (!stuck) {
         stuck = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     }
-    for (unsigned i = l->at; i < l->n; i++) {
-        g_hash_table_add(stuck, g_strdup(l->paths[i]));
+    for (unsigned i = deed->at; i < deed->n; i++) {
+        g_hash_table_add(stuck, g_strdup(deed->paths[i]));
+    }
+}
+
+static bool run_deed(const struct deed *plan, unsigned seconds, GError **error);
+
+static void ask(struct deed *deed)
+{
+    struct statvfs st;
+    statvfs(deed->paths[0], &st); /* which the kernel does not remember */
+}
+
+/* Whether the server of @path, which is busy with something, answers all the same. */
+static bool server_answers(const char *path, unsigned seconds)
+{
+    g_autofree char *folder = g_path_get_dirname(path);
+    char *paths[] = {folder, NULL};
+    const struct deed plan = {.paths = paths, .act = ask, .drop = g_free};
+    return run_deed(&plan, seconds, NULL);
+}
+
+/* Lock held, given up meanwhile.  Takes @plan's paths as they are; false: .data is .drop's. */
+static bool run_deed(const struct deed *plan, unsigned seconds, GError **error)
+{
+    int64_t wait = daemon_patience(seconds) * (int64_t)G_USEC_PER_SEC;
+    int64_t end = g_get_monotonic_time() + wait;
+    if (known_to_be_silent((const char *const *)plan->paths, error)) {
+        plan->drop(plan->data);
+        return false;
+    }
+    struct deed *deed = g_new(struct deed, 1);
+    *deed = *plan;
+    deed->paths = g_strdupv(plan->paths);
+    deed->n = g_strv_length(deed->paths);
+    GThread *thread = g_thread_try_new("files", deed_thread, deed, NULL);
+    if (!thread) {
+        silent(deed->paths[0], error);
+        deed->drop(deed->data);
+        deed_free(deed);
+        return false;
+    }
+    g_thread_unref(thread);
+    while (!deed->done) {
+        if (daemon_wait(end)) {
+            continue;
+        }
+        if (deed->done || !deed->lasts || !server_answers(deed->paths[0], seconds)) {
+            break;
+        }
+        end = g_get_monotonic_time() + wait;
+    }
+    if (!deed->done) {
+        silent(deed->paths[deed->at], error);
+        give_up(deed);
+        return false;
+    }
+    deed_free(deed);
+    return true;
+}
+
+static void look(struct deed *deed)
+{
+    struct stat *found = deed->data;
+    for (; deed->at < deed->n; deed->at++) {
+        if (stat(deed->paths[deed->at], &found[deed->at]) != 0) {
+            found[deed->at] = (struct stat){0};
+        }
     }
 }
 
 bool files_answer(const char *const *paths, struct stat *found, unsigned seconds, GError **error)
 {
-    int64_t end = g_get_monotonic_time() + daemon_patience(seconds) * (int64_t)G_USEC_PER_SEC;
-    if (!paths[0]) {
+    unsigned n = g_strv_length((char **)paths);
+    if (!n) {
         return true;
     }
-    if (known_to_be_silent(paths, error)) {
-        return false;
-    }
-    struct look *l = g_new0(struct look, 1);
-    l->paths = g_strdupv((char **)paths);
-    l->n = g_strv_length(l->paths);
-    l->found = g_new0(struct stat, l->n);
-    GThread *thread = g_thread_try_new("files", look, l, NULL);
-    if (!thread) {
-        look_free(l);
-        return silent(paths[0], error);
-    }
-    g_thread_unref(thread);
-    while (!l->done && daemon_wait(end)) {
-    }
-    if (!l->done) {
-        silent(l->paths[l->at], error);
-        give_up(l);
+    struct stat *all = g_new0(struct stat, n);
+    const struct deed plan = {.paths = (char **)paths, .act = look, .data = all, .drop = g_free};
+    if (!run_deed(&plan, seconds, error)) {
         return false;
     }
     if (found) {
-        memcpy(found, l->found, l->n * sizeof(*found));
+        memcpy(found, all, n * sizeof(*found));
     }
-    look_free(l);
+    g_free(all);
     return true;
 }
 
 bool file_answers(const char *path, struct stat *found, GError **error)
 {
     return files_answer((const char *const[]){path, NULL}, found, FILES_SECONDS, error);
+}
+
+/* --- one call --- */
+
+static void run(struct deed *deed)
+{
+    deed->run(deed->data);
+}
+
+static bool act_on(const char *path, bool lasts, void (*act)(void *data), void *data,
+                   void (*drop)(void *data), GError **error)
+{
+    char *paths[] = {(char *)path, NULL};
+    const struct deed plan = {
+        .paths = paths, .act = run, .run = act, .data = data, .drop = drop, .lasts = lasts};
+    bool held = daemon_lock_held();
+    if (!held) {
+        daemon_lock();
+    }
+    bool ok = run_deed(&plan, FILES_SECONDS, error);
+    if (!held) {
+        daemon_unlock();
+    }
+    return ok;
+}
+
+bool file_act(const char *path, void (*act)(void *data), void *data, void (*drop)(void *data),
+              GError **error)
+{
+    return act_on(path, false, act, data, drop, error);
+}
+
+bool file_work(const char *path, void (*act)(void *data), void *data, void (*drop)(void *data),
+               GError **error)
+{
+    return act_on(path, true, act, data, drop, error);
+}
+
+struct op {
+    int (*call)(struct op *op);
+    char *path, *to;
+    int flags;
+    mode_t mode;
+    uid_t uid;
+    struct stat st;
+    int fd, result, code;
+};
+
+static void op_run(void *data)
+{
+    struct op *op = data;
+    op->result = op->call(op);
+    op->code = errno;
+}
+
+static void op_drop(void *data)
+{
+    struct op *op = data;
+    fd_let_go(op->fd);
+    g_free(op->path);
+    g_free(op->to);
+    g_free(op);
+}
+
+/* -1 with errno; what was opened goes to @fd, what was found to @st. */
+static int op_do(const struct op *plan, int *fd, struct stat *st)
+{
+    struct op *op = g_new(struct op, 1);
+    *op = *plan;
+    op->path = g_strdup(plan->path);
+    op->to = g_strdup(plan->to);
+    op->fd = -1;
+    if (!file_act(plan->path, op_run, op, op_drop, NULL)) {
+        errno = ETIMEDOUT;
+        return -1;
+    }
+    int result = op->result, code = op->code;
+    if (fd) {
+        *fd = g_steal_fd(&op->fd);
+    }
+    if (st) {
+        *st = op->st;
+    }
+    op_drop(op);
+    errno = code;
+    return result;
+}
+
+static int do_open(struct op *op)
+{
+    const int always = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
+    op->fd = open(op->path, (op->flags & ~O_TRUNC) | always, op->mode);
+    if (op->fd < 0 || fstat(op->fd, &op->st) != 0) {
+        return -1;
+    }
+    return op->flags & O_TRUNC && S_ISREG(op->st.st_mode) ? ftruncate(op->fd, 0) : 0;
+}
+
+static int do_chown(struct op *op)
+{
+    return chown(op->path, op->uid, op->uid);
+}
+
+static int do_take_back(struct op *op)
+{
+    if (stat(op->path, &op->st) != 0) {
+        return -1;
+    }
+    return op->st.st_uid == op->uid ? chown(op->path, 0, 0) : 0;
+}
+
+static int do_empty(struct op *op)
+{
+    return truncate(op->path, 0);
+}
+
+static int do_unlink(struct op *op)
+{
+    return unlink(op->path);
+}
+
+static int do_rename(struct op *op)
+{
+    return rename(op->path, op->to);
+}
+
+int path_open(const char *path, int flags, mode_t mode, struct stat *st)
+{
+    const struct op op = {.call = do_open, .path = (char *)path, .flags = flags, .mode = mode};
+    int fd = -1;
+    if (op_do(&op, &fd, st) == 0) {
+        return fd;
+    }
+    int code = errno;
+    fd_let_go(fd);
+    errno = code;
+    return -1;
+}
+
+int path_chown(const char *path, uid_t uid)
+{
+    const struct op op = {.call = do_chown, .path = (char *)path, .uid = uid};
+    return op_do(&op, NULL, NULL);
+}
+
+int path_take_back(const char *path, uid_t from)
+{
+    struct op op = {.call = do_take_back, .path = (char *)path, .uid = from};
+    return daemon_lock_held() ? op_do(&op, NULL, NULL) : do_take_back(&op);
+}
+
+int path_empty(const char *path)
+{
+    const struct op op = {.call = do_empty, .path = (char *)path};
+    return op_do(&op, NULL, NULL);
+}
+
+int path_unlink(const char *path)
+{
+    const struct op op = {.call = do_unlink, .path = (char *)path};
+    return op_do(&op, NULL, NULL);
+}
+
+int path_rename(const char *from, const char *to)
+{
+    const struct op op = {.call = do_rename, .path = (char *)from, .to = (char *)to};
+    return op_do(&op, NULL, NULL);
+}
+
+void path_error(GError **error, int code, const char *words, const char *path)
+{
+    if (errno == ETIMEDOUT) {
+        silent(path, error);
+    } else {
+        libvirt_error(error, code, "%s '%s': %s", words, path, g_strerror(errno));
+    }
+}
+
+static gpointer close_it(gpointer fd)
+{
+    close(GPOINTER_TO_INT(fd));
+    return NULL;
+}
+
+void fd_let_go(int fd)
+{
+    GThread *thread =
+        fd >= 0 ? g_thread_try_new("close", close_it, GINT_TO_POINTER(fd), NULL) : NULL;
+    if (thread) {
+        g_thread_unref(thread);
+    } else if (fd >= 0) {
+        close(fd);
+    }
 }
 
 int socket_connect(const char *path)

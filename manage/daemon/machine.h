@@ -219,8 +219,8 @@ void machine_writes(struct machine *m, const char *path);
 void machine_save_recover(struct machine *m);
 /* verbs/domain_snapshot.c: nor is there a snapshot that it did not come to know of. */
 void machine_snapshot_recover(struct machine *m);
-/* lodge-vm's state stream alone, to @to. */
-bool machine_stream_state(struct machine *m, int to, GError **error);
+/* lodge-vm's state stream alone, to @to, which is open file @path. */
+bool machine_stream_state(struct machine *m, int to, const char *path, GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
 bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsigned flags,
                          GError **error);

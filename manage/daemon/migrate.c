@@ -706,9 +706,7 @@ static void close_door(struct machine *m)
 void move_forget_made(const GPtrArray *made)
 {
     for (unsigned i = 0; i < xml_count(made); i++) {
-        if (file_answers(made->pdata[i], NULL, NULL)) {
-            g_unlink(made->pdata[i]);
-        }
+        path_unlink(made->pdata[i]);
     }
 }
 

@@ -61,13 +61,87 @@ static GString *make_head(const char *xml, size_t n, bool running)
     return out;
 }
 
-/* With room for a longer XML in its place; see saved_define(). */
-static bool write_head(int fd, const char *xml, bool running)
+/* A file with a machine in it: to look at, or to be given another head. */
+struct saved {
+    char *path, *xml;
+    GString *head;
+    GError *error;
+    int fd;
+    bool running;
+};
+
+static void saved_free(void *data)
 {
-    size_t n = (strlen(xml) + SLACK) / SLACK * SLACK + SLACK;
-    GString *head = make_head(xml, n, running);
-    bool ok = write_all(fd, head->str, head->len);
-    g_string_free(head, TRUE);
+    struct saved *s = data;
+    fd_let_go(s->fd);
+    if (s->head) {
+        g_string_free(s->head, TRUE);
+    }
+    g_clear_error(&s->error);
+    g_free(s->path);
+    g_free(s->xml);
+    g_free(s);
+}
+
+static void saved_read(void *data)
+{
+    struct saved *s = data;
+    uint8_t head[HEAD];
+    s->fd = open(s->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be a pipe */
+    if (s->fd < 0) {
+        libvirt_error(&s->error, ERR_OPERATION_FAILED, "failed to open '%s': %s", s->path,
+                      g_strerror(errno));
+        return;
+    }
+    if (read(s->fd, head, sizeof(head)) != sizeof(head) || memcmp(head, magic, MAGIC) != 0) {
+        libvirt_error(&s->error, ERR_OPERATION_FAILED,
+                      "image magic is incorrect: '%s' is no saved machine", s->path);
+        return;
+    }
+    uint32_t n = le32_at(head + MAGIC);
+    s->xml = n <= XML_MAX ? g_try_malloc0((size_t)n + 1) : NULL;
+    if (!s->xml || read(s->fd, s->xml, n) != (ssize_t)n) {
+        libvirt_error(&s->error, ERR_OPERATION_FAILED, "failed to read the XML in '%s'", s->path);
+    }
+    s->running = le32_at(head + MAGIC + 4) != 0;
+}
+
+/* From the beginning, and the rest stays. */
+static void saved_write(void *data)
+{
+    struct saved *s = data;
+    bool whole = s->fd < 0; /* else more follows */
+    s->fd = whole ? open(s->path, O_WRONLY | O_CLOEXEC | O_NONBLOCK) : s->fd;
+    if (s->fd < 0 || !write_all(s->fd, s->head->str, s->head->len) ||
+        (whole && fdatasync(s->fd) != 0)) {
+        libvirt_error(&s->error, ERR_OPERATION_FAILED, "failed to write '%s': %s", s->path,
+                      g_strerror(errno));
+    }
+}
+
+/* NULL with an error, else the caller frees it.  Takes over @head and @fd. */
+static struct saved *saved_act(const char *path, GString *head, int fd, GError **error)
+{
+    struct saved *s = g_new(struct saved, 1);
+    *s = (struct saved){.path = g_strdup(path), .head = head, .fd = fd};
+    if (!file_act(path, head ? saved_write : saved_read, s, saved_free, error)) {
+        return NULL;
+    }
+    if (s->error) {
+        g_propagate_error(error, g_steal_pointer(&s->error));
+        saved_free(s);
+        return NULL;
+    }
+    return s;
+}
+
+static bool write_head(const char *path, int fd, GString *head, GError **error)
+{
+    struct saved *s = saved_act(path, head, fd, error);
+    bool ok = s;
+    if (s) {
+        saved_free(s);
+    }
     return ok;
 }
 
@@ -75,7 +149,7 @@ bool saved_define(const char *path, const DomainDef *def, int running, GError **
 {
     g_autofree char *old = NULL, *xml = domain_def_format(def, XML_MODE_SECRET);
     bool ran;
-    autofd int from = saved_open(path, &old, &ran, error);
+    autofile int from = saved_open(path, &old, &ran, error);
     if (from < 0) {
         return false;
     }
@@ -84,66 +158,82 @@ bool saved_define(const char *path, const DomainDef *def, int running, GError **
         libvirt_error(error, ERR_OPERATION_FAILED, "new xml too large to fit in file");
         return false;
     }
-    autofd int fd = open(path, O_WRONLY | O_CLOEXEC);
-    GString *head = make_head(xml, room, running < 0 ? ran : running);
-    bool ok =
-        fd >= 0 && pwrite(fd, head->str, head->len, 0) == (ssize_t)head->len && fdatasync(fd) == 0;
-    if (!ok) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "failed to write '%s': %s", path,
-                      g_strerror(errno));
-    }
-    g_string_free(head, TRUE);
-    return ok;
+    return write_head(path, -1, make_head(xml, room, running < 0 ? ran : running), error);
 }
 
 int saved_open(const char *path, char **xml, bool *running, GError **error)
 {
-    uint8_t head[HEAD];
-    struct stat st;
-    if (!file_answers(path, &st, error)) {
+    struct saved *s = saved_act(path, NULL, -1, error);
+    if (!s) {
         return -1;
     }
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* it may be a pipe */
-    if (fd < 0) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "failed to open '%s': %s", path,
-                      g_strerror(errno));
-        return -1;
-    }
-    if (read(fd, head, sizeof(head)) != sizeof(head) || memcmp(head, magic, MAGIC) != 0) {
-        libvirt_error(error, ERR_OPERATION_FAILED,
-                      "image magic is incorrect: '%s' is no saved machine", path);
-        return -1;
-    }
-    uint32_t n = le32_at(head + MAGIC);
-    g_autofree char *text = n <= XML_MAX ? g_try_malloc0((size_t)n + 1) : NULL;
-    if (!text || read(fd, text, n) != (ssize_t)n) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "failed to read the XML in '%s'", path);
-        return -1;
-    }
-    *running = le32_at(head + MAGIC + 4) != 0;
-    *xml = g_steal_pointer(&text);
-    return g_steal_fd(&fd);
+    int fd = g_steal_fd(&s->fd);
+    *running = s->running;
+    *xml = g_steal_pointer(&s->xml);
+    saved_free(s);
+    return fd;
 }
 
-/* From the machine's socket to the file; without the lock. */
-static bool copy(int from, int to, int *code)
+/* From the machine's socket to the file. */
+struct copy {
+    int from, to, code;
+    bool ok;
+};
+
+static void copy_free(void *data)
+{
+    struct copy *c = data;
+    close(c->from);
+    fd_let_go(c->to);
+    g_free(c);
+}
+
+static bool copy_all(const struct copy *c)
 {
     g_autofree char *buffer = g_malloc(CHUNK);
     for (;;) {
-        struct pollfd p = {.fd = from, .events = POLLIN};
+        struct pollfd p = {.fd = c->from, .events = POLLIN};
         if (poll(&p, 1, STALL_SECONDS * 1000) <= 0) {
-            *code = ETIMEDOUT;
+            errno = ETIMEDOUT;
             return false;
         }
-        ssize_t n = read(from, buffer, CHUNK);
+        ssize_t n = read(c->from, buffer, CHUNK);
         if (n == 0) {
-            return true;
+            return fdatasync(c->to) == 0;
         }
-        if (n < 0 || !write_all(to, buffer, (size_t)n)) {
-            *code = errno;
+        if (n < 0 || !write_all(c->to, buffer, (size_t)n)) {
             return false;
         }
     }
+}
+
+static void copy_run(void *data)
+{
+    struct copy *c = data;
+    c->ok = copy_all(c);
+    c->code = errno;
+}
+
+/* Takes over @from; -1 for one that never came. */
+static bool copy(int from, int to, const char *path, GError **error)
+{
+    if (from < 0) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be written: %s",
+                      g_strerror(EIO));
+        return false;
+    }
+    struct copy *c = g_new(struct copy, 1);
+    *c = (struct copy){.from = from, .to = fcntl(to, F_DUPFD_CLOEXEC, 0)};
+    if (!file_work(path, copy_run, c, copy_free, error)) {
+        return false;
+    }
+    bool ok = c->ok;
+    if (!ok) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be written: %s",
+                      g_strerror(c->code));
+    }
+    copy_free(c);
+    return ok;
 }
 
 static int listen_for(const char *path, unsigned uid)
@@ -182,14 +272,13 @@ static bool migrated(struct machine *m, GError **error)
     }
 }
 
-bool machine_stream_state(struct machine *m, int to, GError **error)
+bool machine_stream_state(struct machine *m, int to, const char *path, GError **error)
 {
-    g_autofree char *path = g_build_filename(m->folder, "save", NULL);
-    g_autofree char *uri = g_strconcat("unix:", path, NULL);
-    autofd int listener = listen_for(path, m->uid);
-    int code = 0;
+    g_autofree char *door = g_build_filename(m->folder, "save", NULL);
+    g_autofree char *uri = g_strconcat("unix:", door, NULL);
+    autofd int listener = listen_for(door, m->uid);
     if (listener < 0) {
-        libvirt_error(error, ERR_SYSTEM, "%s: %s", path, g_strerror(errno));
+        libvirt_error(error, ERR_SYSTEM, "%s: %s", door, g_strerror(errno));
         return false;
     }
     if (!qmp_do(m->qmp, error, "migrate", "{s:s}", "uri", uri)) {
@@ -197,16 +286,12 @@ bool machine_stream_state(struct machine *m, int to, GError **error)
     }
     daemon_unlock();
     struct pollfd p = {.fd = listener, .events = POLLIN};
-    autofd int from =
+    int from =
         poll(&p, 1, CONNECT_SECONDS * 1000) > 0 ? accept4(listener, NULL, NULL, SOCK_CLOEXEC) : -1;
-    bool ok = from >= 0 && copy(from, to, &code) && fdatasync(to) == 0;
-    code = ok || code ? code : errno;
     daemon_lock();
-    unlink(path);
-    if (!ok) {
+    unlink(door);
+    if (!copy(from, to, path, error)) {
         qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
-        libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be written: %s",
-                      g_strerror(code ? code : EIO));
         return false;
     }
     return migrated(m, error);
@@ -227,7 +312,7 @@ void machine_save_recover(struct machine *m)
     struct stat st = {0};
     if (m->unfinished) {
         if (file_answers(m->unfinished, &st, NULL) && S_ISREG(st.st_mode)) {
-            unlink(m->unfinished);
+            path_unlink(m->unfinished);
         }
         machine_writes(m, NULL);
     }
@@ -246,31 +331,32 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
 {
     g_autofree char *own = domain_def_format(m->def, XML_MODE_SECRET);
     g_autofree char *temporary = g_strdup_printf("%s.new", path);
-    if (!file_answers(temporary, NULL, error) || m->ended) {
+    autofile int fd = path_open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, NULL);
+    if (fd < 0) {
+        path_error(error, ERR_OPERATION_FAILED, "failed to create", path);
         return false;
     }
-    autofd int fd =
-        open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0600);
-    if (fd < 0) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "failed to create '%s': %s", path,
-                      g_strerror(errno));
+    if (m->ended) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is not running");
         return false;
     }
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_SAVE, .since = g_get_monotonic_time()};
     machine_writes(m, temporary);
     g_autoptr(GError) why = NULL;
-    bool ok = write_head(fd, xml ? xml : own, running) && machine_stream_state(m, fd, &why) &&
-              rename(temporary, path) == 0;
+    const char *text = xml ? xml : own;
+    size_t room = (strlen(text) + SLACK) / SLACK * SLACK + SLACK; /* see saved_define() */
+    bool ok = write_head(temporary, fcntl(fd, F_DUPFD_CLOEXEC, 0), make_head(text, room, running),
+                         &why) &&
+              machine_stream_state(m, fd, temporary, &why) && path_rename(temporary, path) == 0;
     m->job.type = JOB_NONE;
     if (!ok) {
         if (why) {
             g_propagate_error(error, g_steal_pointer(&why));
         } else {
-            libvirt_error(error, ERR_OPERATION_FAILED, "'%s' cannot be written: %s", path,
-                          g_strerror(errno));
+            path_error(error, ERR_OPERATION_FAILED, "cannot write", path);
         }
-        unlink(temporary);
+        path_unlink(temporary);
     }
     machine_writes(m, NULL);
     return ok;
@@ -317,7 +403,7 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
 {
     g_autofree char *xml = NULL;
     bool running;
-    autofd int fd = saved_open(path, &xml, &running, error);
+    autofile int fd = saved_open(path, &xml, &running, error);
     g_autoptr(DomainDef) own = fd >= 0 ? domain_def_parse(xml, 0, error) : NULL;
     if (!own) {
         return false;

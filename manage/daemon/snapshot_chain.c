@@ -154,7 +154,7 @@ void snapshot_clean(const Domain *d, const GPtrArray *candidates)
     g_autoptr(GHashTable) set = candidates->len ? needed(d) : NULL;
     for (unsigned i = 0; set && i < candidates->len; i++) {
         const char *path = candidates->pdata[i];
-        if (!g_hash_table_contains(set, path) && is_there(path) && g_unlink(path) != 0) {
+        if (!g_hash_table_contains(set, path) && is_there(path) && path_unlink(path) != 0) {
             daemon_log("unable to remove snapshot image file '%s' (%s)", path, g_strerror(errno));
         }
     }
@@ -224,7 +224,7 @@ static void drop_rows(GPtrArray *rows, bool unlink)
 {
     for (unsigned i = 0; i < xml_count(rows); i++) {
         if (unlink) {
-            g_unlink(snapshot_file(rows->pdata[i]));
+            path_unlink(snapshot_file(rows->pdata[i]));
         }
         xml_free(&snapshot_disk_table, rows->pdata[i]);
     }
@@ -512,7 +512,7 @@ static bool delete_disk(Domain *d, const GPtrArray *all, const Snapshot *s,
         !follow_names(d, all, over.path, base, format, error)) {
         return false;
     }
-    if (is_there(over.path) && g_unlink(over.path) != 0) {
+    if (is_there(over.path) && path_unlink(over.path) != 0) {
         daemon_log("unable to remove snapshot image file '%s' (%s)", over.path, g_strerror(errno));
     }
     return true;
@@ -553,8 +553,8 @@ bool snapshot_delete_external(Domain *d, GPtrArray *all, const Snapshot *s, GErr
             return false;
         }
     }
-    if (s->memory_file && is_there(s->memory_file)) {
-        g_unlink(s->memory_file);
+    if (s->memory_file) {
+        path_unlink(s->memory_file);
     }
     return true;
 }

@@ -287,7 +287,7 @@ static void undo(struct machine *m, GPtrArray *parts)
             disk_drop_node(m, p->index);
         }
         if (p->made) {
-            g_unlink(snapshot_file(p->row));
+            path_unlink(snapshot_file(p->row));
         }
     }
 }
@@ -317,9 +317,11 @@ static bool add_nodes(struct machine *m, GPtrArray *parts, GError **error)
 {
     for (unsigned i = 0; i < parts->len; i++) {
         struct part *p = parts->pdata[i];
+        /* The old one is opened again, for reading. */
+        if (!disk_lend(m, snapshot_file(p->row), error) || !disk_lend(m, p->old_path, error)) {
+            return false;
+        }
         const struct domain_disk *disk = machine_disk(m, p->alias);
-        disk_lend(m, snapshot_file(p->row));
-        disk_lend(m, p->old_path); /* is opened again, for reading */
         p->index =
             disk ? disk_add_node(m, disk, snapshot_file(p->row), p->row->format, true, error) : -1;
         if (p->index < 0) {

@@ -433,7 +433,7 @@ static void job_free(struct job *job)
     g_free(job);
 }
 
-static void job_run(void *data)
+static gpointer job_run(gpointer data)
 {
     struct job *job = data;
     struct pool *pool = job->pool;
@@ -452,6 +452,7 @@ static void job_run(void *data)
     }
     daemon_wake();
     daemon_unlock();
+    return NULL;
 }
 
 /* Lock held, given up meanwhile.  False: it failed, or it belongs to the thread: *@job is NULL. */
@@ -459,7 +460,13 @@ static bool job_wait(struct job **job, GError **error)
 {
     struct job *j = *job;
     gint64 end = g_get_monotonic_time() + daemon_patience(FILES_SECONDS) * G_USEC_PER_SEC;
-    daemon_worker(job_run, j);
+    GThread *thread = g_thread_try_new("storage", job_run, j, NULL);
+    if (!thread) {
+        libvirt_error(error, ERR_SYSTEM, "no thread to look at storage pool '%s'",
+                      j->pool->def->name);
+        return false;
+    }
+    g_thread_unref(thread);
     while (!j->done && daemon_wait(end)) {
     }
     if (!j->done) {

@@ -252,12 +252,6 @@ bool files_vol_plan(struct pool_def *def, struct volume_def *vol, GError **error
     g_free(vol->path);
     vol->path = g_build_filename(def->path, vol->name, NULL);
     set_text(&vol->key, vol->path);
-    struct stat st;
-    if (lstat(vol->path, &st) == 0) {
-        libvirt_error(error, ERR_OPERATION_INVALID, "volume target path '%s' already exists",
-                      vol->path);
-        return false;
-    }
     return true;
 }
 
@@ -437,6 +431,12 @@ static bool make(struct volume_def *vol, unsigned flags, GError **error)
 bool files_vol_create(struct pool_def *def, struct volume_def *vol, const struct volume_def *from,
                       unsigned flags, GError **error)
 {
+    struct stat st;
+    if (lstat(vol->path, &st) == 0) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "volume target path '%s' already exists",
+                      vol->path);
+        return false;
+    }
     if (flags & CREATE_REFLINK) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "reflink copies are not supported");
         return false;

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -46,20 +47,97 @@ def need_networks():
     subprocess.run(["ip", "netns", "del", name], check=True)
 
 
-def dead_folder(test, path):
-    """A file system at @path of which nobody answers for anything; its .close() wakes whoever sleeps there."""
+class FileServer(threading.Thread):
+    """
+    Serves files over FUSE, whose looks the kernel may remember for an hour.  After .fall_silent() it tells what
+    they look like, and nothing else.
+    """
+    INIT, LOOKUP, GETATTR, OPEN, READ, STATFS, RELEASE = 26, 1, 3, 14, 15, 17, 18
+    FLUSH, OPENDIR, READDIR, RELEASEDIR, ACCESS, FORGET, BATCH_FORGET = 25, 27, 28, 29, 34, 2, 42
+    ROOT, HOUR = 1, 3600
+
+    def __init__(self, fuse, files):
+        super().__init__(daemon=True)
+        self.fuse, self.silent = fuse, False
+        self.over, self.end = os.pipe()
+        self.names = {name: i for i, name in enumerate(files, self.ROOT + 1)}
+        self.bytes = {i: files[name] for name, i in self.names.items()}
+        self.start()
+
+    def attributes(self, node):
+        mode, size = (0o40777, 4096) if node == self.ROOT else (0o100666, len(self.bytes[node]))
+        return struct.pack("<6Q10I", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+
+    def answer(self, op, node, body):
+        """Bytes; or the number of an error."""
+        if op == self.LOOKUP:
+            found = self.names.get(body.rstrip(b"\0").decode())
+            return struct.pack("<4QII", found, 0, self.HOUR, self.HOUR, 0, 0) + self.attributes(found) if found else 2
+        if op == self.GETATTR:
+            return struct.pack("<QII", self.HOUR, 0, 0) + self.attributes(node)
+        if op in (self.OPEN, self.OPENDIR):
+            return struct.pack("<QII", 1, 0, 0)
+        if op == self.READ:
+            _, at, size = struct.unpack_from("<QQI", body)
+            return self.bytes[node][at:at + size]
+        if op == self.READDIR:
+            rows = [struct.pack("<QQII", i, i, len(name), 8) + name.encode() for name, i in self.names.items()]
+            first = struct.unpack_from("<QQ", body)[1] == 0
+            return b"".join(row + bytes(-len(row) % 8) for row in rows) if first else b""
+        if op == self.STATFS:
+            return struct.pack("<5Q4I24x", 1000, 900, 900, 100, 100, 4096, 255, 4096, 0)
+        if op == self.INIT:
+            return struct.pack("<4I2H2I2HI28x", 7, 31, 0, 0, 0, 0, 1 << 17, 1, 0, 0, 0)
+        return b"" if op in (self.FLUSH, self.RELEASE, self.RELEASEDIR, self.ACCESS) else 38
+
+    def run(self):
+        while self.over not in select.select([self.fuse, self.over], [], [])[0]:
+            try:
+                message = os.read(self.fuse, 1 << 20)
+            except FileNotFoundError:  # who asked is gone
+                continue
+            except OSError:
+                return
+            _, op, unique, node = struct.unpack_from("<IIQQ", message)
+            if op in (self.FORGET, self.BATCH_FORGET) or \
+                    self.silent and op not in (self.LOOKUP, self.GETATTR, self.ACCESS):
+                continue
+            got = self.answer(op, node, message[40:])
+            error, data = (got, b"") if isinstance(got, int) else (0, got)
+            with contextlib.suppress(OSError):  # the same
+                os.write(self.fuse, struct.pack("<IiQ", 16 + len(data), -error, unique) + data)
+
+    def fall_silent(self):
+        self.silent = True
+
+    def close(self):
+        """Nobody reads any more: then the end of the descriptor is the end of the server."""
+        os.write(self.end, b"x")
+        self.join()
+        os.close(self.over)
+        os.close(self.end)
+
+
+def dead_folder(test, path, files=None):
+    """
+    A file system at @path of which nobody answers for anything; its .close() wakes whoever sleeps there.  With
+    @files (bytes by name) its .server is a FileServer.
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     try:
         fuse = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as e:
         leave_out(test, f"no fuse: {e.strerror}")
-    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0"
+    options = f"fd={fuse},rootmode=40000,user_id=0,group_id=0{',allow_other' if files else ''}"
     if libc.mount(b"dead", path.encode(), b"fuse", 0, options.encode()) != 0:
         os.close(fuse)
         leave_out(test, f"no fuse: {os.strerror(ctypes.get_errno())}")
     server = contextlib.ExitStack()
     server.callback(libc.umount2, path.encode(), 2)
     server.callback(os.close, fuse)
+    if files:
+        server.server = FileServer(fuse, files)
+        server.callback(server.server.close)
     test.addCleanup(server.close)
     return server
 

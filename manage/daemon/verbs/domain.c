@@ -427,12 +427,13 @@ static bool undefine(const rpc_domain *named, unsigned flags, GError **error)
         libvirt_error(error, ERR_OPERATION_INVALID, "cannot undefine domain with nvram");
         return false;
     }
+    if (nvram && (flags & UNDEFINE_NVRAM) && path_unlink(def->nvram) != 0 && errno != ENOENT) {
+        path_error(error, ERR_SYSTEM, "failed to remove nvram", def->nvram);
+        return false;
+    }
     if (d->managed_save) {
         unlink(saved);
         d->managed_save = false;
-    }
-    if (nvram && (flags & UNDEFINE_NVRAM)) {
-        unlink(def->nvram);
     }
     if (!domain_active(d)) {
         domain_forget_snapshots(d);

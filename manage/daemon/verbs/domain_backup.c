@@ -330,7 +330,9 @@ static bool make_image(struct machine *m, struct backup_disk *row, unsigned flag
         return false;
     }
     row->made = reuse || device ? 0 : 1;
-    disk_lend(m, path);
+    if (!disk_lend(m, path, error)) {
+        return false;
+    }
     disk = machine_disk(m, alias);
     int64_t index = disk ? disk_add_node(m, disk, path, row->format, true, error) : -1;
     row->index = index < 0 ? XML_ABSENT : index;
@@ -452,7 +454,7 @@ static void clean(struct machine *m)
         qmp_do(m->qmp, NULL, "nbd-server-stop", NULL);
     }
     if (b->socket) {
-        g_unlink(b->socket);
+        path_unlink(b->socket);
     }
     for (unsigned i = 0; i < xml_count(b->disks); i++) {
         struct backup_disk *row = b->disks->pdata[i];
@@ -474,7 +476,7 @@ static void clean(struct machine *m)
         }
         disk_return(m, path);
         if (row->made == 1 && (b->mode == MODE_PULL || row->state != PART_COMPLETE)) {
-            g_unlink(path);
+            path_unlink(path);
         }
     }
     g_unlink(file);

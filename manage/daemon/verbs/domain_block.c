@@ -190,8 +190,8 @@ static bool commit(struct machine *m, struct domain_disk *disk, int top, int bas
     const struct disk_link *links = (const struct disk_link *)(const void *)chain->data;
     bool active = top == 0;
     g_autofree char *to = g_strdup(links[base].path), *format = g_strdup(links[base].format);
-    const char *files[] = {to, active ? NULL : links[top - 1].path, NULL};
-    if (!files_answer(files, NULL, FILES_SECONDS, error)) {
+    const char *files[] = {to, active ? NULL : links[top - 1].path};
+    if (!disk_lend(m, files[0], error) || !disk_lend(m, files[1], error)) {
         return false;
     }
     disk = machine_disk(m, alias);
@@ -200,12 +200,10 @@ static bool commit(struct machine *m, struct domain_disk *disk, int top, int bas
         return false;
     }
     json_t *options = json_pack("{s:s, s:s}", "device", node, "base", to);
-    disk_lend(m, to);
     if (!active) {
         const char *over = links[top - 1].path;
         g_autofree char *name =
             flags & COMMIT_RELATIVE && over ? relative_path(over, to) : g_strdup(to);
-        disk_lend(m, over);
         json_object_set_new(options, "top", json_string(links[top].path));
         json_object_set_new(options, "backing-file", json_string(name));
     }
@@ -367,9 +365,7 @@ static bool make_target(struct machine *m, struct copy *c, GError **error)
             return false;
         }
     }
-    disk_lend(m, c->path);
-    disk_lend_for_reading(m, backing);
-    return true;
+    return disk_lend(m, c->path, error) && disk_lend_for_reading(m, backing, error);
 }
 
 /* As it was before nothing came of the copy.  One that began and is aborted stays, as with libvirt:
@@ -377,8 +373,8 @@ static bool make_target(struct machine *m, struct copy *c, GError **error)
 static void forget_target(const struct copy *c)
 {
     if (!c->there) {
-        g_unlink(c->path);
-    } else if (!(c->flags & COPY_REUSE) && !c->device && truncate(c->path, 0) < 0) {
+        path_unlink(c->path);
+    } else if (!(c->flags & COPY_REUSE) && !c->device && path_empty(c->path) != 0) {
         daemon_log("%s cannot be emptied again: %s", c->path, g_strerror(errno));
     }
 }

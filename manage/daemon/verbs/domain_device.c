@@ -209,7 +209,9 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         return false;
     }
     disk->source->index = ++m->next_node;
-    disk_lend(m, disk_path(disk));
+    if (!disk_lend(m, disk_path(disk), error)) {
+        return false;
+    }
     json_t *node = disk_secrets(disk, give_secret, m, error) ? disk_node(disk, error) : NULL;
     if (node && !give_tls(m, disk, error)) {
         g_clear_pointer(&node, json_decref);
@@ -689,11 +691,8 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
                       "disk device '%s' does not have removable media", disk->target);
         return false;
     }
-    if (to && !file_answers(to, NULL, error)) {
+    if (to && (!file_answers(to, NULL, error) || !disk_lend(m, to, error))) {
         return false;
-    }
-    if (to) {
-        disk_lend(m, disk_path(wanted));
     }
     bool floppy = disk->bus == BUS_FDC; /* its controller is the device */
     const char *key = floppy ? "device" : "id";

@@ -56,33 +56,30 @@ static bool core_fits(const struct stat *st)
 
 static bool write_core(struct machine *m, const char *path, unsigned flags, GError **error)
 {
-    if (!file_answers(path, NULL, error) || m->ended) {
-        return false;
-    }
-    /* Not O_TRUNC before it is known what it is; whoever opens a pipe must not wait for a reader.
-     */
-    autofd int fd =
-        open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0600);
     struct stat st;
-    if (fd < 0 ? errno == ENXIO : fstat(fd, &st) == 0 && !core_fits(&st)) {
+    autofile int fd = path_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, &st);
+    if (fd < 0 ? errno == ENXIO : !core_fits(&st)) {
         libvirt_error(error, ERR_OPERATION_FAILED,
                       "'%s' is neither a regular file nor a block device", path);
         return false;
     }
-    if (fd < 0 || (S_ISREG(st.st_mode) && ftruncate(fd, 0) != 0)) {
-        libvirt_error(error, ERR_OPERATION_FAILED, "failed to create '%s': %s", path,
-                      g_strerror(errno));
+    if (fd < 0) {
+        path_error(error, ERR_OPERATION_FAILED, "failed to create", path);
+        return false;
+    }
+    if (m->ended) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain is not running");
         return false;
     }
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_DUMP, .since = g_get_monotonic_time()};
     m->job.has_memory = flags & DUMP_MEMORY_ONLY;
     machine_writes(m, path);
-    bool ok =
-        flags & DUMP_MEMORY_ONLY ? write_memory(m, fd, error) : machine_stream_state(m, fd, error);
+    bool ok = flags & DUMP_MEMORY_ONLY ? write_memory(m, fd, error)
+                                       : machine_stream_state(m, fd, path, error);
     m->job.type = JOB_NONE;
     if (!ok && S_ISREG(st.st_mode)) {
-        unlink(path); /* half a core would pass for a whole one */
+        path_unlink(path); /* half a core would pass for a whole one */
     }
     machine_writes(m, NULL);
     return ok;

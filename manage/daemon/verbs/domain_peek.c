@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Looking into a machine: its disks' bytes and errors, its memory, its screen by a given socket. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
 #include "base/util.h"
@@ -32,6 +33,35 @@ static bool peek(int fd, uint64_t offset, unsigned size, rpc_blob *ret, const ch
     return true;
 }
 
+struct file_peek {
+    char *path;
+    uint64_t offset;
+    unsigned size;
+    rpc_blob blob;
+    GError *error;
+    bool ok;
+};
+
+static void file_peek_free(void *data)
+{
+    struct file_peek *p = data;
+    g_free(p->blob.data.data_val);
+    g_clear_error(&p->error);
+    g_free(p->path);
+    g_free(p);
+}
+
+static void file_peek(void *data)
+{
+    struct file_peek *p = data;
+    autofd int fd = open(p->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        libvirt_error(&p->error, ERR_SYSTEM, "cannot open %s: %s", p->path, g_strerror(errno));
+        return;
+    }
+    p->ok = peek(fd, p->offset, p->size, &p->blob, p->path, &p->error);
+}
+
 /* As libvirt: of the file as it is, whatever its format, and of the domain's own disks only. */
 bool verb_domain_block_peek(struct call *call, const rpc_block_peek_args *args, rpc_blob *ret,
                             GError **error)
@@ -47,13 +77,19 @@ bool verb_domain_block_peek(struct call *call, const rpc_block_peek_args *args, 
         }
         return false;
     }
-    daemon_unlock(); /* a dead server holds up its own caller only */
-    autofd int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    bool ok = fd >= 0 && peek(fd, args->offset, args->size, ret, path, error);
-    if (fd < 0) {
-        libvirt_error(error, ERR_SYSTEM, "cannot open %s: %s", path, g_strerror(errno));
+    struct file_peek *p = g_new(struct file_peek, 1);
+    *p = (struct file_peek){.path = g_strdup(path), .offset = args->offset, .size = args->size};
+    if (!file_act(path, file_peek, p, file_peek_free, error)) {
+        return false;
     }
-    daemon_lock();
+    bool ok = p->ok;
+    if (ok) {
+        *ret = p->blob;
+        p->blob = (rpc_blob){0};
+    } else {
+        g_propagate_error(error, g_steal_pointer(&p->error));
+    }
+    file_peek_free(p);
     return ok;
 }
 

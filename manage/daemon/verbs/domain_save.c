@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Machines put to sleep in files. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
 #include "base/util.h"
@@ -66,7 +67,7 @@ static bool restore(const char *from, const char *xml, unsigned flags, GError **
         libvirt_error(error, ERR_INVALID_ARG, "missing file to restore from");
         return false;
     }
-    autofd int fd = saved_open(from, &saved, &running, error);
+    autofile int fd = saved_open(from, &saved, &running, error);
     g_autoptr(DomainDef) def = fd >= 0 ? domain_def_parse(xml ? xml : saved, 0, error) : NULL;
     g_autoptr(DomainJob) d = def ? domain_take_transient(def, error) : NULL;
     if (!d) {
@@ -112,7 +113,7 @@ bool verb_domain_save_image_get_xml_desc(struct call *call, const rpc_text_flags
     (void)call;
     g_autofree char *xml = NULL;
     bool running;
-    autofd int fd = saved_open(args->text, &xml, &running, error);
+    autofile int fd = saved_open(args->text, &xml, &running, error);
     g_autoptr(DomainDef) def = fd >= 0 ? domain_def_load(xml, 0, error) : NULL;
     ret->text = def ? domain_def_format(def, args->flags & 1 ? XML_MODE_SECRET : 0) : NULL;
     return def != NULL;
@@ -123,7 +124,7 @@ static bool redefine(const char *path, const char *xml, unsigned flags, GError *
 {
     g_autofree char *old = NULL;
     bool ran;
-    autofd int fd = saved_open(path, &old, &ran, error);
+    autofile int fd = saved_open(path, &old, &ran, error);
     g_autoptr(DomainDef) was = fd >= 0 ? domain_def_load(old, 0, error) : NULL;
     g_autoptr(DomainDef) def = was ? domain_def_parse(xml, 0, error) : NULL;
     if (!def) {

@@ -236,6 +236,71 @@ static void work_gone(struct work *w)
 }
 
 /*
+ * Work on a volume's files, on a thread of its own; one that its caller has given up ends when the
+ * server answers again, and until then the volume is in use.
+ */
+struct task {
+    struct work work, from; /* .from.pool NULL: what is made is no copy */
+    bool (*act)(struct task *task, GError **error);
+    enum { TASK_CHANGES, TASK_MAKES, TASK_DELETES } kind;
+    uint64_t size;
+    unsigned flags; /* or an algorithm */
+    GError *error;
+    bool ok;
+};
+
+static void task_run(void *data)
+{
+    struct task *t = data;
+    t->ok = t->act(t, &t->error);
+}
+
+static void task_end(struct task *t)
+{
+    if (t->kind == (t->ok ? TASK_DELETES : TASK_MAKES)) {
+        work_gone(&t->work);
+    } else {
+        work_end(&t->work, t->ok);
+    }
+    if (t->from.pool) {
+        work_end(&t->from, false);
+    }
+    g_clear_error(&t->error);
+    g_free(t);
+}
+
+/* Whoever gave it up is gone, or still holds the lock. */
+static void task_drop(void *data)
+{
+    bool held = daemon_lock_held();
+    if (!held) {
+        daemon_lock();
+    }
+    task_end(data);
+    if (!held) {
+        daemon_unlock();
+    }
+}
+
+/* Daemon lock held, given up meanwhile.  Takes @plan's work over; what was made goes to @made. */
+static bool task_do(const struct task *plan, rpc_volume *made, GError **error)
+{
+    struct task *t = g_memdup2(plan, sizeof(*plan));
+    const char *path = t->work.def->path;
+    if (!file_work(path, task_run, t, task_drop, error)) {
+        return false;
+    }
+    bool ok = t->ok;
+    if (ok && made) {
+        put(made, t->work.pool, t->work.def);
+    } else if (!ok) {
+        g_propagate_error(error, g_steal_pointer(&t->error));
+    }
+    task_end(t);
+    return ok;
+}
+
+/*
  * What is known of a volume, looked at afresh: its size changes while machines write to it.
  * One that is worked on is told as it was.
  */
@@ -314,8 +379,15 @@ bool verb_storage_vol_get_info_flags(struct call *call, const rpc_volume_flags *
     return true;
 }
 
-/* Makes @def, which is taken over, in @pool, with what @from holds if that is not NULL. */
-static bool create(struct pool *pool, struct volume_def *def, const struct volume_def *from,
+static bool act_create(struct task *t, GError **error)
+{
+    const struct pool *pool = t->work.pool;
+    return pool->kind->vol_create(pool->def, t->work.def, t->from.def, t->flags, error);
+}
+
+/* Makes @def, which is taken over as is @from, in @pool, with what @from holds if that is not NULL.
+ */
+static bool create(struct pool *pool, struct volume_def *def, const struct work *from,
                    unsigned flags, rpc_volume_ret *ret, GError **error)
 {
     const struct storage_kind *kind = pool->kind;
@@ -329,6 +401,10 @@ static bool create(struct pool *pool, struct volume_def *def, const struct volum
     }
     if (!ok) {
         volume_def_free(def);
+        if (from) {
+            struct work unused = *from;
+            work_end(&unused, false);
+        }
         return false;
     }
     struct volume *v = g_new0(struct volume, 1); /* its name is taken from now on */
@@ -337,17 +413,12 @@ static bool create(struct pool *pool, struct volume_def *def, const struct volum
     v->busy = true;
     g_hash_table_insert(pool->volumes, v->def->name, v);
     pool_use_more(pool);
-    daemon_unlock();
-    ok = kind->vol_create(pool->def, def, from, flags, error);
-    daemon_lock();
-    struct work w = {pool, v, def};
-    if (ok) {
-        put(&ret->vol, pool, def);
-        work_end(&w, true);
-    } else {
-        work_gone(&w);
-    }
-    return ok;
+    const struct task task = {.work = {pool, v, def},
+                              .from = from ? *from : (struct work){0},
+                              .act = act_create,
+                              .kind = TASK_MAKES,
+                              .flags = flags};
+    return task_do(&task, &ret->vol, error);
 }
 
 bool verb_storage_vol_create_xml(struct call *call, const rpc_pool_text_flags *args,
@@ -405,13 +476,17 @@ bool verb_storage_vol_create_xml_from(struct call *call, const rpc_volume_from_a
               work_begin(&from, &args->from, error);
     if (ok) {
         inherit(def, from.def);
-        ok = create(pool, def, from.def, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
-        work_end(&from, false);
+        ok = create(pool, def, &from, args->flags & ~(unsigned)CREATE_VALIDATE, ret, error);
     } else {
         volume_def_free(def);
     }
     pool_used(pool);
     return ok;
+}
+
+static bool act_delete(struct task *t, GError **error)
+{
+    return t->work.pool->kind->vol_delete(t->work.pool->def, t->work.def, error);
 }
 
 bool verb_storage_vol_delete(struct call *call, const rpc_volume_flags *args, rpc_none *ret,
@@ -423,20 +498,21 @@ bool verb_storage_vol_delete(struct call *call, const rpc_volume_flags *args, rp
     if (!flags_check(args->flags, DELETE_FLAGS, error) || !work_begin(&w, &args->vol, error)) {
         return false;
     }
-    bool ok = w.pool->kind->vol_delete;
-    if (!ok) {
+    if (!w.pool->kind->vol_delete) {
         libvirt_error(error, ERR_NO_SUPPORT, "storage pool does not support vol deletion");
-    } else {
-        daemon_unlock();
-        ok = w.pool->kind->vol_delete(w.pool->def, w.def, error);
-        daemon_lock();
-    }
-    if (ok) {
-        work_gone(&w);
-    } else {
         work_end(&w, false);
+        return false;
     }
-    return ok;
+    const struct task task = {.work = w, .act = act_delete, .kind = TASK_DELETES};
+    return task_do(&task, NULL, error);
+}
+
+static bool act_wipe(struct task *t, GError **error)
+{
+    const struct pool *pool = t->work.pool;
+    struct volume_def *def = t->work.def;
+    return pool->kind->vol_wipe(pool->def, def, t->flags, error) &&
+           (!pool->kind->vol_refresh || pool->kind->vol_refresh(pool->def, def, error));
 }
 
 static bool wipe(const rpc_volume *id, unsigned algorithm, GError **error)
@@ -445,18 +521,14 @@ static bool wipe(const rpc_volume *id, unsigned algorithm, GError **error)
     if (!work_begin(&w, id, error)) {
         return false;
     }
-    bool ok = w.pool->kind->vol_wipe && w.def->type != 1 + VOLUME_DIR;
-    if (!ok) {
+    if (!w.pool->kind->vol_wipe || w.def->type == 1 + VOLUME_DIR) {
         libvirt_error(error, ERR_NO_SUPPORT, "storage pool doesn't support wiping of volume '%s'",
                       id->name);
-    } else {
-        daemon_unlock();
-        ok = w.pool->kind->vol_wipe(w.pool->def, w.def, algorithm, error) &&
-             (!w.pool->kind->vol_refresh || w.pool->kind->vol_refresh(w.pool->def, w.def, error));
-        daemon_lock();
+        work_end(&w, false);
+        return false;
     }
-    work_end(&w, ok);
-    return ok;
+    const struct task task = {.work = w, .act = act_wipe, .flags = algorithm};
+    return task_do(&task, NULL, error);
 }
 
 bool verb_storage_vol_wipe(struct call *call, const rpc_volume_flags *args, rpc_none *ret,
@@ -499,6 +571,12 @@ static bool new_size(const struct volume_def *def, uint64_t value, unsigned flag
     return true;
 }
 
+static bool act_resize(struct task *t, GError **error)
+{
+    const struct pool *pool = t->work.pool;
+    return pool->kind->vol_resize(pool->def, t->work.def, t->size, t->flags, error);
+}
+
 bool verb_storage_vol_resize(struct call *call, const rpc_volume_uhyper_flags *args, rpc_none *ret,
                              GError **error)
 {
@@ -521,13 +599,12 @@ bool verb_storage_vol_resize(struct call *call, const rpc_volume_uhyper_flags *a
         libvirt_error(error, ERR_OPERATION_FAILED, "Not enough space left in storage pool");
         ok = false;
     }
-    if (ok) {
-        daemon_unlock();
-        ok = w.pool->kind->vol_resize(w.pool->def, w.def, size, args->flags, error);
-        daemon_lock();
+    if (!ok) {
+        work_end(&w, false);
+        return false;
     }
-    work_end(&w, ok);
-    return ok;
+    const struct task task = {.work = w, .act = act_resize, .size = size, .flags = args->flags};
+    return task_do(&task, NULL, error);
 }
 
 /* ---- the bytes, over a stream ---- */
@@ -738,22 +815,14 @@ static const struct stream_ops upload_ops = {
 /* Opens what @w is about; the lock is given up. */
 static int open_bytes(struct work *w, bool writes, struct stat *st, GError **error)
 {
-    daemon_unlock();
-    int fd = open(w->def->path, (writes ? O_RDWR : O_RDONLY) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    int result = fd < 0 || fstat(fd, st) < 0 ? errno : 0;
-    daemon_lock();
-    if (!result && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
-        result = S_ISDIR(st->st_mode) ? EISDIR : EINVAL;
+    autofile int fd = path_open(w->def->path, writes ? O_RDWR : O_RDONLY, 0, st);
+    if (fd >= 0 && !S_ISREG(st->st_mode) && !S_ISBLK(st->st_mode)) {
+        errno = S_ISDIR(st->st_mode) ? EISDIR : EINVAL;
+    } else if (fd >= 0) {
+        return g_steal_fd(&fd);
     }
-    if (result) {
-        libvirt_error(error, ERR_SYSTEM, "Unable to open '%s': %s", w->def->path,
-                      g_strerror(result));
-        if (fd >= 0) {
-            close(fd);
-        }
-        return -1;
-    }
-    return fd;
+    path_error(error, ERR_SYSTEM, "Unable to open", w->def->path);
+    return -1;
 }
 
 static bool begin(struct call *call, const rpc_volume_stream_args *args, bool writes,
@@ -782,7 +851,7 @@ static bool begin(struct call *call, const rpc_volume_stream_args *args, bool wr
         if (node) {
             chain_close(node);
         } else {
-            close(fd);
+            fd_let_go(fd);
         }
     }
     if (!fits) {
