@@ -127,6 +127,7 @@ bool stream_packet(struct client *c, const struct packet_header *h, const uint8_
 void streams_run(struct client *c);   /* main loop: starts what can go on */
 void streams_abort(struct client *c); /* the client is gone */
 struct stream_ops;
-struct stream *stream_new(const struct stream_ops *ops, void *data, int fd);
+/* @name: of verb.h's call_stream_fd(), given away; else NULL. */
+struct stream *stream_new(const struct stream_ops *ops, void *data, int fd, char *name);
 void stream_free_unused(struct stream *s);
 void stream_attach(struct client *c, struct stream *s, const struct packet_header *h);

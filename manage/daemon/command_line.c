@@ -265,7 +265,8 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
     word(out, "-rtc", "%s", text->str);
 }
 
-static bool add_firmware(GPtrArray *out, struct machine *m, GError **error)
+/* @reset: its variables are to be as new. */
+static bool add_firmware(GPtrArray *out, struct machine *m, bool reset, GError **error)
 {
     DomainDef *def = m->def;
     bool flash = def->firmware == FIRMWARE_EFI || def->loader_type == LOADER_PFLASH;
@@ -285,7 +286,7 @@ static bool add_firmware(GPtrArray *out, struct machine *m, GError **error)
             return false;
         }
     }
-    if (!g_file_test(def->nvram, G_FILE_TEST_EXISTS)) {
+    if (reset || !g_file_test(def->nvram, G_FILE_TEST_EXISTS)) {
         g_autofree char *vars = NULL;
         gsize n;
         g_autoptr(GError) own = NULL;
@@ -845,7 +846,7 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     add_sleep(out, def);
     const struct memory_line memory = {def, l->folder};
     if (!add_cpu(out, def, error) || !memory_line(out, &memory, error) ||
-        !add_firmware(out, m, error)) {
+        !add_firmware(out, m, l->how->flags & START_RESET_NVRAM, error)) {
         return NULL;
     }
     add_clock(out, def);

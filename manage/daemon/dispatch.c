@@ -4,6 +4,8 @@
 #include "manage/daemon/client.h"
 #include "manage/daemon/verb.h"
 
+#include <inttypes.h>
+#include <string.h>
 #include <unistd.h>
 
 /*
@@ -18,8 +20,10 @@ struct verb {
     bool (*run)(struct call *call, const void *args, void *ret, GError **error);
     xdrproc_t args, ret;
     uint16_t args_size, ret_size;
-    uint8_t may, where;
-    bool present; /* some file defines it */
+    uint8_t may, where, flags_size; /* 0: its arguments have no flags */
+    uint16_t flags_at;              /* offset in the arguments */
+    uint32_t known;                 /* flags */
+    bool present;                   /* some file defines it */
 };
 
 /* The typed functions behind one untyped signature. */
@@ -37,7 +41,7 @@ struct verb {
 #undef VERB
 #undef QEMU_VERB
 
-#define ROW(number, name, args, ret, may, where)                                                   \
+#define ROW(number, name, args, ret, may, where, flags)                                            \
     [number] = {#name,                                                                             \
                 run_##name,                                                                        \
                 (xdrproc_t)xdr_##args,                                                             \
@@ -45,9 +49,14 @@ struct verb {
                 sizeof(args),                                                                      \
                 sizeof(ret),                                                                       \
                 MAY_##may,                                                                         \
-                where},
+                where,                                                                             \
+                flags},
+#define NO_FLAGS           .known = 0
+#define FLAGS(args, known) sizeof(((args *)NULL)->flags), offsetof(args, flags), known
 static struct verb remote_verbs[REMOTE_PROCEDURES] = {
-#define VERB(number, name, args, ret, may, where) ROW(number, name, args, ret, may, where)
+#define VERB(number, name, args, ret, may, where) ROW(number, name, args, ret, may, where, NO_FLAGS)
+#define VERB_FLAGS(number, name, args, ret, may, where, known)                                     \
+    ROW(number, name, args, ret, may, where, FLAGS(args, known))
 #define QEMU_VERB(number, name, args, ret, may, where)
 #include "schema/verbs.def"
 #undef VERB
@@ -55,7 +64,10 @@ static struct verb remote_verbs[REMOTE_PROCEDURES] = {
 };
 static struct verb qemu_verbs[QEMU_PROCEDURES] = {
 #define VERB(number, name, args, ret, may, where)
-#define QEMU_VERB(number, name, args, ret, may, where) ROW(number, name, args, ret, may, where)
+#define QEMU_VERB(number, name, args, ret, may, where)                                             \
+    ROW(number, name, args, ret, may, where, NO_FLAGS)
+#define QEMU_VERB_FLAGS(number, name, args, ret, may, where, known)                                \
+    ROW(number, name, args, ret, may, where, FLAGS(args, known))
 #include "schema/verbs.def"
 #undef VERB
 #undef QEMU_VERB
@@ -127,12 +139,12 @@ void call_give_fd(struct call *call, int fd)
 
 void call_stream(struct call *call, const struct stream_ops *ops, void *data)
 {
-    call->stream = stream_new(ops, data, -1);
+    call->stream = stream_new(ops, data, -1, NULL);
 }
 
-void call_stream_fd(struct call *call, int fd)
+void call_stream_fd(struct call *call, int fd, const char *name)
 {
-    call->stream = stream_new(NULL, NULL, fd);
+    call->stream = stream_new(NULL, NULL, fd, g_strdup(name));
 }
 
 /* The family that an error names, which is a number of libvirt's. */
@@ -192,6 +204,19 @@ static struct packet *reply_of(struct call *call, const void *ret, GError **erro
     return p;
 }
 
+static bool flags_known(const struct call *call, GError **error)
+{
+    const struct verb *v = call->verb;
+    uint64_t flags = 0; /* of 32 or 64 bits, little-endian */
+    memcpy(&flags, call->args.bytes + v->flags_at, v->flags_size);
+    if (flags & ~(uint64_t)v->known) {
+        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%" PRIx64 ") in function %s",
+                      flags & ~(uint64_t)v->known, v->name);
+        return false;
+    }
+    return true;
+}
+
 /* Daemon lock held: runs the verb and queues the answer. */
 static void call_run(struct call *call)
 {
@@ -199,7 +224,7 @@ static void call_run(struct call *call)
     union shape ret = {0};
     g_autoptr(GError) error = NULL;
     struct packet *p = NULL;
-    bool done = v->run(call, &call->args, &ret, &error);
+    bool done = flags_known(call, &error) && v->run(call, &call->args, &ret, &error);
     if (done && call->stream && call->client->streams_count >= STREAMS_MAX) {
         libvirt_error(&error, ERR_RPC, "more than %d streams on one connection", STREAMS_MAX);
     } else if (done) {

@@ -53,7 +53,7 @@ struct machine {
     } move;
 };
 
-enum { START_PAUSED = 1, START_AUTODESTROY = 2 };
+enum { START_PAUSED = 1, START_AUTODESTROY = 2, START_RESET_NVRAM = 32 };
 struct machine_start {
     unsigned flags;
     const char *incoming; /* of -incoming; NULL: boots */
@@ -207,7 +207,7 @@ json_t *agent_run(struct machine *m, const char *command, json_t *args, GError *
 bool agent_send(struct machine *m, const char *command, json_t *args, GError **error);
 
 /* save.c */
-enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4 };
+enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4, RESTORE_RESET_NVRAM = 8 };
 /* Saves @d, whose job the caller has, and ends it.  @running: as it is now if negative. */
 bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error);
 /* The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own. */

@@ -139,14 +139,6 @@ bool managed_unlink(const struct managed_kind *kind, const char *name, GError **
 
 /* ---- verbs ---- */
 
-bool flags_check(unsigned flags, unsigned known, GError **error)
-{
-    if (flags & ~known) {
-        libvirt_error(error, ERR_INVALID_ARG, "unsupported flags (0x%x)", flags & ~known);
-    }
-    return !(flags & ~known);
-}
-
 void managed_put(const struct managed_kind *kind, managed_name *out, const void *thing)
 {
     struct traits t = kind->traits(thing);

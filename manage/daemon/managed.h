@@ -51,8 +51,6 @@ bool managed_unlink(const struct managed_kind *kind, const char *name, GError **
 
 /* ---- verbs ---- */
 
-bool flags_check(unsigned flags, unsigned known, GError **error);
-
 /* A thing on the wire; all kinds have this shape. */
 typedef rpc_network managed_name;
 void managed_put(const struct managed_kind *kind, managed_name *out, const void *thing);

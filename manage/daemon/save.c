@@ -409,7 +409,7 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
         return false;
     }
     /* The stream's descriptor is the second that the machine gets. */
-    const struct machine_start how = {.flags = START_PAUSED,
+    const struct machine_start how = {.flags = START_PAUSED | (flags & START_RESET_NVRAM),
                                       .incoming = "fd",
                                       .incoming_fd = fd,
                                       .event_detail = 2,

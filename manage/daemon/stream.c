@@ -23,6 +23,8 @@ struct stream {
     const struct stream_ops *ops; /* NULL: .watch */
     void *data;
     struct watch watch;
+    char *name; /* beside .watch; see stream_cut() */
+    bool cut;
     bool watched;
     bool busy;                    /* a step is running */
     bool gone;                    /* to be freed when it is not busy */
@@ -33,11 +35,12 @@ struct stream {
 
 static void fd_ready(struct watch *watch, uint32_t events);
 
-struct stream *stream_new(const struct stream_ops *ops, void *data, int fd)
+struct stream *stream_new(const struct stream_ops *ops, void *data, int fd, char *name)
 {
     struct stream *s = g_new0(struct stream, 1);
     s->ops = ops;
     s->data = data;
+    s->name = name;
     s->watch = (struct watch){.fd = fd, .ready = fd_ready};
     s->in_tail = &s->in;
     return s;
@@ -71,6 +74,7 @@ static void stream_free(struct stream *s)
         }
         close(s->watch.fd);
     }
+    g_free(s->name);
     g_free(s);
 }
 
@@ -283,13 +287,43 @@ static void run_ops(struct stream *s)
 
 /* ---- A descriptor. ---- */
 
+static bool is_open(const struct stream *s, const char *name)
+{
+    return g_strcmp0(s->name, name) == 0 && !s->eof && !s->cut && !s->finish;
+}
+
+bool stream_is_open(const char *name)
+{
+    for (const struct client *c = clients; c; c = c->next) {
+        for (const struct stream *s = c->streams; s; s = s->next) {
+            if (is_open(s, name)) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void stream_cut(const char *name)
+{
+    for (struct client *c = clients; c; c = c->next) {
+        for (struct stream *s = c->streams; s; s = s->next) {
+            if (is_open(s, name)) {
+                s->cut = true;
+                client_kick(c);
+            }
+        }
+    }
+}
+
 /* Writes what came from the client; false if the stream ended. */
 static bool fd_write(struct stream *s)
 {
     while (s->in) {
         struct packet *p = s->in;
         size_t at = MAX(p->sent, PACKET_HEAD);
-        ssize_t n = p->length > at ? write(s->watch.fd, p->data + at, p->length - at) : 0;
+        size_t left = p->length > at ? p->length - at : 0;
+        ssize_t n = left && !s->cut ? write(s->watch.fd, p->data + at, left) : (ssize_t)left;
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
             return true;
         }
@@ -317,7 +351,7 @@ static bool fd_read(struct stream *s)
     if (s->eof || !client_has_room(s->client)) {
         return true;
     }
-    ssize_t n = read(s->watch.fd, bytes, sizeof(bytes));
+    ssize_t n = s->cut ? 0 : read(s->watch.fd, bytes, sizeof(bytes));
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return true;
     }
@@ -364,7 +398,7 @@ void streams_run(struct client *c)
         next = s->next;
         if (s->ops) {
             run_ops(s);
-        } else if (fd_write(s)) {
+        } else if ((!s->cut || fd_read(s)) && fd_write(s)) {
             fd_wait(s);
         }
     }

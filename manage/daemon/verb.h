@@ -65,8 +65,13 @@ struct stream_ops {
     void (*free)(void *data);
 };
 void call_stream(struct call *call, const struct stream_ops *ops, void *data);
-/* Both ways with a pollable @fd (a console, a socket), which is closed at the end. */
-void call_stream_fd(struct call *call, int fd);
+/* Both ways with a pollable @fd (a console, a socket), which is closed at the end; @name (copied)
+ * is for the two below. */
+void call_stream_fd(struct call *call, int fd, const char *name);
+/* Whether anybody's stream of that name still gives and takes; daemon lock held. */
+bool stream_is_open(const char *name);
+/* Ends those: their clients see the end of the data, and what they still send goes nowhere. */
+void stream_cut(const char *name);
 
 /* ---- Events: called with the daemon lock held. ---- */
 

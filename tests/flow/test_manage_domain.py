@@ -68,9 +68,9 @@ def ticks_of(pid):
 class Console:
     """The text of a machine's console, read over the stream API."""
 
-    def __init__(self, conn, dom):
+    def __init__(self, conn, dom, flags=libvirt.VIR_DOMAIN_CONSOLE_FORCE):
         self.stream = conn.newStream()
-        dom.openConsole(None, self.stream)
+        dom.openConsole(None, self.stream, flags)
         self.seen = b""
 
     def expect(self, text, after=0):
@@ -224,6 +224,49 @@ class Domains(manage.Case):
         console.expect(b"\nlistens")
         dom.shutdown()
         self.state(dom, libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+
+    def test_one_console_at_a_time(self):
+        first = started(self.conn, self.define("watched"))
+        first.expect(b"# ")
+        other = self.connect()
+        dom = other.lookupByName("watched")
+        for flags in (0, libvirt.VIR_DOMAIN_CONSOLE_SAFE):
+            self.assertIn("Active console session exists for this domain", self.fails(9, Console, other, dom, flags))
+        second = Console(other, dom, libvirt.VIR_DOMAIN_CONSOLE_FORCE)
+        while first.stream.recv(4096):
+            pass
+        first.type(b"echo nobo''dy\n")
+        first.stream.finish()
+        second.type(b"echo he''ard\n")
+        second.expect(b"\nheard")
+        self.assertNotIn(b"nobody", second.seen)
+        second.stream.finish()
+        Console(other, dom, 0).stream.finish()
+
+    def test_what_is_not_done_is_refused(self):
+        dom, file = self.define("cached"), os.path.join(self.daemon.root, "cached.save")
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        self.assertIn("not outgoing migration in post-copy mode",
+                      self.fails(55, dom.abortJobFlags, libvirt.VIR_DOMAIN_ABORT_JOB_POSTCOPY))
+        for verb in (["save", "cached", file], ["managedsave", "cached"], ["restore", file]):
+            self.assertIn("past the host's cache", self.virsh(*verb, "--bypass-cache", fails=True))
+        self.virsh("managedsave", "cached")
+        self.assertIn("past the host's cache", self.virsh("start", "cached", "--bypass-cache", fails=True))
+
+    def test_variables_as_new(self):
+        self.addCleanup(self.forget, "flash")
+        dom = self.conn.defineXML(machine("flash", devices="").replace("<os>", "<os firmware='efi'>"))
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        path = pathlib.Path(ET.fromstring(dom.XMLDesc()).findtext("os/nvram"))
+        new = path.read_bytes()
+        for flag, kept in ((0, True), (libvirt.VIR_DOMAIN_START_RESET_NVRAM, False)):
+            dom.destroy()
+            path.write_bytes(b"mine" + new[4:])
+            dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED | flag)
+            self.assertEqual(path.read_bytes()[:4] == b"mine", kept)
+        self.assertEqual(path.read_bytes(), new)
+        dom.destroy()
+        dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
     def test_hot_program_has_a_process(self):
         """In spite of the sandbox that all machines have, and its time is the machine's."""

@@ -75,6 +75,11 @@ class Guest(NetworkCase):
         self.virsh("attach-disk", "g", base, "vda", "--subdriver", "raw", "--live")
         manage.until(lambda: "8192" in self.ask("cat /sys/block/vda/size"), "the disk is there")
         self.assertIn("mounted", self.ask("mke2fs -q /dev/vda && mkdir -p /mnt && mount -t ext4 /dev/vda /mnt && echo moun''ted"))
+        self.assertIn("Froze 0 filesystem", self.virsh("domfsfreeze", "g", "--mountpoint", "/nosuch"))
+        self.assertIn("not supported", self.virsh("domfsthaw", "g", "--mountpoint", "/mnt", fails=True))
+        self.virsh("domfsthaw", "g")
+        self.assertIn("Specifying mount point is not supported",
+                      self.virsh("domfstrim", "g", "--mountpoint", "/mnt", fails=True))
         self.ask("echo not-flushed''-yet > /mnt/x")
         self.virsh("snapshot-create-as", "g", "--disk-only", "--no-metadata", "--quiesce", "--diskspec", f"vda,file={top}")
         with open(base, "rb") as f:

@@ -30,6 +30,42 @@ def table():
         yield (Wire.QEMU if program == "qemu" else Wire.REMOTE), int(number), name, may, there == "yes"
 
 
+SCHEMA = pathlib.Path(__file__).resolve().parents[2] / "schema"
+
+
+def shapes():
+    """schema/remote.x: name -> [(type, field, "<..>" or "[..]" or "")]."""
+    structs = re.findall(r"(?s)struct (\w+) \{(.*?)\};", (SCHEMA / "remote.x").read_text())
+    return {name: re.findall(r"([a-z]\w*(?: \w+)*?) (\w+)(<.*?>|\[.*?\])?;", body) for name, body in structs}
+
+
+def flagged(kinds):
+    """Rows of schema/verbs.def: (row, program, number, name, shape of the arguments, known flags or "")."""
+    rows = re.findall(r"(?m)^(QEMU_)?VERB(_FLAGS)?\((\d+), (\w+), (\w+), \w+, \w+, \w+(?:, (\w+))?\)",
+                      (SCHEMA / "verbs.def").read_text())
+    for qemu, with_flags, number, name, shape, known in rows:
+        has = any(field == "flags" for _, field, _ in kinds.get(shape, ()))
+        if has != bool(with_flags):
+            raise AssertionError(f"{name}: VERB_FLAGS is for arguments with flags, and only for them")
+        if has:
+            yield Wire.QEMU if qemu else Wire.REMOTE, int(number), name, shape, int(known, 0)
+
+
+def nothing(kinds, shape, flags):
+    """Empty arguments of @shape, but for their @flags."""
+    out = b""
+    for kind, field, many in kinds[shape]:
+        if many.startswith("<") or kind.startswith("rpc_maybe_") or kind == "rpc_string":
+            out += bytes(4)
+        elif kind in kinds:
+            out += nothing(kinds, kind, 0)
+        elif kind == "rpc_uuid":
+            out += bytes(16)
+        else:
+            out += (flags if field == "flags" else 0).to_bytes(8 if "hyper" in kind else 4, "big")
+    return out
+
+
 class Connection(manage.Case):
     OPTIONS = ("--libvirt-sockets",)
 
@@ -91,6 +127,24 @@ class Connection(manage.Case):
             if not known.get((Wire.REMOTE, number), (None, False))[1]:
                 self.assertEqual(wire.call(number)[0], NO_SUPPORT, number)
         self.assertEqual(wire.call(HOSTNAME)[0], 0)
+        wire.close()
+
+    def test_unknown_flags_are_refused(self):
+        """All procedures with flags: each bit that its row does not name is refused before anything is looked at."""
+        wire, kinds = Wire(self.daemon.socket), shapes()
+        self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 0))[0], 0)
+        there = {(program, number) for program, number, _, _, there in table() if there}
+        rows = [row for row in flagged(kinds) if row[:2] in there]
+        self.assertGreater(len(rows), 190)
+        for program, number, name, shape, known in rows:
+            bits = [1 << i for i in range(32) if not known >> i & 1]
+            bits += [1 << 40] if ("unsigned hyper", "flags", "") in kinds[shape] else []
+            for bit in bits:
+                wire.send(number, nothing(kinds, shape, known | bit), program)
+                answer = wire.receive()
+                self.assertIsNotNone(answer, f"{name}: the connection is lost")
+                self.assertEqual(answer[4], 1, f"{name} takes the flag {bit:#x}")
+                self.assertIn(f"unsupported flags ({bit:#x}) in function {name}".encode(), answer[5], name)
         wire.close()
 
     def test_what_clients_need_is_there(self):

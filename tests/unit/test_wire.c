@@ -97,8 +97,8 @@ static const struct stream_ops sparse = {
 static const struct stream_ops upload = {.write = take, .finish = done, .free = freed};
 static const struct stream_ops broken = {.read = break_off, .free = freed};
 
-bool verb_domain_pm_wakeup(struct call *call, const rpc_domain_flags *args, rpc_none *ret,
-                           GError **error)
+bool verb_domain_undefine_flags(struct call *call, const rpc_domain_flags *args, rpc_none *ret,
+                                GError **error)
 {
     static const struct stream_ops *const kinds[] = {&download, &upload, &broken, &sparse};
     (void)ret;
@@ -119,7 +119,7 @@ bool verb_domain_inject_nmi(struct call *call, const rpc_domain_flags *args, rpc
     (void)args, (void)ret, (void)error;
     g_assert(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair) == 0);
     far_end = pair[1];
-    call_stream_fd(call, pair[0]);
+    call_stream_fd(call, pair[0], NULL);
     return true;
 }
 
@@ -219,7 +219,7 @@ static void open_stream(Rpc *rpc, unsigned kind)
     source.sum = 0;
     source.hole_written = 0;
     source.size = kind == 0 ? BIG : 10000;
-    assert_true(ask_domain_pm_wakeup(rpc, &args, &none, NULL));
+    assert_true(ask_domain_undefine_flags(rpc, &args, &none, NULL));
 }
 
 static void wait_for(atomic_int *value, int wanted)
@@ -237,7 +237,7 @@ static void test_errors_carry_libvirts_numbers(void **state)
     rpc_domain_flags args = {dom, 99};
     rpc_none none;
     (void)state;
-    assert_false(ask_domain_pm_wakeup(rpc, &args, &none, &error));
+    assert_false(ask_domain_undefine_flags(rpc, &args, &none, &error));
     assert_int_equal(error->code, ERR_NO_DOMAIN);
     assert_string_equal(error->message, "Domain not found: no domain with matching name 'd'");
     g_clear_error(&error);
@@ -428,7 +428,7 @@ static void test_rubbish(void **state)
         {{28, PROGRAM_REMOTE, 1, PROC_connect_close, 0, 0, 1}, 7},
         {{32, PROGRAM_REMOTE, 1, PROC_connect_close, PACKET_CALL_FDS, 0, 0, 33}, 8}, /* FDs */
         {{28, PROGRAM_REMOTE, 1, PROC_connect_close, PACKET_CALL_FDS, 0, 0}, 7},
-        {{32, PROGRAM_REMOTE, 1, PROC_domain_pm_wakeup, 0, 0, 0, 0xffffffff}, 8},
+        {{32, PROGRAM_REMOTE, 1, PROC_domain_undefine_flags, 0, 0, 0, 0xffffffff}, 8},
         {{36, PROGRAM_KEEPALIVE, 1, KEEPALIVE_PING, 2, 0, 0, 0, 0}, 9},
     };
     g_autoptr(Rpc) good = connection();
@@ -475,10 +475,10 @@ static void test_read_only(void **state)
     rpc_control_info info;
     (void)state;
     assert_true(ask_domain_get_control_info(rpc, &args, &info, NULL));
-    assert_false(ask_domain_pm_wakeup(rpc, &args, &none, &error));
+    assert_false(ask_domain_undefine_flags(rpc, &args, &none, &error));
     assert_int_equal(error->code, ERR_OPERATION_DENIED);
     assert_string_equal(error->message,
-                        "operation domain_pm_wakeup forbidden for read only access");
+                        "operation domain_undefine_flags forbidden for read only access");
 }
 
 int main(void)

@@ -493,7 +493,7 @@ bool verb_domain_rename(struct call *call, const rpc_domain_maybe_flags *args, r
 
 /* --- living --- */
 
-enum { START_FORCE_BOOT = 8 };
+enum { START_BYPASS_CACHE = 4, START_FORCE_BOOT = 8 };
 
 static bool boot(Domain *d, const DomainDef *def, unsigned flags, GError **error)
 {
@@ -531,6 +531,11 @@ static bool create(struct call *call, const rpc_domain *named, unsigned flags, r
     if (d->managed_save && (flags & START_FORCE_BOOT)) {
         unlink(saved);
         d->managed_save = false;
+    }
+    if (d->managed_save && (flags & START_BYPASS_CACHE)) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      "a saved state cannot be read past the host's cache");
+        return false;
     }
     g_autoptr(DomainDef) def = domain_config(d, error);
     bool ok = def && (d->managed_save ? domain_restore_from(d, saved, flags, error)
@@ -672,9 +677,6 @@ enum { BY_ACPI = 1, BY_AGENT = 2 };
 
 static bool power(const rpc_domain *named, unsigned flags, bool reboot, GError **error)
 {
-    if (!flags_check(flags, BY_ACPI | BY_AGENT, error)) {
-        return false;
-    }
     if (flags & BY_AGENT) {
         g_autoptr(DomainJob) d = domain_take(named, error);
         g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;

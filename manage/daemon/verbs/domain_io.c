@@ -26,12 +26,21 @@ static struct domain_char *find_char(const GPtrArray *list, const char *name)
     return NULL;
 }
 
-static bool open_char(struct call *call, const struct domain_char *c, GError **error)
+enum { OPEN_FORCE = 1 };
+
+/* One session at a time: two would each get a part of what the guest says. */
+static bool open_char(struct call *call, const Domain *d, const struct domain_char *c,
+                      const char *what, unsigned flags, GError **error)
 {
     const struct char_source *s = c->sources ? c->sources->pdata[0] : NULL;
     if (!s || !s->path || (c->type != CHAR_PTY && c->type != CHAR_UNIX)) {
         libvirt_error(error, ERR_OPERATION_FAILED, "character device %s is not using a PTY",
                       c->alias);
+        return false;
+    }
+    g_autofree char *session = g_strdup_printf("%d %s", d->id, s->path);
+    if (!(flags & OPEN_FORCE) && stream_is_open(session)) {
+        libvirt_error(error, ERR_OPERATION_FAILED, "Active %s exists for this domain", what);
         return false;
     }
     int fd = c->type == CHAR_PTY ? open(s->path, O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK)
@@ -40,7 +49,8 @@ static bool open_char(struct call *call, const struct domain_char *c, GError **e
         libvirt_error(error, ERR_SYSTEM, "Unable to open '%s': %s", s->path, g_strerror(errno));
         return false;
     }
-    call_stream_fd(call, fd);
+    stream_cut(session);
+    call_stream_fd(call, fd, session);
     return true;
 }
 
@@ -62,7 +72,7 @@ bool verb_domain_open_console(struct call *call, const rpc_domain_maybe_flags *a
                       name ? name : "<null>");
         return false;
     }
-    return open_char(call, c, error);
+    return open_char(call, d, c, "console session", args->flags, error);
 }
 
 bool verb_domain_open_channel(struct call *call, const rpc_domain_maybe_flags *args, rpc_none *ret,
@@ -80,7 +90,7 @@ bool verb_domain_open_channel(struct call *call, const rpc_domain_maybe_flags *a
                       args->text ? *args->text : "<null>");
         return false;
     }
-    return open_char(call, c, error);
+    return open_char(call, d, c, "channel stream", args->flags, error);
 }
 
 /* --- the screen --- */
@@ -103,6 +113,8 @@ static int connect_vnc(const struct domain_graphics *g)
     return ok ? g_steal_fd(&fd) : -1;
 }
 
+enum { SKIP_AUTH = 1 };
+
 /* A connection to the screen that @args name; -1 with an error. */
 static int open_screen(const rpc_domain_uint_flags *args, GError **error)
 {
@@ -115,7 +127,13 @@ static int open_screen(const rpc_domain_uint_flags *args, GError **error)
         libvirt_error(error, ERR_INTERNAL, "No graphics backend with index %u", args->value);
         return -1;
     }
-    int fd = connect_vnc(m->def->graphics->pdata[args->value]);
+    const struct domain_graphics *g = m->def->graphics->pdata[args->value];
+    if ((args->flags & SKIP_AUTH) && g->passwd) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      "a screen with a password cannot be opened without it");
+        return -1;
+    }
+    int fd = connect_vnc(g);
     if (fd < 0) {
         libvirt_error(error, ERR_SYSTEM, "the machine's VNC server: %s", g_strerror(errno));
     }

@@ -178,6 +178,12 @@ bool verb_domain_abort_job(struct call *call, const rpc_domain_args *args, rpc_n
 bool verb_domain_abort_job_flags(struct call *call, const rpc_domain_flags *args, rpc_none *ret,
                                  GError **error)
 {
+    enum { POSTCOPY = 1 }; /* see domain_migrate_start_post_copy */
     (void)call, (void)ret;
+    if (args->flags & POSTCOPY) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "current job is not outgoing migration in post-copy mode");
+        return false;
+    }
     return abort_job(&args->dom, error);
 }

@@ -13,11 +13,21 @@ static int wake_as(unsigned flags)
     return flags & SAVE_RUNNING ? 1 : flags & SAVE_PAUSED ? 0 : -1;
 }
 
+/* Neither way goes past the host's cache. */
+static bool cached(unsigned flags, GError **error)
+{
+    if (flags & SAVE_BYPASS_CACHE) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      "a saved state cannot be written or read past the host's cache");
+    }
+    return !(flags & SAVE_BYPASS_CACHE);
+}
+
 static bool save(const rpc_domain *named, const char *to, const char *xml, unsigned flags,
                  GError **error)
 {
     g_autoptr(DomainJob) d = domain_take(named, error);
-    if (!d || !domain_check_active(d, error)) {
+    if (!d || !domain_check_active(d, error) || !cached(flags, error)) {
         return false;
     }
     if (!to || *to != '/') {
@@ -67,13 +77,19 @@ static bool restore(const char *from, const char *xml, unsigned flags, GError **
         libvirt_error(error, ERR_INVALID_ARG, "missing file to restore from");
         return false;
     }
+    if (!cached(flags, error)) {
+        return false;
+    }
     autofile int fd = saved_open(from, &saved, &running, error);
     g_autoptr(DomainDef) def = fd >= 0 ? domain_def_parse(xml ? xml : saved, 0, error) : NULL;
     g_autoptr(DomainJob) d = def ? domain_take_transient(def, error) : NULL;
     if (!d) {
         return false;
     }
-    bool ok = domain_restore_with(d, from, def, flags & SAVE_PAUSED ? START_PAUSED : flags, error);
+    /* START_PAUSED and SAVE_BYPASS_CACHE are the same bit. */
+    unsigned how = (flags & SAVE_PAUSED ? START_PAUSED : flags & SAVE_RUNNING) |
+                   (flags & RESTORE_RESET_NVRAM ? START_RESET_NVRAM : 0);
+    bool ok = domain_restore_with(d, from, def, how, error);
     domain_settle(d);
     return ok;
 }
@@ -84,17 +100,11 @@ bool verb_domain_restore(struct call *call, const rpc_text *args, rpc_none *ret,
     return restore(args->text, NULL, 0, error);
 }
 
-/* START_PAUSED and SAVE_BYPASS_CACHE are the same bit. */
-static unsigned restore_flags(unsigned flags)
-{
-    return flags & (SAVE_RUNNING | SAVE_PAUSED);
-}
-
 bool verb_domain_restore_flags(struct call *call, const rpc_restore_args *args, rpc_none *ret,
                                GError **error)
 {
     (void)call, (void)ret;
-    return restore(args->from, args->xml ? *args->xml : NULL, restore_flags(args->flags), error);
+    return restore(args->from, args->xml ? *args->xml : NULL, args->flags, error);
 }
 
 bool verb_domain_restore_params(struct call *call, const rpc_params_flags *args, rpc_none *ret,
@@ -103,8 +113,7 @@ bool verb_domain_restore_params(struct call *call, const rpc_params_flags *args,
     (void)call, (void)ret;
     const rpc_param *p = args->params.params_val;
     unsigned n = args->params.params_len;
-    return restore(text_param(p, n, "file"), text_param(p, n, "dxml"), restore_flags(args->flags),
-                   error);
+    return restore(text_param(p, n, "file"), text_param(p, n, "dxml"), args->flags, error);
 }
 
 bool verb_domain_save_image_get_xml_desc(struct call *call, const rpc_text_flags *args,
@@ -175,7 +184,7 @@ bool verb_domain_managed_save(struct call *call, const rpc_domain_flags *args, r
 {
     (void)call, (void)ret;
     g_autoptr(DomainJob) d = domain_take(&args->dom, error);
-    if (!d || !domain_check_active(d, error)) {
+    if (!d || !domain_check_active(d, error) || !cached(args->flags, error)) {
         return false;
     }
     if (!d->persistent) {

@@ -385,11 +385,14 @@ bool verb_domain_set_time(struct call *call, const rpc_set_time_args *args, rpc_
     return got != NULL;
 }
 
-static bool freeze(const rpc_domain *named, const char *command, rpc_int *ret, GError **error)
+/* @args is given away. */
+static bool freeze(const rpc_domain *named, const char *command, json_t *args, rpc_int *ret,
+                   GError **error)
 {
     g_autoptr(DomainJob) d = domain_take(named, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
-    g_autoptr(json_t) got = m ? agent_run(m, command, NULL, error) : NULL;
+    g_autoptr(json_t) given = args;
+    g_autoptr(json_t) got = m ? agent_run(m, command, json_incref(given), error) : NULL;
     ret->value = (int)json_integer_value(got);
     return got != NULL;
 }
@@ -398,20 +401,38 @@ bool verb_domain_fsfreeze(struct call *call, const rpc_fsfreeze_args *args, rpc_
                           GError **error)
 {
     (void)call;
-    return freeze(&args->dom, "guest-fsfreeze-freeze", ret, error);
+    json_t *list = json_array();
+    for (unsigned i = 0; i < args->mountpoints.mountpoints_len; i++) {
+        json_array_append_new(list, json_string(args->mountpoints.mountpoints_val[i]));
+    }
+    if (json_array_size(list)) {
+        return freeze(&args->dom, "guest-fsfreeze-freeze-list",
+                      json_pack("{s:o}", "mountpoints", list), ret, error);
+    }
+    json_decref(list);
+    return freeze(&args->dom, "guest-fsfreeze-freeze", NULL, ret, error);
 }
 
 bool verb_domain_fsthaw(struct call *call, const rpc_fsfreeze_args *args, rpc_int *ret,
                         GError **error)
 {
     (void)call;
-    return freeze(&args->dom, "guest-fsfreeze-thaw", ret, error);
+    if (args->mountpoints.mountpoints_len) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "specifying mountpoints is not supported");
+        return false;
+    }
+    return freeze(&args->dom, "guest-fsfreeze-thaw", NULL, ret, error);
 }
 
 bool verb_domain_fstrim(struct call *call, const rpc_fstrim_args *args, rpc_none *ret,
                         GError **error)
 {
     (void)call, (void)ret;
+    if (args->mountpoint) {
+        libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED,
+                      "Specifying mount point is not supported for now");
+        return false;
+    }
     g_autoptr(DomainJob) d = domain_take(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
     g_autoptr(json_t) got =

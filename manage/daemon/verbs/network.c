@@ -10,7 +10,6 @@
 
 enum {
     XML_INACTIVE = 1,
-    DEFINE_VALIDATE = 1, /* what is unknown is always refused */
     UPDATE_LIVE = 1,
     UPDATE_CONFIG = 2,
     ADDRESS_IPV4 = 0,
@@ -31,7 +30,7 @@ bool verb_network_get_xml_desc(struct call *call, const rpc_network_flags *args,
 {
     (void)call;
     const struct network *net = get(&args->net, error);
-    if (!net || !flags_check(args->flags, XML_INACTIVE, error)) {
+    if (!net) {
         return false;
     }
     ret->text = network_format(args->flags & XML_INACTIVE ? network_lasting(net) : net->def);
@@ -81,7 +80,7 @@ bool verb_network_get_dhcp_leases(struct call *call, const rpc_leases_args *args
 {
     (void)call;
     const struct network *net = get(&args->net, error);
-    if (!net || !flags_check(args->flags, 0, error)) {
+    if (!net) {
         return false;
     }
     struct network_def *def = network_def_copy(net->def);
@@ -138,7 +137,7 @@ bool verb_network_define_xml_flags(struct call *call, const rpc_text_flags *args
                                    rpc_network_ret *ret, GError **error)
 {
     (void)call;
-    return flags_check(args->flags, DEFINE_VALIDATE, error) && define(args->text, ret, error);
+    return define(args->text, ret, error);
 }
 
 /* Nobody changes the network of that name, if there is one. */
@@ -195,7 +194,7 @@ bool verb_network_create_xml_flags(struct call *call, const rpc_text_flags *args
                                    rpc_network_ret *ret, GError **error)
 {
     (void)call;
-    return flags_check(args->flags, DEFINE_VALIDATE, error) && create_xml(args->text, ret, error);
+    return create_xml(args->text, ret, error);
 }
 
 bool verb_network_create(struct call *call, const rpc_network_args *args, rpc_none *ret,
@@ -326,8 +325,7 @@ bool verb_network_update(struct call *call, const rpc_network_update_args *args,
     (void)call;
     (void)ret;
     struct network *net = get(&args->net, error);
-    if (!net || !flags_check(args->flags, UPDATE_LIVE | UPDATE_CONFIG, error) ||
-        !network_change(net, error)) {
+    if (!net || !network_change(net, error)) {
         return false;
     }
     bool live = args->flags & UPDATE_LIVE || (!args->flags && net->active);
@@ -373,7 +371,7 @@ bool verb_network_list_all_ports(struct call *call, const rpc_network_list_args 
 {
     (void)call;
     const struct network *net = get(&args->net, error);
-    if (!net || !flags_check(args->flags, 0, error)) {
+    if (!net) {
         return false;
     }
     ret->count = net->ports->len;
@@ -400,10 +398,9 @@ bool verb_network_port_lookup_by_uuid(struct call *call, const rpc_network_port_
 bool verb_network_port_create_xml(struct call *call, const rpc_network_text_flags *args,
                                   rpc_network_port_ret *ret, GError **error)
 {
-    enum { PORT_VALIDATE = 2 }; /* what is unknown is always refused */
     (void)call;
     struct network *net = get(&args->net, error);
-    if (!net || !flags_check(args->flags, PORT_VALIDATE, error) || !network_change(net, error)) {
+    if (!net || !network_change(net, error)) {
         return false;
     }
     struct net_port *port = net_port_parse(args->text, error);
@@ -421,7 +418,7 @@ bool verb_network_port_get_xml_desc(struct call *call, const rpc_network_port_fl
     (void)call;
     const struct network *net = get(&args->port.net, error);
     const struct net_port *port = port_get(net, args->port.uuid, error);
-    if (!port || !flags_check(args->flags, 0, error)) {
+    if (!port) {
         return false;
     }
     ret->text = net_port_format(port);
@@ -434,7 +431,7 @@ bool verb_network_port_delete(struct call *call, const rpc_network_port_flags *a
     (void)call;
     (void)ret;
     struct network *net = get(&args->port.net, error);
-    if (!net || !flags_check(args->flags, 0, error) || !network_change(net, error)) {
+    if (!net || !network_change(net, error)) {
         return false;
     }
     const struct net_port *port = port_get(net, args->port.uuid, error);

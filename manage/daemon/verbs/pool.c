@@ -15,7 +15,6 @@ enum {
     WITH_BUILD_OVERWRITE = 2,
     WITH_BUILD_NO_OVERWRITE = 4,
     DELETE_ZEROED = 1,
-    DEFINE_VALIDATE = 1, /* what is unknown is always refused */
 };
 
 static struct pool *get(const rpc_pool *id, GError **error)
@@ -79,7 +78,7 @@ bool verb_storage_pool_get_xml_desc(struct call *call, const rpc_pool_flags *arg
 {
     (void)call;
     const struct pool *pool = get(&args->pool, error);
-    if (!pool || !flags_check(args->flags, XML_INACTIVE, error)) {
+    if (!pool) {
         return false;
     }
     ret->text = pool_format(args->flags & XML_INACTIVE ? pool_lasting(pool) : pool->def);
@@ -106,9 +105,6 @@ bool verb_storage_pool_define_xml(struct call *call, const rpc_text_flags *args,
                                   GError **error)
 {
     (void)call;
-    if (!flags_check(args->flags, DEFINE_VALIDATE, error)) {
-        return false;
-    }
     struct pool_def *def = pool_parse(args->text, storage_rules, error);
     if (!def || !daemon_take_turn(pool_kind.turn, error)) {
         pool_def_free(def);
@@ -134,7 +130,7 @@ static bool build_flags(unsigned flags, unsigned *build, GError **error)
                       "flags 'build-overwrite' and 'build-no-overwrite' are mutually exclusive");
         return false;
     }
-    return flags_check(flags, WITH_BUILD | WITH_BUILD_OVERWRITE | WITH_BUILD_NO_OVERWRITE, error);
+    return true;
 }
 
 /* Nobody changes the pool of that name, if there is one. */
@@ -242,8 +238,7 @@ bool verb_storage_pool_build(struct call *call, const rpc_pool_flags *args, rpc_
     (void)call;
     (void)ret;
     struct pool *pool = get(&args->pool, error);
-    return pool && flags_check(args->flags, BUILD_NO_OVERWRITE | BUILD_OVERWRITE, error) &&
-           act(pool, "pool building", build, pool->kind->build, args->flags, error);
+    return pool && act(pool, "pool building", build, pool->kind->build, args->flags, error);
 }
 
 bool verb_storage_pool_delete(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
@@ -307,7 +302,7 @@ bool verb_storage_pool_refresh(struct call *call, const rpc_pool_flags *args, rp
     (void)call;
     (void)ret;
     struct pool *pool = get(&args->pool, error);
-    if (!pool || !flags_check(args->flags, 0, error) || !pool_change(pool, error)) {
+    if (!pool || !pool_change(pool, error)) {
         return false;
     }
     bool ok = pool_active_check(pool, true, error) && pool_refresh(pool, error);
@@ -366,10 +361,7 @@ static void append_enum(GString *out, const char *name, const char *const *value
 bool verb_connect_get_storage_pool_capabilities(struct call *call, const rpc_flags *args,
                                                 rpc_text *ret, GError **error)
 {
-    (void)call;
-    if (!flags_check(args->flags, 0, error)) {
-        return false;
-    }
+    (void)call, (void)args, (void)error;
     GString *out = g_string_new("<storagepoolCapabilities>\n");
     for (int i = 1; pool_type_names[i]; i++) {
         const struct storage_kind *kind = storage_kind_find(i);

@@ -17,8 +17,6 @@
 
 enum {
     CREATE_VALIDATE = 4, /* what is unknown is always refused */
-    DELETE_FLAGS =
-        3, /* zeroed, with snapshots: neither is kept, neither needs more than unlink() */
     INFO_PHYSICAL = 1,
     STREAM_SPARSE = 1,
 };
@@ -150,7 +148,7 @@ bool verb_storage_pool_list_all_volumes(struct call *call, const rpc_pool_list_a
 {
     (void)call;
     const struct pool *pool = get_pool(&args->pool, error);
-    if (!pool || !flags_check(args->flags, 0, error)) {
+    if (!pool) {
         return false;
     }
     unsigned n;
@@ -334,7 +332,7 @@ bool verb_storage_vol_get_xml_desc(struct call *call, const rpc_volume_flags *ar
                                    GError **error)
 {
     (void)call;
-    struct volume_def *def = flags_check(args->flags, 0, error) ? look(&args->vol, error) : NULL;
+    struct volume_def *def = look(&args->vol, error);
     if (def && def->encryption && !xml_count(def->encryption->secrets)) {
         const char *uuid = secret_uuid_for(SECRET_USAGE_VOLUME, def->path);
         if (uuid) {
@@ -365,8 +363,7 @@ bool verb_storage_vol_get_info_flags(struct call *call, const rpc_volume_flags *
                                      rpc_volume_info_flags *ret, GError **error)
 {
     (void)call;
-    struct volume_def *def =
-        flags_check(args->flags, INFO_PHYSICAL, error) ? look(&args->vol, error) : NULL;
+    struct volume_def *def = look(&args->vol, error);
     if (!def) {
         return false;
     }
@@ -425,10 +422,8 @@ bool verb_storage_vol_create_xml(struct call *call, const rpc_pool_text_flags *a
                                  rpc_volume_ret *ret, GError **error)
 {
     (void)call;
-    unsigned known = CREATE_PREALLOCATE | CREATE_REFLINK | CREATE_VALIDATE;
     struct pool *pool = get_pool(&args->pool, error);
-    struct volume_def *def =
-        pool && flags_check(args->flags, known, error) ? volume_parse(args->text, error) : NULL;
+    struct volume_def *def = pool ? volume_parse(args->text, error) : NULL;
     if (def && def->capacity == XML_ABSENT && !def->has_backing) {
         libvirt_error(error, ERR_XML, "missing capacity element");
         g_clear_pointer(&def, volume_def_free);
@@ -463,11 +458,9 @@ bool verb_storage_vol_create_xml_from(struct call *call, const rpc_volume_from_a
                                       rpc_volume_ret *ret, GError **error)
 {
     (void)call;
-    unsigned known = CREATE_PREALLOCATE | CREATE_REFLINK | CREATE_VALIDATE;
     struct work from;
     struct pool *pool = get_pool(&args->pool, error);
-    struct volume_def *def =
-        pool && flags_check(args->flags, known, error) ? volume_parse(args->xml, error) : NULL;
+    struct volume_def *def = pool ? volume_parse(args->xml, error) : NULL;
     if (!def || !pool_use(pool, error)) {
         volume_def_free(def);
         return false;
@@ -495,7 +488,7 @@ bool verb_storage_vol_delete(struct call *call, const rpc_volume_flags *args, rp
     (void)call;
     (void)ret;
     struct work w;
-    if (!flags_check(args->flags, DELETE_FLAGS, error) || !work_begin(&w, &args->vol, error)) {
+    if (!work_begin(&w, &args->vol, error)) {
         return false;
     }
     if (!w.pool->kind->vol_delete) {
@@ -536,7 +529,7 @@ bool verb_storage_vol_wipe(struct call *call, const rpc_volume_flags *args, rpc_
 {
     (void)call;
     (void)ret;
-    return flags_check(args->flags, 0, error) && wipe(&args->vol, 0, error);
+    return wipe(&args->vol, 0, error);
 }
 
 bool verb_storage_vol_wipe_pattern(struct call *call, const rpc_volume_uint_flags *args,
@@ -544,7 +537,7 @@ bool verb_storage_vol_wipe_pattern(struct call *call, const rpc_volume_uint_flag
 {
     (void)call;
     (void)ret;
-    return flags_check(args->flags, 0, error) && wipe(&args->vol, args->value, error);
+    return wipe(&args->vol, args->value, error);
 }
 
 /* The size that is asked for, in bytes. */
@@ -584,8 +577,7 @@ bool verb_storage_vol_resize(struct call *call, const rpc_volume_uhyper_flags *a
     (void)ret;
     struct work w;
     uint64_t size;
-    unsigned known = RESIZE_ALLOCATE | RESIZE_DELTA | RESIZE_SHRINK;
-    if (!flags_check(args->flags, known, error) || !work_begin(&w, &args->vol, error)) {
+    if (!work_begin(&w, &args->vol, error)) {
         return false;
     }
     bool ok = new_size(w.def, args->value, args->flags, &size, error);
@@ -830,7 +822,7 @@ static bool begin(struct call *call, const rpc_volume_stream_args *args, bool wr
 {
     struct work w;
     struct stat st;
-    if (!flags_check(args->flags, STREAM_SPARSE, error) || !work_begin(&w, &args->vol, error)) {
+    if (!work_begin(&w, &args->vol, error)) {
         return false;
     }
     struct node *node = NULL;
