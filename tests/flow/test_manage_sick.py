@@ -381,7 +381,7 @@ class Clients(Sick):
         while not error and len(streams) < 1000:
             streams.append(many.newStream(libvirt.VIR_STREAM_NONBLOCK))
             try:
-                many.lookupByName("talks").openConsole(None, streams[-1])
+                many.lookupByName("talks").openConsole(None, streams[-1], libvirt.VIR_DOMAIN_CONSOLE_FORCE)
             except libvirt.libvirtError as e:
                 error = str(e)
         self.assertIn("streams on one connection", error)
