@@ -494,13 +494,40 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
 
 /* --- going back --- */
 
-/* The machine's memory too; one that was not there is there only if it has that. */
+/* Whether a machine of @a could take what one of @b has saved, and is defined like it. */
+static bool same_machine(const DomainDef *a, const DomainDef *b)
+{
+    g_autofree char *one = xml_write_text(&domain_table, a, 0);
+    g_autofree char *other = xml_write_text(&domain_table, b, 0);
+    return strcmp(one, other) == 0;
+}
+
+/* What @s knows of the domain's definition; NULL: it came from elsewhere and knows nothing. */
+static const DomainDef *config_of(const Snapshot *s)
+{
+    return s->inactive ? s->inactive : s->def;
+}
+
+static bool restore_config(Domain *d, const Snapshot *s, GError **error)
+{
+    const DomainDef *config = config_of(s);
+    return !config || !d->persistent || domain_save_config(d, config, error);
+}
+
+/*
+ * The machine's memory too; one that was not there is there only if it has that.  One that has
+ * become another machine since is started anew, as what it was.
+ */
 static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, GError **error)
 {
     const struct machine_start how = {.flags = START_PAUSED,
                                       .incoming_fd = -1,
                                       .event_detail = 3,
                                       .running_reason = RUNNING_FROM_SNAPSHOT};
+    if (domain_active(d) && d->persistent && s->def && !same_machine(d->machine->def, s->def) &&
+        !machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error)) {
+        return false;
+    }
     bool starts = !domain_active(d);
     if (starts && !machine_start(d, s->def ? s->def : def, &how, error)) {
         return false;
@@ -508,7 +535,7 @@ static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, GError 
     g_autoptr(Machine) m = machine_of(d, error);
     bool ok = m && in_all_disks(m, s, error) &&
               (d->state != STATE_RUNNING || machine_pause(d, PAUSED_FROM_SNAPSHOT, error)) &&
-              on_machine(m, "snapshot-load", s, error) &&
+              on_machine(m, "snapshot-load", s, error) && restore_config(d, s, error) &&
               (!run || machine_resume(d, RUNNING_FROM_SNAPSHOT, error));
     if (!ok && starts && domain_active(d)) {
         machine_stop(d, SHUTOFF_FAILED, false, NULL);
@@ -536,8 +563,9 @@ static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
                                           .incoming_fd = -1,
                                           .event_detail = 3,
                                           .running_reason = RUNNING_FROM_SNAPSHOT};
-        return on_images(def, "-a", s, error) &&
-               (!(flags & 3) || machine_start(d, def, &how, error));
+        const DomainDef *then = config_of(s) ? config_of(s) : def;
+        return on_images(then, "-a", s, error) && restore_config(d, s, error) &&
+               (!(flags & 3) || machine_start(d, then, &how, error));
     }
     return load(d, s, def, run, error);
 }
