@@ -123,10 +123,40 @@ static void forget(struct program *p)
     *p = (struct program){.core = -1};
 }
 
+/*
+ * Since when a vCPU keeps to the core; 0: none does.  Two on one would share it, while another
+ * may be idle.
+ */
+static _Atomic uint64_t kept_since[CPU_SETSIZE];
+
+static bool claim(struct direct *d, int core)
+{
+    uint64_t was = atomic_load(&kept_since[core]), now = __builtin_ia32_rdtsc();
+    bool free = !was || now - was > ticks_of(KEPT_US); /* or who has it rests */
+    if (!free || !atomic_compare_exchange_strong(&kept_since[core], &was, now)) {
+        return false;
+    }
+    d->core = core;
+    d->kept = now;
+    return true;
+}
+
+static void let_go(struct direct *d)
+{
+    uint64_t own = d->kept;
+    if (d->core >= 0) {
+        atomic_compare_exchange_strong(&kept_since[d->core], &own, 0); /* another's meanwhile? */
+    }
+    d->core = -1;
+}
+
 void direct_close(struct bt_cpu *b)
 {
     for (unsigned k = 0; b->native && k < PROGRAMS; k++) {
         forget(&b->native->at[k]);
+    }
+    if (b->native) {
+        let_go(b->native);
     }
     g_clear_pointer(&b->native, g_free);
 }
@@ -138,9 +168,8 @@ void direct_close(struct bt_cpu *b)
 static void keep_to_core(struct direct *d)
 {
     cpu_set_t here;
-    if (d->core < 0 && bt_direct_keeps_cores) {
-        d->core = sched_getcpu();
-        d->kept = __builtin_ia32_rdtsc();
+    int core = d->core < 0 && bt_direct_keeps_cores ? sched_getcpu() : -1;
+    if (core >= 0 && core < CPU_SETSIZE && claim(d, core)) {
         CPU_ZERO(&here);
         CPU_SET(d->core, &here);
         sched_getaffinity(0, sizeof(d->may_run_on), &d->may_run_on);
@@ -151,7 +180,7 @@ static void keep_to_core(struct direct *d)
 static void leave_core(struct direct *d)
 {
     if (d->core >= 0 && d->since - d->kept > ticks_of(KEPT_US)) {
-        d->core = -1;
+        let_go(d);
         sched_setaffinity(0, sizeof(d->may_run_on), &d->may_run_on);
     }
 }
