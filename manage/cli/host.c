@@ -457,8 +457,11 @@ static bool run_nodedev_xml(struct shell *sh, const struct args *a, GError **err
     rpc_text_flags args = {(char *)args_text(a, "device"), 0};
     g_auto(rpc_text) xml = {0};
     Rpc *rpc = shell_rpc(sh, error);
-    return rpc && ask_node_device_get_xml_desc(rpc, &args, &xml, error) &&
-           show_xml(sh, a, xml.text, error);
+    if (!rpc || !ask_node_device_get_xml_desc(rpc, &args, &xml, error)) {
+        shell_failing(sh, "Could not find matching device '%s'", args.text);
+        return false;
+    }
+    return show_xml(sh, a, xml.text, error);
 }
 
 static bool run_nodedev_info(struct shell *sh, const struct args *a, GError **error)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/cli/object.h"
+#include "manage/cli/progress.h"
 #include "manage/rpc/connect.h"
 
 #include <inttypes.h>
@@ -11,11 +12,11 @@
 #define NAMED  DOMAIN_OPTION(COMPLETE_DOMAIN)
 #define ACTIVE DOMAIN_OPTION(COMPLETE_DOMAIN_ACTIVE)
 
-enum { PEER2PEER = 2, TUNNELLED = 4, PAUSED = 32, CHANGE_PROTECTION = 256, OFFLINE = 1024 };
+enum { LIVE = 1, PEER2PEER = 2, TUNNELLED = 4, PAUSED = 32, CHANGE_PROTECTION = 256, OFFLINE = 1024 };
 enum { ABORT_ON_ERROR = 4096, STATE_PAUSED = 3 };
 
 static const struct flag_bit bits[] = {
-    {"live", 1},
+    {"live", LIVE},
     {"p2p", PEER2PEER},
     {"tunnelled", TUNNELLED},
     {"persistent", 8},
@@ -38,7 +39,7 @@ static GArray *read_params(const struct args *a, GError **error)
     g_autoptr(GArray) params = params_new();
     static const char *const files[][2] = {{"xml", "destination_xml"},
                                            {"persistent-xml", "persistent_xml"}};
-    uint64_t bandwidth;
+    uint64_t bandwidth, port;
     params_text(params, "migrate_uri", args_text(a, "migrateuri"));
     params_text(params, "destination_name", args_text(a, "dname"));
     params_text(params, "listen_address", args_text(a, "listen-address"));
@@ -52,6 +53,18 @@ static GArray *read_params(const struct args *a, GError **error)
     }
     if (args_number(a, "bandwidth", &bandwidth)) {
         params_number(params, "bandwidth", 4, bandwidth);
+    }
+    if (args_number(a, "disks-port", &port)) {
+        if (port > UINT16_MAX) {
+            shell_fail(error, "disks-port %" PRIu64 " is too large", port);
+            return NULL;
+        }
+        params_number(params, "disks_port", 1, port);
+    }
+    const char *list = args_text(a, "migrate-disks");
+    g_auto(GStrv) disks = g_strsplit(list ? list : "", ",", -1);
+    for (unsigned i = 0; disks[i]; i++) {
+        params_text(params, "migrate_disks", disks[i]);
     }
     return g_steal_pointer(&params);
 }
@@ -177,9 +190,43 @@ static bool by_source(struct leg *l, const char *uri, GError **error)
     return true;
 }
 
+/* By this shell, or by the source's daemon. */
+static bool move(struct leg *l, const char *uri, const struct args *a, GError **error)
+{
+    if (l->flags & PEER2PEER) {
+        return by_source(l, uri, error);
+    }
+    g_autoptr(Rpc) there = connect_to(uri, false, error);
+    if (!there) {
+        return false;
+    }
+    l->there = there;
+    if (!args_text(a, "dname")) {
+        set_text(l->params, "destination_name", l->dom.name);
+    }
+    bool ok = lead(l, error);
+    keep_cookie(l, NULL, 0);
+    return ok;
+}
+
+/* After how many seconds a guest that still runs here is suspended, so that it can be caught up
+ * with; 0: never. */
+static bool read_patience(const struct args *a, uint64_t *seconds, GError **error)
+{
+    *seconds = 0;
+    if (!args_number(a, "timeout", seconds) && args_flag(a, "timeout-suspend")) {
+        return shell_fail(error, "migrate: Unexpected --timeout-* option without --timeout");
+    }
+    if (*seconds && !args_flag(a, "live")) {
+        return shell_fail(error, "migrate: Unexpected timeout for offline migration");
+    }
+    return *seconds <= INT_MAX || shell_fail(error, "migrate: Timeout is too big");
+}
+
 static bool run_migrate(struct shell *sh, const struct args *a, GError **error)
 {
     const char *uri = args_text(a, "desturi");
+    uint64_t patience;
     g_auto(rpc_domain) dom = {0};
     if (!shell_domain(sh, args_text(a, "domain"), &dom, error)) {
         return false;
@@ -189,23 +236,18 @@ static bool run_migrate(struct shell *sh, const struct args *a, GError **error)
     rpc_domain_state state;
     struct leg l = {.here = shell_rpc(sh, NULL), .dom = dom, .params = params};
     l.flags = flags_of(a, bits, G_N_ELEMENTS(bits));
-    if (!params || !ask_domain_get_state(l.here, &about, &state, error)) {
+    if (!params || !read_patience(a, &patience, error) ||
+        !ask_domain_get_state(l.here, &about, &state, error)) {
         return false;
     }
     l.flags |= state.state == STATE_PAUSED ? PAUSED : 0;
-    if (l.flags & PEER2PEER) {
-        return by_source(&l, uri, error);
+    const char *label = args_flag(a, "verbose") ? "Migration" : NULL;
+    struct progress *p =
+        label || patience ? progress_begin_limited(sh, &dom, label, patience) : NULL;
+    bool ok = move(&l, uri, a, error);
+    if (p) {
+        progress_end(p, ok);
     }
-    g_autoptr(Rpc) there = connect_to(uri, false, error);
-    if (!there) {
-        return false;
-    }
-    l.there = there;
-    if (!args_text(a, "dname")) {
-        set_text(params, "destination_name", dom.name);
-    }
-    bool ok = lead(&l, error);
-    keep_cookie(&l, NULL, 0);
     return ok;
 }
 
@@ -378,6 +420,10 @@ static const struct verb_row verbs[] = {
         {"xml", OPT_TEXT, OPT_NAMED, "file with the definition for the destination", COMPLETE_FILE},
         {"persistent-xml", OPT_TEXT, OPT_NAMED, "file with what the destination keeps", COMPLETE_FILE},
         {"bandwidth", OPT_NUMBER, OPT_NAMED, "bound in MiB/s"},
+        {"migrate-disks", OPT_TEXT, OPT_NAMED, "targets of the disks to copy, with commas"},
+        {"disks-port", OPT_NUMBER, OPT_NAMED, "where the destination takes disks"},
+        {"timeout", OPT_NUMBER, OPT_NAMED, "seconds, after which the guest is suspended"},
+        {"timeout-suspend", OPT_BOOL, 0, "what happens after --timeout (default)"},
         {"live", OPT_BOOL, 0, "the guest runs meanwhile"},
         {"offline", OPT_BOOL, 0, "only the definition"},
         {"p2p", OPT_BOOL, 0, "the source's daemon leads"},
@@ -386,15 +432,15 @@ static const struct verb_row verbs[] = {
         {"persistent", OPT_BOOL, 0, "the destination keeps the definition"},
         {"undefinesource", OPT_BOOL, 0, "the source forgets it"},
         {"suspend", OPT_BOOL, 0, "it stays paused at the destination"},
-        {"copy-storage-all", OPT_BOOL, 0, "with its disks (not supported)"},
-        {"copy-storage-inc", OPT_BOOL, 0, "with its disks' overlays (not supported)"},
+        {"copy-storage-all", OPT_BOOL, 0, "with its disks"},
+        {"copy-storage-inc", OPT_BOOL, 0, "with its disks' overlays"},
         {"change-protection", OPT_BOOL, 0, "nobody changes it meanwhile (always)"},
         {"unsafe", OPT_BOOL, 0, "though the disks may not be the same there"},
         {"abort-on-error", OPT_BOOL, 0, "an I/O error ends it"},
         {"compressed", OPT_BOOL, 0, "compressed (not supported)"},
         {"auto-converge", OPT_BOOL, 0, "slow the guest down (not supported)"},
         {"postcopy", OPT_BOOL, 0, "post-copy (not supported)"},
-        {"verbose", OPT_BOOL, 0, "accepted"}, {NULL}},
+        {"verbose", OPT_BOOL, 0, "how far it is"}, {NULL}},
      "moves a domain to another host", run_migrate},
     {"migrate-getmaxdowntime", (const struct option_row[]){ACTIVE, {NULL}},
      "prints for how long a guest may stand still at the end, in ms", run_get, "downtime"},

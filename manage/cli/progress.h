@@ -9,5 +9,8 @@ void progress_show(const char *label, unsigned percent);
 /* The job of @dom is looked at by a connection of its own, while the caller waits for its end. */
 struct progress;
 struct progress *progress_begin(struct shell *sh, const rpc_domain *dom, const char *label);
+/* Without a label nothing is shown; after @seconds, unless 0, the domain is suspended. */
+struct progress *progress_begin_limited(struct shell *sh, const rpc_domain *dom, const char *label,
+                                        uint64_t seconds);
 /* @ok: it is whole. */
 void progress_end(struct progress *p, bool ok);

@@ -210,6 +210,9 @@ class Moves(unittest.TestCase):
         both("domjobabort", "shell")
         both("migrate", "--live", "--postcopy", "shell", self.b.uri)
         both("migrate", "--offline", "shell", self.b.uri)
+        both("migrate", "--timeout", "3", "shell", self.b.uri)
+        both("migrate", "--live", "--timeout-suspend", "shell", self.b.uri)
+        both("migrate", "--live", "--copy-storage-all", "--migrate-disks", "vdy,vdz", "shell", self.b.uri)
         moved = subprocess.run([LODGE, "-c", self.a.uri, "migrate", "--live", "--persistent", "shell", self.b.uri],
                                capture_output=True, text=True, timeout=manage.PATIENCE)
         self.assertEqual((moved.returncode, moved.stderr), (0, ""))
@@ -222,6 +225,15 @@ class Moves(unittest.TestCase):
                               capture_output=True, text=True, timeout=manage.PATIENCE)
         self.assertEqual((back.returncode, back.stderr), (0, ""))
         self.assertEqual(self.reason(self.a, "shell"), "running (migrated)")
+        # Too slow for its patience: the guest stands still until it is there.
+        self.a.virsh("migrate-setspeed", "shell", "2")
+        slow = subprocess.Popen([LODGE, "-c", self.a.uri, "migrate", "--live", "--verbose", "--timeout", "1", "shell",
+                                 self.b.uri], stderr=subprocess.PIPE, text=True)
+        manage.until(lambda: self.a.virsh("domstate", "shell") == "paused", "it is suspended")
+        self.a.virsh("migrate-setspeed", "shell", "0")
+        self.assertRegex(slow.communicate(timeout=manage.PATIENCE)[1], r"^(\nMigration: \[ *\d+ %\])*\nMigration: \[100 %\]$")
+        self.assertEqual((slow.returncode, self.reason(self.b, "shell")), (0, "running (migrated)"))
+        self.answers("shell")
 
     def test_copying_disks(self):
         """Disks that the hosts do not share go along while the guest writes; what fails leaves nothing there."""

@@ -53,9 +53,9 @@ NO_OPTIONS = {
     "pool-define-as": "adapter-name adapter-wwnn adapter-wwpn adapter-parent adapter-parent-wwnn adapter-parent-wwpn "
                       "adapter-parent-fabric-wwn",
     "migrate": "copy-storage-synchronous-writes rdma-pin-all postcopy-after-precopy postcopy-resume zerocopy graphicsuri "
-               "timeout timeout-suspend timeout-postcopy migrate-disks disks-port disks-uri comp-methods comp-mt-level "
-               "comp-mt-threads comp-mt-dthreads comp-xbzrle-cache auto-converge-initial auto-converge-increment tls "
-               "postcopy-bandwidth parallel parallel-connections tls-destination",
+               "timeout-postcopy disks-uri comp-methods comp-mt-level comp-mt-threads comp-mt-dthreads comp-xbzrle-cache "
+               "auto-converge-initial auto-converge-increment tls postcopy-bandwidth parallel parallel-connections "
+               "tls-destination",
 }
 
 # A line each, in its turn. "virsh" or "lodge" in front: by that one alone, what both cannot do; "edited WHAT" in
@@ -247,6 +247,8 @@ nodedev-list --inactive
 nodedev-list --all
 nodedev-dumpxml computer --xpath //name
 nodedev-dumpxml net_lo_00_00_00_00_00_00
+nodedev-dumpxml nosuch
+nodedev-info nosuch
 version
 version --daemon
 vncdisplay m
