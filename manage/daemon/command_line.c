@@ -4,6 +4,7 @@
  * QEMU and lodge-vm share.
  */
 #include "manage/daemon/cpu.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/memory_line.h"
 #include "manage/daemon/sysinfo.h"
@@ -265,6 +266,48 @@ static void add_clock(GPtrArray *out, const DomainDef *def)
     word(out, "-rtc", "%s", text->str);
 }
 
+/* A firmware's variables, and what they are when they are new. */
+struct variables {
+    char *path, *template;
+    bool reset;
+    GError *error;
+};
+
+static void variables_free(void *data)
+{
+    struct variables *v = data;
+    g_free(v->path);
+    g_free(v->template);
+    g_clear_error(&v->error);
+    g_free(v);
+}
+
+static void variables_make(void *data)
+{
+    struct variables *v = data;
+    g_autofree char *bytes = NULL;
+    gsize n;
+    if ((v->reset || !g_file_test(v->path, G_FILE_TEST_EXISTS)) &&
+        g_file_get_contents(v->template, &bytes, &n, &v->error)) {
+        daemon_write_file(v->path, bytes, (gssize)n, 0600, &v->error);
+    }
+}
+
+static bool have_variables(const char *path, const char *template, bool reset, GError **error)
+{
+    struct variables *v = g_new0(struct variables, 1);
+    *v = (struct variables){g_strdup(path), g_strdup(template), reset, NULL};
+    if (!file_act(path, variables_make, v, variables_free, error)) {
+        return false;
+    }
+    bool ok = !v->error;
+    if (!ok) {
+        libvirt_error(error, ERR_SYSTEM, "NVRAM of the firmware: %s", v->error->message);
+    }
+    variables_free(v);
+    return ok;
+}
+
 /* @reset: its variables are to be as new. */
 static bool add_firmware(GPtrArray *out, struct machine *m, bool reset, GError **error)
 {
@@ -286,15 +329,8 @@ static bool add_firmware(GPtrArray *out, struct machine *m, bool reset, GError *
             return false;
         }
     }
-    if (reset || !g_file_test(def->nvram, G_FILE_TEST_EXISTS)) {
-        g_autofree char *vars = NULL;
-        gsize n;
-        g_autoptr(GError) own = NULL;
-        if (!g_file_get_contents(template, &vars, &n, &own) ||
-            !daemon_write_file(def->nvram, vars, (gssize)n, 0600, &own)) {
-            libvirt_error(error, ERR_SYSTEM, "NVRAM of the firmware: %s", own->message);
-            return false;
-        }
+    if (!have_variables(def->nvram, template, reset, error)) {
+        return false;
     }
     g_autofree char *code_text = comma(code), *nvram = comma(def->nvram);
     word(out, "-drive", "if=pflash,unit=0,format=raw,readonly=%s,file=%s",
@@ -563,9 +599,9 @@ static bool add_changeable(GPtrArray *out, const struct launch *l, struct domain
     if (!disk_decrypt(disk, NULL, error)) {
         return false;
     }
-    if (path && access(path, F_OK) != 0) {
-        libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
-                      g_strerror(errno));
+    struct stat st;
+    if (path && path_stat(path, &st) != 0) {
+        path_error(error, ERR_SYSTEM, "Cannot access storage file", path);
         return false;
     }
     if (!l->how->incoming) {

@@ -4,6 +4,7 @@
  * and of a disk for -blockdev, in the words that QEMU and lodge-vm share.
  */
 #include "manage/daemon/cpu.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/memory_line.h"
 #include "manage/daemon/run.h"
@@ -210,9 +211,8 @@ static json_t *file_node(const struct domain_disk *disk, GError **error)
     }
     const char *path = disk_path(disk);
     struct stat st;
-    if (stat(path, &st) != 0) {
-        libvirt_error(error, ERR_SYSTEM, "Cannot access storage file '%s': %s", path,
-                      g_strerror(errno));
+    if (path_stat(path, &st) != 0) {
+        path_error(error, ERR_SYSTEM, "Cannot access storage file", path);
         return NULL;
     }
     bool device = S_ISBLK(st.st_mode);

@@ -27,9 +27,12 @@ struct deed {
     void (*run)(void *data); /* of file_act() */
     void (*drop)(void *data);
     void *data;
-    bool lasts; /* file_work() */
+    bool lasts;        /* file_work() */
+    atomic_uint steps; /* file_goes_on() */
     bool done, abandoned;
 };
+
+static __thread struct deed *own;
 
 static void deed_free(struct deed *deed)
 {
@@ -39,18 +42,20 @@ static void deed_free(struct deed *deed)
 
 static gpointer deed_thread(gpointer data)
 {
-    struct deed *deed = data;
+    struct deed *deed = own = data;
     deed->act(deed);
     daemon_lock();
     deed->done = true;
     bool abandoned = deed->abandoned;
-    for (unsigned i = 0; abandoned && i < deed->n; i++) {
-        g_hash_table_remove(stuck, deed->paths[i]);
-    }
     daemon_wake();
     daemon_unlock();
-    if (abandoned) {
+    if (abandoned) { /* nobody uses its paths before all is as it was */
         deed->drop(deed->data);
+        daemon_lock();
+        for (unsigned i = 0; i < deed->n; i++) {
+            g_hash_table_remove(stuck, deed->paths[i]);
+        }
+        daemon_unlock();
         deed_free(deed);
     }
     return NULL;
@@ -86,19 +91,50 @@ static void give_up(struct deed *deed)
 
 static bool run_deed(const struct deed *plan, unsigned seconds, GError **error);
 
+/* What the kernel does not remember. */
 static void ask(struct deed *deed)
 {
-    struct statvfs st;
-    statvfs(deed->paths[0], &st); /* which the kernel does not remember */
+    enum { BLOCK = 4096 };
+    const char *path = deed->paths[0];
+    struct stat st;
+    struct statvfs about;
+    if (stat(path, &st) == 0 && S_ISBLK(st.st_mode)) {
+        char block[BLOCK] __attribute__((aligned(BLOCK)));
+        autofd int fd = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+        ssize_t ignored = fd < 0 ? -1 : pread(fd, block, BLOCK, 0);
+        (void)ignored;
+    } else {
+        g_autofree char *folder = g_path_get_dirname(path);
+        statvfs(folder, &about);
+    }
 }
 
-/* Whether the server of @path, which is busy with something, answers all the same. */
 static bool server_answers(const char *path, unsigned seconds)
 {
-    g_autofree char *folder = g_path_get_dirname(path);
-    char *paths[] = {folder, NULL};
+    char *paths[] = {(char *)path, NULL};
     const struct deed plan = {.paths = paths, .act = ask, .drop = g_free};
     return run_deed(&plan, seconds, NULL);
+}
+
+bool file_server_answers(const char *path)
+{
+    return server_answers(path, FILES_SECONDS);
+}
+
+void file_goes_on(void)
+{
+    if (own) {
+        own->steps++;
+    }
+}
+
+/* Whether @deed, which takes long, has gone on since it was asked before. */
+static bool goes_on(struct deed *deed, unsigned *steps, unsigned seconds)
+{
+    unsigned before = *steps;
+    *steps = deed->steps;
+    return *steps != before ||
+           (deed->paths[0][0] == '/' && server_answers(deed->paths[0], seconds));
 }
 
 /* Lock held, given up meanwhile.  Takes @plan's paths as they are; false: .data is .drop's. */
@@ -122,11 +158,12 @@ static bool run_deed(const struct deed *plan, unsigned seconds, GError **error)
         return false;
     }
     g_thread_unref(thread);
+    unsigned steps = 0;
     while (!deed->done) {
         if (daemon_wait(end)) {
             continue;
         }
-        if (deed->done || !deed->lasts || !server_answers(deed->paths[0], seconds)) {
+        if (deed->done || !deed->lasts || !goes_on(deed, &steps, seconds)) {
             break;
         }
         end = g_get_monotonic_time() + wait;
@@ -211,12 +248,14 @@ bool file_work(const char *path, void (*act)(void *data), void *data, void (*dro
 
 struct op {
     int (*call)(struct op *op);
+    void (*undo)(struct op *op); /* what has been done when nobody waited any more; NULL: stays */
     char *path, *to;
     int flags;
     mode_t mode;
     uid_t uid;
     struct stat st;
     int fd, result, code;
+    bool made;
 };
 
 static void op_run(void *data)
@@ -226,13 +265,21 @@ static void op_run(void *data)
     op->code = errno;
 }
 
-static void op_drop(void *data)
+static void op_free(struct op *op)
 {
-    struct op *op = data;
     fd_let_go(op->fd);
     g_free(op->path);
     g_free(op->to);
     g_free(op);
+}
+
+static void op_drop(void *data)
+{
+    struct op *op = data;
+    if (op->result == 0 && op->undo) {
+        op->undo(op);
+    }
+    op_free(op);
 }
 
 /* -1 with errno; what was opened goes to @fd, what was found to @st. */
@@ -242,7 +289,7 @@ static int op_do(const struct op *plan, int *fd, struct stat *st)
     *op = *plan;
     op->path = g_strdup(plan->path);
     op->to = g_strdup(plan->to);
-    op->fd = -1;
+    op->fd = op->result = -1;
     if (!file_act(plan->path, op_run, op, op_drop, NULL)) {
         errno = ETIMEDOUT;
         return -1;
@@ -254,7 +301,7 @@ static int op_do(const struct op *plan, int *fd, struct stat *st)
     if (st) {
         *st = op->st;
     }
-    op_drop(op);
+    op_free(op);
     errno = code;
     return result;
 }
@@ -262,16 +309,42 @@ static int op_do(const struct op *plan, int *fd, struct stat *st)
 static int do_open(struct op *op)
 {
     const int always = O_CLOEXEC | O_NONBLOCK | O_NOCTTY;
-    op->fd = open(op->path, (op->flags & ~O_TRUNC) | always, op->mode);
+    int flags = (op->flags & ~(O_TRUNC | O_CREAT)) | always;
+    op->fd = open(op->path, flags);
+    if (op->fd < 0 && errno == ENOENT && op->flags & O_CREAT) {
+        op->fd = open(op->path, flags | O_CREAT | O_EXCL, op->mode);
+        op->made = op->fd >= 0;
+    }
     if (op->fd < 0 || fstat(op->fd, &op->st) != 0) {
         return -1;
     }
     return op->flags & O_TRUNC && S_ISREG(op->st.st_mode) ? ftruncate(op->fd, 0) : 0;
 }
 
+static void undo_open(struct op *op)
+{
+    if (op->made) {
+        unlink(op->path);
+    }
+}
+
+static int do_stat(struct op *op)
+{
+    return stat(op->path, &op->st);
+}
+
 static int do_chown(struct op *op)
 {
-    return chown(op->path, op->uid, op->uid);
+    return stat(op->path, &op->st) == 0 ? chown(op->path, op->uid, op->uid) : -1;
+}
+
+static void undo_chown(struct op *op)
+{
+    struct stat now;
+    if (stat(op->path, &now) != 0 || now.st_uid != op->uid ||
+        chown(op->path, op->st.st_uid, op->st.st_gid) != 0) {
+        daemon_log("%s: it answered late, and stays as it is", op->path);
+    }
 }
 
 static int do_take_back(struct op *op)
@@ -297,9 +370,22 @@ static int do_rename(struct op *op)
     return rename(op->path, op->to);
 }
 
+/* Who gave up goes on without what is under the new name now. */
+static void undo_rename(struct op *op)
+{
+    unlink(op->to);
+}
+
+int path_stat(const char *path, struct stat *st)
+{
+    const struct op op = {.call = do_stat, .path = (char *)path};
+    return op_do(&op, NULL, st);
+}
+
 int path_open(const char *path, int flags, mode_t mode, struct stat *st)
 {
-    const struct op op = {.call = do_open, .path = (char *)path, .flags = flags, .mode = mode};
+    const struct op op = {
+        .call = do_open, .undo = undo_open, .path = (char *)path, .flags = flags, .mode = mode};
     int fd = -1;
     if (op_do(&op, &fd, st) == 0) {
         return fd;
@@ -312,7 +398,7 @@ int path_open(const char *path, int flags, mode_t mode, struct stat *st)
 
 int path_chown(const char *path, uid_t uid)
 {
-    const struct op op = {.call = do_chown, .path = (char *)path, .uid = uid};
+    const struct op op = {.call = do_chown, .undo = undo_chown, .path = (char *)path, .uid = uid};
     return op_do(&op, NULL, NULL);
 }
 
@@ -336,7 +422,8 @@ int path_unlink(const char *path)
 
 int path_rename(const char *from, const char *to)
 {
-    const struct op op = {.call = do_rename, .path = (char *)from, .to = (char *)to};
+    const struct op op = {
+        .call = do_rename, .undo = undo_rename, .path = (char *)from, .to = (char *)to};
     return op_do(&op, NULL, NULL);
 }
 

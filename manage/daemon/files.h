@@ -31,13 +31,22 @@ bool file_answers(const char *path, struct stat *found, GError **error);
  */
 bool file_act(const char *path, void (*act)(void *data), void *data, void (*drop)(void *data),
               GError **error);
-/* The same for what may take long: as long as the server answers other questions. */
+/*
+ * The same for what may take long: as long as the server answers other questions, or @act says that
+ * it goes on.  What is on no path of this host cannot be asked.
+ */
 bool file_work(const char *path, void (*act)(void *data), void *data, void (*drop)(void *data),
                GError **error);
+void file_goes_on(void); /* by @act; elsewhere it does nothing */
+/* Whether the server of @path, which is busy with something, answers all the same; lock held, given
+ * up meanwhile. */
+bool file_server_answers(const char *path);
 /*
- * As the system's calls: -1 with errno, ETIMEDOUT if there was no answer.  Nobody waits for who
- * reads a pipe.  What is open goes to @st; O_TRUNC is for regular files only.
+ * As the system's calls: -1 with errno, ETIMEDOUT if there was no answer.  What is done after that
+ * is undone: who got no answer has not done it.  Nobody waits for who reads a pipe.  What is open
+ * goes to @st; O_TRUNC is for regular files only.
  */
+int path_stat(const char *path, struct stat *st);
 int path_open(const char *path, int flags, mode_t mode, struct stat *st);
 int path_chown(const char *path, uid_t uid);
 /* To root, if it is @from's; who does not hold the lock waits for as long as it takes. */

@@ -4,10 +4,10 @@
  *
  * Spec: libvirt, "Domain XML format", "Hard drives, floppy disks, CDROMs", startupPolicy.
  */
+#include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 
 #include <string.h>
-#include <unistd.h>
 
 enum { CHANGE_MISSING, DROP_MISSING }; /* libvirt's numbers */
 
@@ -24,7 +24,8 @@ static bool is_there(struct domain_disk *disk)
         return false;
     }
     const char *path = disk_path(disk);
-    return !path || access(path, F_OK) == 0;
+    struct stat st;
+    return !path || path_stat(path, &st) == 0;
 }
 
 static void tell(const struct machine *m, const struct domain_disk *disk, int reason)

@@ -417,7 +417,9 @@ static void content_clear(struct pool_content *content)
  */
 struct job {
     struct pool *pool;
-    bool (*act)(struct pool_def *def, GError **error); /* or: */
+    bool (*act)(struct pool_def *def, GError **error);                   /* or: */
+    bool (*build)(struct pool_def *def, unsigned flags, GError **error); /* or: */
+    unsigned flags;
     struct pool_content content;
     struct volume_def *vol;
     GError *error;
@@ -439,6 +441,7 @@ static gpointer job_run(gpointer data)
     struct pool *pool = job->pool;
     const struct storage_kind *kind = pool->kind;
     job->ok = job->act               ? job->act(pool->def, &job->error)
+              : job->build           ? job->build(pool->def, job->flags, &job->error)
               : job->content.volumes ? kind->refresh(pool->def, &job->content, &job->error)
                                      : kind->vol_refresh(pool->def, job->vol, &job->error);
     daemon_lock();
@@ -455,11 +458,25 @@ static gpointer job_run(gpointer data)
     return NULL;
 }
 
+static gint64 end_of_wait(void)
+{
+    return g_get_monotonic_time() + daemon_patience(FILES_SECONDS) * G_USEC_PER_SEC;
+}
+
+/* A file system of any size may be made, by who answers meanwhile. */
+static bool goes_on(const struct job *j, gint64 *end)
+{
+    const char *path = j->build && !j->done ? j->pool->def->path : NULL;
+    bool answers = path && file_server_answers(path);
+    *end = end_of_wait();
+    return answers;
+}
+
 /* Lock held, given up meanwhile.  False: it failed, or it belongs to the thread: *@job is NULL. */
 static bool job_wait(struct job **job, GError **error)
 {
     struct job *j = *job;
-    gint64 end = g_get_monotonic_time() + daemon_patience(FILES_SECONDS) * G_USEC_PER_SEC;
+    gint64 end = end_of_wait();
     GThread *thread = g_thread_try_new("storage", job_run, j, NULL);
     if (!thread) {
         libvirt_error(error, ERR_SYSTEM, "no thread to look at storage pool '%s'",
@@ -467,7 +484,7 @@ static bool job_wait(struct job **job, GError **error)
         return false;
     }
     g_thread_unref(thread);
-    while (!j->done && daemon_wait(end)) {
+    while (!j->done && (daemon_wait(end) || goes_on(j, &end))) {
     }
     if (!j->done) {
         j->abandoned = true;
@@ -517,6 +534,15 @@ bool pool_look_at_volume(struct pool *pool, struct volume_def **vol, GError **er
     return ok;
 }
 
+static bool job_do(struct job *job, GError **error)
+{
+    bool ok = job_wait(&job, error);
+    if (job) {
+        job_free(job);
+    }
+    return ok;
+}
+
 /* With the pool's job in force, so nobody else touches .def while the lock is away. */
 static bool without_lock(struct pool *pool, bool (*act)(struct pool_def *, GError **),
                          GError **error)
@@ -526,11 +552,20 @@ static bool without_lock(struct pool *pool, bool (*act)(struct pool_def *, GErro
     }
     struct job *job = job_new(pool);
     job->act = act;
-    bool ok = job_wait(&job, error);
-    if (job) {
-        job_free(job);
-    }
-    return ok;
+    return job_do(job, error);
+}
+
+bool pool_build(struct pool *pool, unsigned flags, GError **error)
+{
+    struct job *job = job_new(pool);
+    job->build = pool->kind->build;
+    job->flags = flags;
+    return job_do(job, error);
+}
+
+bool pool_delete(struct pool *pool, GError **error)
+{
+    return without_lock(pool, pool->kind->remove, error);
 }
 
 /* Back to what was defined: what ran is forgotten. */
@@ -544,13 +579,8 @@ static void forget(struct pool *pool)
 
 bool pool_start(struct pool *pool, unsigned build, GError **error)
 {
-    if (build != UINT_MAX && pool->kind->build) {
-        daemon_unlock();
-        bool built = pool->kind->build(pool->def, build, error);
-        daemon_lock();
-        if (!built) {
-            return false;
-        }
+    if (build != UINT_MAX && pool->kind->build && !pool_build(pool, build, error)) {
+        return false;
     }
     if (!without_lock(pool, pool->kind->start, error)) {
         return false;

@@ -65,6 +65,9 @@ void pool_used(struct pool *pool);
 void pool_use_more(struct pool *pool);
 
 /* With pool_change() in force; they give up the lock. */
+/* Of a kind that can. */
+bool pool_build(struct pool *pool, unsigned flags, GError **error);
+bool pool_delete(struct pool *pool, GError **error);
 bool pool_start(struct pool *pool, unsigned build, GError **error);
 bool pool_refresh(struct pool *pool, GError **error);
 bool pool_stop(struct pool *pool, GError **error);

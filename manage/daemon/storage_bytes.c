@@ -4,6 +4,7 @@
 #include "base/json.h"
 #include "base/util.h"
 #include "host/image/chain.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/secrets.h"
 #include "manage/daemon/storage_kind.h"
 #include "manage/error.h"
@@ -129,6 +130,7 @@ static int copy_data(struct node *from, struct node *to, uint64_t at, uint64_t n
     int result = 0;
     for (uint64_t done = 0; !result && done < n;) {
         size_t part = (size_t)MIN(n - done, CHUNK);
+        file_goes_on();
         result = chain_read(from, at + done, buffer, part);
         if (!result && !(to_is_zero && all_zero(buffer, part))) {
             result = chain_write(to, at + done, buffer, part);
@@ -145,6 +147,7 @@ static int copy_all(struct node *from, struct node *to, bool to_is_zero)
     uint64_t size = MIN(from->size, to->size);
     int result = 0;
     for (uint64_t at = 0; !result && at < size; at += status.length) {
+        file_goes_on();
         result = chain_status(from, NULL, at, size - at, &status);
         if (!result && !status.zero) {
             result = copy_data(from, to, at, status.length, to_is_zero, buffer);
@@ -235,6 +238,7 @@ static int overwrite(int fd, uint64_t size, int pass)
         if (pass == PASS_RANDOM) {
             fill(buffer, pass);
         }
+        file_goes_on();
         ssize_t n = pwrite(fd, buffer, (size_t)MIN(size - at, CHUNK), (off_t)at);
         if (n < 0) {
             return errno;
@@ -254,6 +258,7 @@ static int overwrite_node(struct node *node, int pass)
         if (pass == PASS_RANDOM) {
             fill(buffer, pass);
         }
+        file_goes_on();
         result = chain_write(node, at, buffer, MIN(node->size - at, CHUNK));
     }
     return result ? result : chain_flush(node);

@@ -3,6 +3,7 @@
 #include "base/util.h"
 #include "manage/daemon/client.h"
 #include "manage/daemon/dispatch.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/verb.h"
 
 #include <errno.h>
@@ -13,12 +14,13 @@
  * one step at a time; the other moves bytes between the client and a descriptor.  Both stop
  * when their client has too much waiting (OUT_HIGH, STREAM_HIGH) and go on from streams_run().
  *
- * A step that runs holds a reference on its client; everything else happens on the main loop
+ * A step that runs holds a reference on its stream; everything else happens on the main loop
  * with the daemon lock held.
  */
 struct stream {
     struct stream *next;
-    struct client *client;
+    struct client *client; /* NULL: it has ended */
+    int refs;              /* the client's, and one of each thread that is at it */
     struct packet_header h;
     const struct stream_ops *ops; /* NULL: .watch */
     void *data;
@@ -27,7 +29,7 @@ struct stream {
     bool cut;
     bool watched;
     bool busy;                    /* a step is running */
-    bool gone;                    /* to be freed when it is not busy */
+    bool gone;                    /* nobody waits for what is still done */
     bool eof;                     /* told the client that there is no more */
     bool finish;                  /* the client is done; true after its last byte was queued */
     struct packet *in, **in_tail; /* from the client; .sent is what was written already */
@@ -38,6 +40,7 @@ static void fd_ready(struct watch *watch, uint32_t events);
 struct stream *stream_new(const struct stream_ops *ops, void *data, int fd, char *name)
 {
     struct stream *s = g_new0(struct stream, 1);
+    s->refs = 1;
     s->ops = ops;
     s->data = data;
     s->name = name;
@@ -59,11 +62,19 @@ static struct packet *pop(struct stream *s)
     return p;
 }
 
-static void stream_free(struct stream *s)
+static void drop_input(struct stream *s)
 {
     while (s->in) {
         packet_free(pop(s));
     }
+}
+
+static void stream_unref(struct stream *s)
+{
+    if (--s->refs) {
+        return;
+    }
+    drop_input(s);
     if (s->ops) {
         if (s->ops->free) {
             s->ops->free(s->data);
@@ -80,7 +91,7 @@ static void stream_free(struct stream *s)
 
 void stream_free_unused(struct stream *s)
 {
-    stream_free(s);
+    stream_unref(s);
 }
 
 void stream_attach(struct client *c, struct stream *s, const struct packet_header *h)
@@ -105,14 +116,14 @@ static void unlink_stream(struct stream *s)
     }
 }
 
-/* The stream is over; a step that still runs frees it. */
+/* The stream is over, but for a step that still runs. */
 static void end(struct stream *s)
 {
+    drop_input(s);
     unlink_stream(s);
+    s->client = NULL;
     s->gone = true;
-    if (!s->busy) {
-        stream_free(s);
-    }
+    stream_unref(s);
 }
 
 static void tell(struct stream *s, enum packet_status status, const void *data, size_t n)
@@ -226,61 +237,111 @@ static struct packet *step_read(struct stream *s, GError **error)
     return p;
 }
 
+/* One that its stream has given up ends when the server answers again. */
+struct deed {
+    struct stream *s;
+    enum step what;
+    struct packet *in, *out;
+    GError *error;
+    bool ok;
+};
+
+/* Lock not held. */
+static void deed_run(void *data)
+{
+    struct deed *d = data;
+    struct stream *s = d->s;
+    if (d->what == STEP_WRITE) {
+        d->ok = step_write(s, d->in, &d->error);
+    } else if (d->what == STEP_FINISH) {
+        d->ok = !s->ops->finish || s->ops->finish(s->data, &d->error);
+    } else {
+        d->out = step_read(s, &d->error);
+        d->ok = d->out;
+    }
+}
+
+static void deed_drop(void *data)
+{
+    struct deed *d = data;
+    packet_free(d->in);
+    packet_free(d->out);
+    g_clear_error(&d->error);
+    bool held = daemon_lock_held();
+    if (!held) {
+        daemon_lock();
+    }
+    stream_unref(d->s);
+    if (!held) {
+        daemon_unlock();
+    }
+    g_free(d);
+}
+
+/* What came of @d; lock held. */
+static void deed_done(struct deed *d)
+{
+    struct stream *s = d->s;
+    if (s->gone) {
+        return;
+    }
+    if (!d->ok) {
+        fail(s, d->error);
+    } else if (d->what == STEP_FINISH) {
+        tell(s, STATUS_OK, NULL, 0);
+        end(s);
+    } else if (d->what == STEP_READ) {
+        s->eof = d->out->length == PACKET_HEAD;
+        client_send(s->client, g_steal_pointer(&d->out));
+    }
+}
+
 /* Daemon lock held, given up during the work. */
 static void step(struct stream *s, enum step what)
 {
-    g_autoptr(GError) error = NULL;
-    struct packet *in = what == STEP_WRITE ? pop(s) : NULL, *out = NULL;
-    bool ok;
-    daemon_unlock();
-    if (what == STEP_WRITE) {
-        ok = step_write(s, in, &error);
-        packet_free(in);
-    } else if (what == STEP_FINISH) {
-        ok = !s->ops->finish || s->ops->finish(s->data, &error);
+    struct deed *d = g_new0(struct deed, 1);
+    *d = (struct deed){.s = s, .what = what, .in = what == STEP_WRITE ? pop(s) : NULL};
+    s->refs++;
+    if (s->ops->file) {
+        g_autoptr(GError) late = NULL;
+        if (!file_work(s->ops->file(s->data), deed_run, d, deed_drop, &late)) {
+            if (!s->gone) {
+                fail(s, late);
+            }
+            return;
+        }
     } else {
-        out = step_read(s, &error);
-        ok = out;
+        daemon_unlock();
+        deed_run(d);
+        daemon_lock();
     }
-    daemon_lock();
-    if (s->gone) {
-        packet_free(out);
-    } else if (!ok) {
-        fail(s, error);
-    } else if (what == STEP_FINISH) {
-        tell(s, STATUS_OK, NULL, 0);
-        end(s);
-    } else if (what == STEP_READ) {
-        s->eof = out->length == PACKET_HEAD;
-        client_send(s->client, out);
-    }
+    deed_done(d);
+    deed_drop(d);
 }
 
 /* On a worker thread: goes on while nothing is in the way. */
 static void work(void *data)
 {
     struct stream *s = data;
-    struct client *c = s->client;
-    enum step what;
     daemon_lock();
+    struct client *c = s->client; /* NULL: it has gone before there was a thread */
+    enum step what;
     while (!s->gone && (what = next_step(s)) != STEP_NONE) {
         step(s, what);
     }
     s->busy = false;
-    if (s->gone) {
-        stream_free(s);
-    } else {
+    if (!s->gone) {
         client_kick(c);
     }
+    stream_unref(s);
     daemon_unlock();
-    client_unref(c);
 }
 
 static void run_ops(struct stream *s)
 {
     if (!s->busy && next_step(s) != STEP_NONE) {
         s->busy = true;
-        client_ref(s->client);
+        s->refs++;
         lane_work(s->client->lane, work, s);
     }
 }

@@ -3,6 +3,7 @@
 #include "manage/daemon/tune.h"
 
 #include "manage/daemon/capabilities.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/params.h"
 
 #include <fcntl.h>
@@ -87,7 +88,7 @@ static bool set_devices(struct machine *m, GError **error)
     for (unsigned i = 0; i < xml_count(m->def->blkio_devices); i++) {
         const struct blkio_device *device = m->def->blkio_devices->pdata[i];
         struct stat st;
-        if (stat(device->path, &st) != 0 || !S_ISBLK(st.st_mode)) {
+        if (path_stat(device->path, &st) != 0 || !S_ISBLK(st.st_mode)) {
             libvirt_error(error, ERR_SYSTEM, "Path '%s' must be a block device", device->path);
             return false;
         }

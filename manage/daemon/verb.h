@@ -63,6 +63,9 @@ struct stream_ops {
     bool (*finish)(void *data, GError **error);
     /* Once, at the end of every stream; without finish() before it, it was broken off. */
     void (*free)(void *data);
+    /* What the functions above wait for, where that is a file that may never answer: then the
+     * stream fails after a while, and .free comes when it has answered after all.  Optional. */
+    const char *(*file)(const void *data);
 };
 void call_stream(struct call *call, const struct stream_ops *ops, void *data);
 /* Both ways with a pollable @fd (a console, a socket), which is closed at the end; @name (copied)

@@ -50,36 +50,71 @@ def need_networks():
 class FileServer(threading.Thread):
     """
     Serves files over FUSE, whose looks the kernel may remember for an hour.  After .fall_silent() it tells what
-    they look like, and nothing else.
+    they look like, and nothing else, until .speak() answers what was asked meanwhile.
     """
-    INIT, LOOKUP, GETATTR, OPEN, READ, STATFS, RELEASE = 26, 1, 3, 14, 15, 17, 18
-    FLUSH, OPENDIR, READDIR, RELEASEDIR, ACCESS, FORGET, BATCH_FORGET = 25, 27, 28, 29, 34, 2, 42
+    INIT, LOOKUP, GETATTR, SETATTR, OPEN, READ, WRITE, STATFS, RELEASE = 26, 1, 3, 4, 14, 15, 16, 17, 18
+    FLUSH, FSYNC, OPENDIR, READDIR, RELEASEDIR, ACCESS, FORGET, BATCH_FORGET = 25, 20, 27, 28, 29, 34, 2, 42
+    CREATE, MKDIR, UNLINK, RENAME, RENAME2 = 35, 9, 10, 12, 45
+    LOOKS = (LOOKUP, GETATTR, ACCESS)
     ROOT, HOUR = 1, 3600
+    SIZE, OWNER = 8, 2  # what SETATTR sets
 
     def __init__(self, fuse, files):
         super().__init__(daemon=True)
-        self.fuse, self.silent = fuse, False
+        self.fuse, self.silent, self.held, self.lock = fuse, (), [], threading.Lock()
         self.over, self.end = os.pipe()
         self.names = {name: i for i, name in enumerate(files, self.ROOT + 1)}
-        self.bytes = {i: files[name] for name, i in self.names.items()}
+        self.bytes = {i: bytearray(files[name]) for name, i in self.names.items()}
+        self.owners = {}  # all that a file has had, by node
         self.start()
 
     def attributes(self, node):
         mode, size = (0o40777, 4096) if node == self.ROOT else (0o100666, len(self.bytes[node]))
-        return struct.pack("<6Q10I", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+        owner = self.owners.get(node, [0])[-1]
+        return struct.pack("<6Q10I", node, size, (size + 511) // 512, 0, 0, 0, 0, 0, 0, mode, 1, owner, owner, 0, 4096, 0)
+
+    def entry(self, node):
+        return struct.pack("<4QII", node, 0, self.HOUR, self.HOUR, 0, 0) + self.attributes(node)
+
+    def change(self, node, body):
+        valid, size = struct.unpack_from("<I12xQ", body)
+        if valid & self.SIZE:
+            self.bytes[node] = self.bytes[node][:size].ljust(size, b"\0")
+        if valid & self.OWNER:
+            self.owners.setdefault(node, []).append(struct.unpack_from("<I", body, 76)[0])
+        return struct.pack("<QII", self.HOUR, 0, 0) + self.attributes(node)
+
+    def make(self, body):
+        node = max(self.names.values(), default=self.ROOT) + len(self.bytes) + 1
+        self.names[body[16:].rstrip(b"\0").decode()] = node
+        self.bytes[node] = bytearray()
+        return self.entry(node) + struct.pack("<QII", 1, 0, 0)
+
+    def write(self, node, body):
+        _, at, size = struct.unpack_from("<QQI", body)
+        self.bytes[node][at:at + size] = body[40:40 + size]
+        return struct.pack("<II", size, 0)
+
+    def remove(self, body):
+        return b"" if self.names.pop(body.rstrip(b"\0").decode(), None) else 2
+
+    def rename(self, body):
+        old, new = (name.decode() for name in body.split(b"\0")[:2])
+        self.names[new] = self.names.pop(old)
+        return b""
 
     def answer(self, op, node, body):
         """Bytes; or the number of an error."""
         if op == self.LOOKUP:
             found = self.names.get(body.rstrip(b"\0").decode())
-            return struct.pack("<4QII", found, 0, self.HOUR, self.HOUR, 0, 0) + self.attributes(found) if found else 2
+            return self.entry(found) if found else 2
         if op == self.GETATTR:
             return struct.pack("<QII", self.HOUR, 0, 0) + self.attributes(node)
         if op in (self.OPEN, self.OPENDIR):
             return struct.pack("<QII", 1, 0, 0)
         if op == self.READ:
             _, at, size = struct.unpack_from("<QQI", body)
-            return self.bytes[node][at:at + size]
+            return bytes(self.bytes[node][at:at + size])
         if op == self.READDIR:
             rows = [struct.pack("<QQII", i, i, len(name), 8) + name.encode() for name, i in self.names.items()]
             first = struct.unpack_from("<QQ", body)[1] == 0
@@ -88,27 +123,46 @@ class FileServer(threading.Thread):
             return struct.pack("<5Q4I24x", 1000, 900, 900, 100, 100, 4096, 255, 4096, 0)
         if op == self.INIT:
             return struct.pack("<4I2H2I2HI28x", 7, 31, 0, 0, 0, 0, 1 << 17, 1, 0, 0, 0)
-        return b"" if op in (self.FLUSH, self.RELEASE, self.RELEASEDIR, self.ACCESS) else 38
+        changes = {self.SETATTR: lambda: self.change(node, body), self.WRITE: lambda: self.write(node, body),
+                   self.CREATE: lambda: self.make(body), self.UNLINK: lambda: self.remove(body),
+                   self.RENAME: lambda: self.rename(body[8:]), self.RENAME2: lambda: self.rename(body[16:])}
+        if op in changes:
+            return changes[op]()
+        return b"" if op in (self.FLUSH, self.FSYNC, self.RELEASE, self.RELEASEDIR, self.ACCESS) else 38
+
+    def reply(self, message):
+        _, op, unique, node = struct.unpack_from("<IIQQ", message)
+        got = self.answer(op, node, message[40:])
+        error, data = (got, b"") if isinstance(got, int) else (0, got)
+        with contextlib.suppress(OSError):  # who asked is gone
+            os.write(self.fuse, struct.pack("<IiQ", 16 + len(data), -error, unique) + data)
 
     def run(self):
         while self.over not in select.select([self.fuse, self.over], [], [])[0]:
             try:
                 message = os.read(self.fuse, 1 << 20)
-            except FileNotFoundError:  # who asked is gone
+            except FileNotFoundError:  # the same
                 continue
             except OSError:
                 return
-            _, op, unique, node = struct.unpack_from("<IIQQ", message)
-            if op in (self.FORGET, self.BATCH_FORGET) or \
-                    self.silent and op not in (self.LOOKUP, self.GETATTR, self.ACCESS):
-                continue
-            got = self.answer(op, node, message[40:])
-            error, data = (got, b"") if isinstance(got, int) else (0, got)
-            with contextlib.suppress(OSError):  # the same
-                os.write(self.fuse, struct.pack("<IiQ", 16 + len(data), -error, unique) + data)
+            op = struct.unpack_from("<I", message, 4)[0]
+            with self.lock:
+                if op in (self.FORGET, self.BATCH_FORGET):
+                    continue
+                if self.silent and op not in self.LOOKS and (self.silent is True or op in self.silent):
+                    self.held.append(message)
+                else:
+                    self.reply(message)
 
-    def fall_silent(self):
-        self.silent = True
+    def fall_silent(self, *only):
+        self.silent = only or True
+
+    def speak(self):
+        with self.lock:
+            self.silent = ()
+            for message in self.held:
+                self.reply(message)
+            self.held.clear()
 
     def close(self):
         """Nobody reads any more: then the end of the descriptor is the end of the server."""

@@ -202,6 +202,84 @@ class Machines(Sick):
             dom.destroy()
 
 
+class Late(Sick):
+    """A server that falls silent, and answers when nobody waits any more."""
+
+    def begin_with(self, files):
+        self.begin(LODGED_PATIENCE="2")
+        folder = f"{self.daemon.root}/late"
+        os.mkdir(folder)
+        self.server = manage.dead_folder(self, folder, files).server
+        self.conn = self.connect()
+        return folder
+
+    def volumes(self, folder):
+        pool = self.conn.storagePoolCreateXML(f"<pool type='dir'><name>p</name><target><path>{folder}</path></target></pool>")
+        return pool, {vol.name(): vol for vol in pool.listAllVolumes()}
+
+    def test_streams(self):
+        """In the middle of reading, of writing, and when all is to be on the disk."""
+        size = 16 << 20
+        folder = self.begin_with({"read": bytes(size), "written": b"", "flushed": b""})
+        pool, volumes = self.volumes(folder)
+        lazy = [self.connect() for _ in range(3)]
+        streams = [conn.newStream() for conn in lazy]
+        own = dict(zip(volumes, (conn.storagePoolLookupByName("p") for conn in lazy)))
+        own = {name: pool_of.storageVolLookupByName(name) for name, pool_of in own.items()}
+        by_name = dict(zip(volumes, streams))
+        own["read"].download(by_name["read"], 0, 0)
+        own["written"].upload(by_name["written"], 0, 0)
+        own["flushed"].upload(by_name["flushed"], 0, 0)
+        by_name["flushed"].send(b"all")
+        manage.until(lambda: bytes(self.server.bytes[self.server.names["flushed"]]) == b"all", "it is written")
+        self.server.fall_silent()
+
+        def read():
+            while by_name["read"].recv(1 << 20):
+                pass
+
+        def write():
+            for _ in range(size >> 18):
+                by_name["written"].send(bytes(1 << 18))
+            by_name["written"].finish()
+        waiting = [Call(read), Call(write), Call(by_name["flushed"].finish)]
+        answers = sum(self.others_meanwhile(call) for call in waiting)
+        self.assertEqual([(call.code, call.error) for call in waiting if call.code != TIMED_OUT], [])
+        self.assertGreater(answers, AT_LEAST)
+        self.server.speak()
+        for name in volumes:
+            manage.until(lambda name=name: self.daemon.run_virsh("vol-delete", name, "p").returncode == 0, "it is free")
+        pool.destroy()
+
+    def test_what_is_done_late_is_undone(self):
+        folder = self.begin_with({"hot": bytes(1 << 20)})
+        dom = self.conn.createXML(MACHINE.format("well", ""))
+        names, hot = self.server.names, self.server.names["hot"]
+        self.server.fall_silent()
+        self.times_out(dom.attachDevice, disk(f"{folder}/hot"))
+        self.times_out(dom.coreDump, f"{folder}/core", 0)
+        self.assertNotIn("core", names)
+        made = []
+        self.server.make, make = lambda body: made.append(body) or make(body), self.server.make
+        self.server.speak()
+        manage.until(lambda: made and "core" not in names, "the empty core is gone")
+        if os.geteuid() == 0:
+            manage.until(lambda: len(self.server.owners.get(hot, ())) == 2, "the disk is given back")
+            self.assertEqual(self.server.owners[hot][1], 0)
+            self.assertNotEqual(self.server.owners[hot][0], 0)
+        # A state that comes to have its name when its machine runs on must not be restored.
+        manage.until(lambda: dom.state()[0] == libvirt.VIR_DOMAIN_RUNNING, "it goes on after its core")
+        renamed = []
+        self.server.rename, rename = lambda body: renamed.append(body) or rename(body), self.server.rename
+        self.server.fall_silent(self.server.RENAME, self.server.RENAME2, self.server.STATFS)
+        self.times_out(dom.save, f"{folder}/state")
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        self.server.speak()
+        manage.until(lambda: renamed and "state" not in names, "the state that nobody has saved is gone")
+        manage.until(lambda: list(names) == ["hot"], "nothing else is left")
+        dom.destroy()
+
+
 class Files(Sick):
     def setUp(self):
         self.begin(LODGED_PATIENCE="2")
@@ -234,6 +312,24 @@ class Files(Sick):
         self.times_out(dom.attachDevice, disk(f"{self.folder}/disk"))
         self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
         dom.destroy()
+
+    def test_building_on_a_dead_server(self):
+        conn = self.connect()
+        xml = "<pool type='dir'><name>{0}</name><target><path>{1}/{0}</path></target></pool>"
+        built, deleted = (conn.storagePoolDefineXML(xml.format(name, self.folder)) for name in ("built", "deleted"))
+        self.times_out(built.build, 0)
+        self.times_out(deleted.delete, 0)
+        self.assertEqual(self.code(built.create, libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD), TIMED_OUT)  # at once
+        self.assertEqual([pool.isActive() for pool in (built, deleted)], [0, 0])
+        self.server.close()
+
+        def works():
+            try:
+                return built.build(0) == 0
+            except libvirt.libvirtError as e:
+                self.assertEqual(e.get_error_code(), TIMED_OUT)
+        manage.until(works, "it answers")
+        self.assertTrue(os.path.isdir(f"{self.folder}/built"))
 
     def test_a_pipe_is_no_state(self):
         pipe = f"{self.daemon.root}/pipe"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Limits of a machine's memory and disk traffic, and the memory nodes that it uses. */
+#include "manage/daemon/files.h"
 #include "manage/daemon/params.h"
 #include "manage/daemon/tune.h"
 
@@ -372,7 +373,7 @@ static bool blkio_devices(DomainDef *def, struct machine *m, const struct blkio_
         if (!blkio_number(words[i + 1], row, &v, error)) {
             return false;
         }
-        if (m && (stat(words[i], &st) != 0 || !S_ISBLK(st.st_mode))) {
+        if (m && (path_stat(words[i], &st) != 0 || !S_ISBLK(st.st_mode))) {
             libvirt_error(error, ERR_SYSTEM, "Path '%s' must be a block device", words[i]);
             return false;
         }

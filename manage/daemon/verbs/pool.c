@@ -199,7 +199,7 @@ bool verb_storage_pool_create(struct call *call, const rpc_pool_flags *args, rpc
 /* Something that an inactive pool's kind can do to its source or target. */
 static bool act(struct pool *pool, const char *what,
                 bool (*doing)(struct pool *, unsigned, GError **), bool possible, unsigned flags,
-                GError **error)
+                int event, GError **error)
 {
     if (!pool_change(pool, error)) {
         return false;
@@ -209,27 +209,18 @@ static bool act(struct pool *pool, const char *what,
         libvirt_error(error, ERR_NO_SUPPORT, "pool does not support %s", what);
         ok = false;
     }
+    ok = ok && doing(pool, flags, error);
     if (ok) {
-        daemon_unlock();
-        ok = doing(pool, flags, error);
-        daemon_lock();
-    }
-    if (ok) {
-        pool_event(pool, doing && !strcmp(what, "pool deletion") ? POOL_DELETED : POOL_CREATED);
+        pool_event(pool, event);
     }
     pool_changed(pool);
     return ok;
 }
 
-static bool build(struct pool *pool, unsigned flags, GError **error)
-{
-    return pool->kind->build(pool->def, flags, error);
-}
-
 static bool remove_target(struct pool *pool, unsigned flags, GError **error)
 {
     (void)flags;
-    return pool->kind->remove(pool->def, error);
+    return pool_delete(pool, error);
 }
 
 bool verb_storage_pool_build(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
@@ -238,7 +229,8 @@ bool verb_storage_pool_build(struct call *call, const rpc_pool_flags *args, rpc_
     (void)call;
     (void)ret;
     struct pool *pool = get(&args->pool, error);
-    return pool && act(pool, "pool building", build, pool->kind->build, args->flags, error);
+    return pool && act(pool, "pool building", pool_build, pool->kind->build, args->flags,
+                       POOL_CREATED, error);
 }
 
 bool verb_storage_pool_delete(struct call *call, const rpc_pool_flags *args, rpc_none *ret,
@@ -251,7 +243,8 @@ bool verb_storage_pool_delete(struct call *call, const rpc_pool_flags *args, rpc
         libvirt_error(error, ERR_ARGUMENT_UNSUPPORTED, "deleting a pool with wiping");
         return false;
     }
-    return pool && act(pool, "pool deletion", remove_target, pool->kind->remove, 0, error);
+    return pool &&
+           act(pool, "pool deletion", remove_target, pool->kind->remove, 0, POOL_DELETED, error);
 }
 
 bool verb_storage_pool_destroy(struct call *call, const rpc_pool_args *args, rpc_none *ret,

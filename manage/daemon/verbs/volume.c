@@ -700,6 +700,7 @@ static bool upload(void *data, const void *from, size_t n, GError **error)
         return false;
     }
     while (n) {
+        file_goes_on();
         ssize_t put_now = write_some(t, from, n);
         if (put_now < 0) {
             errno = (int)-put_now;
@@ -787,22 +788,39 @@ static void abandon(void *data)
     g_free(data);
 }
 
+static gpointer abandon_thread(gpointer data)
+{
+    abandon(data);
+    return NULL;
+}
+
 static void transfer_free(void *data)
 {
     struct transfer *t = data;
     if (t->released) {
         g_free(t);
-    } else { /* broken off */
+        return;
+    }
+    /* It was broken off, and closing may wait for ever, too. */
+    GThread *thread = g_thread_try_new("files", abandon_thread, t, NULL);
+    if (thread) {
+        g_thread_unref(thread);
+    } else {
         daemon_worker(abandon, t);
     }
 }
 
-static const struct stream_ops download_ops = {
-    .read = download, .finish = finish, .free = transfer_free};
+static const char *file_of(const void *data)
+{
+    const struct transfer *t = data;
+    return t->work.def->path;
+}
+
+#define TRANSFER .finish = finish, .free = transfer_free, .file = file_of
+static const struct stream_ops download_ops = {.read = download, TRANSFER};
 static const struct stream_ops download_sparse_ops = {
-    .read = download, .read_hole = download_hole, .finish = finish, .free = transfer_free};
-static const struct stream_ops upload_ops = {
-    .write = upload, .write_hole = upload_hole, .finish = finish, .free = transfer_free};
+    .read = download, .read_hole = download_hole, TRANSFER};
+static const struct stream_ops upload_ops = {.write = upload, .write_hole = upload_hole, TRANSFER};
 
 /* Opens what @w is about; the lock is given up. */
 static int open_bytes(struct work *w, bool writes, struct stat *st, GError **error)
@@ -817,6 +835,46 @@ static int open_bytes(struct work *w, bool writes, struct stat *st, GError **err
     return -1;
 }
 
+struct opening {
+    struct volume_def *def;
+    struct node *node;
+    bool writes;
+    GError *error;
+};
+
+static void opening_run(void *data)
+{
+    struct opening *o = data;
+    o->node = bytes_open(o->def, o->writes ? 0 : OPEN_READ_ONLY, &o->error);
+}
+
+static void opening_drop(void *data)
+{
+    struct opening *o = data;
+    if (o->node) {
+        chain_close(o->node);
+    }
+    volume_def_free(o->def);
+    g_clear_error(&o->error);
+    g_free(o);
+}
+
+/* The same for what has no file. */
+static struct node *open_node(struct work *w, bool writes, GError **error)
+{
+    struct opening *o = g_new0(struct opening, 1);
+    *o = (struct opening){.def = volume_def_copy(w->def), .writes = writes};
+    if (!file_act(w->def->path, opening_run, o, opening_drop, error)) {
+        return NULL;
+    }
+    struct node *node = g_steal_pointer(&o->node);
+    if (o->error) {
+        g_propagate_error(error, g_steal_pointer(&o->error));
+    }
+    opening_drop(o);
+    return node;
+}
+
 static bool begin(struct call *call, const rpc_volume_stream_args *args, bool writes,
                   GError **error)
 {
@@ -825,15 +883,10 @@ static bool begin(struct call *call, const rpc_volume_stream_args *args, bool wr
     if (!work_begin(&w, &args->vol, error)) {
         return false;
     }
-    struct node *node = NULL;
-    int fd = -1;
+    struct node *node = w.def->access ? open_node(&w, writes, error) : NULL;
+    int fd = w.def->access ? -1 : open_bytes(&w, writes, &st, error);
     if (w.def->access) {
-        daemon_unlock();
-        node = bytes_open(w.def, writes ? 0 : OPEN_READ_ONLY, error);
-        daemon_lock();
         st = (struct stat){.st_size = node ? (off_t)node->size : 0};
-    } else {
-        fd = open_bytes(&w, writes, &st, error);
     }
     bool fits = (fd >= 0 || node) && args->offset <= INT64_MAX &&
                 (writes || S_ISBLK(st.st_mode) || args->offset <= (uint64_t)st.st_size);
