@@ -59,82 +59,6 @@ static uint64_t start_time_of(pid_t pid)
     return t;
 }
 
-/* Fields 14 and 15 of a stat of proc(5), with those of children that are no more: 16 and 17. */
-static void add_times(const char *path, bool reaped, unsigned long long t[2])
-{
-    g_autofree char *text = NULL;
-    unsigned long long user, kernel, of_user, of_kernel;
-    const char *at = g_file_get_contents(path, &text, NULL, NULL) ? strrchr(text, ')') : NULL;
-    if (at && sscanf(at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu",
-                     &user, &kernel, &of_user, &of_kernel) == 4) {
-        t[0] += user + (reaped ? of_user : 0);
-        t[1] += kernel + (reaped ? of_kernel : 0);
-    }
-}
-
-/* lodge-vm's translator runs hot programs of the guest in children of the vCPU's thread. */
-static void add_children(const struct machine *m, const char *thread, unsigned long long t[2])
-{
-    g_autofree char *path = g_strdup_printf("/proc/%d/task/%s/children", m->pid, thread);
-    g_autofree char *text = NULL;
-    if (!g_file_get_contents(path, &text, NULL, NULL)) {
-        return;
-    }
-    g_auto(GStrv) pids = g_strsplit(g_strstrip(text), " ", -1);
-    for (unsigned i = 0; pids[i]; i++) {
-        g_autofree char *stat = g_strdup_printf("/proc/%s/stat", pids[i]);
-        add_times(stat, false, t);
-    }
-}
-
-/* In ns: what the living had when they were looked at last, and what those took along that ended.
- */
-struct spent {
-    uint64_t living, gone;
-};
-
-uint64_t machine_children_time(struct machine *m, pid_t thread)
-{
-    unsigned long long t[2] = {0};
-    g_autofree char *number = g_strdup_printf("%d", thread);
-    add_children(m, number, t);
-    uint64_t now = (t[0] + t[1]) * (1000000000u / (unsigned)sysconf(_SC_CLK_TCK));
-    if (!m->children) {
-        m->children = g_hash_table_new_full(NULL, NULL, NULL, g_free);
-    }
-    struct spent *s = g_hash_table_lookup(m->children, GINT_TO_POINTER(thread));
-    if (!s) {
-        s = g_new0(struct spent, 1);
-        g_hash_table_insert(m->children, GINT_TO_POINTER(thread), s);
-    }
-    s->gone += now < s->living ? s->living - now : 0;
-    s->living = now;
-    return s->gone + now;
-}
-
-uint64_t machine_cpu_times(const struct machine *m, uint64_t *in_user, uint64_t *in_kernel)
-{
-    g_autofree char *stat = g_strdup_printf("/proc/%d/stat", m->pid);
-    g_autofree char *tasks = g_strdup_printf("/proc/%d/task", m->pid);
-    g_autoptr(GDir) dir = g_dir_open(tasks, 0, NULL);
-    unsigned long long t[2] = {0};
-    const char *thread;
-    add_times(stat, true, t);
-    while (dir && (thread = g_dir_read_name(dir))) {
-        add_children(m, thread, t);
-    }
-    uint64_t tick = 1000000000u / (unsigned)sysconf(_SC_CLK_TCK);
-    *in_user = t[0] * tick;
-    *in_kernel = t[1] * tick;
-    return (t[0] + t[1]) * tick;
-}
-
-uint64_t machine_cpu_time(const struct machine *m)
-{
-    uint64_t user, kernel;
-    return machine_cpu_times(m, &user, &kernel);
-}
-
 /* Whether everybody can get to @folder, which a machine of another user must. */
 static bool in_reach(const char *folder)
 {
@@ -220,6 +144,7 @@ void machine_save(struct machine *m)
     g_key_file_set_int64(status, "machine", "booted", d->booted);
     g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
+    g_key_file_set_boolean(status, "machine", "rebooting", m->rebooting);
     if (m->unfinished) {
         g_key_file_set_string(status, "machine", "unfinished", m->unfinished);
     }
@@ -925,6 +850,7 @@ bool machine_arrived(struct machine *m, GError **error)
 bool machine_set_off_action(struct machine *m, GError **error)
 {
     m->rebooting = false;
+    machine_save(m);
     return qmp_do(m->qmp, error, "set-action", "{s:s}", "shutdown",
                   m->def->on_poweroff == ACTION_RESTART ? "pause" : "poweroff");
 }
@@ -938,6 +864,7 @@ bool machine_power_off(struct machine *m, GError **error)
 bool machine_reboot(struct machine *m, GError **error)
 {
     m->rebooting = true;
+    machine_save(m);
     return qmp_do(m->qmp, error, "set-action", "{s:s}", "shutdown", "pause") &&
            qmp_do(m->qmp, error, "system_powerdown", NULL);
 }
@@ -996,6 +923,70 @@ static void catch_up(struct machine *m)
     }
 }
 
+static void take_state(struct machine *m, const char *word)
+{
+    Domain *d = m->domain;
+    for (unsigned i = 0; i < G_N_ELEMENTS(status_words); i++) {
+        if (strcmp(word, status_words[i].status) == 0 && d->state != status_words[i].state) {
+            domain_set_state(d, status_words[i].state, status_words[i].reason);
+            machine_state_follows(m);
+        }
+    }
+}
+
+/* Nobody is left who could end a move to or from another host. */
+static void end_moves(struct machine *m)
+{
+    if (m->move.incoming && m->domain->state != STATE_RUNNING) {
+        move_drop(m->domain);
+        return;
+    }
+    m->move.incoming = false;
+    g_clear_pointer(&m->move.made, g_ptr_array_unref);
+    machine_save(m); /* else the next restart takes it for one that is still to come */
+    move_recover(m);
+}
+
+static void guard_again(struct machine *m)
+{
+    g_autoptr(GError) error = NULL;
+    if (!guard_ports(m, &error)) {
+        daemon_log("%s: %s", m->domain->name, error->message);
+    }
+}
+
+/* What goes on in a machine of an earlier lodged; the caller has the domain's job. */
+static bool take_stock(struct machine *m, GError **error)
+{
+    static void (*const recoveries[])(struct machine *) = {
+        guard_again,         end_moves,
+        block_jobs_recover,  catch_up,
+        backup_recover,      machine_snapshot_recover,
+        machine_save_recover};
+    g_autoptr(json_t) status = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
+    const char *word = json_string_value(json_object_get(status, "status"));
+    if (!word) {
+        return false;
+    }
+    if (m->domain->machine == m) {
+        take_state(m, word);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(recoveries); i++) {
+        if (m->ended || m->domain->machine != m || qmp_unanswered(m->qmp)) {
+            break;
+        }
+        recoveries[i](m);
+    }
+    return true;
+}
+
+/* Of take_stock(); the domain's job is given back. */
+static void stock_taken(struct machine *m)
+{
+    m->hangs = m->recovering = !m->ended && qmp_unanswered(m->qmp);
+    domain_job_end(m->domain);
+}
+
 /* Its monitor is asked on a worker: one that hangs delays nobody. */
 static void reconnect(void *data)
 {
@@ -1005,51 +996,60 @@ static void reconnect(void *data)
     g_autoptr(GError) error = NULL;
     g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
     m->qmp = qmp_open(path, &machine_qmp_ops, m, &error);
-    bool ok = m->qmp && qmp_do(m->qmp, &error, "qmp_capabilities", NULL);
-    g_autoptr(json_t) status = ok && d->machine == m
-                                   ? qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, &error)
-                                   : NULL;
-    const char *word = json_string_value(json_object_get(status, "status"));
-    for (unsigned i = 0; word && d->machine == m && i < G_N_ELEMENTS(status_words); i++) {
-        if (strcmp(word, status_words[i].status) == 0 && d->state != status_words[i].state) {
-            domain_set_state(d, status_words[i].state, status_words[i].reason);
-        }
-    }
-    if (word && d->machine == m && !guard_ports(m, &error)) {
-        daemon_log("%s: %s", d->name, error->message);
-    }
-    if (!word) {
+    if (!m->qmp || !qmp_do(m->qmp, &error, "qmp_capabilities", NULL) || !take_stock(m, &error)) {
         daemon_log("%s: its monitor does not answer: %s", d->name,
                    error ? error->message : "it has just ended");
     }
-    /* Nobody is left who could end a move to or from another host. */
-    if (d->machine == m && word && m->move.incoming && strcmp(word, "running") != 0) {
-        move_drop(d);
-    } else if (d->machine == m && word) {
-        m->move.incoming = false;
-        g_clear_pointer(&m->move.made, g_ptr_array_unref);
-        machine_save(m); /* else the next restart takes it for one that is still to come */
-        move_recover(m);
-    }
-    if (word && d->machine == m) {
-        block_jobs_recover(m);
-        catch_up(m);
-        backup_recover(m);
-        machine_snapshot_recover(m);
-        machine_save_recover(m);
-    }
-    m->recovering = false;
-    domain_job_end(d);
+    stock_taken(m);
     machine_unref(m);
     domain_unref(d);
     daemon_unlock();
 }
 
-void machine_await_recovery(struct machine *m)
+static void take_stock_late(void *data)
 {
-    int64_t until = g_get_monotonic_time() + QMP_TIMEOUT_MS * (int64_t)1000;
+    g_autoptr(Machine) m = data;
+    daemon_lock();
+    g_autoptr(Domain) d = domain_ref(m->domain);
+    bool have = false;
+    while (!m->ended && !(have = domain_job_begin(d, NULL))) {
+    }
+    if (have) {
+        if (!m->ended && take_stock(m, NULL)) {
+            daemon_log("%s: its monitor answers again", d->name);
+        }
+        stock_taken(m);
+    }
+    machine_unref(g_steal_pointer(&m));
+    domain_unref(g_steal_pointer(&d));
+    daemon_unlock();
+}
+
+void machine_caught_up(struct machine *m)
+{
+    if (m->hangs) {
+        m->hangs = false;
+        daemon_worker(take_stock_late, machine_ref(m));
+    }
+}
+
+bool machine_is_known(const struct machine *m, GError **error)
+{
+    if (m->recovering && !m->ended) {
+        libvirt_error(error, ERR_OPERATION_TIMEOUT, "%s",
+                      "the machine's monitor does not tell what goes on in it");
+        return false;
+    }
+    return true;
+}
+
+bool machine_await_recovery(const struct machine *m, GError **error)
+{
+    unsigned seconds = daemon_patience(QMP_TIMEOUT_MS / 1000);
+    int64_t until = g_get_monotonic_time() + seconds * (int64_t)G_USEC_PER_SEC;
     while (m->recovering && !m->ended && daemon_wait(until)) {
     }
+    return machine_is_known(m, error);
 }
 
 /* Images that were made for a machine that was on its way here; NULL if it was not. */
@@ -1115,6 +1115,7 @@ static bool recover(const char *folder, GError **error)
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    m->rebooting = g_key_file_get_boolean(status, "machine", "rebooting", NULL);
     m->unfinished = g_key_file_get_string(status, "machine", "unfinished", NULL);
     m->snapshot = g_key_file_get_string(status, "machine", "snapshot", NULL);
     m->move.incoming = made != NULL;

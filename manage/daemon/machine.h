@@ -22,6 +22,7 @@ struct machine {
     bool watched, dying; /* the main loop waits for its end; destroy is under way */
     bool ended;
     bool recovering;   /* an earlier lodged's: what goes on in it is being asked for */
+    bool hangs;        /* the same, and it will be asked again when it answers */
     bool rebooting;    /* a power-off is to be followed by a start */
     bool shut_down;    /* the guest or we have powered it off */
     int shutoff;       /* enum shutoff_reason; 0: by how it ends */
@@ -82,8 +83,14 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(Machine, machine_unref)
  * the lock is given up; the structure then stays, without monitor.
  */
 Machine *machine_of(const Domain *d, GError **error);
-/* Waits until it is known what goes on in the machine of an earlier lodged. */
-void machine_await_recovery(struct machine *m);
+/*
+ * Waits until it is known what goes on in the machine of an earlier lodged; false with
+ * ERR_OPERATION_TIMEOUT.  Who has the domain's job does not wait: it is needed for that.
+ */
+bool machine_await_recovery(const struct machine *m, GError **error);
+bool machine_is_known(const struct machine *m, GError **error);
+/* It answers again: asks what it did not answer when lodged started. */
+void machine_caught_up(struct machine *m);
 /* Where memory modules lie: only the machine knows where it was left to it. */
 bool modules_learn(struct machine *m, GError **error);
 /* Writes what a restarted lodged needs; after every change of the live XML. */
@@ -181,6 +188,8 @@ char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError *
 
 /* Events of one machine; machine_events.c. */
 extern const struct qmp_ops machine_qmp_ops;
+/* What it has come to while nobody listened has the consequences that it would have had. */
+void machine_state_follows(struct machine *m);
 
 /* verbs/domain_dump.c: memory of a machine that has crashed, in DAEMON_VAR; gives up the lock. */
 bool machine_dump_crashed(struct machine *m, GError **error);

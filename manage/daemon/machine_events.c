@@ -160,16 +160,53 @@ static void kill_crashed(void *data)
     daemon_unlock();
 }
 
+/* What its definition says is to be done about it. */
+static void on_crash(struct machine *m)
+{
+    if (m->def->on_crash == ACTION_RESTART) {
+        daemon_worker(restart, machine_ref(m));
+    } else if (m->def->on_crash != ACTION_PRESERVE) {
+        daemon_worker(kill_crashed, machine_ref(m));
+    }
+}
+
 static void on_panic(struct machine *m, const json_t *body)
 {
     (void)body;
     domain_set_state(m->domain, STATE_CRASHED, 1);
     machine_save(m);
     domain_event(m->domain, EVENT_CRASHED, 0);
-    if (m->def->on_crash == ACTION_RESTART) {
-        daemon_worker(restart, machine_ref(m));
-    } else if (m->def->on_crash != ACTION_PRESERVE) {
-        daemon_worker(kill_crashed, machine_ref(m));
+    on_crash(m);
+}
+
+void machine_state_follows(struct machine *m)
+{
+    Domain *d = m->domain;
+    bool again = m->rebooting || m->def->on_poweroff == ACTION_RESTART;
+    switch (d->state) {
+    case STATE_RUNNING:
+        domain_event(d, EVENT_RESUMED, 0);
+        break;
+    case STATE_PAUSED:
+        domain_event(d, EVENT_SUSPENDED, machine_pause_detail(d->reason));
+        break;
+    case STATE_PMSUSPENDED:
+        domain_event(d, EVENT_PMSUSPENDED, 0);
+        break;
+    case STATE_CRASHED:
+        domain_event(d, EVENT_CRASHED, 0);
+        on_crash(m);
+        break;
+    case STATE_SHUTDOWN:
+        m->shut_down = true;
+        if (again) {
+            daemon_worker(restart, machine_ref(m));
+        } else {
+            domain_event(d, EVENT_SHUTDOWN, 0);
+        }
+        break;
+    default:
+        break;
     }
 }
 
@@ -468,9 +505,15 @@ static void closed(void *data)
     (void)data; /* its process ends too, and that is watched */
 }
 
+static void caught_up(void *data)
+{
+    machine_caught_up(data);
+}
+
 static char *words(void *data, const char *text)
 {
     return disks_words(data, text);
 }
 
-const struct qmp_ops machine_qmp_ops = {.event = handle, .closed = closed, .words = words};
+const struct qmp_ops machine_qmp_ops = {
+    .event = handle, .closed = closed, .caught_up = caught_up, .words = words};

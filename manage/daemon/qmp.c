@@ -56,6 +56,8 @@ static void handle(struct qmp *q, const char *text, size_t n)
         if (p && !p->reply) {
             p->reply = g_steal_pointer(&message);
             daemon_wake();
+        } else if (g_queue_is_empty(&q->sent) && !q->closed) {
+            q->ops->caught_up(q->data);
         }
     }
     daemon_unlock();

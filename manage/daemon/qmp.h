@@ -16,6 +16,8 @@ struct qmp_ops {
     /* @when: its "seconds" and "microseconds". */
     void (*event)(void *data, const char *name, const json_t *body, const json_t *when);
     void (*closed)(void *data);
+    /* All that was asked has an answer now, some of it when nobody waited for it any more. */
+    void (*caught_up)(void *data);
     /* What the other end says of an error in the words of users, to be freed; daemon lock held. */
     char *(*words)(void *data, const char *text);
 };

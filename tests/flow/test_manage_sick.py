@@ -3,10 +3,12 @@
 """What hangs delays nobody but who asked for it, and that one until a time-out: a stopped machine,
 files of a dead server, a client that stops in the middle."""
 import contextlib
+import json
 import os
 import pathlib
 import re
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -108,6 +110,102 @@ class Machines(Sick):
         os.kill(pid, signal.SIGSTOP)
         hangs.destroy()
         self.assertEqual(self.daemon.machines(), [])
+
+    def restarted_while_stopped(self, pid):
+        """Another lodged, which finds a machine that says nothing, and gives up on that."""
+        os.kill(pid, signal.SIGSTOP)
+        self.daemon.stop()
+        self.daemon.env = {"LODGED_PATIENCE": "2"}
+        given_up = "its monitor does not answer"
+        before = self.daemon.log().count(given_up)
+        self.daemon.start()
+        manage.until(lambda: self.daemon.log().count(given_up) > before, "it is given up")
+        return self.connect()
+
+    def test_jobs_of_a_stopped_one(self):
+        """A lodged that was started meanwhile knows of them when it goes on."""
+        self.begin()
+        images = {name: pathlib.Path(self.daemon.root, name) for name in ("disk", "copy")}
+        for image in images.values():
+            image.write_bytes(os.urandom(1 << 20))
+            image.chmod(0o666)
+        dom = self.connect().createXML(MACHINE.format("copied", disk(images["disk"])))
+        dom.blockCopy("vda", f"<disk type='file'><source file='{images['copy']}'/><driver type='raw'/></disk>",
+                      {}, libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+        manage.until(lambda: dom.blockJobInfo("vda")["cur"] == dom.blockJobInfo("vda")["end"], "both are the same")
+        pid, = self.daemon.machines()
+        conn = self.restarted_while_stopped(pid)
+        dom = conn.lookupByName("copied")
+        self.times_out(dom.blockJobInfo, "vda")
+        with self.assertRaisesRegex(libvirt.libvirtError, "does not tell what goes on in it"):
+            dom.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        self.times_out(dom.backupGetXMLDesc)
+        os.kill(pid, signal.SIGCONT)
+        manage.until(lambda: "answers again" in self.daemon.log(), "all is known")
+        self.assertEqual(dom.blockJobInfo("vda")["type"], libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY)
+        self.assertIn("ready='yes'", dom.XMLDesc())
+        dom.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        self.assertIn(f"<source file='{images['copy']}'", dom.XMLDesc())
+        self.assertNotIn("<mirror", dom.XMLDesc())
+        # One that ended while nobody could know, and a backup that goes on.
+        dom.blockCopy("vda", f"<disk type='file'><source file='{images['disk']}'/><driver type='raw'/></disk>",
+                      {}, libvirt.VIR_DOMAIN_BLOCK_COPY_REUSE_EXT | libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB)
+        manage.until(lambda: dom.blockJobInfo("vda")["cur"] == dom.blockJobInfo("vda")["end"], "both are the same")
+        self.daemon.stop()
+        self.ask(dom, {"execute": "block-job-cancel", "arguments": {"device": "job-virtio-disk0"}})
+        self.daemon.start()
+        conn = self.restarted_while_stopped(pid)
+        dom = conn.lookupByName("copied")
+        self.assertIn("<mirror", dom.XMLDesc())
+        os.kill(pid, signal.SIGCONT)
+        manage.until(lambda: "<mirror" not in dom.XMLDesc(), "its end is known")
+        self.assertEqual(dom.blockJobInfo("vda"), {})
+        dom.backupBegin(f"<domainbackup mode='pull'><server transport='unix' socket='{self.daemon.root}/nbd'/></domainbackup>", None)
+        conn = self.restarted_while_stopped(pid)
+        dom = conn.lookupByName("copied")
+        os.kill(pid, signal.SIGCONT)
+        manage.until(lambda: self.daemon.run_virsh("backup-dumpxml", "copied").returncode == 0, "the backup is known")
+        dom.abortJob()
+        manage.until(lambda: self.daemon.run_virsh("backup-dumpxml", "copied").returncode, "and ended")
+        dom.destroy()
+
+    def ask(self, dom, *commands):
+        """By the machine's own monitor, as no lodged would."""
+        wire = socket.socket(socket.AF_UNIX)
+        wire.settimeout(manage.PATIENCE)
+        wire.connect(f"{self.daemon.root}/run/qemu/{dom.UUIDString()}/qmp")
+        with contextlib.closing(wire), wire.makefile("rw") as lines:
+            for command in ({"execute": "qmp_capabilities"}, *commands):
+                lines.write(json.dumps({**command, "id": "test"}) + "\n")
+                lines.flush()
+                answer = {}
+                while answer.get("id") != "test":
+                    answer = json.loads(lines.readline())
+                self.assertIn("return", answer)
+
+    def test_states_of_a_stopped_one(self):
+        """What it came to while nobody listened, and what follows from that."""
+        self.begin()
+        conn = self.connect()
+        dom = conn.createXML(MACHINE.format("stops", ""))
+        pid, = self.daemon.machines()
+        self.daemon.stop()
+        self.ask(dom, {"execute": "stop"})
+        self.daemon.start()
+        conn = self.connect()
+        dom = conn.lookupByName("stops")
+        manage.until(lambda: dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED, "it is asked")
+        dom.resume()
+        self.daemon.stop()
+        self.ask(dom, {"execute": "stop"})
+        self.daemon.start()
+        conn = self.restarted_while_stopped(pid)
+        dom = conn.lookupByName("stops")
+        os.kill(pid, signal.SIGCONT)
+        manage.until(lambda: dom.state()[0] == libvirt.VIR_DOMAIN_PAUSED, "it answers")
+        dom.resume()
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        dom.destroy()
 
     def test_many_who_ask_a_stopped_one(self):
         """All threads that are for everybody wait for it: who asks for another one has one all the same."""

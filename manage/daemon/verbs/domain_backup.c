@@ -618,7 +618,7 @@ static void recover_row(struct backup_disk *row, const json_t *jobs)
 void backup_recover(struct machine *m)
 {
     g_autofree char *path = note_path(m), *text = NULL;
-    if (m->ended || !g_file_get_contents(path, &text, NULL, NULL)) {
+    if (m->ended || m->backup || !g_file_get_contents(path, &text, NULL, NULL)) {
         return;
     }
     struct backup *b = xml_read_text(&backup_table, text, "backup", XML_MODE_LIVE, NULL);
@@ -694,11 +694,15 @@ bool verb_domain_backup_get_xml_desc(struct call *call, const rpc_domain_flags *
     if (!d) {
         return false;
     }
-    if (!d->machine || !d->machine->backup) {
+    g_autoptr(Machine) m = d->machine ? machine_ref(d->machine) : NULL;
+    if (m && !machine_await_recovery(m, error)) {
+        return false;
+    }
+    if (!m || !m->backup) {
         libvirt_error(error, ERR_NO_DOMAIN_BACKUP, "no domain backup job present");
         return false;
     }
-    ret->text = xml_write_text(&backup_table, d->machine->backup, 0);
+    ret->text = xml_write_text(&backup_table, m->backup, 0);
     return true;
 }
 

@@ -572,7 +572,7 @@ static struct block_job *job_of(const struct machine *m, const struct domain_dis
                                 GError **error)
 {
     struct block_job *job = block_job_find(m, disk->alias);
-    if (!job) {
+    if (!job && machine_is_known(m, error)) {
         libvirt_error(error, ERR_INVALID_ARG, "disk %s does not have an active block job",
                       disk->target);
     }
@@ -621,10 +621,9 @@ bool verb_domain_get_block_job_info(struct call *call, const rpc_domain_text_fla
     (void)call;
     g_autoptr(Domain) d = domain_get(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
-    if (m) {
-        machine_await_recovery(m); /* no job would mean that it has ended */
-    }
-    struct domain_disk *disk = m ? disk_of(m, args->text, error) : NULL;
+    /* No job would mean that it has ended. */
+    bool known = m && machine_await_recovery(m, error);
+    struct domain_disk *disk = known ? disk_of(m, args->text, error) : NULL;
     if (!disk) {
         return false;
     }

@@ -159,6 +159,9 @@ static bool abort_job(const rpc_domain *named, GError **error)
                       "cannot abort incoming migration; use virDomainDestroy instead");
         return false;
     }
+    if (m->job.type == JOB_NONE && !machine_is_known(m, error)) {
+        return false;
+    }
     if (m->job.type == JOB_NONE) {
         libvirt_error(error, ERR_OPERATION_INVALID, "no job is active on the domain");
         return false;

@@ -332,7 +332,11 @@ void machine_snapshot_recover(struct machine *m)
     g_autoptr(GError) error = NULL;
     bool orphan = was_made(m) && m->snapshot && !find(all, m->snapshot);
     const Snapshot s = {.name = m->snapshot};
-    if (orphan && !on_machine(m, "snapshot-delete", &s, &error)) {
+    bool left = orphan && !on_machine(m, "snapshot-delete", &s, &error);
+    if (qmp_unanswered(m->qmp)) {
+        return; /* later */
+    }
+    if (left) {
         daemon_log("%s: snapshot '%s' stays in its images: %s", m->domain->name, s.name,
                    error ? error->message : "no answer");
     }
