@@ -663,6 +663,8 @@ static struct machine *machine_new(Domain *d, const DomainDef *def, GError **err
     m->domain = domain_ref(d);
     m->folder = g_path_get_dirname(status);
     m->def = domain_def_copy(def);
+    g_autofree char *folders = daemon_path(DAEMON_RUN, "qemu", NULL);
+    domain_def_forget_host(m->def, folders); /* it may be that of an earlier run: one saved */
     m->def->id = next_id++;
     m->uid = getuid() == 0 && in_reach(m->folder) ? uid_of((int)m->def->id) : getuid();
     domain_def_alias(m->def);

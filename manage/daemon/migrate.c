@@ -107,62 +107,15 @@ static bool is_safe(const DomainDef *def, const struct move *w, GError **error)
 
 /* --- the definition that travels --- */
 
-static void forget_below(char **path, const char *folder)
-{
-    if (*path && g_str_has_prefix(*path, folder)) {
-        g_clear_pointer(path, g_free);
-    }
-}
-
-static void forget_chars(const GPtrArray *list, const char *folder)
-{
-    for (unsigned i = 0; i < xml_count(list); i++) {
-        struct domain_char *c = list->pdata[i];
-        struct char_source *s = c->sources ? c->sources->pdata[0] : NULL;
-        g_clear_pointer(&c->tty, g_free);
-        if (s && c->type == CHAR_PTY) {
-            g_clear_pointer(&s->path, g_free);
-        } else if (s && c->type == CHAR_UNIX) {
-            forget_below(&s->path, folder);
-        }
-    }
-}
-
 /* A copy of a running machine's definition without what is this host's choice. */
 static DomainDef *portable(const struct machine *m)
 {
-    static const char *const made_here[] = {"vnet", "macvtap"};
     DomainDef *def = domain_def_copy(m->def);
-    GPtrArray *lists[] = {def->serials, def->parallels, def->consoles, def->channels};
     g_autofree char *emulator = vm_program();
     if (g_strcmp0(def->emulator, emulator) == 0) {
         g_clear_pointer(&def->emulator, g_free);
     }
-    for (unsigned i = 0; i < G_N_ELEMENTS(lists); i++) {
-        forget_chars(lists[i], m->folder);
-    }
-    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
-        struct domain_graphics *g = def->graphics->pdata[i];
-        forget_below(&g->socket, m->folder);
-        if (g->autoport == TRI_YES) {
-            g->port = -1;
-        }
-    }
-    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
-        struct domain_interface *nic = def->interfaces->pdata[i];
-        for (unsigned k = 0;
-             nic->target && nic->target_managed != TRI_NO && k < G_N_ELEMENTS(made_here); k++) {
-            if (g_str_has_prefix(nic->target, made_here[k])) {
-                g_clear_pointer(&nic->target, g_free);
-            }
-        }
-        if (nic->type == IFACE_NETWORK) {
-            g_clear_pointer(&nic->bridge, g_free);
-            g_clear_pointer(&nic->dev, g_free);
-            g_clear_pointer(&nic->port_id, g_free);
-            nic->mode = 0;
-        }
-    }
+    domain_def_forget_host(def, m->folder);
     return def;
 }
 

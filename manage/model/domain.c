@@ -868,7 +868,7 @@ DomainDef *domain_def_parse(const char *text, unsigned mode, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_load(text, mode, error);
     if (!def || !domain_def_fill(def, error) || !domain_def_check(def, error) ||
-        !domain_def_place(def, error)) {
+        !domain_def_place(def, mode, error)) {
         return NULL;
     }
     return g_steal_pointer(&def);

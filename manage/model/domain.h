@@ -505,8 +505,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(DomainDef, domain_def_free)
 
 /*
  * XML text to a checked definition with libvirt's defaults filled in: UUID, MACs, controllers,
- * addresses.  XML_MODE_LIVE keeps what only a running machine has.
+ * addresses.  XML_MODE_LIVE keeps what only a running machine has, DOMAIN_NEW leaves room for
+ * devices to come where the definition says nothing of buses.
  */
+enum { DOMAIN_NEW = 1 << 8 };
 DomainDef *domain_def_parse(const char *text, unsigned mode, GError **error);
 /* For a file of ours, whose contents were checked before: no defaults, quick. */
 DomainDef *domain_def_load(const char *text, unsigned mode, GError **error);
@@ -519,7 +521,13 @@ bool domain_def_check(const DomainDef *def, GError **error);
 bool domain_check_addresses(const struct domain_cpu *cpu, GError **error);
 bool domain_check_devices(const DomainDef *def, GError **error);
 /* domain_address.c: gives addresses to devices that need one and lack it. */
-bool domain_def_place(DomainDef *def, GError **error);
+bool domain_def_place(DomainDef *def, unsigned mode, GError **error);
+/* domain_inactive.c: forgets what the host had chosen for a running machine: ports, terminals,
+ * taps, sockets below @folder, where machines have theirs. */
+void domain_def_forget_host(DomainDef *def, const char *folder);
+/* That, and the names that the user has not given: what remains is a definition. */
+void domain_def_inactive(DomainDef *def, const char *folder);
+void domain_device_forget_alias(struct device_head *d);
 /* Names for everything of a machine about to run. */
 void domain_def_alias(DomainDef *def);
 

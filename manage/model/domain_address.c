@@ -398,9 +398,21 @@ static void place_devices(struct placer *p)
     }
 }
 
-static bool place_pci(DomainDef *def, GError **error)
+/* Who has left the buses to us gets one more port than devices, so that one can be attached. */
+static void spare_port(struct placer *p)
+{
+    for (int64_t n = 1; n < BUSES; n++) {
+        if (is_open_slot(p, n)) {
+            return;
+        }
+    }
+    add_root_port(p);
+}
+
+static bool place_pci(DomainDef *def, unsigned mode, GError **error)
 {
     g_autofree struct placer *p = g_new0(struct placer, 1);
+    bool ours = domain_is_q35(def) && (mode & DOMAIN_NEW);
     p->def = def;
     p->error = error;
     EACH(struct domain_controller, c, def->controllers)
@@ -414,6 +426,7 @@ static bool place_pci(DomainDef *def, GError **error)
             return false;
         }
         p->bus[c->index] = c;
+        ours = ours && c->index == 0;
     }
     if (!p->bus[0]) {
         return true; /* a board without PCI */
@@ -429,6 +442,9 @@ static bool place_pci(DomainDef *def, GError **error)
         }
     }
     place_devices(p);
+    if (ours && !p->failed) {
+        spare_port(p);
+    }
     return !p->failed;
 }
 
@@ -604,7 +620,7 @@ static bool module_in(const DomainDef *def, int64_t slot)
     return false;
 }
 
-bool domain_def_place(DomainDef *def, GError **error)
+bool domain_def_place(DomainDef *def, unsigned mode, GError **error)
 {
     EACH(struct domain_disk, disk, def->disks)
     {
@@ -635,7 +651,7 @@ bool domain_def_place(DomainDef *def, GError **error)
             dimm->address->slot = slot;
         }
     }
-    return place_pci(def, error);
+    return place_pci(def, mode, error);
 }
 
 /* --- aliases --- */

@@ -32,7 +32,7 @@ class Devices(manage.Case):
             <target dev='sda' bus='sata'/></disk>
             <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
             <controller type='pci' model='pcie-root-port'/><controller type='pci' model='pcie-root-port'/>
-            <interface type='user'><mac address='52:54:00:12:00:01'/><model type='virtio'/></interface>"""))
+            <controller type='pci' model='pcie-root-port'/><interface type='user'><mac address='52:54:00:12:00:01'/><model type='virtio'/></interface>"""))
         cls.console = started(cls.conn, cls.dom)
         cls.console.expect(UP)
         cls.console.expect(b"# ")
@@ -217,6 +217,39 @@ class Kinds(manage.Case):
         self.addCleanup(dom.destroy)
         self.assertIn("USB is disabled for this domain",
                       self.virsh("attach-disk", "usb", stick, "sda", "--targetbus", "usb", fails=True))
+
+
+    def test_a_port_to_spare(self):
+        """Who says nothing of buses gets a port more than devices; the next finds none."""
+        dom = self.connect().createXML(machine("spare", devices="<memballoon model='virtio'/>"),
+                                       libvirt.VIR_DOMAIN_START_PAUSED)
+        self.addCleanup(dom.destroy)
+        dom.attachDevice("<interface type='user'><model type='virtio'/></interface>")
+        with self.assertRaisesRegex(libvirt.libvirtError, "internal error: No more available PCI slots"):
+            dom.attachDevice("<interface type='user'><model type='virtio'/></interface>")
+        self.assertEqual(self.virsh("domiflist", "spare").count("virtio"), 1)
+
+    def test_a_definition_of_what_runs(self):
+        """What dumpxml shows of a running machine is defined without what was its host's choice for this run."""
+        conn = self.connect()
+        first = conn.createXML(machine("first", devices="""<console type='pty'/><graphics type='vnc'/><channel type='unix'>
+            <target type='virtio' name='org.qemu.guest_agent.0'/></channel><interface type='user'><model type='virtio'/>
+            <alias name='ua-mine'/></interface>"""), libvirt.VIR_DOMAIN_START_PAUSED)
+        self.addCleanup(first.destroy)
+        live = first.XMLDesc()
+        for mark in ("/dev/pts/", "<alias name='serial0'/>", "org.qemu.guest_agent.0", "port='59"):
+            self.assertIn(mark, live)
+        again = re.sub(r"<uuid>.*</uuid>|<mac address=.*/>", "", live).replace("<name>first<", "<name>again<")
+        dom = conn.defineXML(again)
+        self.addCleanup(dom.undefine)
+        xml = dom.XMLDesc()
+        self.assertEqual(re.findall(r"<alias name='(.*?)'/>", xml), ["ua-mine"])
+        self.assertIn("<graphics type='vnc' port='-1' autoport='yes'", xml)
+        self.assertNotIn("/dev/pts/", xml)
+        self.assertNotIn(self.daemon.root, xml.split("<devices>")[1])
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)  # beside the first
+        self.addCleanup(dom.destroy)
+        self.assertIn("ua-mine", dom.XMLDesc())
 
 
 class Ports(manage.Case):

@@ -356,9 +356,20 @@ bool verb_domain_get_security_label(struct call *call, const rpc_domain_args *ar
 
 /* --- defining --- */
 
+/* A definition, though @text may be what dumpxml says of a machine that runs. */
+static DomainDef *read_definition(const char *text, GError **error)
+{
+    DomainDef *def = domain_def_parse(text, DOMAIN_NEW, error);
+    if (def) {
+        g_autofree char *folders = daemon_path(DAEMON_RUN, "qemu", NULL);
+        domain_def_inactive(def, folders);
+    }
+    return def;
+}
+
 static bool define(const char *text, rpc_domain_ret *ret, GError **error)
 {
-    g_autoptr(DomainDef) def = domain_def_parse(text, 0, error);
+    g_autoptr(DomainDef) def = read_definition(text, error);
     Domain *d = def ? domain_define(def, error) : NULL;
     if (d) {
         ret->dom = domain_rpc(d);
@@ -569,7 +580,7 @@ bool verb_domain_create_with_flags(struct call *call, const rpc_domain_flags *ar
 bool verb_domain_create_xml(struct call *call, const rpc_text_flags *args, rpc_domain_ret *ret,
                             GError **error)
 {
-    g_autoptr(DomainDef) def = domain_def_parse(args->text, 0, error);
+    g_autoptr(DomainDef) def = read_definition(args->text, error);
     g_autoptr(DomainJob) d = def ? domain_take_transient(def, error) : NULL;
     if (!d) {
         return false;

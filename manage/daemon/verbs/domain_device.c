@@ -113,7 +113,7 @@ static bool add_to(DomainDef *def, const struct device_list *list, void *device,
         count_module(def, list, device, 1);
     }
     if (domain_def_fill(def, error) && domain_def_check(def, error) &&
-        domain_def_place(def, error)) {
+        domain_def_place(def, 0, error)) {
         return true;
     }
     if (list->single) {
@@ -137,6 +137,8 @@ static bool attach_config(Domain *d, const char *xml, GError **error)
         xml_free(list->table, device);
         return false;
     }
+    g_autofree char *folders = daemon_path(DAEMON_RUN, "qemu", NULL);
+    domain_def_inactive(def, folders);
     return domain_save_config(d, def, error);
 }
 
@@ -393,6 +395,25 @@ static bool plug_host(struct machine *m, DomainDef *copy, const struct device_li
     return true;
 }
 
+static unsigned pci_buses(const DomainDef *def)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        n += ((struct domain_controller *)def->controllers->pdata[i])->type == CONTROLLER_PCI;
+    }
+    return n;
+}
+
+/* Ports of the root bus are those that the machine began with. */
+static bool has_slot(const DomainDef *def, const DomainDef *copy, GError **error)
+{
+    if (pci_buses(copy) > pci_buses(def)) {
+        libvirt_error(error, ERR_INTERNAL, "No more available PCI slots");
+        return false;
+    }
+    return true;
+}
+
 /* Defaults are filled in as for a definition, which has no names of running taps. */
 static void keep_targets(DomainDef *copy, const DomainDef *def)
 {
@@ -418,13 +439,17 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     while (m->leaving && daemon_wait(until)) {
     }
     g_autoptr(DomainDef) copy = domain_def_copy(m->def);
+    if (list->placed) {
+        domain_device_forget_alias(device); /* another's, if the XML is that of one that runs */
+    }
     if (!add_to(copy, list, device, error)) {
         xml_free(list->table, device);
         return false;
     }
     keep_targets(copy, m->def);
     if (!check_kind(list, device, error) ||
-        !machine_can_be(copy, error)) { /* all of it but this device is already so */
+        !machine_can_be(copy, error) || /* all of it but this device is already so */
+        !has_slot(m->def, copy, error)) {
         return false;
     }
     /* While the machine is asked, nobody else changes .def: that needs the job, or an unplug. */
@@ -919,7 +944,7 @@ static bool update_config(Domain *d, const struct device_list *list, const char 
     xml_free(list->table, old);
     items->pdata[at] = wanted;
     return domain_def_fill(def, error) && domain_def_check(def, error) &&
-           domain_def_place(def, error) && domain_save_config(d, def, error);
+           domain_def_place(def, 0, error) && domain_save_config(d, def, error);
 }
 
 enum { UPDATE_FORCE = 4 };
