@@ -174,6 +174,13 @@ static void add_machine(GPtrArray *out, const DomainDef *def)
             g_string_append_printf(text, ",hpet=%s", onoff[timer->present]);
         }
     }
+    for (unsigned i = 0; i < xml_count(def->sounds); i++) {
+        const struct domain_sound *sound = def->sounds->pdata[i];
+        if (strcmp(sound->model, "pcspk") == 0) { /* which every board has */
+            g_autofree char *audio = audio_name(sound);
+            g_string_append_printf(text, ",pcspk-audiodev=%s", audio);
+        }
+    }
     word(out, "-machine", "%s", text->str);
     word(out, "-accel", def->type == DOMAIN_TYPE_KVM ? "kvm" : "bt");
 }
@@ -729,6 +736,9 @@ static bool has_device(const DomainDef *def, const struct xml_table *t, const vo
     }
     if (t == &video_table) {
         return ((const struct domain_video *)item)->type != VIDEO_NONE;
+    }
+    if (t == &sound_table) {
+        return strcmp(((const struct domain_sound *)item)->model, "pcspk") != 0;
     }
     return t != &graphics_table && t != &audio_table;
 }

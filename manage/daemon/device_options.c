@@ -547,8 +547,7 @@ static json_t *sound_device(const DomainDef *def, const struct domain_sound *sou
             return o;
         }
     }
-    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<sound model='%s'> is not supported",
-                  sound->model);
+    libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<sound model='%s'> is no device", sound->model);
     return NULL;
 }
 

@@ -38,11 +38,6 @@ static bool no_kernel(const void *object)
     return !((const DomainDef *)object)->kernel;
 }
 
-static bool many_screens(const void *object)
-{
-    return xml_count(((const DomainDef *)object)->videos) > 1;
-}
-
 /* Where control groups of machines are. */
 static bool other_partition(const void *object)
 {
@@ -62,7 +57,6 @@ static const struct wish domain_wishes[] = {
     D(WISH_TEXT, cmdline, "os/cmdline without a kernel", no_kernel),
     D(WISH_ON, bios_useserial, "os/bios/@useserial"),
     D(WISH_ON, pmu, "features/pmu"),
-    D(WISH_LIST, videos, "more than one <video>", many_screens),
     D(WISH_TEXT, partition, "resource/partition other than '/machine'", other_partition),
 };
 #undef D

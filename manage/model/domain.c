@@ -13,29 +13,38 @@
 
 #include <string.h>
 
-#define WORDS(name, ...) const char *const name[] = {NULL, __VA_ARGS__, NULL}
+#define WORDS XML_WORDS
 
-WORDS(domain_type_words, "qemu", "kvm");
-WORDS(disk_device_words, "disk", "cdrom", "floppy");
-WORDS(disk_bus_words, "ide", "fdc", "scsi", "virtio", "usb", "sata");
+WORDS(domain_type_words, "qemu", "kvm", XML_OTHERS, "kqemu", "xen", "lxc", "uml", "openvz", "test",
+      "vmware", "hyperv", "vbox", "phyp", "vz", "bhyve", "hvf", "mshv");
+WORDS(disk_device_words, "disk", "cdrom", "floppy", XML_OTHERS, "lun");
+WORDS(disk_bus_words, "ide", "fdc", "scsi", "virtio", "usb", "sata", XML_OTHERS, "xen", "uml", "sd",
+      "nvme");
 WORDS(disk_cache_words, "default", "none", "writethrough", "writeback", "directsync", "unsafe");
 WORDS(disk_io_words, "native", "threads", "io_uring");
 WORDS(disk_discard_words, "unmap", "ignore");
 WORDS(detect_zeroes_words, "off", "on", "unmap");
 WORDS(error_policy_words, "stop", "report", "ignore", "enospace");
-WORDS(snapshot_words, "no", "internal", "external");
+WORDS(snapshot_words, "no", "internal", "external", XML_OTHERS, "manual");
 WORDS(boot_dev_words, "fd", "hd", "cdrom", "network");
 WORDS(lifecycle_words, "destroy", "restart", "preserve", "rename-restart", "coredump-destroy",
       "coredump-restart");
 WORDS(watchdog_action_words, "reset", "shutdown", "poweroff", "pause", "none", "dump",
       "inject-nmi");
-WORDS(controller_type_words, "usb", "pci", "ide", "fdc", "scsi", "sata", "virtio-serial");
+WORDS(controller_type_words, "usb", "pci", "ide", "fdc", "scsi", "sata", "virtio-serial",
+      XML_OTHERS, "ccid", "isa", "xenbus");
 WORDS(controller_model_words, "pci-root", "pcie-root", "pcie-root-port", "qemu-xhci", "nec-xhci",
       "piix3-uhci", "ich9-ehci1", "ich9-uhci1", "ich9-uhci2", "ich9-uhci3", "none", "virtio-scsi",
       "piix4-uhci", "ehci", "pci-bridge", "dmi-to-pci-bridge", "pcie-to-pci-bridge",
-      "pcie-switch-upstream-port", "pcie-switch-downstream-port");
-WORDS(video_type_words, "vga", "bochs", "virtio", "none");
-WORDS(char_type_words, "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp", "tcp", "unix");
+      "pcie-switch-upstream-port", "pcie-switch-downstream-port", XML_OTHERS, "auto", "buslogic",
+      "lsilogic", "lsisas1068", "vmpvscsi", "ibmvscsi", "lsisas1078", "virtio-transitional",
+      "virtio-non-transitional", "ncr53c90", "dc390", "am53c974", "vt82c686b-uhci", "pci-ohci",
+      "qusb1", "qusb2", "piix3", "piix4", "ich6", "pci-expander-bus", "pcie-expander-bus",
+      "virtio");
+WORDS(video_type_words, "vga", "bochs", "virtio", "none", XML_OTHERS, "cirrus", "vmvga", "xen",
+      "vbox", "gop", "ramfb", "qxl");
+WORDS(char_type_words, "null", "vc", "pty", "dev", "file", "pipe", "stdio", "udp", "tcp", "unix",
+      XML_OTHERS, "spicevmc", "spiceport", "nmdm", "qemu-vdagent", "dbus");
 WORDS(iotune_words, "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "total_iops_sec",
       "read_iops_sec", "write_iops_sec", "total_bytes_sec_max", "read_bytes_sec_max",
       "write_bytes_sec_max", "total_iops_sec_max", "read_iops_sec_max", "write_iops_sec_max",
@@ -43,41 +52,67 @@ WORDS(iotune_words, "total_bytes_sec", "read_bytes_sec", "write_bytes_sec", "tot
       "write_bytes_sec_max_length", "total_iops_sec_max_length", "read_iops_sec_max_length",
       "write_iops_sec_max_length");
 
-static WORDS(address_words, "pci", "drive", "virtio-serial", "usb", "isa", "dimm", "unassigned");
-WORDS(disk_type_words, "file", "block", "network", "volume");
-static WORDS(transport_words, "tcp", "unix", "tls");
+static WORDS(controller_name_words, "pcie-root-port", "pci-bridge", "i82801b11-bridge",
+             "pcie-pci-bridge", "x3130-upstream", "xio3130-downstream", XML_OTHERS, "ioh3420",
+             "pxb", "pxb-pcie", "spapr-pci-host-bridge");
+static WORDS(serial_name_words, "isa-serial", "pci-serial", "isa-debugcon", XML_OTHERS,
+             "usb-serial", "spapr-vty", "pl011", "16550a", "sclpconsole", "sclplmconsole");
+static WORDS(address_words, "pci", "drive", "virtio-serial", "usb", "isa", "dimm", "unassigned",
+             XML_OTHERS, "ccid", "spapr-vio", "ccw", "virtio-mmio", "mdev");
+WORDS(disk_type_words, "file", "block", "network", "volume", XML_OTHERS, "dir", "nvme",
+      "vhostuser");
+static WORDS(disk_protocol_words, "nbd", "http", "https", "ftp", "ftps", "iscsi", "rbd", XML_OTHERS,
+             "gluster", "sheepdog", "tftp", "nfs", "vxhs", "ssh");
+static WORDS(pool_mode_words, "host", "direct");
+static WORDS(startup_words, "mandatory", "requisite", "optional");
+static WORDS(auth_words, "ceph", "iscsi");
+static WORDS(transport_words, "tcp", "unix", "tls", XML_OTHERS, "rdma");
 static WORDS(tray_words, "open", "closed");
 static WORDS(job_words, "copy", "active-commit");
 static WORDS(ready_words, "yes", "abort", "pivot");
-static WORDS(interface_type_words, "network", "bridge", "user", "direct", "ethernet");
+static WORDS(interface_type_words, "network", "bridge", "user", "direct", "ethernet", XML_OTHERS,
+             "vhostuser", "internal", "mcast", "client", "udp", "server", "hostdev", "vdpa", "null",
+             "vds");
 static WORDS(direct_mode_words, "vepa", "bridge", "private", "passthrough");
-static WORDS(net_driver_words, "qemu", "vhost");
+static WORDS(net_driver_words, "qemu", "vhost", XML_OTHERS, "kvm", "vfio", "xen");
 static WORDS(link_words, "up", "down");
 static WORDS(native_words, "tagged", "untagged");
 static WORDS(proto_words, "tcp", "udp");
 static WORDS(family_words, "ipv4", "ipv6");
 static WORDS(source_mode_words, "bind", "connect");
-static WORDS(protocol_words, "raw", "telnet");
-WORDS(char_target_words, "isa-serial", "serial", "virtio", "pci-serial", "isa-debug");
+static WORDS(protocol_words, "raw", "telnet", XML_OTHERS, "telnets", "tls");
+WORDS(char_target_words, "isa-serial", "serial", "virtio", "pci-serial", "isa-debug", XML_OTHERS,
+      "xen", "uml", "lxc", "openvz", "sclp", "sclplm", "usb-serial", "spapr-vio-serial",
+      "system-serial", "sclp-serial", "guestfwd");
 static WORDS(state_words, "connected", "disconnected");
-static WORDS(input_words, "tablet", "mouse", "keyboard");
-static WORDS(input_bus_words, "ps2", "usb", "virtio");
-static WORDS(graphics_words, "vnc");
+static WORDS(input_words, "tablet", "mouse", "keyboard", XML_OTHERS, "passthrough", "evdev");
+static WORDS(input_bus_words, "ps2", "usb", "virtio", XML_OTHERS, "xen");
+static WORDS(graphics_words, "vnc", XML_OTHERS, "sdl", "spice", "rdp", "desktop", "egl-headless",
+             "dbus");
 static WORDS(listen_words, "address", "network", "socket", "none");
 static WORDS(share_words, "allow-exclusive", "force-shared", "ignore");
+static WORDS(sound_words, "ich6", "ich9", "ac97", "pcspk", XML_OTHERS, "sb16", "es1370", "usb",
+             "ich7");
 static WORDS(codec_words, "duplex", "micro", "output");
-static WORDS(audio_words, "none", "file");
-static WORDS(watchdog_words, "i6300esb", "ib700");
-static WORDS(balloon_words, "virtio", "none");
-static WORDS(rng_words, "virtio");
-static WORDS(rng_backend_words, "random", "builtin");
-static WORDS(memory_model_words, "dimm");
-static WORDS(panic_words, "isa");
+static WORDS(audio_words, "none", "file", XML_OTHERS, "dbus", "alsa", "coreaudio", "jack", "oss",
+             "pulseaudio", "sdl", "spice");
+static WORDS(watchdog_words, "i6300esb", "ib700", XML_OTHERS, "diag288", "itco");
+static WORDS(balloon_words, "virtio", "none", XML_OTHERS, "virtio-transitional",
+             "virtio-non-transitional", "xen");
+static WORDS(rng_words, "virtio", XML_OTHERS, "virtio-transitional", "virtio-non-transitional");
+static WORDS(rng_backend_words, "random", "builtin", XML_OTHERS, "egd");
+static WORDS(memory_model_words, "dimm", XML_OTHERS, "nvdimm", "virtio-pmem", "virtio-mem",
+             "sgx-epc");
+static WORDS(panic_words, "isa", XML_OTHERS, "pseries", "hyperv", "s390", "pvpanic");
 static WORDS(sysinfo_words, "smbios", "fwcfg");
 static WORDS(smbios_words, "sysinfo", "emulate", "host");
 static WORDS(firmware_words, "bios", "efi");
-static WORDS(arch_words, "x86_64", "i686");
-static WORDS(flash_words, "raw");
+static WORDS(arch_words, "x86_64", "i686", XML_OTHERS, "ia64", "aarch64", "loongarch64", "alpha",
+             "armv6l", "armv7l", "cris", "lm32", "m68k", "microblaze", "microblazeel", "mips",
+             "mipsel", "mips64", "mips64el", "openrisc", "parisc", "parisc64", "ppc", "ppc64",
+             "ppc64le", "ppcemb", "riscv32", "riscv64", "s390", "s390x", "sh4", "sh4eb", "sparc",
+             "sparc64", "unicore32", "xtensa", "xtensaeb");
+static WORDS(flash_words, "raw", XML_OTHERS, "qcow2");
 static WORDS(address_mode_words, "emulate", "passthrough");
 static WORDS(loader_words, "rom", "pflash");
 static WORDS(cpu_mode_words, "custom", "host-model", "host-passthrough", "maximum");
@@ -88,7 +123,8 @@ static WORDS(policy_words, "force", "require", "optional", "disable", "forbid");
 static WORDS(cache_mode_words, "emulate", "passthrough", "disable");
 static WORDS(offset_words, "utc", "localtime", "timezone", "variable", "absolute");
 static WORDS(basis_words, "utc", "localtime");
-static WORDS(timer_words, "rtc", "pit", "hpet", "tsc", "kvmclock");
+static WORDS(timer_words, "rtc", "pit", "hpet", "tsc", "kvmclock", XML_OTHERS, "platform",
+             "armvtimer", "hypervclock");
 static WORDS(tick_words, "delay", "catchup", "merge", "discard");
 static WORDS(track_words, "boot", "guest", "wall", "realtime");
 static WORDS(placement_words, "static", "auto");
@@ -181,7 +217,7 @@ static const struct xml_table host_table = XML_TABLE("host", struct disk_host, h
 
 static const struct xml_row auth_rows[] = {
     XML_TEXT(struct disk_auth, user, "@username", XML_REQUIRED),
-    XML_TEXT(struct disk_auth, secret_type, "secret/@type", 0),
+    XML_WORD(struct disk_auth, secret_type, "secret/@type", auth_words, 0),
     XML_TEXT(struct disk_auth, secret_usage, "secret/@usage", 0),
     XML_TEXT(struct disk_auth, secret_uuid, "secret/@uuid", 0),
 };
@@ -189,14 +225,14 @@ static const struct xml_table auth_table = XML_TABLE("auth", struct disk_auth, a
 
 #define S struct disk_source
 static const struct xml_row source_rows[] = {
-    XML_TEXT(S, protocol, "@protocol", 0),
+    XML_WORD(S, protocol, "@protocol", disk_protocol_words, 0),
     XML_TEXT(S, name, "@name", 0),
     XML_TEXT(S, file, "@file", 0),
     XML_TEXT(S, dev, "@dev", 0),
     XML_TEXT(S, pool, "@pool", 0),
     XML_TEXT(S, volume, "@volume", 0),
-    XML_TEXT(S, mode, "@mode", 0),
-    XML_TEXT(S, startup, "@startupPolicy", 0),
+    XML_WORD(S, mode, "@mode", pool_mode_words, 0),
+    XML_WORD(S, startup, "@startupPolicy", startup_words, 0),
     XML_INT(S, index, "@index", XML_LIVE),
     XML_YESNO(S, tls, "@tls", 0),
     XML_TEXT(S, tls_hostname, "@tlsHostname", 0),
@@ -309,7 +345,7 @@ static const struct xml_row controller_rows[] = {
     XML_ENUM(C, model, "@model", controller_model_words, 0),
     XML_INT(C, ports, "@ports", 0),
     XML_INT(C, vectors, "@vectors", 0),
-    XML_TEXT(C, model_name, "model/@name", 0),
+    XML_WORD(C, model_name, "model/@name", controller_name_words, 0),
     XML_INT(C, chassis_nr, "target/@chassisNr", 0),
     XML_INT(C, chassis, "target/@chassis", 0),
     XML_HEX(C, port, "target/@port", 1, 0),
@@ -418,7 +454,7 @@ static const struct xml_row char_rows[] = {
     XML_TEXT(C, name, "target/@name", 0),
     XML_ENUM(C, state, "target/@state", state_words, XML_LIVE),
     XML_INT(C, port, "target/@port", 0),
-    XML_TEXT(C, target_model, "target/model/@name", 0),
+    XML_WORD(C, target_model, "target/model/@name", serial_name_words, 0),
     ALIAS(C),
     ADDRESS(C),
 };
@@ -480,7 +516,7 @@ static const struct xml_row codec_rows[] = {
 };
 static const struct xml_table codec_table = XML_TABLE("codec", struct sound_codec, codec_rows);
 static const struct xml_row sound_rows[] = {
-    XML_TEXT(struct domain_sound, model, "@model", XML_REQUIRED),
+    XML_WORD(struct domain_sound, model, "@model", sound_words, XML_REQUIRED),
     XML_LIST(struct domain_sound, codecs, "codec", &codec_table, 0),
     XML_INT(struct domain_sound, audio_id, "audio/@id", 0),
     ALIAS(struct domain_sound),

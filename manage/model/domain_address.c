@@ -331,8 +331,7 @@ static void place_sound(struct placer *p, struct domain_sound *sound)
     if (strcmp(sound->model, "ich9") == 0 && domain_is_q35(p->def)) {
         place_fixed(p, sound, 0x1b, 0);
     }
-    if (!sound->address && strcmp(sound->model, "pcspk") != 0 &&
-        strcmp(sound->model, "sb16") != 0 && strcmp(sound->model, "usb") != 0) {
+    if (!sound->address && strcmp(sound->model, "pcspk") != 0) {
         place_root(p, &sound_table, (struct device_head *)sound);
     }
 }

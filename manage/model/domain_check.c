@@ -73,8 +73,13 @@ static bool check_screen(const DomainDef *def, GError **error)
     if (xml_count(def->graphics) > 1) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
                       "only 1 graphics device of each type (sdl, vnc, spice) is supported");
+    } else if (xml_count(def->videos) > 1) {
+        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                      "more than one <video> is not supported: a machine has one screen");
+    } else {
+        return true;
     }
-    return xml_count(def->graphics) <= 1;
+    return false;
 }
 
 /* How many bits physical addresses have. */

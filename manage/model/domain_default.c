@@ -972,8 +972,14 @@ static bool check_clock(const DomainDef *def, GError **error)
 {
     const char *zone = def->clock_offset == OFFSET_TIMEZONE ? def->clock_timezone : NULL;
     g_autoptr(GTimeZone) tz = zone ? g_time_zone_new_identifier(zone) : NULL;
+    const char *adjustment = def->clock_adjustment;
     if (zone && !tz) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "no time zone '%s' is known here", zone);
+    } else if (adjustment && strcmp(adjustment, "reset") != 0 &&
+               !g_regex_match_simple("^-?[0-9]{1,18}$", adjustment, 0, 0)) {
+        libvirt_error(error, ERR_XML,
+                      "Invalid value for attribute 'adjustment' in element 'clock': '%.200s'",
+                      adjustment);
     } else if (def->clock_offset == OFFSET_TIMEZONE && !zone) {
         libvirt_error(error, ERR_XML,
                       "missing 'timezone' attribute for clock with offset='timezone'");

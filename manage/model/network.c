@@ -13,9 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 
-const char *const forward_mode_names[] = {NULL,      "nat",  "route",       "open", "bridge",
-                                          "private", "vepa", "passthrough", NULL};
-static const char *const lease_units[] = {NULL, "seconds", "minutes", "hours", NULL};
+XML_WORDS(forward_mode_names, "nat", "route", "open", "bridge", "private", "vepa", "passthrough",
+          XML_OTHERS, "hostdev");
+static XML_WORDS(managed_words, "yes", "no");
+static XML_WORDS(lease_units, "seconds", "minutes", "hours");
 
 static const struct xml_row lease_rows[] = {
     XML_INT(struct net_lease, expiry, "@expiry", XML_REQUIRED),
@@ -149,7 +150,7 @@ static const struct xml_row network_rows[] = {
     XML_FLAG(N, forward, "forward", 0),
     XML_TEXT(N, forward_dev, "forward/@dev", 0),
     XML_ENUM(N, mode, "forward/@mode", forward_mode_names, 0),
-    XML_TEXT(N, forward_managed, "forward/@managed", 0),
+    XML_WORD(N, forward_managed, "forward/@managed", managed_words, 0),
     XML_YESNO(N, nat_ipv6, "forward/nat/@ipv6", 0),
     XML_TEXT(N, nat_start, "forward/nat/address/@start", 0),
     XML_TEXT(N, nat_end, "forward/nat/address/@end", 0),

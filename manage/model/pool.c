@@ -7,10 +7,8 @@
 
 #include <string.h>
 
-const char *const pool_type_names[] = {
-    NULL,  "dir",      "fs",      "netfs", "logical",  "disk",         "iscsi", "scsi", "mpath",
-    "rbd", "sheepdog", "gluster", "zfs",   "vstorage", "iscsi-direct", "nbd",   NULL,
-};
+XML_WORDS(pool_type_names, "dir", "fs", "netfs", "logical", "disk", "iscsi", "scsi", "mpath", "rbd",
+          "sheepdog", "gluster", "zfs", "vstorage", "iscsi-direct", "nbd");
 
 static const struct xml_row permissions_rows[] = {
     XML_TEXT(struct permissions, mode, "mode", 0),

@@ -5,7 +5,7 @@
 #include "manage/model/network_rows.h"
 #include "manage/model/pool.h"
 
-static const char *const plug_words[] = {NULL, "network", "bridge", "direct", NULL};
+static XML_WORDS(plug_words, "network", "bridge", "direct");
 
 #define P struct net_port
 static const struct xml_row port_rows[] = {

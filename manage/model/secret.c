@@ -5,7 +5,7 @@
 
 #include "manage/error.h"
 
-static const char *const usage_names[] = {NULL, "volume", "ceph", "iscsi", "tls", "vtpm", NULL};
+static XML_WORDS(usage_names, "volume", "ceph", "iscsi", "tls", "vtpm");
 
 static const struct xml_row usage_rows[] = {
     XML_ENUM(struct secret_usage_of, type, "@type", usage_names, XML_REQUIRED),

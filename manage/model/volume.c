@@ -7,9 +7,9 @@
 
 #include <string.h>
 
-const char *const volume_type_names[] = {NULL, "file", "block", "dir", "network", NULL};
-static const char *const encryption_formats[] = {NULL, "default", "qcow", "luks", "luks2", NULL};
-static const char *const secret_types[] = {NULL, "passphrase", NULL};
+XML_WORDS(volume_type_names, "file", "block", "dir", "network", XML_OTHERS, "netdir", "ploop");
+static XML_WORDS(encryption_formats, "default", "qcow", "luks", "luks2");
+static XML_WORDS(secret_types, "passphrase");
 
 static const struct xml_row extent_rows[] = {
     XML_INT(struct volume_extent, start, "@start", XML_REQUIRED),

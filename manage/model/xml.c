@@ -105,6 +105,14 @@ static bool is_int(const struct xml_row *row)
     return row->kind == XML_KIND_INT || row->kind == XML_KIND_HEX || row->kind == XML_KIND_SIZE;
 }
 
+static XML_WORDS(yesno, "yes", "no");
+static XML_WORDS(onoff, "on", "off");
+
+static const char *const *words_of(const struct xml_row *row)
+{
+    return row->kind == XML_KIND_YESNO ? yesno : row->kind == XML_KIND_ONOFF ? onoff : row->words;
+}
+
 static bool present(const struct xml_row *row, const void *object)
 {
     switch (row->kind) {
@@ -186,6 +194,29 @@ void *xml_copy(const struct xml_table *t, const void *object)
     return copy;
 }
 
+const struct xml_row *xml_differs(const struct xml_table *t, const void *is, const void *asked)
+{
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct xml_row *row = &t->rows[i];
+        bool same = !present(row, asked) || (row->flags & (XML_LIVE | XML_OURS));
+        if (row->kind == XML_KIND_TEXT) {
+            same = same || g_strcmp0(*text_of(row, is), *text_of(row, asked)) == 0;
+        } else if (is_int(row)) {
+            same = same || *int_of(row, is) == *int_of(row, asked);
+        } else if (row->kind == XML_KIND_FLAG) {
+            same = same || *(bool *)field(row, is);
+        } else if (words_of(row)) {
+            same = same || *enum_of(row, is) == *enum_of(row, asked);
+        } else {
+            same = true;
+        }
+        if (!same) {
+            return row;
+        }
+    }
+    return NULL;
+}
+
 /* --- reading --- */
 
 static const struct {
@@ -224,6 +255,34 @@ static bool bad_value(const struct xml_row *row, const xmlNode *node, const char
         libvirt_error(error, ERR_XML, "Invalid value for element '%s': '%.200s' (line %ld).",
                       (const char *)node->name, text, xmlGetLineNo(node));
     }
+    return false;
+}
+
+/* Whether libvirt has @text among the words of which @words has a part. */
+static bool is_known(const char *const *words, const char *text)
+{
+    unsigned i = 1;
+    while (words[i]) {
+        i++;
+    }
+    for (i++; words[i]; i++) {
+        if (strcmp(words[i], text) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool bad_word(const struct xml_row *row, const xmlNode *node, const char *text,
+                     GError **error)
+{
+    const char *at = strrchr(row->path, '@');
+    if (!is_known(words_of(row), text)) {
+        return bad_value(row, node, text, error);
+    }
+    libvirt_error(
+        error, ERR_CONFIG_UNSUPPORTED, "element <%s> with %s%s'%s' (line %ld) is not supported",
+        (const char *)node->name, at ? at + 1 : "", at ? "=" : "", text, xmlGetLineNo(node));
     return false;
 }
 
@@ -281,14 +340,6 @@ static int parse_word(const char *const *words, const char *text)
     return 0;
 }
 
-static const char *const yesno[] = {NULL, "yes", "no", NULL};
-static const char *const onoff[] = {NULL, "on", "off", NULL};
-
-static const char *const *words_of(const struct xml_row *row)
-{
-    return row->kind == XML_KIND_YESNO ? yesno : row->kind == XML_KIND_ONOFF ? onoff : row->words;
-}
-
 /* @text into the field of @row; @node is the element whose text or attribute it is. */
 static bool set_value(const struct xml_row *row, void *object, const xmlNode *node, char *text,
                       GError **error)
@@ -301,7 +352,7 @@ static bool set_value(const struct xml_row *row, void *object, const xmlNode *no
     switch (row->kind) {
     case XML_KIND_TEXT:
         *text_of(row, object) = g_strdup(text);
-        return true;
+        return !row->words || parse_word(row->words, text) || bad_word(row, node, text, error);
     case XML_KIND_FLAG:
         *(bool *)field(row, object) = true;
         return g_strstrip(text)[0] == '\0' || bad_value(row, node, text, error);
@@ -313,7 +364,7 @@ static bool set_value(const struct xml_row *row, void *object, const xmlNode *no
         return parse_size(row, node, g_strstrip(text), int_of(row, object), error);
     default:
         *enum_of(row, object) = parse_word(words_of(row), g_strstrip(text));
-        return *enum_of(row, object) || bad_value(row, node, text, error);
+        return *enum_of(row, object) || bad_word(row, node, text, error);
     }
 }
 
@@ -509,9 +560,9 @@ static const struct xml_table *variant(const struct xml_table *t, void *object, 
         libvirt_error(error, ERR_XML, "missing attribute '%s' in element <%s> (line %ld)", t->by,
                       t->element, xmlGetLineNo(node));
     } else if (!which) {
-        libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
-                      "element <%s> with %s='%.200s' (line %ld) is not supported", t->element,
-                      t->by, (const char *)word, xmlGetLineNo(node));
+        g_autofree char *path = g_strconcat("@", t->by, NULL);
+        const struct xml_row row = {.path = path, .kind = XML_KIND_ENUM, .words = t->words};
+        bad_word(&row, node, (const char *)word, error);
     }
     xmlFree(word);
     *(int *)(void *)((char *)object + t->by_offset) = which;

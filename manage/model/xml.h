@@ -24,13 +24,13 @@
  * with a common front together and attributes before children.
  */
 enum xml_kind {
-    XML_KIND_TEXT,   /* char *, NULL if absent */
+    XML_KIND_TEXT,   /* char *, NULL if absent; with .words one of them */
     XML_KIND_INT,    /* int64_t, XML_ABSENT if absent; reads 0x too */
     XML_KIND_HEX,    /* the same, written as 0x with .arg digits */
     XML_KIND_SIZE,   /* int64_t in units of .arg bytes, with an attribute "unit" */
     XML_KIND_YESNO,  /* enum tristate */
     XML_KIND_ONOFF,  /* enum tristate */
-    XML_KIND_ENUM,   /* int: index into .words, whose first is NULL and means absent */
+    XML_KIND_ENUM,   /* int: index into .words (XML_WORDS), whose first is NULL: absent */
     XML_KIND_FLAG,   /* bool: the element is there */
     XML_KIND_LIST,   /* GPtrArray * of .table's structs, NULL if there are none */
     XML_KIND_STRUCT, /* pointer to .table's struct or NULL */
@@ -38,6 +38,14 @@ enum xml_kind {
 };
 
 #define XML_ABSENT INT64_MIN
+
+/*
+ * The words of an ENUM.  Behind XML_OTHERS stand those that libvirt knows, too, and that are
+ * refused by name: what is in neither part is no valid XML.
+ */
+#define XML_OTHERS           NULL
+#define XML_WORDS(name, ...) const char *const name[] = {NULL, __VA_ARGS__, NULL, NULL}
+
 enum tristate { TRI_ABSENT, TRI_YES, TRI_NO };
 
 enum xml_row_flags {
@@ -90,6 +98,8 @@ struct xml_table {
     XML_ROW(type, field, path, XML_KIND_SIZE, flags, .arg = (unitbytes))
 #define XML_ENUM(type, field, path, names, flags)                                                  \
     XML_ROW(type, field, path, XML_KIND_ENUM, flags, .words = (names))
+#define XML_WORD(type, field, path, names, flags)                                                  \
+    XML_ROW(type, field, path, XML_KIND_TEXT, flags, .words = (names))
 #define XML_LIST(type, field, path, sub, flags)                                                    \
     XML_ROW(type, field, path, XML_KIND_LIST, flags, .table = (sub))
 #define XML_STRUCT(type, field, path, sub, flags)                                                  \
@@ -111,6 +121,11 @@ xmlDoc *xml_parse(const char *text, const char *what, const char *root, GError *
 void *xml_new(const struct xml_table *t); /* every field absent */
 void xml_free(const struct xml_table *t, void *object);
 void *xml_copy(const struct xml_table *t, const void *object);
+/*
+ * The first row of @t with a plain value in which @asked says another thing than @is; what @asked
+ * does not say is as it is.  NULL: there is none.
+ */
+const struct xml_row *xml_differs(const struct xml_table *t, const void *is, const void *asked);
 /* A new struct of @node, which is checked to be the table's element; NULL with an error. */
 void *xml_read(const struct xml_table *t, const xmlNode *node, unsigned mode, GError **error);
 /* Both steps at once. */

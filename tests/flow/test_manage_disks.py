@@ -279,7 +279,7 @@ class Sources(Guest):
             f.write(self.dom.XMLDesc())
         subprocess.run(["virt-xml-validate", self.path("live.xml"), "domain"], check=True, capture_output=True)
         for target, words, xml in (
-                ("vdx", "disk protocol 'ssh' is not supported", self.network("ssh", 22, "vdx", "x")),
+                ("vdx", "protocol='ssh'", self.network("ssh", 22, "vdx", "x")),
                 ("vdx", "TLS of disk protocol 'http'", self.network("http", web, "vdx", "page", "tls='yes'")),
                 ("vdx", "tlsHostname", self.network("nbd", tls, "vdx", words="tls='yes' tlsHostname='other'")),
                 ("vdx", "(?i)tls", self.network("nbd", tls, "vdx")),

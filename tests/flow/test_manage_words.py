@@ -90,7 +90,8 @@ DEVICES_REFUSED = (
     ("<controller type='scsi' vectors='4'/>", "@vectors"),
     ("<controller type='usb'><driver queues='2'/></controller>", "@queues"),
     ("<controller type='usb'><driver iothread='1'/></controller>", "iothread"),
-    (PORT.format("", "<model name='ioh3420'/>"), "model/@name"),
+    (PORT.format("", "<model name='ioh3420'/>"), "'ioh3420'"),
+    (PORT.format("", "<model name='pci-bridge'/>"), "model/@name"),
     (PORT.format("", "<target chassisNr='3'/>"), "@chassisNr"),
     ("<controller type='scsi'><target chassis='3'/></controller>", "@chassis "),
     ("<controller type='scsi'><target port='3'/></controller>", "target/@port"),
@@ -192,7 +193,7 @@ DEVICES = (
     ("<graphics type='vnc' passwd='secret' passwdValidTo='2130-01-01T00:00:00'/>", "password=on"),
     ("<serial type='pty'><target type='isa-debug'/><address type='isa' iobase='0x402'/></serial>",
      "isa-debugcon,.*iobase=1026"),
-    ("<memballoon model='none'/>", "-no-user-config"),
+    ("<memballoon model='none'/>", "-no-user-config"), ("<sound model='pcspk'/>", "pcspk-audiodev=audio1"),
 )
 MORE = (
     ("<resource><partition>/machine</partition></resource>", "-S"),
@@ -320,6 +321,23 @@ class Words(manage.Case):
                     self.assertEqual([f"{a.get('bus')}.{a.get('port')}" for a in found], ports.split())
                 finally:
                     dom.destroy()
+
+    def test_what_a_plugged_in_disk_keeps(self):
+        limit = "<iotune><total_iops_sec>{}</total_iops_sec></iotune>"
+        dom = self.conn.createXML(self.xml(devices=disk(driver="cache='none'", more="<serial>one</serial>")))
+        self.addCleanup(dom.destroy)
+        for field, asked in (("cache", disk(driver="cache='writeback'")), ("serial", disk(more="<serial>two</serial>")),
+                             ("discard", disk(driver="discard='unmap'")), ("readonly", disk(more="<readonly/>")),
+                             ("total_iops_sec", disk(more=limit.format(100)))):
+            with self.subTest(field=field), self.assertRaisesRegex(
+                    libvirt.libvirtError, rf"cannot modify field '{field}' \(or its parts\) of the disk") as caught:
+                dom.updateDeviceFlags(asked.replace("FILE", self.file), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            self.assertEqual(caught.exception.get_error_code(), libvirt.VIR_ERR_OPERATION_UNSUPPORTED)
+        with self.assertRaisesRegex(libvirt.libvirtError, "does not have removable media"):
+            dom.updateDeviceFlags(disk(file="/other"), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        same = disk(driver="cache='none'").replace("device='disk'", "device='disk' snapshot='no'")
+        dom.updateDeviceFlags(same.replace("FILE", self.file), libvirt.VIR_DOMAIN_AFFECT_LIVE)
+        self.assertIn("snapshot='no'", dom.XMLDesc())
 
     def test_password_of_the_screen(self):
         vnc = "<graphics type='vnc' passwd='{}' passwdValidTo='{}'/>"

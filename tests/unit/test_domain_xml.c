@@ -139,7 +139,7 @@ static void refusals(void **state)
     fails(
         "<domain type='qemu'><name>a/b</name><memory>1</memory><os><type>hvm</type></os></domain>",
         ERR_XML, "cannot contain '/'");
-    fails("<domain type='xen'><name>a</name></domain>", ERR_XML, "'xen'");
+    fails("<domain type='xen'><name>a</name></domain>", ERR_CONFIG_UNSUPPORTED, "'xen'");
     fails("<domain type='qemu'>\n<name>a</nam>\n</domain>", ERR_XML_DETAIL,
           "(domain_definition):2:");
 }

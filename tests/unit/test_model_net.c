@@ -115,7 +115,7 @@ static const struct bad bad_networks[] = {
     {"<network/>", "missing", ERR_XML},
     {NET("<uuid>x</uuid>"), "malformed uuid", ERR_XML},
     {NET("<frob/>"), "<frob>", ERR_CONFIG_UNSUPPORTED},
-    {NET("<forward mode='hostdev'/>"), "hostdev", ERR_XML},
+    {NET("<forward mode='hostdev'/>"), "hostdev", ERR_CONFIG_UNSUPPORTED},
     {NET("<forward mode='bridge'><interface dev='a/b'/></forward>"), "no name for a device",
      ERR_XML},
     {NET("<forward mode='bridge'/>"), "needs a <bridge>", ERR_XML},

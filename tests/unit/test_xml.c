@@ -22,7 +22,7 @@ struct thing {
     GPtrArray *parts;
     struct part *one;
 };
-static const char *const kinds[] = {NULL, "alpha", "beta", NULL};
+static XML_WORDS(kinds, "alpha", "beta", XML_OTHERS, "gamma", "delta");
 static const struct xml_row part_rows[] = {
     XML_TEXT(struct part, name, "@name", XML_REQUIRED),
     XML_HEX(struct part, slot, "@slot", 2, 0),
@@ -112,8 +112,10 @@ static void refusals(void **state)
           "attribute 'colour' of element <name>");
     fails("<thing xmlns:q='urn:q'><name>x</name><q:one/></thing>", ERR_CONFIG_UNSUPPORTED,
           "element <q:one> in <thing>");
-    fails("<thing kind='gamma'><name>x</name></thing>", ERR_XML,
-          "Invalid value for attribute 'kind' in element 'thing': 'gamma'");
+    fails("<thing kind='omega'><name>x</name></thing>", ERR_XML,
+          "Invalid value for attribute 'kind' in element 'thing': 'omega' (line 1)");
+    fails("<thing kind='delta'><name>x</name></thing>", ERR_CONFIG_UNSUPPORTED,
+          "element <thing> with kind='delta' (line 1) is not supported");
     fails("<thing><name>x</name><memory unit='parsec'>1</memory></thing>", ERR_INVALID_ARG,
           "unknown suffix 'parsec'");
     fails("<thing><name>x</name><memory unit='EiB'>9</memory></thing>", ERR_OVERFLOW,

@@ -44,11 +44,11 @@ struct backup {
     int64_t since, ending; /* monotonic, us */
 };
 
-static const char *const mode_words[] = {NULL, "push", "pull", NULL};
-static const char *const disk_mode_words[] = {NULL, "full", "incremental", NULL};
-static const char *const transport_words[] = {NULL, "tcp", "unix", NULL};
+static XML_WORDS(mode_words, "push", "pull");
+static XML_WORDS(disk_mode_words, "full", "incremental");
+static XML_WORDS(transport_words, "tcp", "unix");
 
-static const char *const state_words[] = {NULL, "running", "complete", "failed", "cancelled", NULL};
+static XML_WORDS(state_words, "running", "complete", "failed", "cancelled");
 static const struct xml_row place_rows[] = {
     XML_TEXT(struct place, file, "@file", 0),
     XML_TEXT(struct place, dev, "@dev", 0),

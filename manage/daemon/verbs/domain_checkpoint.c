@@ -12,7 +12,7 @@
 #include <glib/gstdio.h>
 #include <string.h>
 
-static const char *const kind_words[] = {NULL, "no", "bitmap", NULL};
+static XML_WORDS(kind_words, "no", "bitmap");
 static const struct xml_row disk_rows[] = {
     XML_TEXT(struct checkpoint_disk, name, "@name", XML_REQUIRED),
     XML_ENUM(struct checkpoint_disk, kind, "@checkpoint", kind_words, 0),

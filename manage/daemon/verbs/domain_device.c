@@ -704,9 +704,45 @@ bool verb_domain_detach_device_flags(struct call *call, const rpc_domain_text_fl
 
 /* --- changing: another medium, another link state --- */
 
+/* What a disk keeps as long as it is plugged in: all but its medium. */
+static bool same_drive(const struct domain_disk *disk, const struct domain_disk *wanted,
+                       GError **error)
+{
+    struct domain_disk like = *wanted; /* owns nothing */
+    like.type = like.snapshot = like.tray = 0;
+    like.driver_name = like.format = NULL;
+    const struct xml_row *row = xml_differs(&disk_table, disk, &like);
+    if (!row && wanted->iotune) {
+        g_autofree struct iotune *none = disk->iotune ? NULL : xml_new(&iotune_table);
+        row = xml_differs(&iotune_table, disk->iotune ? disk->iotune : none, wanted->iotune);
+    }
+    if (row) {
+        const char *at = strrchr(row->path, '@');
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "cannot modify field '%s' (or its parts) of the disk",
+                      at ? at + 1 : row->path);
+    }
+    return !row;
+}
+
+/* Nothing but what lodged itself keeps in mind of a disk that stays. */
+static bool same_medium(const struct domain_disk *disk, const struct domain_disk *wanted)
+{
+    const struct disk_source *source = wanted->source;
+    return disk->device == DISK_DEVICE_DISK &&
+           (!source || (disk->source && !xml_differs(&disk_source_table, disk->source, source)));
+}
+
 static bool change_medium(struct machine *m, struct domain_disk *disk, struct domain_disk *wanted,
                           bool force, GError **error)
 {
+    if (!same_drive(disk, wanted, error)) {
+        return false;
+    }
+    if (same_medium(disk, wanted)) {
+        disk->snapshot = wanted->snapshot;
+        return true;
+    }
     if (!disk_resolve(wanted, error) || !disk_decrypt(wanted, NULL, error)) {
         return false;
     }

@@ -16,8 +16,8 @@
 
 enum { JOB_MINUTES = 30, IMAGE_SECONDS = 600 };
 
-static const char *const state_words[] = {NULL,      "running",       "paused",
-                                          "shutoff", "disk-snapshot", NULL};
+static XML_WORDS(state_words, "running", "paused", "shutoff", "disk-snapshot", XML_OTHERS,
+                 "nostate", "blocked", "shutdown", "crashed", "pmsuspended");
 static const struct xml_row disk_rows[] = {
     XML_TEXT(struct snapshot_disk, name, "@name", XML_REQUIRED),
     XML_ENUM(struct snapshot_disk, snapshot, "@snapshot", snapshot_words, 0),
