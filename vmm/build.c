@@ -240,15 +240,16 @@ static bool build_board(struct vm_options *o, GError **error)
     m->display = display_new();
     struct board *board = machine_new(m, error);
     vm_set_board(board);
-    if (board) {
-        board->eject = vm_device_eject;
+    if (!board || !machine_build(board, error)) {
+        return false;
     }
+    board->eject = vm_device_eject;
     const struct vcpu *cpu = vcpu_at(0);
-    if (board && cpu && cpu->model && cpu->model->missing[0]) {
+    if (cpu && cpu->model && cpu->model->missing[0]) {
         vm_report("-cpu %s: this host, or this engine, lacks %s", cpu->model->name,
                   cpu->model->missing);
     }
-    return board != NULL;
+    return true;
 }
 
 static bool on_process_name(const struct option_use *use, void *owner, GError **error)

@@ -294,9 +294,13 @@ struct board *machine_new(const struct machine_config *config, GError **error)
     if (!props_check(config, error)) {
         return NULL;
     }
-    /* A failure ends the process: what was made so far stays, as vCPUs cannot be unmade. */
-    struct machine *m = machine_make(config, model);
-    return model->build(m->board, &m->config, error) ? m->board : NULL;
+    return machine_make(config, model)->board;
+}
+
+bool machine_build(struct board *board, GError **error)
+{
+    struct machine *m = board->machine;
+    return m->model->build(board, &m->config, error);
 }
 
 bool machine_finish(struct board *board, GError **error)

@@ -63,8 +63,10 @@ extern const unsigned n_machine_models;
 const struct machine_model *machine_find(const char *name);
 void machine_list(GString *out); /* -M help */
 
-/* Makes the whole machine, not yet running. */
+/* An empty board, and then all that is on it, not yet running.  A failure ends the process: what was
+ * made so far stays, as vCPUs cannot be unmade. */
 struct board *machine_new(const struct machine_config *config, GError **error);
+bool machine_build(struct board *board, GError **error);
 bool machine_finish(struct board *board, GError **error);
 /* Reset as by the reset button: devices, then vCPUs (paused). */
 void machine_reset(struct board *board);

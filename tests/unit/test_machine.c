@@ -166,7 +166,7 @@ static int build(void **state)
                                .request = request};
     machine_lock();
     board = machine_new(&c, &error);
-    if (!board || !machine_finish(board, &error)) {
+    if (!board || !machine_build(board, &error) || !machine_finish(board, &error)) {
         print_error("%s\n", error->message);
         return -1;
     }
