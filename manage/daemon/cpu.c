@@ -230,6 +230,21 @@ static bool ask_one(struct talk *t, struct cpu_choice *c, json_t *definition, GE
     return true;
 }
 
+static void kind_free(void *kind)
+{
+    struct cpu_kind *k = kind;
+    g_hash_table_unref(k->features);
+    g_free(k);
+}
+
+static void choice_free(struct cpu_choice *c)
+{
+    g_ptr_array_unref(c->kinds);
+    g_hash_table_unref(c->host);
+    g_hash_table_unref(c->known);
+    g_free(c);
+}
+
 static struct cpu_choice *ask_all(bool kvm, GError **error)
 {
     struct talk t = {.pid = 0};
@@ -239,7 +254,7 @@ static struct cpu_choice *ask_all(bool kvm, GError **error)
     g_autoptr(json_t) list = hello ? talk_ask(&t, "query-cpu-definitions", NULL, error) : NULL;
     if (list) {
         c = g_new0(struct cpu_choice, 1);
-        c->kinds = g_ptr_array_new();
+        c->kinds = g_ptr_array_new_with_free_func(kind_free);
         c->host = new_set();
         c->known = new_set();
     }
@@ -254,7 +269,10 @@ static struct cpu_choice *ask_all(bool kvm, GError **error)
         g_free((*error)->message);
         (*error)->message = g_steal_pointer(&words);
     }
-    return ok ? c : NULL; /* half of an answer is small and rare */
+    if (c && !ok) {
+        choice_free(g_steal_pointer(&c)); /* half of an answer */
+    }
+    return c;
 }
 
 /*
@@ -264,7 +282,7 @@ static struct cpu_choice *ask_all(bool kvm, GError **error)
 static const struct cpu_choice *learnt(bool kvm, const char **why)
 {
     static struct {
-        const struct cpu_choice *choice;
+        const struct cpu_choice *choice, *last; /* .last: also of a program that has gone */
         const char *why;
         struct timespec of[2];
     } kept[2];
@@ -279,9 +297,13 @@ static const struct cpu_choice *learnt(bool kvm, const char **why)
     if (!installed || !known || memcmp(kept[kvm].of, of, sizeof(of)) != 0) {
         g_autoptr(GError) own = NULL;
         daemon_unlock();
-        const struct cpu_choice *c = ask_all(kvm, &own);
+        struct cpu_choice *c = ask_all(kvm, &own);
         daemon_lock();
-        kept[kvm].choice = c; /* the one before stays: somebody may look at it */
+        if (c) {
+            c->before = kept[kvm].last; /* which stays: somebody may look at it */
+            kept[kvm].last = c;
+        }
+        kept[kvm].choice = c;
         kept[kvm].why = own ? g_intern_string(own->message) : NULL;
         memcpy(kept[kvm].of, of, sizeof(of));
     }

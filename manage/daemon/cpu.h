@@ -10,10 +10,11 @@ struct cpu_kind {
     bool usable;               /* all of them can be had here */
 };
 struct cpu_choice {
-    GPtrArray *kinds;   /* struct cpu_kind */
-    GHashTable *host;   /* set: all that can be had */
-    GHashTable *known;  /* set: all that there are */
-    const char *vendor; /* of the host */
+    GPtrArray *kinds;                /* struct cpu_kind */
+    GHashTable *host;                /* set: all that can be had */
+    GHashTable *known;               /* set: all that there are */
+    const char *vendor;              /* of the host */
+    const struct cpu_choice *before; /* what was learnt of another version */
 };
 /* Asks lodge-vm, once for each of its versions, without the lock; never freed.  An error where KVM
  * is asked for and does not work. */

@@ -135,6 +135,19 @@ static char *dump_children(xmlDoc *doc)
     return text;
 }
 
+/* As libvirt: without the name space and its declaration, which remain the document's. */
+static char *dump_bare(xmlDoc *doc, xmlNode *node)
+{
+    xmlBuffer *buffer = xmlBufferCreate();
+    xmlNs *declared = g_steal_pointer(&node->nsDef), *ns = g_steal_pointer(&node->ns);
+    xmlNodeDump(buffer, doc, node, 0, 0);
+    node->nsDef = declared;
+    node->ns = ns;
+    char *text = g_strdup((const char *)xmlBufferContent(buffer));
+    xmlBufferFree(buffer);
+    return text;
+}
+
 static bool set_element(DomainDef *def, const char *xml, const char *key, const char *uri,
                         GError **error)
 {
@@ -228,12 +241,7 @@ bool verb_domain_get_metadata(struct call *call, const rpc_get_metadata_args *ar
         g_autoptr(xmlDoc) doc = args->uri ? metadata_doc(def, error) : NULL;
         xmlNode *node = doc ? find_element(doc, *args->uri) : NULL;
         if (node) {
-            xmlBuffer *buffer = xmlBufferCreate();
-            node->nsDef = NULL; /* as libvirt: without the name space's declaration */
-            node->ns = NULL;
-            xmlNodeDump(buffer, doc, node, 0, 0);
-            ret->text = g_strdup((const char *)xmlBufferContent(buffer));
-            xmlBufferFree(buffer);
+            ret->text = dump_bare(doc, node);
         }
     } else {
         ret->text = g_strdup(args->type == METADATA_TITLE ? def->title : def->description);
