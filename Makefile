@@ -56,13 +56,11 @@ check-guest: check-deps all ## lodged inside a guest whose kernel has VLAN filte
 	@tools/guest tiny $(BUILD)/guests/tiny
 	@LODGE_BUILD=$(BUILD) /usr/bin/python3 tests/flow/check_guest.py $(CHECKS)
 
-check-asan: check-deps ## the unit tests under the address and undefined-behaviour sanitizers
-	@[ -d $(BUILD)-asan ] || meson setup $(BUILD)-asan -Db_sanitize=address,undefined >/dev/null
-	@ninja -C $(BUILD)-asan
-	@meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit
+check-asan: check-deps ## the address and undefined-behaviour sanitizers: unit tests, or TESTS="test_options ..."
+	@tools/check-asan $(BUILD) $(TESTS)
 
-check-tsan: check-deps all ## lodged under the thread sanitizer
-	@tools/check-tsan $(BUILD)
+check-tsan: check-deps all ## lodged under the thread sanitizer; TESTS as above
+	@tools/check-tsan $(BUILD) $(TESTS)
 
 clean: ## remove what was built (guest disks under build/guests too)
 	rm -rf $(BUILD)
