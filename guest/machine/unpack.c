@@ -11,7 +11,7 @@
  */
 #include "base/bytes.h"
 #include "guest/machine/load.h"
-#include "guest/memory/ram.h"
+#include "guest/memory/ahead.h"
 
 #include <bzlib.h>
 #include <libdeflate.h>
@@ -19,7 +19,6 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <zstd.h>
 
 /* Packed bytes, and where they go: all of it must be filled. */
@@ -72,13 +71,6 @@ static bool zstd(const struct job *j)
               ZSTD_decompressDCtx(d, j->to, room, j->from, frame) == room;
     ZSTD_freeDCtx(d);
     return ok;
-}
-
-/* At once, which costs less than page by page; no harm if it cannot be. */
-static void back_with_memory(uint8_t *at, size_t n)
-{
-    uintptr_t from = (uintptr_t)at & PAGE_MASK;
-    madvise((void *)from, n + ((uintptr_t)at - from), MADV_POPULATE_WRITE);
 }
 
 /* ---- LZ4 ---- */
@@ -172,7 +164,7 @@ static void *lz4_some(void *arg)
     struct lz4_blocks *b = arg;
     for (unsigned i; (i = atomic_fetch_add(&b->next, 1)) < b->n;) {
         struct job block = b->block[i];
-        back_with_memory(block.to, (size_t)(block.to_end - block.to));
+        ahead_back(block.to, (size_t)(block.to_end - block.to));
         if (!lz4_block(&block) || block.to != block.to_end) {
             atomic_store(&b->bad, true);
         }
@@ -239,7 +231,7 @@ bool kernel_unpack(const uint8_t *from, size_t n, uint8_t *to, size_t room)
     for (unsigned i = 0; i < G_N_ELEMENTS(packings); i++) {
         if (n > packings[i].n && memcmp(from, packings[i].magic, packings[i].n) == 0) {
             if (packings[i].unpack != lz4) {
-                back_with_memory(to, room);
+                ahead_back(to, room);
             }
             return n <= INT32_MAX && room <= INT32_MAX && packings[i].unpack(&j);
         }

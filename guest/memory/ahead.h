@@ -14,6 +14,12 @@
 /* Soon, at most 2 MiB of a mapping; a wish: it may be forgotten, and @at need not be mapped. */
 void ahead_ask(void *at);
 
+/*
+ * Now: memory for [@at, @at + @n), which nobody has touched; no harm if there is none.  While such
+ * a host has to ask for huge pages, small ones are taken, of which there are more that it has.
+ */
+void ahead_back(void *at, size_t n);
+
 enum { AHEAD_SHIFT = 21 };
 enum ahead_state { AHEAD_FRESH = 1, AHEAD_ASKED = 2 };
 extern _Atomic uint8_t *ahead_states; /* one byte for 2 MiB of ram_pool */

@@ -126,7 +126,7 @@ static bool map_part(const struct ram *ram, const struct ram_part *part,
             return false;
         }
     }
-    if (part->fd < 0 && part->bytes >= HUGE_2M) {
+    if (part->page == PAGE_SIZE && part->bytes >= HUGE_2M) {
         madvise(p, part->bytes, MADV_HUGEPAGE); /* advice: a refusal costs speed only */
     }
     bool touch = source && source->prealloc;

@@ -149,6 +149,29 @@ static void memory_comes_before_it_is_touched(void **state)
     wait_for_memory(host + 6 * chunk);
 }
 
+/* By whole huge pages or not, and where some of it is not mapped. */
+static void memory_comes_at_once(void **state)
+{
+    (void)state;
+    const uint64_t chunk = UINT64_C(1) << AHEAD_SHIFT;
+    uint8_t *host = make_ram("back", 8 * chunk)->host;
+    if (madvise(host, PAGE_SIZE, MADV_POPULATE_WRITE) < 0) {
+        print_message("no MADV_POPULATE_WRITE on this host\n");
+        skip();
+    }
+    host[chunk] = 7;
+    ahead_back(host + chunk + 100, 3 * chunk);
+    for (uint64_t at = chunk; at < 4 * chunk + 100; at += PAGE_SIZE) {
+        assert_true(resident(host + at));
+    }
+    assert_int_equal(host[chunk], 7);
+    assert_false(resident(host + 6 * chunk));
+    ahead_back(host + 7 * chunk + 1, 2 * chunk);
+    assert_true(resident(host + 7 * chunk));
+    ahead_back(host + 6 * chunk, 0);
+    assert_false(resident(host + 6 * chunk));
+}
+
 static void written_pages_are_found_dirty(void **state)
 {
     (void)state;
@@ -270,6 +293,7 @@ int main(void)
         cmocka_unit_test(a_page_of_a_large_block_is_discarded),
         cmocka_unit_test(files_in_memory),
         cmocka_unit_test(memory_comes_before_it_is_touched),
+        cmocka_unit_test(memory_comes_at_once),
         cmocka_unit_test(written_pages_are_found_dirty),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
