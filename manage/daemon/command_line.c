@@ -915,6 +915,10 @@ char **command_line(struct machine *m, const struct launch *l, GError **error)
     }
     word(out, "-sandbox",
          "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+    for (unsigned i = 0; i < xml_count(def->qemu_arguments); i++) {
+        const struct qemu_argument *own = def->qemu_arguments->pdata[i];
+        g_ptr_array_add(out, g_strdup(own->value));
+    }
     g_ptr_array_add(out, NULL);
     return (char **)g_ptr_array_free(g_steal_pointer(&out), FALSE);
 }

@@ -145,6 +145,7 @@ void machine_save(struct machine *m)
     g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
     g_key_file_set_boolean(status, "machine", "rebooting", m->rebooting);
+    g_key_file_set_uint64(status, "machine", "tainted", m->tainted);
     if (m->unfinished) {
         g_key_file_set_string(status, "machine", "unfinished", m->unfinished);
     }
@@ -424,8 +425,8 @@ char *machine_log_tail(const Domain *d, goffset from)
 }
 
 /* Between fork and exec: only what signal handlers may do. */
-static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *fds, int gate,
-                                           const struct tune_nodes *nodes, bool locked)
+static void G_GNUC_NORETURN become_machine(char **words, char **env, int log, const GArray *fds,
+                                           int gate, const struct tune_nodes *nodes, bool locked)
 {
     static const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
     char go;
@@ -452,7 +453,7 @@ static void G_GNUC_NORETURN become_machine(char **words, int log, const GArray *
         dprintf(2, "set_mempolicy: error %d\n", e);
         _exit(127);
     }
-    execv(words[0], words);
+    execve(words[0], words, env);
     dprintf(2, "%s cannot be run\n", words[0]);
     _exit(127);
 }
@@ -477,12 +478,13 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         return false;
     }
     autofd int inside = gate[0], outside = gate[1];
+    g_auto(GStrv) env = machine_environment(m->def);
     m->pid = fork();
     if (m->pid == 0) {
         if (wait) {
             close(outside); /* else the end of lodged would not end the wait */
         }
-        become_machine(words, log, fds, inside, &nodes, m->def->locked);
+        become_machine(words, env, log, fds, inside, &nodes, m->def->locked);
     }
     if (m->pid < 0) {
         libvirt_error(error, ERR_SYSTEM, "cannot fork: %s", g_strerror(errno));
@@ -686,6 +688,7 @@ static void started(struct machine *m, const struct machine_start *how)
     domain_set_state(d, paused ? STATE_PAUSED : STATE_RUNNING,
                      paused ? how->incoming ? PAUSED_MIGRATION : PAUSED_USER : how->running_reason);
     machine_save(m);
+    machine_taint_defined(m);
     domain_event(d, EVENT_STARTED, how->event_detail);
     if (paused && !how->incoming) {
         domain_event(d, EVENT_SUSPENDED, 0);
@@ -1116,6 +1119,7 @@ static bool recover(const char *folder, GError **error)
     m->recovering = true;
     m->start_time = began;
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
+    m->tainted = (unsigned)g_key_file_get_uint64(status, "machine", "tainted", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
     m->rebooting = g_key_file_get_boolean(status, "machine", "rebooting", NULL);
     m->unfinished = g_key_file_get_string(status, "machine", "unfinished", NULL);

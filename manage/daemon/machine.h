@@ -34,6 +34,7 @@ struct machine {
     char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
+    unsigned tainted;      /* by what was done past lodged: a bit each enum taint */
     GPtrArray *block_jobs; /* struct block_job; disks.h */
     struct backup *backup; /* under way; NULL: none */
     unsigned uid;
@@ -71,6 +72,11 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
                    GError **error);
 /* What the last lines of the log say, from offset @from on; for an error. */
 char *machine_log_tail(const Domain *d, goffset from);
+/* custom.c: notes for good, with a line in the machine's log, for what lodged does not vouch. */
+enum taint { TAINT_ARGUMENTS, TAINT_MONITOR, TAINT_HOST_CPU, TAINT_AGENT };
+void machine_taint(struct machine *m, enum taint why);
+void machine_taint_defined(struct machine *m); /* what its definition has of it */
+char **machine_environment(const DomainDef *def);
 /* Kills it and waits until it is gone. */
 bool machine_stop(Domain *d, int shutoff_reason, bool gently, GError **error);
 /* Tells it to end and does not wait for that; nothing if it has ended. */

@@ -731,6 +731,18 @@ static const struct xml_row label_rows[] = {
 };
 static const struct xml_table label_table = XML_TABLE("seclabel", struct domain_label, label_rows);
 
+static const struct xml_row argument_rows[] = {
+    XML_TEXT(struct qemu_argument, value, "@value", XML_REQUIRED),
+};
+static const struct xml_table argument_table =
+    XML_TABLE("qemu:arg", struct qemu_argument, argument_rows);
+static const struct xml_row variable_rows[] = {
+    XML_TEXT(struct qemu_variable, name, "@name", XML_REQUIRED),
+    XML_TEXT(struct qemu_variable, value, "@value", 0),
+};
+static const struct xml_table variable_table =
+    XML_TABLE("qemu:env", struct qemu_variable, variable_rows);
+
 static const struct xml_row memnode_rows[] = {
     XML_INT(struct numa_memnode, cell, "@cellid", XML_REQUIRED),
     XML_ENUM(struct numa_memnode, mode, "@mode", numatune_words, XML_REQUIRED),
@@ -853,6 +865,8 @@ static const struct xml_row domain_rows[] = {
     XML_LIST(D, memory_devices, "devices/memory", &memory_device_table, 0),
     XML_LIST(D, panics, "devices/panic", &panic_table, 0),
     XML_LIST(D, labels, "seclabel", &label_table, 0),
+    XML_LIST(D, qemu_arguments, "qemu:commandline/qemu:arg", &argument_table, 0),
+    XML_LIST(D, qemu_variables, "qemu:commandline/qemu:env", &variable_table, 0),
 };
 const struct xml_table domain_table = XML_TABLE("domain", D, domain_rows);
 const struct xml_table inactive_domain_table = XML_TABLE("inactiveDomain", D, domain_rows);

@@ -379,6 +379,13 @@ struct domain_label {
     enum tristate relabel;
 };
 
+struct qemu_argument {
+    char *value;
+};
+struct qemu_variable {
+    char *name, *value;
+};
+
 struct domain_def {
     int type;
     int64_t id;
@@ -429,6 +436,7 @@ struct domain_def {
     struct domain_balloon *balloon;
     GPtrArray *labels;
     char *partition;
+    GPtrArray *qemu_arguments, *qemu_variables; /* for lodge-vm itself */
 };
 
 extern const struct xml_table domain_table;

@@ -195,8 +195,23 @@ static bool check_usb(const DomainDef *def, GError **error)
     return !none || !used;
 }
 
+static bool check_variables(const DomainDef *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->qemu_variables); i++) {
+        const struct qemu_variable *v = def->qemu_variables->pdata[i];
+        if (!g_regex_match_simple("^[A-Za-z_][A-Za-z0-9_]*$", v->name, G_REGEX_DOLLAR_ENDONLY, 0)) {
+            libvirt_error(error, ERR_XML,
+                          "Invalid environment name '%.200s': a letter or underscore, then those "
+                          "and digits",
+                          v->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool domain_check_devices(const DomainDef *def, GError **error)
 {
     return check_formats(def, error) && check_chars(def, error) && check_screen(def, error) &&
-           check_addresses(def, error) && check_usb(def, error);
+           check_addresses(def, error) && check_usb(def, error) && check_variables(def, error);
 }

@@ -78,6 +78,25 @@ xmlDoc *xml_parse(const char *text, const char *what, const char *root, GError *
     return g_steal_pointer(&doc);
 }
 
+/* libvirt's words to a hypervisor itself.  Spec: libvirt, "QEMU/KVM/HVF hypervisor driver". */
+static const char ns_prefix[] = "qemu", ns_uri[] = "http://libvirt.org/schemas/domain/qemu/1.0";
+
+/* The name of @node as paths have it; NULL: it belongs to a name space that is none of ours. */
+static char *name_of(const xmlNode *node)
+{
+    if (!node->ns) {
+        return g_strdup((const char *)node->name);
+    }
+    return strcmp((const char *)node->ns->href, ns_uri) == 0
+               ? g_strconcat(ns_prefix, ":", (const char *)node->name, NULL)
+               : NULL;
+}
+
+static bool in_name_space(const char *path)
+{
+    return g_str_has_prefix(path, ns_prefix) && path[strlen(ns_prefix)] == ':';
+}
+
 /* --- fields --- */
 
 static void *field(const struct xml_row *row, const void *object)
@@ -478,9 +497,9 @@ static bool read_list(const struct xml_row *row, void *object, const xmlNode *no
 static bool read_child(const struct xml_table *t, void *object, const xmlNode *node,
                        const char *prefix, unsigned mode, GError **error)
 {
-    const char *name = (const char *)node->name;
-    const struct xml_row *row = node->ns ? NULL : find(t, prefix, "", name, false);
-    bool below = !node->ns && find(t, prefix, "", name, true);
+    g_autofree char *name = name_of(node);
+    const struct xml_row *row = name ? find(t, prefix, "", name, false) : NULL;
+    bool below = name && find(t, prefix, "", name, true);
     if (!row && !below) {
         return unknown(node, NULL, node->parent, error);
     }
@@ -571,7 +590,8 @@ static const struct xml_table *variant(const struct xml_table *t, void *object, 
 
 void *xml_read(const struct xml_table *t, const xmlNode *node, unsigned mode, GError **error)
 {
-    if (node->ns || strcmp((const char *)node->name, t->element) != 0) {
+    g_autofree char *name = name_of(node);
+    if (g_strcmp0(name, t->element) != 0) {
         libvirt_error(error, ERR_XML, "unexpected element <%s>, expecting <%s>",
                       (const char *)node->name, t->element);
         return NULL;
@@ -773,6 +793,17 @@ static void write_row(struct writer *w, const struct xml_row *row, const void *o
     }
 }
 
+/* The name space, in the start tag of who has elements of it; those are inside each other. */
+static void declare(const struct xml_table *t, const void *object, GString *out)
+{
+    for (unsigned i = 0; !in_name_space(t->element) && i < t->n; i++) {
+        if (in_name_space(t->rows[i].path) && present(&t->rows[i], object)) {
+            g_string_append_printf(out, " xmlns:%s='%s'", ns_prefix, ns_uri);
+            return;
+        }
+    }
+}
+
 void xml_write(const struct xml_table *t, const void *object, unsigned mode, unsigned depth,
                GString *out)
 {
@@ -783,8 +814,13 @@ void xml_write(const struct xml_table *t, const void *object, unsigned mode, uns
         g_string_append_printf(out, " %s='%s'", t->by, t->words[which]);
         t = &t->variants[which];
     }
+    bool in_tag = true;
     for (unsigned i = 0; i < t->n; i++) {
         const struct xml_row *row = &t->rows[i];
+        if (in_tag && row->path[0] != '@') {
+            in_tag = false;
+            declare(t, object, out);
+        }
         if (present(row, object) && !(row->flags & XML_OURS) &&
             (!(row->flags & XML_LIVE) || (mode & XML_MODE_LIVE)) &&
             (!(row->flags & XML_SECRET) || (mode & XML_MODE_SECRET))) {

@@ -19,6 +19,7 @@
  *     };
  *     const struct xml_table boot_table = XML_TABLE("boot", struct boot, boot_rows);
  *
+ * Names that begin with "qemu:" are those of libvirt's name space for what goes past it to QEMU.
  * Paths are relative to the table's element: "@name" an attribute, "." the element's own text,
  * "a/b" the text of an element below.  Rows stand in the order in which they are written, those
  * with a common front together and attributes before children.

@@ -4,6 +4,7 @@
 definition asks for, and what is said to that, or what lodge-vm is told."""
 import ctypes
 import os
+import re
 import shutil
 import socket
 import unittest
@@ -18,6 +19,7 @@ from test_manage_domain import GUEST, machine
 DISK = "<disk type='file' device='{kind}'><driver name='qemu' type='raw' {driver}/><source file='{file}'/>" \
     "<target dev='{dev}' bus='{bus}' {target}/>{more}</disk>"
 PORT = "<controller type='pci' model='pcie-root-port' {0}>{1}</controller>"
+QEMU = "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'>{}</q:commandline>"
 
 
 def disk(kind="disk", dev="vda", bus="virtio", driver="", target="", more="", file="FILE"):
@@ -128,8 +130,12 @@ MORE_REFUSED = (
     ("<throttlegroups/>", "<throttlegroups>"), ("<defaultiothread thread_pool_min='1'/>", "<defaultiothread>"),
     ("<resource><partition>/other</partition></resource>", "partition other than '/machine'"),
     ("<resource><fibrechannel appid='x'/></resource>", "<fibrechannel>"),
-    ("<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:arg value='-s'/>"
-     "</qemu:commandline>", "commandline"),
+    (QEMU.format("<q:arg value='-nosuch'/>"), "lodge-vm: .*-nosuch"), (QEMU.format("<q:arg/>"), "'@value'"),
+    (QEMU.format("<q:arg value='-device'/><q:arg value='nosuch'/>"), "lodge-vm: -device nosuch: 'nosuch' is not"),
+    (QEMU.format("<q:env name='9'/>"), "Invalid environment name '9'"), (QEMU.format("<q:x/>"), "<q:x>"),
+    (QEMU.format("").replace("commandline", "capabilities"), "<q:capabilities>"),
+    (QEMU.format("").replace("qemu/1.0", "xen/1.0"), "<q:commandline>"),
+    ("<commandline/>", "<commandline>"),
     ("<seclabel type='static' model='dac'><label>+0:+0</label></seclabel>", "type='static'"),
     ("<seclabel type='dynamic' model='dac' relabel='no'/>", "relabel='no'"),
     ("<seclabel type='dynamic' model='selinux' relabel='yes'/>", "Unable to find security driver for model selinux"),
@@ -338,6 +344,39 @@ class Words(manage.Case):
         same = disk(driver="cache='none'").replace("device='disk'", "device='disk' snapshot='no'")
         dom.updateDeviceFlags(same.replace("FILE", self.file), libvirt.VIR_DOMAIN_AFFECT_LIVE)
         self.assertIn("snapshot='no'", dom.XMLDesc())
+
+    def test_words_for_lodge_vm_itself(self):
+        own = "<q:arg value='-device'/><q:arg value='isa-debug-exit,iobase=0xf4'/><q:env name='OWN' value='a &lt; b'/>"
+        dom = self.conn.defineXML(self.xml(more=QEMU.format(own) + "<cpu mode='host-passthrough'/>"))
+        xml = dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+        self.assertIn("xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'", xml)
+        self.assertIn("""  <qemu:commandline>
+    <qemu:arg value='-device'/>
+    <qemu:arg value='isa-debug-exit,iobase=0xf4'/>
+    <qemu:env name='OWN' value='a &lt; b'/>
+  </qemu:commandline>""", xml)
+        self.assertEqual(self.conn.defineXML(xml).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), xml)
+        self.assertEqual(dom.messages(), [])
+        dom.create()
+        self.addCleanup(lambda: self.connect().lookupByName("never").destroy())
+        pid = self.daemon.pid(dom.UUIDString())
+        with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:
+            self.assertTrue(f.read().endswith("\0-device\0isa-debug-exit,iobase=0xf4\0"))
+        with open(f"/proc/{pid}/environ", encoding="utf-8") as f:
+            self.assertIn("OWN=a < b", f.read().split("\0"))
+        said = ["custom configuration parameters specified", "potentially unsafe use of host CPU passthrough"]
+        self.assertEqual(dom.messages(), ["tainted: " + words for words in said])
+        self.virsh("qemu-monitor-command", "never", '{"execute": "query-status"}')
+        said.insert(1, "custom monitor control commands issued")
+        self.daemon.stop()
+        self.daemon.start()
+        again = self.connect().lookupByName("never")
+        self.assertEqual(again.messages(), ["tainted: " + words for words in said])
+        self.assertEqual(again.messages(libvirt.VIR_DOMAIN_MESSAGE_DEPRECATION), [])
+        self.assertRegex(self.virsh("dominfo", "never"), "(?s)Messages: +tainted: " + ".*tainted: ".join(said))
+        with open(f"{self.daemon.root}/var/log/qemu/never.log", encoding="utf-8") as f:
+            found = re.findall("Domain id=[0-9]+ is tainted: (.*)", f.read())
+        self.assertEqual(found[-3:], ["custom-argv", "host-cpu", "custom-monitor"])
 
     def test_password_of_the_screen(self):
         vnc = "<graphics type='vnc' passwd='{}' passwdValidTo='{}'/>"

@@ -336,14 +336,6 @@ bool verb_domain_get_max_vcpus(struct call *call, const rpc_domain_args *args, r
     return def != NULL;
 }
 
-bool verb_domain_get_messages(struct call *call, const rpc_domain_flags *args, rpc_texts *ret,
-                              GError **error)
-{
-    (void)call, (void)ret;
-    g_autoptr(Domain) d = domain_get(&args->dom, error);
-    return d != NULL;
-}
-
 bool verb_domain_get_security_label(struct call *call, const rpc_domain_args *args,
                                     rpc_security_label *ret, GError **error)
 {

@@ -304,6 +304,7 @@ bool verb_domain_monitor_command(struct call *call, const rpc_domain_text_flags 
     if (!m) {
         return false;
     }
+    machine_taint(m, TAINT_MONITOR);
     if (args->flags & MONITOR_HMP) {
         g_autoptr(json_t) got =
             qmp_run(m->qmp, "human-monitor-command", json_pack("{s:s}", "command-line", args->text),
@@ -339,6 +340,9 @@ bool verb_domain_agent_command(struct call *call, const rpc_agent_command_args *
     (void)call;
     g_autoptr(DomainJob) d = domain_take(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    if (m) {
+        machine_taint(m, TAINT_AGENT);
+    }
     char *answer =
         m ? agent_command(m, args->command,
                           args->timeout > 0 ? MIN(args->timeout, 600) : AGENT_SECONDS, error)
