@@ -384,6 +384,18 @@ bool disk_idle(const struct machine *m, const struct domain_disk *disk, GError *
     return !busy;
 }
 
+bool block_jobs_none(const struct machine *m, GError **error)
+{
+    bool busy = xml_count(m->block_jobs) > 0;
+    for (unsigned i = 0; i < xml_count(m->def->disks); i++) {
+        busy = busy || backup_reads(m, ((struct domain_disk *)m->def->disks->pdata[i])->target);
+    }
+    if (busy) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "domain has active block job");
+    }
+    return !busy;
+}
+
 struct block_job *block_job_new(struct machine *m, const struct domain_disk *disk, int type,
                                 GError **error)
 {

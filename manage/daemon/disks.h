@@ -76,6 +76,8 @@ void disk_config_follows(Domain *d, const char *target, const char *old, const c
 bool disks_throttle(struct machine *m, GError **error);
 
 /* NULL: it has none. */
+/* False with libvirt's words if a disk has a job, or a backup reads it. */
+bool block_jobs_none(const struct machine *m, GError **error);
 struct block_job *block_job_find(const struct machine *m, const char *alias);
 /* Whether nothing is under way on it, be it a job or a backup; else an error. */
 bool disk_idle(const struct machine *m, const struct domain_disk *disk, GError **error);

@@ -297,7 +297,7 @@ static char *begin_running(Domain *d, struct machine *m, const struct move *w, G
         return NULL;
     }
     g_autoptr(DomainDef) def = portable(m);
-    if (!disks_may_leave(def, error) || (!(w->flags & MOVE_UNSAFE) && !is_safe(def, w, error))) {
+    if (!block_jobs_none(m, error) || !disks_may_leave(def, error) || (!(w->flags & MOVE_UNSAFE) && !is_safe(def, w, error))) {
         return NULL;
     }
     return travelling_xml(def, w, error);
@@ -317,6 +317,17 @@ static char *lasting_xml(Domain *d, const struct move *w, GError **error)
     return def ? domain_def_format(def, XML_MODE_SECRET) : NULL;
 }
 
+/* What would stay behind: nobody could find it there. */
+static bool knows_no_points(const Domain *d, GError **error)
+{
+    unsigned n = d->snapshots ? d->snapshots : d->checkpoints;
+    if (n) {
+        libvirt_error(error, ERR_OPERATION_INVALID, "cannot migrate domain with %u %s", n,
+                      d->snapshots ? "snapshots" : "checkpoints");
+    }
+    return !n;
+}
+
 bool move_begin(const rpc_domain *named, const struct move *w, struct client *c, char **xml,
                 char **cookie, GError **error)
 {
@@ -324,7 +335,7 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
         return false;
     }
     g_autoptr(DomainJob) d = domain_take_beside(named, error);
-    if (!d) {
+    if (!d || !knows_no_points(d, error)) {
         return false;
     }
     bool offline = w->flags & MOVE_OFFLINE;

@@ -365,7 +365,7 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
 bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || !disks_may_leave(m->def, error)) {
+    if (!m || !block_jobs_none(m, error) || !disks_may_leave(m->def, error)) {
         return false;
     }
     bool ran = d->state == STATE_RUNNING;

@@ -62,6 +62,10 @@ char *snapshot_image_name(const struct domain_disk *disk, const char *name, GErr
  * current one.
  */
 bool snapshot_revert_external(Domain *d, Snapshot *s, unsigned flags, GError **error);
+/* Before going back to an internal one, after which the machine writes to the disks of @def again:
+ * false with an error if another snapshot's image is one of them or over one. */
+bool snapshot_may_write(const Domain *d, const GPtrArray *all, const Snapshot *s,
+                        const DomainDef *def, GError **error);
 /* What was written since goes into the images below, and its own go away. */
 bool snapshot_delete_external(Domain *d, GPtrArray *all, const Snapshot *s, GError **error);
 /* Images that were made for snapshots and that neither the machine nor one of them needs. */

@@ -160,6 +160,99 @@ void snapshot_clean(const Domain *d, const GPtrArray *candidates)
     }
 }
 
+/* --- who else needs an image --- */
+
+/* An image that somebody's chain begins with. */
+typedef struct root Root;
+struct root {
+    char *path;
+    const char *owner; /* a snapshot; NULL: the domain */
+    bool frozen;       /* of an external snapshot: nothing may be written to it */
+};
+
+static void root_clear(void *data)
+{
+    g_free(((Root *)data)->path);
+}
+
+static void add_roots(GArray *roots, const DomainDef *def, const Snapshot *s)
+{
+    for (unsigned i = 0; def && i < xml_count(def->disks); i++) {
+        const struct domain_disk *disk = def->disks->pdata[i];
+        const struct snapshot_disk *row = s ? snapshot_disk_of(s, disk->target) : NULL;
+        if (disk_path(disk)) {
+            Root root = {.path = g_strdup(disk_path(disk)),
+                         .owner = s ? s->name : NULL,
+                         .frozen = row && row->snapshot == LOCATION_EXTERNAL};
+            g_array_append_val(roots, root);
+        }
+    }
+}
+
+/* Of all but @s. */
+static GArray *other_roots(const Domain *d, const GPtrArray *all, const Snapshot *s)
+{
+    GArray *roots = g_array_new(FALSE, FALSE, sizeof(Root));
+    g_autoptr(DomainDef) config = d->persistent ? domain_config(d, NULL) : NULL;
+    g_array_set_clear_func(roots, root_clear);
+    add_roots(roots, config, NULL);
+    add_roots(roots, d->machine ? d->machine->def : NULL, NULL);
+    for (unsigned i = 0; i < all->len; i++) {
+        const Snapshot *other = all->pdata[i];
+        if (other != s && strcmp(other->name, s->name) != 0) {
+            add_roots(roots, other->def, other);
+        }
+    }
+    return roots;
+}
+
+/* Whether @base is below @root: then what lies over it goes to @over; or is @root: NULL does. */
+static bool is_of(const Root *root, const char *base, bool *of, char **over, GError **error)
+{
+    *of = strcmp(root->path, base) == 0;
+    if (*of || !is_there(root->path)) {
+        return true;
+    }
+    g_autoptr(json_t) chain = chain_of(root->path, error);
+    size_t at = chain_find(chain, base);
+    *of = at > 0 && at < json_array_size(chain);
+    *over = *of ? g_strdup(chain_text(chain, at - 1, "filename")) : NULL;
+    return chain != NULL;
+}
+
+static bool may_write(const GArray *roots, const char *path, const Snapshot *s, GError **error)
+{
+    for (unsigned i = 0; i < roots->len; i++) {
+        const Root *root = &g_array_index(roots, Root, i);
+        g_autofree char *over = NULL;
+        bool of;
+        if (root->owner && !is_of(root, path, &of, &over, error)) {
+            return false;
+        }
+        if (root->owner && of && (over || root->frozen)) {
+            libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                          "snapshot '%s' needs image '%s' as it is, and the domain would write to it "
+                          "after going back to '%s': delete '%s' first",
+                          root->owner, path, s->name, root->owner);
+            return false;
+        }
+    }
+    return true;
+}
+
+bool snapshot_may_write(const Domain *d, const GPtrArray *all, const Snapshot *s,
+                        const DomainDef *def, GError **error)
+{
+    g_autoptr(GArray) roots = other_roots(d, all, s);
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        const struct domain_disk *disk = def->disks->pdata[i];
+        if (disk_path(disk) && !disk->readonly && !may_write(roots, disk_path(disk), s, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* --- going back --- */
 
 /* A name that no file has; NULL with an error. */
@@ -479,6 +572,29 @@ static bool find_over(const Domain *d, const GPtrArray *all, const Snapshot *s, 
     return true;
 }
 
+/* Whether @over may be committed into @base: nobody else is over that, or writes to it. */
+static bool may_merge(const Domain *d, const GPtrArray *all, const Snapshot *s, const char *base,
+                      const struct over *over, GError **error)
+{
+    g_autoptr(GArray) roots = other_roots(d, all, s);
+    for (unsigned i = 0; i < roots->len; i++) {
+        const Root *root = &g_array_index(roots, Root, i);
+        g_autofree char *other = NULL;
+        bool of;
+        if (!is_of(root, base, &of, &other, error)) {
+            return false;
+        }
+        if (of && (other ? strcmp(other, over->path) != 0 : !root->owner || root->frozen)) {
+            libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                          "'%s' cannot be committed into '%s', which %s%s%s needs as it is",
+                          over->path, base, root->owner ? "snapshot '" : "the domain",
+                          root->owner ? root->owner : "", root->owner ? "'" : "");
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool delete_disk(Domain *d, const GPtrArray *all, const Snapshot *s,
                         const struct snapshot_disk *row, GError **error)
 {
@@ -496,6 +612,9 @@ static bool delete_disk(Domain *d, const GPtrArray *all, const Snapshot *s,
     }
     if (!over.path) {
         return true;
+    }
+    if (!may_merge(d, all, s, base, &over, error)) {
+        return false;
     }
     g_autoptr(Machine) m = over.live ? machine_of(d, error) : NULL;
     if (over.live && !m) {

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Snapshots in images of their own: going back and forth in their tree, deleting, what lodged knows of them."""
 import os
+import pathlib
 import re
 import unittest
 
@@ -126,6 +127,59 @@ class External(Work):
         xml = self.v("dumpxml", "--inactive")
         self.conn.defineXML(re.sub(r"<source file='[^']*/a\.\d+'", f"<source file='{base}'", xml))
         self.assertIn("writes to image", self.v("snapshot-revert", "t", fails=True))
+
+    def test_internal_and_external_in_one_tree(self):
+        """Nothing is written below a snapshot's image, and no dead branch goes into the image in use."""
+        self.boot()
+        self.write(8, "wold")
+        self.v("snapshot-create-as", "i1")
+        self.write(8, "wnew")
+        self.v("snapshot-create-as", "e1", "--disk-only")
+        self.write(0, "wover")
+        self.v("snapshot-create-as", "i3")
+        self.assertRegex(self.v("snapshot-revert", "i1", fails=True),
+                         r"snapshot '(e1|i3)' needs image '.*a.qcow2' as it is")
+        self.write(0, "wlater")
+        self.v("snapshot-revert", "i3")
+        self.assertEqual(self.words(0, 8), ["wover", "wnew"])
+        # Somebody takes the machine back by hand; its image is not the end of the other branch.
+        self.dom.destroy()
+        base = self.path("a.qcow2")
+        self.conn.defineXML(re.sub(r"<source file='[^']*/a\.e1'", f"<source file='{base}'", self.v("dumpxml", "--inactive")))
+        self.assertRegex(self.v("snapshot-delete", "e1", fails=True),
+                         r"a.e1' cannot be committed into '.*a.qcow2', which the domain needs as it is")
+        self.v("snapshot-revert", "i3")
+        self.talk()
+        self.assertEqual(self.words(0, 8), ["wover", "wnew"])
+        # The overlay goes into what it is over: then the way back is free.
+        self.v("snapshot-delete", "i3")
+        self.v("snapshot-delete", "e1")
+        self.assertEqual((self.files(), self.words(0, 8)), (["a.qcow2"], ["wover", "wnew"]))
+        self.v("snapshot-revert", "i1")
+        self.talk()
+        self.assertEqual(self.words(8), ["wold"])
+
+    def test_what_is_saved_knows_its_disks(self):
+        """A managed save image holds memory of the disks as they are; going back elsewhere ends it."""
+        self.boot()
+        self.v("snapshot-create-as", "off-later", "--disk-only")
+        self.v("snapshot-create-as", "i1")
+        self.assertIn("cannot migrate domain with 2 snapshots", self.v("migrate", self.daemon.uri, "--live", fails=True))
+        self.say("word=late")
+        self.v("managedsave")
+        self.assertIn("needs its disks as they are", self.v("snapshot-create-as", "e2", "--disk-only", fails=True))
+        self.assertIn("snapshot without memory state", self.v("snapshot-revert", "off-later", fails=True))
+        self.assertIn("Managed save:   yes", self.v("dominfo"))
+        self.v("start")
+        self.talk()
+        self.assertIn("it-is-late", self.say("echo it-is-$word"))
+        self.v("managedsave")
+        self.v("snapshot-revert", "i1")
+        self.assertIn("Managed save:   no", self.v("dominfo"))
+        self.v("managedsave")
+        self.v("snapshot-revert", "off-later", "--force")
+        self.assertIn("Managed save:   no", self.v("dominfo"))
+        self.assertEqual([str(p) for p in pathlib.Path(self.daemon.root, "var").rglob(f"{self.name}.save*")], [])
 
     def test_end_of_a_machine_without_definition(self):
         """What was known of it goes with it: the next one of its name begins with nothing."""

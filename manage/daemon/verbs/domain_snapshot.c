@@ -7,6 +7,7 @@
  * Spec: libvirt, "Snapshot XML format".
  */
 #include "manage/daemon/disks.h"
+#include "manage/daemon/files.h"
 #include "manage/daemon/run.h"
 #include "manage/daemon/snapshot.h"
 #include "manage/daemon/uuid.h"
@@ -381,7 +382,16 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
     if (!def) {
         return false;
     }
-    if ((up && !disks_may_leave(def, error)) || !snapshot_align(s, def, up, flags, error)) {
+    g_autoptr(Machine) busy = up ? machine_of(d, error) : NULL;
+    if (up && (!busy || !block_jobs_none(busy, error) || !disks_may_leave(def, error))) {
+        return false;
+    }
+    if (!snapshot_align(s, def, up, flags, error)) {
+        return false;
+    }
+    if (!up && d->managed_save && snapshot_is_external(s)) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "the managed save image of the domain needs its disks as they are");
         return false;
     }
     s->created = g_get_real_time() / G_USEC_PER_SEC;
@@ -547,7 +557,7 @@ static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, GError 
     return ok;
 }
 
-static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
+static bool revert_to(Domain *d, const GPtrArray *all, Snapshot *s, unsigned flags, GError **error)
 {
     bool run = flags & REVERT_RUNNING  ? true
                : flags & REVERT_PAUSED ? false
@@ -556,7 +566,7 @@ static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
         return snapshot_revert_external(d, s, flags, error);
     }
     g_autoptr(DomainDef) def = domain_config(d, error);
-    if (!def) {
+    if (!def || !snapshot_may_write(d, all, s, s->def ? s->def : def, error)) {
         return false;
     }
     if (s->state == SNAP_SHUTOFF) {
@@ -574,6 +584,36 @@ static bool revert_to(Domain *d, Snapshot *s, unsigned flags, GError **error)
     return load(d, s, def, run, error);
 }
 
+/* A managed save image is of disks that are no more after that: it waits beside its place until all
+ * is done, and goes or comes back. */
+static bool revert_saved(Domain *d, const GPtrArray *all, Snapshot *s, unsigned flags,
+                         GError **error)
+{
+    if (!d->managed_save) {
+        return revert_to(d, all, s, flags, error);
+    }
+    g_autofree char *saved = domain_managed_save_path(d);
+    g_autofree char *aside = g_strconcat(saved, ".reverting", NULL);
+    if (s->state != SNAP_RUNNING && s->state != SNAP_PAUSED && !(flags & REVERT_FORCE)) {
+        libvirt_error(error, ERR_SNAPSHOT_REVERT_RISKY,
+                      "snapshot without memory state, removal of existing managed saved state "
+                      "strongly recommended to avoid corruption");
+        return false;
+    }
+    if (rename(saved, aside) != 0) {
+        path_error(error, ERR_SYSTEM, "failed to move aside", saved);
+        return false;
+    }
+    d->managed_save = false;
+    bool ok = revert_to(d, all, s, flags, error);
+    if (ok) {
+        unlink(aside);
+    } else {
+        d->managed_save = rename(aside, saved) == 0;
+    }
+    return ok;
+}
+
 bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags *args,
                                     rpc_none *ret, GError **error)
 {
@@ -585,7 +625,7 @@ bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags 
     g_autoptr(GPtrArray) all = snapshots_load(d);
     g_autoptr(GPtrArray) candidates = snapshot_candidates(all); /* as they were before */
     Snapshot *s = need(all, args->snap.name, error);
-    if (!s || !revert_to(d, s, args->flags, error) || !make_current(d, all, s->name, error)) {
+    if (!s || !revert_saved(d, all, s, args->flags, error) || !make_current(d, all, s->name, error)) {
         return false;
     }
     if (snapshot_is_external(s)) {
