@@ -42,7 +42,7 @@ static bool removable(const struct pci_device *pci)
 static uint32_t all_slots(const struct acpi_pcihp *s, const struct pci_bus *bus)
 {
     if (bus->express) {
-        return s->prop_bridges && bus->one_slot;
+        return s->prop_bridges && bus->one_slot && bus->plugged;
     }
     return (bus->bridge ? s->prop_bridges : s->prop_root) ? UINT32_MAX : 0;
 }

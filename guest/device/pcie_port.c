@@ -101,6 +101,10 @@ static void happens(struct pcie_port *s, uint16_t events)
 /* Power and its light, as firmware leaves them for a card that is there, or for none. */
 static void set_power(struct pcie_port *s)
 {
+    if (!s->prop_hotplug) { /* power is always on, and there is no light */
+        pcie_port_settle(&s->pci.dev);
+        return;
+    }
     uint8_t *control = express(s) + SLOT_CONTROL;
     uint16_t others = le16_at(control) & (uint16_t) ~(CTL_LEDS_OFF | CTL_POWER_OFF);
     s->powered = occupied(s);
@@ -185,7 +189,7 @@ void pcie_port_config_written(struct pci_device *pci, unsigned at, unsigned byte
 {
     struct pcie_port *s = self(&pci->dev);
     unsigned control_at = pci->express_cap + SLOT_CONTROL;
-    if (!pci->express_cap) {
+    if (!pci->express_cap || !s->prop_hotplug) {
         return;
     }
     if (at < control_at + 2 && control_at < at + bytes) {
@@ -233,14 +237,18 @@ bool pcie_port_start(struct device *dev, enum pci_express_type type, GError **er
     }
     pci_add_express(&s->pci, type);
     uint32_t slot = s->prop_slot ? s->prop_slot : s->pci.devfn >> 3;
+    uint32_t can = s->prop_hotplug ? CAP_BUTTON | CAP_POWER | CAP_ATTENTION_LED | CAP_POWER_LED |
+                                         CAP_SURPRISE | CAP_HOT_PLUG
+                                   : 0;
     le32_put(express(s) + SLOT_CAPABILITIES,
-             CAP_BUTTON | CAP_POWER | CAP_ATTENTION_LED | CAP_POWER_LED | CAP_SURPRISE |
-                 CAP_HOT_PLUG | CAP_NO_COMPLETION | (slot & 0x1fff) << CAP_NUMBER_SHIFT);
+             can | CAP_NO_COMPLETION | (slot & 0x1fff) << CAP_NUMBER_SHIFT);
     pci_bus_init_below(&s->below, &s->pci, dev->id ? dev->id : dev->path);
     s->below.one_slot = true;
-    s->below.hotplug = s;
-    s->below.plugged = plugged;
-    s->below.unplug = unplug;
+    if (s->prop_hotplug) {
+        s->below.hotplug = s;
+        s->below.plugged = plugged;
+        s->below.unplug = unplug;
+    }
     return pci_add_msi(&s->pci, 1, error);
 }
 

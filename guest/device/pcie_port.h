@@ -11,6 +11,7 @@ struct pcie_port {
     bool leaving; /* the card goes when the guest switches off */
     bool powered;
     uint32_t prop_port, prop_chassis, prop_slot;
+    bool prop_hotplug;
 };
 
 bool pcie_port_start(struct device *dev, enum pci_express_type type, GError **error);
@@ -28,6 +29,8 @@ void pcie_port_config_written(struct pci_device *pci, unsigned at, unsigned byte
         {"port", PROP_U32, offsetof(struct pcie_port, prop_port), .help = "kept for old lines"},   \
         {"chassis", PROP_U32, offsetof(struct pcie_port, prop_chassis),                            \
          .help = "kept for old lines"},                                                            \
+        {"hotplug", PROP_BOOL, offsetof(struct pcie_port, prop_hotplug), .value = true,            \
+         .help = "off: what is in the slot stays, and nothing comes"},                             \
     {                                                                                              \
         "slot", PROP_U32, offsetof(struct pcie_port, prop_slot), .help = "the slot's number"       \
     }

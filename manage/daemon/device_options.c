@@ -390,6 +390,9 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
         set_int(o, "chassis", c->chassis);
         json_object_set_new(o, "slot",
                             json_integer(c->chassis == XML_ABSENT ? c->index : c->chassis));
+        if (c->hotplug) {
+            json_object_set_new(o, "hotplug", json_boolean(c->hotplug == TRI_YES));
+        }
     }
     if (c->model == MODEL_PCI_BRIDGE) {
         set_int(o, "chassis_nr", c->chassis_nr);

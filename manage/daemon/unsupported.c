@@ -210,6 +210,7 @@ static const struct wish controller_wishes[] = {
     D(WISH_NUMBER, iothread, "controller/driver/@iothread but of virtio-scsi", not_scsi),
     D(WISH_NUMBER, chassis, "controller/target/@chassis but of a PCI Express port", no_slot),
     D(WISH_NUMBER, port, "controller/target/@port but of a PCI Express port", no_slot),
+    D(WISH_WORD, hotplug, "controller/target/@hotplug but of a PCI Express port", no_slot),
     D(WISH_NUMBER, chassis_nr, "controller/target/@chassisNr but of a pci-bridge", no_bridge),
     D(WISH_NUMBER, master_startport, "controller/master but of USB", no_usb),
 };

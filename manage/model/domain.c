@@ -349,6 +349,7 @@ static const struct xml_row controller_rows[] = {
     XML_INT(C, chassis_nr, "target/@chassisNr", 0),
     XML_INT(C, chassis, "target/@chassis", 0),
     XML_HEX(C, port, "target/@port", 1, 0),
+    XML_ONOFF(C, hotplug, "target/@hotplug", 0),
     XML_INT(C, master_startport, "master/@startport", 0),
     XML_INT(C, queues, "driver/@queues", 0),
     XML_INT(C, iothread, "driver/@iothread", 0),

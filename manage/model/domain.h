@@ -149,6 +149,7 @@ struct domain_controller {
     int64_t index, ports, vectors, queues, iothread;
     char *model_name;
     int64_t chassis, chassis_nr, port, master_startport;
+    enum tristate hotplug;
 };
 
 enum interface_type {

@@ -152,7 +152,9 @@ static void place_root(struct placer *p, const struct xml_table *t, struct devic
 static bool is_open_slot(const struct placer *p, int64_t n)
 {
     const struct domain_controller *c = p->bus[n];
-    return c && domain_has_slot(c->model) && c->address && !p->taken[n][0];
+    bool runs = p->def->id != XML_ABSENT; /* then nothing comes where that is switched off */
+    return c && domain_has_slot(c->model) && c->address && !p->taken[n][0] &&
+           !(runs && c->hotplug == TRI_NO);
 }
 
 /* A PCI Express device: behind a root port of its own on q35, else a slot. */
@@ -189,7 +191,11 @@ static void place_in_slot(struct placer *p, struct domain_controller *c)
             return;
         }
     }
-    no_room(p, &controller_table);
+    libvirt_error(p->error, ERR_CONFIG_UNSUPPORTED,
+                  "a %s needs the slot of a pcie-root-port (or pcie-switch-downstream-port) with a "
+                  "lower index than its own, %ld",
+                  controller_model_words[c->model], (long)c->index);
+    p->failed = true;
 }
 
 /* Behind the first bridge of one of two models that has room. */

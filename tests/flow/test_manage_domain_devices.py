@@ -7,6 +7,7 @@ import pathlib
 import re
 import subprocess
 import unittest
+import xml.etree.ElementTree as ET
 
 import libvirt
 
@@ -228,6 +229,36 @@ class Kinds(manage.Case):
         with self.assertRaisesRegex(libvirt.libvirtError, "internal error: No more available PCI slots"):
             dom.attachDevice("<interface type='user'><model type='virtio'/></interface>")
         self.assertEqual(self.virsh("domiflist", "spare").count("virtio"), 1)
+
+    def test_what_stays_where_it_is(self):
+        """A slot without hot-plug is for what is there from the start; bridges and screens stay, too."""
+        fixed = "<controller type='pci' index='1' model='pcie-root-port'><target hotplug='off'/></controller>"
+        xml = machine("stays", devices=f"""{fixed}<controller type='pci' index='2' model='pcie-root-port'/>
+            <controller type='pci' index='3' model='pcie-root-port'><target hotplug='off'/></controller>
+            <rng model='virtio'><backend model='random'>/dev/urandom</backend><address type='pci' bus='1' slot='0'/></rng>
+            <memballoon model='none'/><graphics type='vnc'/><video><model type='bochs'/></video>""")
+        dom = self.connect().createXML(xml, libvirt.VIR_DOMAIN_START_PAUSED)
+        self.addCleanup(dom.destroy)
+        self.assertEqual(dom.XMLDesc().count("hotplug='off'/>"), 2)
+        dom.attachDevice("<interface type='user'><model type='virtio'/></interface>")
+        self.assertIn("bus='0x02'", dom.XMLDesc().split("<interface")[1])
+        root = ET.fromstring(dom.XMLDesc())
+        for device, change, words in (
+                ("<interface type='user'><model type='virtio'/></interface>", dom.attachDevice, "No more available PCI"),
+                ("<interface type='user'><model type='virtio'/><address type='pci' bus='3' slot='0'/></interface>",
+                 dom.attachDevice, "Bus 'pci.3' does not support hotplugging"),
+                (ET.tostring(root.find("devices/rng"), encoding="unicode"), dom.detachDevice,
+                 "Bus 'pci.1' does not support hotplugging"),
+                ("<controller type='pci' index='4' model='pcie-root-port'/>", dom.attachDevice,
+                 "'pci' controller cannot be hot plugged."),
+                (ET.tostring(root.find("devices/controller[@index='2']"), encoding="unicode"), dom.detachDevice,
+                 "'pci' controller cannot be hot unplugged."),
+                (ET.tostring(root.find("devices/video"), encoding="unicode"), dom.detachDevice,
+                 "live detach of device 'video' is not supported")):
+            with self.subTest(device=device), self.assertRaisesRegex(libvirt.libvirtError, words):
+                change(device)
+        with self.assertRaisesRegex(libvirt.libvirtError, "pcie-to-pci-bridge needs the slot of a pcie-root-port"):
+            self.connect().defineXML(machine("stays2", devices="<controller type='pci' model='pcie-to-pci-bridge'/>"))
 
     def test_a_definition_of_what_runs(self):
         """What dumpxml shows of a running machine is defined without what was its host's choice for this run."""

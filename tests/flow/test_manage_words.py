@@ -95,6 +95,7 @@ DEVICES_REFUSED = (
     (PORT.format("", "<model name='ioh3420'/>"), "'ioh3420'"),
     (PORT.format("", "<model name='pci-bridge'/>"), "model/@name"),
     (PORT.format("", "<target chassisNr='3'/>"), "@chassisNr"),
+    ("<controller type='scsi'><target hotplug='off'/></controller>", "target/@hotplug"),
     ("<controller type='scsi'><target chassis='3'/></controller>", "@chassis "),
     ("<controller type='scsi'><target port='3'/></controller>", "target/@port"),
     ("<controller type='scsi'><master startport='1'/></controller>", "controller/master"),

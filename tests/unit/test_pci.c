@@ -232,7 +232,11 @@ static void a_bridge_passes_what_its_windows_hold(void **state)
 }
 
 enum { CAME = 0, GOES = 4, EJECT = 8, REMOVABLE = 12, SELECT = 16 }; /* of acpi_pcihp */
-enum { SLOT_CONTROL = 24, SLOT_STATUS = 26 };                        /* of the Express capability */
+enum {
+    SLOT_CAPABILITIES = 20,
+    SLOT_CONTROL = 24,
+    SLOT_STATUS = 26
+}; /* of the Express capability */
 
 static uint32_t hot(unsigned at)
 {
@@ -318,6 +322,35 @@ static void a_port_is_emptied_as_its_guest_wants(void **state)
     device_free(hp);
 }
 
+static void a_port_without_hot_plug_says_so(void **state)
+{
+    (void)state;
+    g_autoptr(GError) error = NULL;
+    struct device *hp = device_new(device_model_find("acpi-pcihp"));
+    g_autofree char *at = g_strdup_printf("%d", ACPI_PCIHP_Q35);
+    assert_true(device_set(hp, "port", at, &error) && device_set(hp, "root", "off", &error));
+    assert_works(device_start(hp, board, "pcihp", &error), error);
+    struct device *port = device_new(device_model_find("pcie-root-port"));
+    assert_true(device_set(port, "addr", "9", &error) && device_set(port, "id", "rp", &error));
+    assert_true(device_set(port, "hotplug", "off", &error));
+    assert_works(device_start(port, board, NULL, &error), error);
+    assert_null(pci_bus_find(board, "rp")->plugged);
+    unsigned cap = ((struct pci_device *)port)->express_cap;
+    assert_int_equal(get(0x48, cap + SLOT_CAPABILITIES, 4) & 0x7f, 0);
+    struct toy *t = toy("0", "rp");
+    device_reset(port);
+    assert_int_equal(get(0x48, cap + SLOT_STATUS, 2), 1 << 6);
+    assert_int_equal(get(0x48, cap + SLOT_CONTROL, 2), 0);
+    int parent;
+    uint8_t devfn;
+    uint32_t slots;
+    assert_true(acpi_pcihp_bus(board, 1, &parent, &devfn, &slots));
+    assert_int_equal(slots, 0);
+    device_free(&t->pci.dev);
+    device_free(port);
+    device_free(hp);
+}
+
 static void slots_are_taken_once(void **state)
 {
     (void)state;
@@ -354,6 +387,7 @@ int main(void)
         cmocka_unit_test(msix_vectors_are_held_back_by_their_masks),
         cmocka_unit_test(intx_reaches_the_root_once),
         cmocka_unit_test(a_bridge_passes_what_its_windows_hold),
+        cmocka_unit_test(a_port_without_hot_plug_says_so),
         cmocka_unit_test(slots_are_taken_once),
         cmocka_unit_test(a_port_is_emptied_as_its_guest_wants),
     };

@@ -52,7 +52,8 @@ static int find_same(DomainDef *def, const struct device_list *list, const void 
     return -1;
 }
 
-static bool check_kind(const struct device_list *list, const void *device, GError **error)
+static bool check_kind(const struct device_list *list, const void *device, bool comes,
+                       GError **error)
 {
     const struct domain_disk *disk = list->table == &disk_table ? device : NULL;
     const struct domain_controller *c = list->table == &controller_table ? device : NULL;
@@ -67,14 +68,14 @@ static bool check_kind(const struct device_list *list, const void *device, GErro
         return false;
     }
     if (c && c->type != CONTROLLER_SCSI) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "'%s' controller cannot be hot plugged.",
-                      controller_type_words[c->type]);
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "'%s' controller cannot be hot %splugged.",
+                      controller_type_words[c->type], comes ? "" : "un");
         return false;
     }
     if (list->single || list->table == &graphics_table || list->table == &video_table ||
         list->table == &audio_table) {
-        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
-                      "live attach of device '%s' is not supported", list->table->element);
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "live %s of device '%s' is not supported",
+                      comes ? "attach" : "detach", list->table->element);
         return false;
     }
     return true;
@@ -447,7 +448,7 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
         return false;
     }
     keep_targets(copy, m->def);
-    if (!check_kind(list, device, error) ||
+    if (!check_kind(list, device, true, error) ||
         !machine_can_be(copy, error) || /* all of it but this device is already so */
         !has_slot(m->def, copy, error)) {
         return false;
@@ -584,13 +585,13 @@ static bool may_leave(struct machine *m, const struct device_list *list, int at,
             return false;
         }
     }
-    if (list->table == &disk_table && !check_kind(list, device, NULL)) {
+    if (list->table == &disk_table && !check_kind(list, device, false, NULL)) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "This type of disk cannot be hot unplugged");
         return false;
     }
     const struct domain_disk *disk = list->table == &disk_table ? device : NULL;
-    return (!disk || disk_idle(m, disk, error)) && check_kind(list, device, error);
+    return (!disk || disk_idle(m, disk, error)) && check_kind(list, device, false, error);
 }
 
 static bool unplug(struct machine *m, const struct device_list *list, int at, GError **error)
@@ -617,7 +618,7 @@ static bool detach_live(Domain *d, const struct device_list *list, const void *w
                         GError **error)
 {
     g_autoptr(Machine) m = machine_of(d, error);
-    if (!m || (list->single && !check_kind(list, wanted, error))) {
+    if (!m || (list->single && !check_kind(list, wanted, false, error))) {
         return false;
     }
     int at = find_same(m->def, list, wanted);
