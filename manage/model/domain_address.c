@@ -191,10 +191,11 @@ static void place_in_slot(struct placer *p, struct domain_controller *c)
             return;
         }
     }
-    libvirt_error(p->error, ERR_CONFIG_UNSUPPORTED,
-                  "a %s needs the slot of a pcie-root-port (or pcie-switch-downstream-port) with a "
-                  "lower index than its own, %ld",
-                  controller_model_words[c->model], (long)c->index);
+    libvirt_error(
+        p->error, ERR_CONFIG_UNSUPPORTED,
+        "a '%s' needs the slot of a pcie-root-port (or pcie-switch-downstream-port) with a "
+        "lower index than its own, %ld",
+        controller_model_words[c->model], (long)c->index);
     p->failed = true;
 }
 

@@ -257,7 +257,7 @@ class Kinds(manage.Case):
                  "live detach of device 'video' is not supported")):
             with self.subTest(device=device), self.assertRaisesRegex(libvirt.libvirtError, words):
                 change(device)
-        with self.assertRaisesRegex(libvirt.libvirtError, "pcie-to-pci-bridge needs the slot of a pcie-root-port"):
+        with self.assertRaisesRegex(libvirt.libvirtError, "'pcie-to-pci-bridge' needs the slot of a pcie-root-port"):
             self.connect().defineXML(machine("stays2", devices="<controller type='pci' model='pcie-to-pci-bridge'/>"))
 
     def test_a_definition_of_what_runs(self):
