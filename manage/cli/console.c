@@ -12,7 +12,7 @@
  */
 enum { ESCAPE = 0x1d, CHUNK = 4096 };
 
-static bool raw(struct termios *before)
+bool terminal_raw(struct termios *before)
 {
     struct termios t;
     if (tcgetattr(STDIN_FILENO, before) != 0) {
@@ -87,7 +87,7 @@ bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, un
     }
     printf("Connected to domain '%s'\nEscape character is ^]\n", dom->name);
     fflush(stdout);
-    bool terminal = raw(&before);
+    bool terminal = terminal_raw(&before);
     bool ok = converse(rpc, stay && !terminal, left, error);
     if (terminal) {
         tcsetattr(STDIN_FILENO, TCSANOW, &before);

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- Names ---- */
 
@@ -514,6 +515,9 @@ bool run_from_file(struct shell *sh, const struct args *a, GError **error)
 
 /* ---- The user's editor ---- */
 
+enum { CTRL_C = 3, CTRL_D = 4 };
+#define CHANGED "The XML configuration was changed by another user."
+
 char *shell_edit(struct shell *sh, const char *xml, GError **error)
 {
     const char *editor = g_getenv("VISUAL");
@@ -546,30 +550,36 @@ char *shell_edit(struct shell *sh, const char *xml, GError **error)
     return after;
 }
 
-/* What to do with what was refused: 'y'es, edit again, 'n'o, 'f'orce, 'i' without validation.
- * Without a @text only the editor can be tried again. */
-static char ask_again(const struct edit *e, const char *text)
+/*
+ * What to do with what was refused, by one key: 'y'es, edit again, 'n'o, 'f'orce, 'i' without
+ * validation.  Without a @text only the editor can be tried again.
+ */
+static char ask_again(const struct edit *e, const char *why, const char *text)
 {
-    char line[16];
-    bool force = text, skip = text && e->can_skip_validate;
-    if (!isatty(STDIN_FILENO)) {
+    const char *offer = !text ? "y,n,?" : e->can_skip_validate ? "y,n,i,f,?" : "y,n,f,?";
+    struct termios before;
+    char key = '?';
+    if (!isatty(STDIN_FILENO) || !terminal_raw(&before)) {
         return 'n';
     }
-    for (;;) {
-        printf("Failed. Try again? [y,n,%s%s?]: ", skip ? "i," : "", force ? "f," : "");
+    while (!key || key == '?' || key == ',' || !strchr(offer, key)) {
+        printf("\r%s Try again? [%s]: ", why, offer);
         fflush(stdout);
-        if (!fgets(line, sizeof(line), stdin)) {
-            return 'n';
+        if (read(STDIN_FILENO, &key, 1) != 1 || key == CTRL_C || key == CTRL_D) {
+            key = 'n';
         }
-        char c = g_ascii_tolower(line[0]);
-        if (c && strchr(skip ? "ynfi" : force ? "ynf" : "yn", c)) {
-            return c;
+        key = g_ascii_tolower(key);
+        if (key == '?') {
+            printf("\r\ny - yes, start editor again\r\nn - no, throw away my changes\r\n%s%s"
+                   "? - print this help\r\n",
+                   strchr(offer, 'i') ? "i - turn off validation and try to redefine again\r\n"
+                                      : "",
+                   strchr(offer, 'f') ? "f - force, try to redefine again\r\n" : "");
         }
-        printf("y - yes, start editor again\nn - no, throw away my changes\n%s%s"
-               "? - print this help\n",
-               skip ? "i - turn off validation and try to redefine again\n" : "",
-               force ? "f - force, try to redefine again\n" : "");
     }
+    tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    printf("\r\n");
+    return key;
 }
 
 static bool put_edited(struct shell *sh, const struct edit *e, const char *xml, bool validate,
@@ -582,7 +592,7 @@ static bool put_edited(struct shell *sh, const struct edit *e, const char *xml, 
     if (strcmp(now, *before) != 0) {
         g_free(*before);
         *before = g_steal_pointer(&now);
-        return shell_fail(error, "ERROR: the XML configuration was changed by another user");
+        return shell_fail(error, CHANGED);
     }
     return e->put(sh, xml, validate, e->data, error);
 }
@@ -610,10 +620,11 @@ bool edit_run(struct shell *sh, const struct edit *e, bool *changed, GError **er
             *changed = true;
             return true;
         }
-        if (isatty(STDIN_FILENO)) {
+        bool raced = strcmp(why->message, CHANGED) == 0;
+        if (isatty(STDIN_FILENO) && !raced) {
             g_printerr("error: %s\n", why->message);
         }
-        next = ask_again(e, text);
+        next = ask_again(e, raced ? CHANGED : "Failed.", text);
         if (next == 'n') {
             g_propagate_error(error, g_steal_pointer(&why));
             return false;

@@ -4,6 +4,7 @@
 #include "manage/cli/shell.h"
 
 #include <stdlib.h>
+#include <termios.h>
 
 /*
  * A kind of thing that has a name, a UUID and XML; verbs that name one of them and call one
@@ -81,6 +82,9 @@ verb_fn run_console, run_ssh_helper, run_undefine_domain;
  */
 bool console_on_terminal(Rpc *rpc, const rpc_domain *dom, const char *device, unsigned flags,
                          bool stay, bool *left, GError **error);
+/* The keys of this terminal come as they are; false: it is none.  @before: what to set it to again.
+ */
+bool terminal_raw(struct termios *before);
 /* ---- Which of a domain's two definitions, and typed parameters ---- */
 enum { AFFECT_LIVE = 1, AFFECT_CONFIG = 2 };
 #define AFFECT_OPTIONS                                                                             \

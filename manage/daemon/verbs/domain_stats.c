@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Figures of machines: disks, interfaces, memory, processors, all of them at once. */
+#include "base/util.h"
+#include "host/image/chain.h"
 #include "manage/daemon/balloon.h"
 #include "manage/daemon/files.h"
 #include "manage/daemon/machine.h"
 #include "manage/daemon/params.h"
+#include "manage/daemon/storage_kind.h"
 #include "manage/daemon/tune.h"
 #include "manage/model/iothreads.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* --- disks --- */
 
@@ -210,6 +215,59 @@ static bool capacity_of(const json_t *nodes, const struct domain_disk *disk, uin
     return false;
 }
 
+/* The same of a file that no machine has open: what its own bytes say. */
+struct size_ask {
+    char *path, *format;
+    uint64_t capacity, physical;
+    GError *error;
+};
+
+static void size_ask_free(void *data)
+{
+    struct size_ask *f = data;
+    g_clear_error(&f->error);
+    g_free(f->path);
+    g_free(f->format);
+    g_free(f);
+}
+
+static void size_ask(void *data)
+{
+    struct size_ask *f = data;
+    const struct chain_open how = {.name = f->path,
+                                   .format = f->format,
+                                   .flags = OPEN_READ_ONLY | OPEN_NO_IO | OPEN_UNTRUSTED |
+                                            OPEN_NO_BACKING | OPEN_SHARE | OPEN_NO_LOCK};
+    autofd int fd = open(f->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    off_t end = fd >= 0 ? lseek(fd, 0, SEEK_END) : -1; /* of a device, too */
+    struct node *node = chain_open(&how, &f->error);
+    if (node) {
+        f->physical = end >= 0 ? (uint64_t)end : node->size;
+        f->capacity = node->size;
+        chain_close(node);
+    }
+}
+
+static bool look_at_file(const struct domain_disk *disk, const char *path, rpc_block_info *ret,
+                         GError **error)
+{
+    struct size_ask *f = g_new0(struct size_ask, 1);
+    f->path = g_strdup(path);
+    f->format = g_strdup(image_format_of(disk->format ? disk->format : "raw"));
+    if (!file_act(path, size_ask, f, size_ask_free, error)) {
+        return false;
+    }
+    bool ok = !f->error;
+    if (ok) {
+        ret->capacity = f->capacity;
+        ret->physical = f->physical;
+    } else {
+        libvirt_error(error, ERR_INTERNAL, "%s", f->error->message);
+    }
+    size_ask_free(f);
+    return ok;
+}
+
 bool verb_domain_get_block_info(struct call *call, const rpc_domain_text_flags *args,
                                 rpc_block_info *ret, GError **error)
 {
@@ -236,7 +294,7 @@ bool verb_domain_get_block_info(struct call *call, const rpc_domain_text_flags *
         capacity_of(all, disk, &ret->capacity);
         return all != NULL;
     }
-    return true;
+    return look_at_file(disk, path, ret, error);
 }
 
 /* --- everything at once --- */
