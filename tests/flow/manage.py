@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import ctypes
 import os
+import pty
 import re
 import select
 import shutil
@@ -23,6 +24,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 import unittest
@@ -223,6 +225,42 @@ def until(condition, what, seconds=PATIENCE):
         time.sleep(0.01)
 
 
+def expectation(line):
+    """
+    (what is run, a check of what it said) of a line of a table:
+        VERB == WORDS   ends well and prints these words and no others, but for white space and lines of dashes
+        VERB => A .. B  ends well and prints A and, further on, B
+        VERB !! A .. B  fails, and says so
+        VERB ??         what the host has decides
+        VERB            ends well and prints nothing
+    """
+    verb, how, words = re.fullmatch(r"(.*?)(?: (==|=>|!!|\?\?)(?: (.*))?)?", line).groups()
+
+    def flat(text):
+        return " ".join(re.sub("-{3,}", " ", text).split())
+
+    def check(names, code, out, err):
+        """@names: what stands for {d} and the like in the words."""
+        if how == "??":
+            return
+        wanted = words or ""
+        for name, value in names.items():
+            wanted = wanted.replace(f"{{{name}}}", value)
+        text = flat(f"{err} {out}" if how == "!!" else out)
+        good = code == (how == "!!")
+        if how in ("==", None):
+            good = good and text == wanted
+        else:
+            at = 0
+            for part in wanted.split(" .. "):
+                found = text.find(part, at)
+                good = good and found >= 0
+                at = found + len(part)
+        if not good:
+            raise AssertionError(f"{verb}: not as expected ({how or 'silence'} {wanted!r}) but {code}: {out}{err}")
+    return verb, check
+
+
 def control_groups(pid):
     """The groups that lodged has made for a machine, which nobody removes when lodged is gone."""
     found = []
@@ -251,6 +289,62 @@ def remove_group(folder):
     except OSError:
         pass
     return True
+
+
+class Terminal:
+    """A program on a terminal of its own, on which somebody types."""
+
+    def __init__(self, *argv, **env):
+        self.seen, self.at, self.code = b"", 0, None
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            try:
+                os.execvpe(argv[0], argv, {**os.environ, "TERM": "vt100", "LC_ALL": "C.UTF-8", **env})
+            finally:
+                os._exit(127)
+
+    def read(self):
+        """False at its end."""
+        if not select.select([self.fd], [], [], PATIENCE)[0]:
+            raise AssertionError(f"silence after: {self.seen!r}")
+        try:
+            got = os.read(self.fd, 65536)
+        except OSError:  # nobody has the other side any more
+            got = b""
+        self.seen += got
+        return got != b""
+
+    def expect(self, text):
+        """@text, behind what was expected last."""
+        while text not in self.seen[self.at:]:
+            if not self.read():
+                raise AssertionError(f"it ended before {text!r}: {self.seen!r}")
+        self.at = self.seen.index(text, self.at) + len(text)
+
+    def type(self, keys):
+        os.write(self.fd, keys)
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.fd)[3] & (termios.ECHO | termios.ICANON)
+
+    def end(self):
+        """Waits for it; its exit code."""
+        while self.read():
+            pass
+        self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self.code
+
+    def close(self):
+        if self.code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        os.close(self.fd)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 class Daemon:

@@ -2,13 +2,10 @@
 """The shell beside virsh: the same verb at the same daemon prints the same and ends the same."""
 import json
 import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
-import time
 import unittest
 
 import libvirt
@@ -315,27 +312,12 @@ class Shell(unittest.TestCase):
 
     def on_terminal(self, *argv, keys=(), **env):
         """What the shell shows on a terminal on which somebody types: (what must be seen before, keys)."""
-        pid, fd = pty.fork()
-        if pid == 0:
-            os.execvpe(LODGE, [LODGE, *argv], {**os.environ, "TERM": "vt100", **env})
-        seen, turn, searched = b"", 0, 0
-        end = time.monotonic() + manage.PATIENCE
-        while time.monotonic() < end:
-            if turn < len(keys) and keys[turn][0] in seen[searched:]:
-                searched = len(seen)
-                os.write(fd, keys[turn][1])
-                turn += 1
-            try:
-                if select.select([fd], [], [], 0.2)[0]:
-                    seen += os.read(fd, 65536)
-            except OSError:  # it is gone
-                break
-        else:
-            os.kill(pid, 9)
-        os.close(fd)
-        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        self.assertEqual((turn, code), (len(keys), 0), seen)
-        return seen
+        with manage.Terminal(LODGE, *argv, **env) as t:
+            for seen_before, typed in keys:
+                t.expect(seen_before)
+                t.type(typed)
+            self.assertEqual(t.end(), 0, t.seen)
+            return t.seen
 
     def test_remembers_lines_and_completes_on_a_terminal(self):
         with manage.Daemon() as d:
