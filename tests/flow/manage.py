@@ -498,9 +498,12 @@ class Wire:
     """The protocol by hand, for what no well-behaved client sends."""
     REMOTE, QEMU, KEEPALIVE = 0x20008086, 0x20008087, 0x6b656570
 
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.connect(path)
+    def __init__(self, where):
+        """@where: the path of a UNIX socket, or a socket that is connected."""
+        self.socket = where
+        if isinstance(where, str):
+            self.socket = socket.socket(socket.AF_UNIX)
+            self.socket.connect(where)
         self.socket.settimeout(PATIENCE)
         self.serial = 0
 

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """lodged on the wire: connections, who may call what, and clients that behave badly."""
+import contextlib
 import grp
 import os
 import pathlib
 import platform
 import re
+import select
 import shutil
 import signal
 import socket
@@ -18,7 +20,7 @@ import manage
 from manage import Daemon, Wire, until
 
 DENIED, NO_SUPPORT, AUTH_FAILED = 29, 3, 45
-FEATURE, OPEN, HOSTNAME = 60, 1, 59
+FEATURE, OPEN, HOSTNAME, RESTORE = 60, 1, 59, 54
 REFERENCE = pathlib.Path(__file__).resolve().parents[3] / "shared/reference/libvirt-rpc.md"
 
 
@@ -64,6 +66,23 @@ def nothing(kinds, shape, flags):
         else:
             out += (flags if field == "flags" else 0).to_bytes(8 if "hyper" in kind else 4, "big")
     return out
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def sasl_folder(folder, mechanisms):
+    """@folder, with settings and the passwords of two users."""
+    with open(folder + "/libvirt.conf", "w") as f:
+        f.write(f"mech_list: {mechanisms}\nsasldb_path: {folder}/db\npwcheck_method: auxprop\n"
+                "auxprop_plugin: sasldb\n")
+    for user in ("fred", "mallory"):
+        subprocess.run(["saslpasswd2", "-p", "-c", "-f", folder + "/db", "-a", "libvirt", user],
+                       input="secret\n", text=True, check=True, capture_output=True)
+    return folder
 
 
 class Connection(manage.Case):
@@ -237,8 +256,7 @@ class Connection(manage.Case):
 
 
 class Impatient(manage.Case):
-    OPTIONS = ("-o", "keepalive.interval=1", "-o", "keepalive.count=2", "-o", "keepalive.stall=1",
-               "-o", "limits.clients=30")
+    OPTIONS = ("-o", "keepalive.interval=1", "-o", "keepalive.count=2", "-o", "keepalive.stall=1")
 
     def test_who_stops_half_way_is_dropped(self):
         wire = Wire(self.daemon.socket)
@@ -265,20 +283,116 @@ class Impatient(manage.Case):
         alive.close()
         silent.close()
 
-    def test_no_more_than_so_many(self):
-        wires = []
-        for _ in range(60):
-            wires.append(Wire(self.daemon.socket))
-            wires[-1].send(HOSTNAME)
 
-        def answered(wire):
-            try:
-                return wire.receive() is not None
-            except ConnectionResetError:
-                return False
-        self.assertLessEqual(sum(map(answered, wires)), 30)
-        for wire in wires:
-            wire.close()
+class Limits(unittest.TestCase):
+    """Each limit lets through as much as it says, and nothing more."""
+
+    def hung_up(self, wire):
+        try:
+            return wire.receive() is None
+        except ConnectionResetError:
+            return True
+
+    def is_let_in(self, connect):
+        """Whether the daemon answers on one more connection; it is closed again if it does not."""
+        wire = connect()
+        with contextlib.suppress(BrokenPipeError):
+            wire.send(HOSTNAME)
+        with contextlib.suppress(ConnectionResetError):
+            if wire.receive():
+                return wire
+        wire.close()
+        return None
+
+    def test_clients(self):
+        with Daemon("-o", "limits.clients=4") as daemon:
+            connect = lambda: Wire(daemon.socket)
+            wires = [self.is_let_in(connect) for _ in range(4)]
+            self.assertTrue(all(wires))
+            self.assertIsNone(self.is_let_in(connect))
+            self.assertIsNone(self.is_let_in(lambda: Wire(daemon.socket + "-ro")))
+            self.assertEqual(daemon.log().count("turned away: there are 4 already"), 2)
+            self.assertTrue(all(wire.call(HOSTNAME)[0] == 0 for wire in wires))
+            wires.pop().close()
+            wires.append(until(lambda: self.is_let_in(connect), "there is a place again"))
+            for wire in wires:
+                wire.close()
+
+    def test_strangers(self):
+        """Who has not said who he is takes no place from those who have."""
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="lodge-sasl-") as folder, Daemon(
+                "-o", f"tcp.listen=127.0.0.1:{port}", "-o", "limits.anonymous=3", "-o", "keepalive.stall=100000",
+                "-o", "sasl.folder=" + sasl_folder(folder, "digest-md5")) as daemon:
+            def connect():
+                return Wire(socket.create_connection(("127.0.0.1", port)))
+            strangers = [self.is_let_in(connect) for _ in range(2)]
+            self.assertTrue(all(strangers))
+            import libvirt
+
+            def login(wanted, _):
+                for w in wanted:
+                    w[4] = "fred" if w[0] == libvirt.VIR_CRED_AUTHNAME else "secret"
+                return 0
+            asks = [[libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE], login, None]
+            friend = libvirt.openAuth(f"qemu+tcp://127.0.0.1:{port}/system", asks)
+            self.assertEqual(friend.getHostname(), platform.node())
+            strangers.append(self.is_let_in(connect))  # the friend is none of them any more
+            self.assertTrue(strangers[2])
+            self.assertIsNone(self.is_let_in(connect))
+            self.assertEqual(daemon.log().count("turned away"), 1)
+            with self.assertRaises(libvirt.libvirtError):
+                libvirt.openAuth(f"qemu+tcp://127.0.0.1:{port}/system", asks)
+            self.assertEqual(daemon.virsh("hostname"), platform.node())  # the UNIX socket has no strangers
+            self.assertEqual(friend.getHostname(), platform.node())
+            strangers.pop().close()
+            strangers.append(until(lambda: self.is_let_in(connect), "there is a place again"))
+            friend.close()
+            for wire in strangers:
+                wire.close()
+
+    def test_calls_at_a_time(self):
+        """Of five calls that wait none keeps others from their answers, but the sixth waits, with all behind it."""
+        with Daemon("-o", "keepalive.interval=0", env={"LODGED_PATIENCE": "1000"}) as daemon:
+            folder = f"{daemon.root}/dead"
+            os.mkdir(folder)
+            server = manage.dead_folder(self, folder)
+            restore = struct.pack(">I", len(f"{folder}/x")) + f"{folder}/x".encode()
+            restore += bytes(-len(restore) % 4)
+            for slow in (4, 5):
+                wire, other = Wire(daemon.socket), Wire(daemon.socket)
+                for _ in range(slow):
+                    wire.send(RESTORE, restore)
+                wire.send(HOSTNAME)
+                self.assertEqual(other.call(HOSTNAME)[0], 0)
+                if slow == 4:
+                    self.assertEqual(wire.receive()[3], slow)  # the quick one
+                else:
+                    for _ in range(20):  # of one that is read the answer would have come long ago
+                        self.assertEqual(other.call(HOSTNAME)[0], 0)
+                    self.assertEqual(select.select([wire.socket], [], [], 0)[0], [])
+                    server.close()
+                    serials = [wire.receive()[3] for _ in range(slow + 1)]
+                    self.assertEqual(sorted(serials), list(range(slow + 1)))
+                    self.assertNotEqual(serials[0], slow)
+                wire.close()
+                other.close()
+
+    def test_length_of_a_message(self):
+        """The longest is answered; one that says it is longer is not even waited for."""
+        longest, before = 32 << 20, 256 << 10
+        port = free_port()
+        with tempfile.TemporaryDirectory(prefix="lodge-sasl-") as folder, Daemon(
+                "-o", f"tcp.listen=127.0.0.1:{port}", "-o", "keepalive.stall=100000",
+                "-o", "sasl.folder=" + sasl_folder(folder, "digest-md5")) as daemon:
+            for connect, limit, code in ((lambda: Wire(daemon.socket), longest, NO_SUPPORT),
+                                         (lambda: Wire(socket.create_connection(("127.0.0.1", port))), before, AUTH_FAILED)):
+                wire = connect()
+                self.assertEqual(wire.call(9999, bytes(limit - 28))[0], code)
+                wire.socket.sendall(struct.pack(">IIIIIII", limit + 4, Wire.REMOTE, 1, HOSTNAME, 0, 0, 0))
+                self.assertTrue(self.hung_up(wire))
+                wire.close()
+            self.assertEqual(daemon.log().count("malformed packet"), 2)
 
 
 class Life(unittest.TestCase):
@@ -384,12 +498,6 @@ def certificate(folder, name, template, ca=None):
     run(*how, "--load-privkey", key, "--template", text, "--outfile", cert)
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 class Network(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -458,16 +566,6 @@ class Network(unittest.TestCase):
         with self.assertRaisesRegex(AssertionError, "nowhere"):
             Daemon("-o", f"tls.listen=127.0.0.1:{port}", "-o", "tls.ca=/nowhere.pem")
 
-    def sasl_folder(self, mechanisms):
-        folder = tempfile.mkdtemp(prefix="lodge-sasl-", dir=self.folder)
-        with open(folder + "/libvirt.conf", "w") as f:
-            f.write(f"mech_list: {mechanisms}\nsasldb_path: {folder}/db\npwcheck_method: auxprop\n"
-                    "auxprop_plugin: sasldb\n")
-        for user in ("fred", "mallory"):
-            subprocess.run(["saslpasswd2", "-p", "-c", "-f", folder + "/db", "-a", "libvirt", user],
-                           input="secret\n", text=True, check=True, capture_output=True)
-        return folder
-
     def virsh_as(self, daemon, user, password, uri):
         auth = f"{self.folder}/auth.conf"
         with open(auth, "w") as f:
@@ -477,7 +575,7 @@ class Network(unittest.TestCase):
     def test_tcp_with_sasl(self):
         port = free_port()
         with Daemon("-o", f"tcp.listen=127.0.0.1:{port}", "-o", "sasl.allow=fred*",
-                    "-o", "sasl.folder=" + self.sasl_folder("digest-md5")) as daemon:
+                    "-o", "sasl.folder=" + sasl_folder(tempfile.mkdtemp(prefix="lodge-sasl-", dir=self.folder), "digest-md5")) as daemon:
             uri = f"qemu+tcp://127.0.0.1:{port}/system"
             p = self.virsh_as(daemon, "fred", "secret", uri)
             self.assertIn("</capabilities>", p.stdout, p.stderr + daemon.log())
@@ -485,8 +583,7 @@ class Network(unittest.TestCase):
                 p = self.virsh_as(daemon, user, password, uri)
                 self.assertIn("authentication failed", p.stderr, p.stdout)
             # Nothing works before.
-            wire = Wire.__new__(Wire)
-            wire.socket, wire.serial = socket.create_connection(("127.0.0.1", port)), 0
+            wire = Wire(socket.create_connection(("127.0.0.1", port)))
             self.assertEqual(wire.call(HOSTNAME)[0], AUTH_FAILED)
             self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 0))[0], AUTH_FAILED)
             self.assertEqual(wire.call(70)[0], AUTH_FAILED)  # polkit was not asked for
@@ -500,7 +597,7 @@ class Network(unittest.TestCase):
         with Daemon("-o", f"tls.listen=127.0.0.1:{port}", "-o", f"tls.ca={f}/cacert.pem",
                     "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem",
                     "-o", "tls.allow=*", "-o", "tls.sasl=yes",
-                    "-o", "sasl.folder=" + self.sasl_folder("scram-sha-256")) as daemon:
+                    "-o", "sasl.folder=" + sasl_folder(tempfile.mkdtemp(prefix="lodge-sasl-", dir=self.folder), "scram-sha-256")) as daemon:
             uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("friend")
             p = self.virsh_as(daemon, "fred", "secret", uri)
             self.assertIn("</capabilities>", p.stdout, p.stderr + daemon.log())
