@@ -170,6 +170,22 @@ class Tools(Client):
                 self.validate(kind, self.virsh(*verb.split()))
 
 
+# What a program shows, as those who cannot see are told: a name a line.
+READ_ALOUD = """
+import gi
+gi.require_version("Atspi", "2.0")
+from gi.repository import Atspi
+def tell(thing):
+    if thing:
+        print((thing.get_name() or "").replace("\\n", " "))
+        for i in range(min(thing.get_child_count(), 1000)):
+            tell(thing.get_child_at_index(i))
+desktop = Atspi.get_desktop(0)
+for i in range(desktop.get_child_count()):
+    tell(desktop.get_child_at_index(i))
+"""
+
+
 class Screen:
     """An X server without a screen, and what is on it."""
 
@@ -180,8 +196,7 @@ class Screen:
                                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         os.close(write)
         with os.fdopen(read) as f:
-            self.env = {**env, "DISPLAY": ":" + f.readline().strip(), "NO_AT_BRIDGE": "1",
-                        "GDK_BACKEND": "x11"}
+            self.env = {**env, "DISPLAY": ":" + f.readline().strip(), "GDK_BACKEND": "x11"}
 
     def windows(self):
         """Id and title of each window that is shown."""
@@ -228,27 +243,58 @@ class Viewers(Client):
     def start(self, *argv):
         self.screen = Screen(self.env)
         self.addCleanup(self.screen.close)
+        bus = pathlib.Path(self.daemon.root, f"bus-{argv[0]}")
         with open(f"{self.daemon.root}/viewer.log", "wb") as log:
-            p = subprocess.Popen(["dbus-run-session", "--", *argv], stdout=log, stderr=log, env=self.screen.env,
-                                 start_new_session=True)
+            p = subprocess.Popen(["dbus-run-session", "--", "sh", "-c", 'echo "$DBUS_SESSION_BUS_ADDRESS" >"$0"; exec "$@"',
+                                  str(bus), *argv], stdout=log, stderr=log, env=self.screen.env, start_new_session=True)
 
         def end():
             os.killpg(p.pid, signal.SIGTERM)
             p.wait()
         self.addCleanup(end)
+        manage.until(lambda: bus.exists() and bus.read_text().endswith("\n"), "a session's bus")
+        self.screen.env["DBUS_SESSION_BUS_ADDRESS"] = bus.read_text().strip()
+
+    def in_session(self, *argv):
+        return subprocess.run(argv, env=self.screen.env, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                              timeout=BOOT, check=True).stdout
+
+    def reads(self, pattern):
+        """Waits until the programs of the session say something like that."""
+        said = [""]
+
+        def matches():
+            said[0] = self.in_session(sys.executable, "-c", READ_ALOUD)
+            return re.search(pattern, said[0], re.M)
+        try:
+            manage.until(matches, pattern, BOOT)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; but: {said[0]}") from e
 
     def sees(self, title):
         """Waits for the window and for the guest's light-grey letters on black in it."""
         manage.until(lambda: any(title in w[1] for w in self.screen.windows()), f"a window {title}", BOOT)
+        manage.until(self.letters, "the guest's screen", BOOT)
 
-        def letters():
-            lines = self.screen.shot()[2]
-            middle = lines[len(lines) // 8:]
-            return sum(line.count(b"\xaa\xaa\xaa") for line in middle) > 500
-        manage.until(letters, "the guest's screen", BOOT)
+    def letters(self):
+        lines = self.screen.shot()[2]
+        middle = lines[len(lines) // 8:]
+        return sum(line.count(b"\xaa\xaa\xaa") for line in middle) > 500
 
     def test_virt_manager(self):
-        self.start("virt-manager", "--connect", self.daemon.uri, "--no-fork", "--show-domain-console", "shown")
+        """It lists the machines, and tells when one comes, starts and goes; then a console in a second window."""
+        self.start("virt-manager", "--connect", self.daemon.uri, "--no-fork")
+        self.reads("^shown Running$")
+        self.screen.keep("virt-manager-list.png")
+        other = self.conn.defineXML(machine("another"))
+        self.reads("^another Shutoff$")
+        other.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        self.reads("^another Paused$")
+        other.destroy()
+        other.undefine()
+        manage.until(lambda: "another" not in self.in_session(sys.executable, "-c", READ_ALOUD), "it is gone", BOOT)
+        self.assertFalse(self.letters())
+        self.in_session("virt-manager", "--connect", self.daemon.uri, "--show-domain-console", "shown")
         self.sees("shown on QEMU")
         self.screen.keep("virt-manager.png")
 
