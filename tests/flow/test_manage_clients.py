@@ -7,6 +7,7 @@ import ctypes
 import os
 import pathlib
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -21,7 +22,7 @@ from test_manage_domain import Console, machine
 
 BUILD = pathlib.Path(os.environ.get("LODGE_BUILD", "build")).resolve()
 DISK = BUILD / "guests/debian/disk.raw"
-IMG = os.environ["LODGE_IMG"]
+IMG, LODGE = os.environ["LODGE_IMG"], os.environ["LODGE"]
 BOOT = 600  # seconds that Debian may take on a busy host
 CLONE_NEWNET = 0x40000000
 
@@ -71,8 +72,32 @@ class Client(manage.Case):
         self.assertEqual(p.returncode, 0, f"{kind}: {p.stdout}{p.stderr}{text}")
 
 
+AGENT = "/usr/sbin/qemu-ga"
+
+
+def agent_disk(folder):
+    """A file system with what Debian's qemu-guest-agent installs, and the libraries that it needs."""
+    tree, path = os.path.join(folder, "agent"), os.path.join(folder, "agent.raw")
+    text = subprocess.run(["ldd", AGENT], capture_output=True, text=True, check=True).stdout
+    libraries = [f for f in re.findall(r"=> (/\S+)", text) if not re.search(r"/lib(c|m)\.so", f)]
+    for there, files in (("usr/sbin", [AGENT]), ("usr/local/lib", libraries),
+                         ("etc/systemd/system", ["/lib/systemd/system/qemu-guest-agent.service"]),
+                         ("etc/udev/rules.d", ["/lib/udev/rules.d/60-qemu-guest-agent.rules"])):
+        os.makedirs(f"{tree}/{there}")
+        for file in files:
+            shutil.copy(file, f"{tree}/{there}")
+    with open(path, "wb") as f:
+        f.truncate(32 << 20)
+    subprocess.run(["mke2fs", "-q", "-t", "ext4", "-d", tree, path], check=True)
+    os.chmod(path, 0o666)
+    return path
+
+
 class Debian(Client):
-    """What virt-install writes by default for a Debian guest runs whole, on both boards."""
+    """
+    What virt-install writes by default for a Debian guest runs whole, on both boards; on one of them Debian's agent,
+    as its own package starts it.
+    """
 
     # A command in the guest, and what it must print: a modern virtio device's id is 0x1040 and its kind.
     PCI = "cat /sys/bus/pci/devices/*/modalias"
@@ -109,8 +134,55 @@ class Debian(Client):
                 console.expect(b"done\r", at)
                 for answer in answers:
                     self.assertIn(answer, console.seen[at:])
-        dom.shutdown()
+        if dom.name() == "q35":
+            self.with_agent(console)
+            self.virsh("shutdown", dom.name(), "--mode", "agent")
+        else:
+            dom.shutdown()
         manage.until(lambda: not dom.isActive(), f"{dom.name()} is off", BOOT)
+        self.assertEqual(dom.state(), [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_SHUTDOWN])
+
+    def ask(self, console, command):
+        """What the guest's shell prints."""
+        at = len(console.seen)
+        console.type(f"echo be''gin; {command}; echo do''ne\n".encode())
+        console.expect(b"done\r", at)
+        return console.seen[at:].decode(errors="replace").rpartition("begin\r\n")[2].rpartition("done\r")[0]
+
+    def both(self, *words):
+        """What virsh prints, and lodge, too."""
+        said = [subprocess.run([program, "-c", self.daemon.uri, *words], capture_output=True, text=True, timeout=BOOT,
+                               stdin=subprocess.DEVNULL, env=self.env, check=False) for program in ("virsh", LODGE)]
+        self.assertEqual((said[1].returncode, said[1].stdout, said[1].stderr),
+                         (said[0].returncode, said[0].stdout, said[0].stderr))
+        self.assertEqual(said[0].returncode, 0, said[0].stderr)
+        return said[0].stdout
+
+    def with_agent(self, console):
+        self.virsh("attach-disk", "q35", agent_disk(self.daemon.root), "vdz", "--subdriver", "raw", "--live")
+        self.ask(console, "until mount $(blkid -t TYPE=ext4 -o device | grep -v vda) /mnt; do sleep 1; done 2>/dev/null; "
+                 "cp -r /mnt/* /; umount /mnt; ldconfig; systemctl daemon-reload; udevadm control --reload; "
+                 "udevadm trigger --action=add --subsystem-match=virtio-ports")
+        self.virsh("detach-disk", "q35", "vdz", "--live")
+        manage.until(lambda: not self.daemon.run_virsh("qemu-agent-command", "q35", '{"execute":"guest-ping"}').returncode,
+                     "systemd has started the agent", BOOT)
+        self.assertIn('"id":"debian"', self.virsh("qemu-agent-command", "q35", '{"execute":"guest-get-osinfo"}').replace(" ", ""))
+        self.assertRegex(self.both("domfsinfo", "q35"), r"(?m)^ / +vda\d* +ext4 +vda")
+        shown = self.both("guestinfo", "q35", "--os", "--user", "--hostname", "--filesystem")
+        for pattern in (r"os\.id +: debian", r"user\.0\.name +: root", r"hostname +: \S+", r"fs\.0\.mountpoint +: /",
+                        r"fs\.0\.disk\.0\.alias +: vda"):
+            self.assertRegex(shown, pattern)
+        self.assertEqual(self.both("domhostname", "q35", "--source", "agent").strip(), self.ask(console, "hostname").strip())
+        self.assertIn("192.168.122.", self.both("domifaddr", "q35", "--source", "agent"))
+        self.virsh("set-user-password", "q35", "root", "geheim")
+        self.assertIn("it-is-mine", self.ask(console, """perl -e '$h=(getpwnam("root"))[1]; print crypt("geheim",$h) eq $h ? """
+                                             """"it-is"."-mine" : "no"'"""))
+        self.both("domfstrim", "q35")
+        self.assertRegex(self.virsh("domfsfreeze", "q35"), r"Froze [1-9]\d* filesystem")
+        console.type(b"sync; echo x >/root/x; sync; echo writ''ten\n")
+        self.assertIn('"frozen"', self.virsh("qemu-agent-command", "q35", '{"execute":"guest-fsfreeze-status"}'))
+        self.assertRegex(self.virsh("domfsthaw", "q35"), r"Thawed [1-9]\d* filesystem")
+        console.expect(b"written\r")
 
 
 class Tools(Client):
