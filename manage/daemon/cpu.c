@@ -553,7 +553,7 @@ static void put_features(GString *text, const DomainDef *def)
 char *cpu_argument(DomainDef *def, GError **error)
 {
     struct domain_cpu *cpu = def->cpu;
-    if (!cpu || (!cpu->mode && !cpu->model)) {
+    if (!cpu || (cpu->mode <= MODE_CUSTOM && !cpu->model)) { /* its topology at most */
         g_autoptr(GString) plain = g_string_new(NULL);
         put_features(plain, def);
         return plain->len ? g_strconcat("max", plain->str, NULL) : g_strdup("");

@@ -527,7 +527,7 @@ DomainDef *domain_def_copy(const DomainDef *def);
 bool domain_def_fill(DomainDef *def, GError **error);
 bool domain_def_check(const DomainDef *def, GError **error);
 /* domain_check.c: parts of it. */
-bool domain_check_addresses(const struct domain_cpu *cpu, GError **error);
+bool domain_check_cpu(const struct domain_cpu *cpu, GError **error);
 bool domain_check_devices(const DomainDef *def, GError **error);
 /* domain_address.c: gives addresses to devices that need one and lack it. */
 bool domain_def_place(DomainDef *def, unsigned mode, GError **error);

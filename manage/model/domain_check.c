@@ -82,11 +82,13 @@ static bool check_screen(const DomainDef *def, GError **error)
     return false;
 }
 
-/* How many bits physical addresses have. */
-bool domain_check_addresses(const struct domain_cpu *cpu, GError **error)
+/* What a processor's XML says of features and of the bits of physical addresses. */
+bool domain_check_cpu(const struct domain_cpu *cpu, GError **error)
 {
     bool emulated = cpu->address_mode == ADDRESSES_EMULATE;
-    if (emulated != (cpu->address_bits != XML_ABSENT)) {
+    if (cpu->mode <= MODE_CUSTOM && !cpu->model && xml_count(cpu->features)) {
+        libvirt_error(error, ERR_XML, "Non-empty feature list specified without CPU model");
+    } else if (emulated != (cpu->address_bits != XML_ABSENT)) {
         libvirt_error(error, ERR_XML, "'bits' of <maxphysaddr> belongs to mode='emulate'");
     } else if (emulated && (cpu->address_bits < 32 || cpu->address_bits > 52)) {
         libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "<maxphysaddr bits='%ld'>: it has 32 to 52",

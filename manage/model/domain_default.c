@@ -716,7 +716,7 @@ static bool check_modules(const DomainDef *def, GError **error)
 static bool check_cpu(const DomainDef *def, GError **error)
 {
     const struct domain_cpu *cpu = def->cpu;
-    if (cpu && !domain_check_addresses(cpu, error)) {
+    if (cpu && !domain_check_cpu(cpu, error)) {
         return false;
     }
     if (!cpu || cpu->sockets == XML_ABSENT) {

@@ -84,6 +84,9 @@ class HotPlug(unittest.TestCase):
         console = self.up(self.a, "cpus")
         self.guest_has(console, "0")
         self.a.virsh("setvcpus", "cpus", "3", "--live")
+        for _ in range(20):  # those that came wait until they are started, whatever they are asked
+            said = self.a.virsh("qemu-monitor-command", "cpus", "--hmp", "info cpus")
+            self.assertEqual(len(re.findall(r"CPU #[12]: pc=0x0*fff0 \(halted\)", said)), 2, said)
         self.guest_has(console, "0-2")
         self.assertRegex(self.a.virsh("dominfo", "cpus"), r"CPU\(s\):\s+3")
         self.assertEqual(self.a.virsh("vcpucount", "cpus", "--current", "--live"), "3")

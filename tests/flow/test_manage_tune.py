@@ -410,6 +410,8 @@ class Tune(manage.Case):
             "<cpu mode='maximum'><feature policy='require' name='warp'/></cpu>")))
         self.assertIn("unknown CPU model: i8086", self.refused(cpu(
             "<cpu mode='custom'><model>i8086</model></cpu>")))
+        _, pid = self.start("plain", more=cpu("<cpu mode='custom'/>"))  # no model: as without <cpu>
+        self.assertNotIn("-cpu", self.words(pid))
         self.assertIn("does not match required CPU vendor", self.refused(cpu(
             "<cpu mode='custom' match='exact'><model>qemu64</model><vendor>VIA</vendor></cpu>")))
 

@@ -120,6 +120,8 @@ static void refusals(void **state)
     fails(DEVICES("pc", "<hostdev mode='subsystem'/>"), ERR_CONFIG_UNSUPPORTED, "<hostdev>");
     fails(DEVICES("pc", "<filesystem/>"), ERR_CONFIG_UNSUPPORTED, "<filesystem>");
     fails(DEVICES("pc", "<graphics type='spice'/>"), ERR_CONFIG_UNSUPPORTED, "spice");
+    fails(MACHINE("pc", "<cpu mode='custom'><feature name='sse3'/></cpu>"), ERR_XML,
+          "Non-empty feature list specified without CPU model");
     fails(MACHINE("pc", "<features><hyperv/></features>"), ERR_CONFIG_UNSUPPORTED, "<hyperv>");
     fails(DEVICES("pc", DISK("vda", "") DISK("vda", "")), ERR_XML, "target 'vda' duplicated");
     fails(DEVICES("pc", "<disk><target dev='vda'/></disk>"), ERR_XML, "missing source");

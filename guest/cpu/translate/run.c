@@ -747,7 +747,7 @@ static bool go_on(struct bt_cpu *b)
         }
     }
     state_out(b);
-    if (cpu->r.halted && !(b->flags & BLOCK_INTERP)) {
+    if (cpu->r.halted) { /* what had woken it is gone: a request was taken back */
         b->stop = STOP_HALTED;
         return false;
     }
