@@ -29,10 +29,16 @@ static bool loaded(int code, const char *path, GError **error)
 static bool load(gnutls_certificate_credentials_t into, GError **error)
 {
     const char *ca = setting("tls", "ca"), *certificate = setting("tls", "certificate");
-    const char *key = setting("tls", "key");
+    const char *key = setting("tls", "key"), *crl = setting("tls", "crl");
     int code = gnutls_certificate_set_x509_trust_file(into, ca, GNUTLS_X509_FMT_PEM);
     if (!loaded(code, ca, error)) {
         return false;
+    }
+    if (*crl) {
+        code = gnutls_certificate_set_x509_crl_file(into, crl, GNUTLS_X509_FMT_PEM);
+        if (!loaded(code, crl, error)) {
+            return false;
+        }
     }
     if (access(key, R_OK) != 0) {
         error_set_errno(error, errno, "%s", key);
@@ -124,7 +130,8 @@ static bool verify(struct tls *t, GError **error)
     int code = gnutls_certificate_verify_peers2(t->session, &status);
     t->peer = peer_name(t->session);
     if (code < 0 || status || !t->peer) {
-        g_set_error(error, LODGE_ERROR, EACCES, "the client's certificate is not trusted");
+        g_set_error(error, LODGE_ERROR, EACCES, "the client's certificate is %s",
+                    code >= 0 && (status & GNUTLS_CERT_REVOKED) ? "revoked" : "not trusted");
         return false;
     }
     if (!setting_admits("tls", "allow", t->peer)) {

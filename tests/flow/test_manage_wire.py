@@ -511,6 +511,11 @@ class Network(unittest.TestCase):
         certificate(cls.folder, "friend", client.format("friend"), "ca")
         certificate(cls.folder, "stranger", client.format("stranger"), "ca")
         certificate(cls.folder, "forged", client.format("friend"), "other")
+        certificate(cls.folder, "gone", client.format("friend of old"), "ca")
+        pathlib.Path(cls.folder, "crl.tmpl").write_text("crl_next_update = 365\ncrl_number = 1\n")
+        subprocess.run(["certtool", "--generate-crl", *(f"--load-{word}={cls.folder}/{file}.pem" for word, file in (
+            ("ca-certificate", "cacert"), ("ca-privkey", "cakey"), ("certificate", "gonecert"))),
+            f"--template={cls.folder}/crl.tmpl", f"--outfile={cls.folder}/crl.pem"], check=True, capture_output=True)
 
     def pki(self, client):
         folder = f"{self.folder}/pki-{client}"
@@ -522,7 +527,8 @@ class Network(unittest.TestCase):
     def test_tls(self):
         port, f = free_port(), self.folder
         options = ["-o", f"tls.listen=127.0.0.1:{port}", "-o", f"tls.ca={f}/cacert.pem",
-                   "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem"]
+                   "-o", f"tls.certificate={f}/servercert.pem", "-o", f"tls.key={f}/serverkey.pem",
+                   "-o", f"tls.crl={f}/crl.pem"]
         root = tempfile.mkdtemp(prefix="lodge-d-", dir=f)
         os.makedirs(root + "/etc")
         with open(root + "/etc/lodged.conf", "w") as conf:
@@ -540,6 +546,9 @@ class Network(unittest.TestCase):
             uri = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("stranger")
             daemon.virsh("hostname", uri=uri, fails=True)
             self.assertIn("not on the list", daemon.log())
+            gone = f"qemu+tls://localhost:{port}/system?pkipath=" + self.pki("gone")
+            daemon.virsh("hostname", uri=gone, fails=True)
+            self.assertIn("the client's certificate is revoked", daemon.log())
             # libvirt's client would not even show this one, nor come without any.
             for client in ("forged", None):
                 context = ssl.create_default_context(cafile=f"{f}/cacert.pem")
@@ -565,6 +574,10 @@ class Network(unittest.TestCase):
             idle.close()
         with self.assertRaisesRegex(AssertionError, "nowhere"):
             Daemon("-o", f"tls.listen=127.0.0.1:{port}", "-o", "tls.ca=/nowhere.pem")
+        with self.assertRaisesRegex(AssertionError, "missing.pem"):
+            Daemon(*options, "-o", "tls.crl=/missing.pem")
+        with Daemon(*options, "-o", "tls.crl=", "-o", "tls.allow=*CN=friend*") as daemon:  # only the list keeps that one out
+            daemon.virsh("hostname", uri=gone)
 
     def virsh_as(self, daemon, user, password, uri):
         auth = f"{self.folder}/auth.conf"
