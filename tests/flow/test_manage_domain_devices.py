@@ -99,7 +99,7 @@ class Devices(manage.Case):
         self.virsh("desc", "dev", "--title", "a title", "--config", "--live")
         self.assertEqual(self.virsh("desc", "dev", "--title"), "a title")
         uri = "urn:test:1"
-        self.assertIn("error", self.virsh("metadata", "dev", uri, fails=True) and "error")
+        self.assertIn("metadata not found", self.virsh("metadata", "dev", uri, fails=True))
         self.dom.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, "<x><y/></x>", "t", uri,
                              libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG)
         self.assertIn("<y/>", self.dom.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, uri))
