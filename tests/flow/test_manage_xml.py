@@ -38,6 +38,10 @@ NOT_LINUX = re.compile("win|freebsd")
 LIVE = {"imp-after-define-live"}  # tells of a run that is over, with its sockets
 # No device of lodge-vm yet; where one appears here that it has, starting must work.
 MISSING = re.compile("lodge-vm has no device '([^']*)'")
+# Devices without a name of their own, or without a place.
+NAMELESS = {"emulator", "graphics", "audio"}
+PLACELESS = re.compile("^(serial|console|parallel|panic) |^input ps2|^controller (pci-root|pcie-root|none)$|"
+                       "^controller controller|^memballoon none")
 # What is told in other words: units, the exact board, our own program.
 TOLD = {"memory", "currentMemory", "emulator", "type"}
 
@@ -114,7 +118,9 @@ class Written(manage.Case):
 
     def kept(self, root, dom):
         flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
-        self.assertEqual(list(lost(root, ET.fromstring(dom.XMLDesc(flags)))), [])
+        xml = dom.XMLDesc(flags)
+        self.assertEqual(list(lost(root, ET.fromstring(xml))), [])
+        self.assertEqual(self.define(xml).XMLDesc(flags), xml)  # what is printed is what is there
 
     def refused(self, text, why):
         with self.assertRaises(libvirt.libvirtError) as caught:
@@ -173,8 +179,29 @@ class Written(manage.Case):
                 raise
             self.assertNotIn(f'"{missing[1]}"', self.devices)
             return
-        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
-        dom.destroy()
+        try:
+            self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
+            self.complete(ET.fromstring(dom.XMLDesc()))
+        finally:
+            dom.destroy()
+
+    def complete(self, root):
+        """Every device of a machine that runs has its name, its place and what is behind it."""
+        for e in root.find("devices"):
+            if e.tag not in NAMELESS:
+                self.assertIsNotNone(e.find("alias"), ET.tostring(e))
+            bus = e.get("bus") or e.get("model") or e.tag
+            if e.tag not in NAMELESS and not PLACELESS.search(f"{e.tag} {bus}"):
+                self.assertIsNotNone(e.find("address"), ET.tostring(e))
+            if e.get("type") == "pty":
+                self.assertTrue(e.find("source").get("path").startswith("/dev/pts/"), ET.tostring(e))
+            if e.tag == "interface" and e.get("type") == "network":
+                self.assertTrue(e.find("source").get("bridge") and e.find("target").get("dev"), ET.tostring(e))
+            if e.tag == "disk" and e.get("device") == "disk":
+                self.assertTrue(e.find("source").get("index"), ET.tostring(e))
+                self.assertIsNotNone(e.find("backingStore"), ET.tostring(e))
+            if e.tag == "graphics":
+                self.assertTrue(int(e.get("port")) > 0 or e.find("listen[@type='socket']") is not None, ET.tostring(e))
 
     def validate(self, dumps):
         """All with one process: starting the validator costs more than its work."""
