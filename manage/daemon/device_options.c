@@ -108,18 +108,42 @@ static json_t *device(const char *driver, const char *id, GError **error)
     return o;
 }
 
+/* The definition may choose it, but not that of the board's own; a companion has its master's. */
+static const char *controller_name(const DomainDef *def, int type, int64_t index)
+{
+    bool q35 = domain_is_q35(def);
+    if (index == 0 && type == CONTROLLER_PCI) {
+        return q35 ? "pcie.0" : "pci.0";
+    }
+    if (index == 0 && type == (q35 ? CONTROLLER_SATA : CONTROLLER_IDE)) {
+        return "ide";
+    }
+    for (unsigned i = 0; i < xml_count(def->controllers); i++) {
+        const struct domain_controller *c = def->controllers->pdata[i];
+        if (c->type == type && c->index == index && c->master_startport == XML_ABSENT) {
+            return c->alias;
+        }
+    }
+    return controller_type_words[type];
+}
+
+static void set_bus(json_t *o, const DomainDef *def, int type, int64_t index, int64_t number)
+{
+    const char *name = controller_name(def, type, index);
+    g_autofree char *bus = g_strdup_printf("%s.%ld", name, (long)number);
+    set_text(o, "bus", bus);
+}
+
 /* bus and addr of a PCI device. */
 static void set_place(const DomainDef *def, json_t *o, const struct address *a)
 {
     if (!o || !a || a->type != ADDRESS_PCI) {
         return;
     }
-    g_autofree char *bus = a->bus == 0 ? g_strdup(domain_is_q35(def) ? "pcie.0" : "pci.0")
-                                       : g_strdup_printf("pci.%ld", (long)a->bus);
     g_autofree char *addr = a->function
                                 ? g_strdup_printf("0x%lx.0x%lx", (long)a->slot, (long)a->function)
                                 : g_strdup_printf("0x%lx", (long)a->slot);
-    set_text(o, "bus", bus);
+    set_text(o, "bus", controller_name(def, CONTROLLER_PCI, a->bus));
     set_text(o, "addr", addr);
     set_tri(o, "multifunction", a->multifunction);
 }
@@ -261,14 +285,12 @@ const char *disk_on_error(int policy, bool write)
 }
 
 /* bus and port of a USB device. */
-static void set_usb_place(json_t *o, const struct address *a)
+static void set_usb_place(const DomainDef *def, json_t *o, const struct address *a)
 {
     if (!o || !a || a->type != ADDRESS_USB) {
         return;
     }
-    g_autofree char *bus =
-        a->bus > 0 ? g_strdup_printf("usb%ld.0", (long)a->bus) : g_strdup("usb.0");
-    set_text(o, "bus", bus);
+    set_bus(o, def, CONTROLLER_USB, a->bus == XML_ABSENT ? 0 : a->bus, 0);
     set_text(o, "port", a->port);
 }
 
@@ -276,22 +298,19 @@ static void set_usb_place(json_t *o, const struct address *a)
 static void set_drive_place(const DomainDef *def, json_t *o, const struct domain_disk *disk)
 {
     const struct address *a = disk->address;
-    g_autofree char *bus = NULL;
     if (!a || a->type != ADDRESS_DRIVE) {
         return;
     }
     switch (disk->bus) {
     case BUS_IDE:
-        bus = g_strdup_printf("ide.%ld", (long)a->bus);
+        set_bus(o, def, CONTROLLER_IDE, a->controller, a->bus);
         set_int(o, "unit", a->unit);
         break;
     case BUS_SATA:
-        bus = a->controller == 0 && domain_is_q35(def)
-                  ? g_strdup_printf("ide.%ld", (long)a->unit)
-                  : g_strdup_printf("sata%ld.%ld", (long)a->controller, (long)a->unit);
+        set_bus(o, def, CONTROLLER_SATA, a->controller, a->unit);
         break;
     case BUS_SCSI:
-        bus = g_strdup_printf("scsi%ld.0", (long)a->controller);
+        set_bus(o, def, CONTROLLER_SCSI, a->controller, 0);
         set_int(o, "channel", a->bus);
         set_int(o, "scsi-id", a->target);
         set_int(o, "lun", a->unit);
@@ -299,7 +318,6 @@ static void set_drive_place(const DomainDef *def, json_t *o, const struct domain
     default:
         break;
     }
-    set_text(o, "bus", bus);
 }
 
 static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk, GError **error)
@@ -320,7 +338,7 @@ static json_t *disk_device(const DomainDef *def, const struct domain_disk *disk,
     g_autofree char *node = disk_drive_name(disk);
     set_place(def, o, disk->address);
     set_drive_place(def, o, disk);
-    set_usb_place(o, disk->address);
+    set_usb_place(def, o, disk->address);
     set_text(o, "drive", node);
     set_text(o, "serial", disk->serial);
     if (disk->wwn) {
@@ -404,7 +422,8 @@ static json_t *controller_device(const DomainDef *def, const struct domain_contr
     }
     if (c->type == CONTROLLER_USB && c->master_startport != XML_ABSENT) {
         /* A companion: the id is its master's. */
-        g_autofree char *master = g_strconcat(c->alias, ".0", NULL);
+        g_autofree char *master =
+            g_strconcat(controller_name(def, CONTROLLER_USB, c->index), ".0", NULL);
         json_object_del(o, "id");
         set_text(o, "masterbus", master);
         set_int(o, "firstport", c->master_startport);
@@ -457,15 +476,14 @@ static json_t *interface_device(const DomainDef *def, const struct domain_interf
     return o;
 }
 
-static json_t *char_device(const struct xml_table *t, const struct domain_char *c, GError **error)
+static json_t *char_device(const DomainDef *def, const struct xml_table *t,
+                           const struct domain_char *c, GError **error)
 {
     g_autofree char *chardev = g_strconcat("char", c->alias, NULL);
     if (c->target == TARGET_VIRTIO) {
         json_t *o = device(t == &console_table ? "virtconsole" : "virtserialport", c->alias, error);
         if (o) {
-            g_autofree char *bus = g_strdup_printf("virtio-serial%ld.0",
-                                                   c->address ? (long)c->address->controller : 0L);
-            set_text(o, "bus", bus);
+            set_bus(o, def, CONTROLLER_VIRTIO_SERIAL, c->address ? c->address->controller : 0, 0);
             set_int(o, "nr", c->address ? c->address->port_number : XML_ABSENT);
             set_text(o, "chardev", chardev);
             set_text(o, "name", c->name);
@@ -499,7 +517,7 @@ static json_t *input_device(const DomainDef *def, const struct domain_input *inp
             ? g_strdup_printf("usb-%s", input->type == INPUT_KEYBOARD ? "kbd" : names[input->type])
             : g_strdup_printf("virtio-%s-pci", names[input->type]);
     json_t *o = device(driver, input->alias, error);
-    set_usb_place(o, input->address);
+    set_usb_place(def, o, input->address);
     set_place(def, o, input->address);
     return o;
 }
@@ -608,7 +626,7 @@ json_t *device_options(const DomainDef *def, const struct xml_table *t, const vo
            : t == &interface_table  ? interface_device(def, item, error)
            : t == &serial_table || t == &parallel_table || t == &console_table ||
                    t == &channel_table
-               ? char_device(t, item, error)
+               ? char_device(def, t, item, error)
            : t == &input_table ? input_device(def, item, error)
            : t == &video_table ? video_device(def, item, error)
            : t == &sound_table ? sound_device(def, item, error)

@@ -906,11 +906,45 @@ void domain_def_free(DomainDef *def)
     xml_free(&domain_table, def);
 }
 
+static void drop_empty(char **text)
+{
+    if (*text && !**text) {
+        g_clear_pointer(text, g_free);
+    }
+}
+
+/* A drive without a medium is often said so. */
+static void drop_no_medium(struct domain_disk *disk)
+{
+    if (disk->source) {
+        drop_empty(&disk->source->file);
+        drop_empty(&disk->source->dev);
+    }
+}
+
+/* As libvirt, which takes these for absent when they are empty: programs write them from templates.
+ */
+static void drop_no_texts(DomainDef *def)
+{
+    char **const texts[] = {&def->uuid,     &def->title,  &def->description,
+                            &def->emulator, &def->loader, &def->nvram,
+                            &def->kernel,   &def->initrd, &def->cmdline};
+    for (unsigned i = 0; i < G_N_ELEMENTS(texts); i++) {
+        drop_empty(texts[i]);
+    }
+    for (unsigned i = 0; i < xml_count(def->disks); i++) {
+        drop_no_medium(def->disks->pdata[i]);
+    }
+    for (unsigned i = 0; i < xml_count(def->rngs); i++) {
+        drop_empty(&((struct domain_rng *)def->rngs->pdata[i])->backend);
+    }
+}
+
 DomainDef *domain_def_load(const char *text, unsigned mode, GError **error)
 {
     DomainDef *def = xml_read_text(&domain_table, text, "domain_definition", mode, error);
-    if (def && def->nvram && !*def->nvram) { /* only its template is said */
-        g_clear_pointer(&def->nvram, g_free);
+    if (def) {
+        drop_no_texts(def);
     }
     return def;
 }
@@ -951,6 +985,9 @@ const struct device_list *domain_device_parse(const char *text, void **device, G
         const struct device_list *list = &device_lists[i];
         if (strcmp((const char *)root->name, list->table->element) == 0) {
             *device = xml_read(list->table, root, 0, error);
+            if (*device && list->table == &disk_table) {
+                drop_no_medium(*device);
+            }
             return *device ? list : NULL;
         }
     }

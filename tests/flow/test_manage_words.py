@@ -190,7 +190,7 @@ DEVICES = (
      "isa-fdc,driveA=drive-fdc0-0-0,bootindexA=3"),
     (disk(dev="sda", bus="usb", more="<address type='usb' bus='1' port='3'/>") +
      "<controller type='usb' index='0'/><controller type='usb' index='1'/>", "usb-storage,.*bus=usb1.0,port=3"),
-    (disk(dev="sda", bus="scsi", more="<address type='drive' unit='2'/>"), "channel=0,scsi-id=0,lun=2,bus=scsi0.0"),
+    (disk(dev="sda", bus="scsi", more="<address type='drive' unit='2'/>"), "bus=scsi0.0,channel=0,scsi-id=0,lun=2"),
     (disk(dev="sda", bus="sata", more="<address type='drive' unit='2'/>"), "ide-hd,.*bus=ide.2"),
     ("<panic model='isa'><address type='isa' iobase='0x505'/></panic>", "pvpanic,ioport=1285"),
     ("<controller type='pci' index='3' model='pci-bridge'><target chassisNr='7'/></controller>"
@@ -378,6 +378,32 @@ class Words(manage.Case):
         with open(f"{self.daemon.root}/var/log/qemu/never.log", encoding="utf-8") as f:
             found = re.findall("Domain id=[0-9]+ is tainted: (.*)", f.read())
         self.assertEqual(found[-3:], ["custom-argv", "host-cpu", "custom-monitor"])
+
+    def test_names_of_ones_own(self):
+        """Whatever hangs on a controller finds it by the name that it got."""
+        for i in range(4):
+            shutil.copy(self.file, f"{self.file}{i}")
+            os.chmod(f"{self.file}{i}", 0o666)
+
+        def own(controller, name, more=""):
+            return f"<controller {controller}>{more}<alias name='ua-{name}'/></controller>"
+        devices = "".join((
+            own("type='pci' index='1' model='pcie-root-port'", "port"), own("type='scsi' model='virtio-scsi'", "scsi"),
+            own("type='virtio-serial'", "channels"), own("type='sata' index='0'", "board"),
+            own("type='sata' index='1'", "sata"), own("type='usb' index='0' model='ich9-ehci1'", "usb"),
+            own("type='usb' index='0' model='ich9-uhci1'", "slow", "<master startport='0'/>"),
+            "<channel type='unix'><target type='virtio' name='x'/></channel><input type='tablet' bus='usb'/>",
+            disk(dev="sda", bus="scsi", file="FILE0"), disk(dev="sdb", bus="sata", file="FILE1", more="<alias name='ua-b'/>"
+                 "<address type='drive' controller='1' bus='0' unit='2'/>"), disk(dev="sdc", bus="sata", file="FILE2"),
+            "<rng model='virtio'><backend model='random'/><address type='pci' bus='1' slot='0'/></rng>"))
+        dom = self.conn.defineXML(self.xml(devices=devices))
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        self.addCleanup(dom.destroy)
+        tree = self.virsh("qemu-monitor-command", "never", "--hmp", "info qtree")
+        for name in ("ua-scsi", "ua-channels", "ua-sata", "ua-usb", "ua-b", "ua-port"):
+            self.assertIn(f'"{name}"', tree)
+        xml = dom.XMLDesc()
+        self.assertEqual(self.conn.defineXML(xml).XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).count("<alias name='ua-"), 8)
 
     def test_password_of_the_screen(self):
         vnc = "<graphics type='vnc' passwd='{}' passwdValidTo='{}'/>"

@@ -147,6 +147,30 @@ static void refusals(void **state)
 }
 
 /* Fills the machine until there is no root port left; nothing overflows. */
+/* What templates leave empty is not there. */
+static void empty(void **state)
+{
+    (void)state;
+    g_autoptr(DomainDef) def = parse(
+        "<domain type='qemu'><name>m</name><uuid/><title></title><memory>65536</memory><os>"
+        "<type machine='q35'>hvm</type><kernel></kernel><initrd/><cmdline/></os><devices>"
+        "<emulator/><disk type='file' device='cdrom'><source file='' startupPolicy='optional'/>"
+        "<target dev='sda' bus='sata'/></disk></devices></domain>");
+    assert_int_equal(strlen(def->uuid), 36);
+    assert_null(def->kernel);
+    g_autofree char *text = domain_def_format(def, 0);
+    assert_null(strstr(text, "file="));
+    assert_null(strstr(text, "<cmdline"));
+    void *disk;
+    assert_ptr_equal(domain_device_parse("<disk device='cdrom'><source file=''/><target dev='sda'/>"
+                                         "</disk>",
+                                         &disk, NULL)
+                         ->table,
+                     &disk_table);
+    assert_null(disk_path(disk));
+    xml_free(&disk_table, disk);
+}
+
 static void full(void **state)
 {
     (void)state;
@@ -184,7 +208,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults), cmocka_unit_test(places_on_q35), cmocka_unit_test(places_on_pc),
-        cmocka_unit_test(refusals), cmocka_unit_test(full),
+        cmocka_unit_test(refusals), cmocka_unit_test(empty),         cmocka_unit_test(full),
     };
     return argc > 1 ? show(argc, argv) : cmocka_run_group_tests(tests, NULL, NULL);
 }
