@@ -33,7 +33,10 @@ static gint poll_unlocked(GPollFD *fds, guint n, gint timeout_ms)
         return g_poll(fds, n, timeout_ms);
     }
     machine_unlock();
-    gint r = g_poll(fds, n, timeout_ms);
+    gint r;
+    do {
+        r = g_poll(fds, n, timeout_ms);
+    } while (r > 0 && timeout_ms < 0 && g_poll(fds, n, 0) == 0); /* another thread has done it */
     machine_lock();
     return r;
 }

@@ -224,6 +224,7 @@ static void kick(struct virtio *v, unsigned queue)
         handle(d, container_of(e, struct blk_request, e));
     }
     image_unplug();
+    image_poll(d->drive);
 }
 
 static void blk_reset(struct virtio *v)

@@ -131,6 +131,11 @@ int image_flush(Image *img);
 /* Between them requests are collected and then go to the kernel together. */
 void image_plug(void);
 void image_unplug(void);
+/*
+ * Calls .done of @img's requests that are over and went well: what was in the host's cache is by
+ * the time it was submitted, long before the main loop has woken up.
+ */
+void image_poll(Image *img);
 /* Waits until nothing of @img is under way and ends what an error holds: a device's reset. */
 void image_drain(Image *img);
 /* Waits until nothing is under way, for stopping and saving. */

@@ -7,8 +7,8 @@
  * along the extents into transfers (transfer.c).  Everything else (metadata to be read, new
  * space, compressed or encrypted data, network) goes to a thread that does it in blocking
  * form (chain.h).  When its last part has ended a request joins the finished ones, and the
- * event source in image.c calls .done from the main loop.  Nothing completes inside
- * image_submit().
+ * event source in image.c calls .done from the main loop, or the device does that has just
+ * submitted some (image_poll()).  Nothing completes inside image_submit().
  */
 #include "host/image/drive.h"
 
@@ -22,6 +22,7 @@ enum { FAST_EXTENTS = 16, GATHER = 1 << 20 };
 static struct {
     struct image_request *first, **end;
 } finished = {.end = &finished.first};
+static bool polling; /* somebody looks at .finished next */
 
 void (*image_failed)(Image *img, bool write, int error, enum image_on_error action);
 
@@ -93,7 +94,9 @@ static void finish(struct image_request *req)
     }
     if (!finished.first) {
         finished.end = &finished.first;
-        g_main_context_wakeup(NULL);
+        if (!polling) {
+            g_main_context_wakeup(NULL);
+        }
     }
     req->next = NULL;
     *finished.end = req;
@@ -539,6 +542,38 @@ void run_finished(void)
         if (!held_by_error(req->image, req)) {
             req->done(req, req->result);
         }
+    }
+}
+
+/* The first that went well of @img's. */
+static struct image_request *take_finished(const struct image *img)
+{
+    struct image_request **at = &finished.first, *req;
+    while ((req = *at) && (req->image != img || req->result < 0)) {
+        at = &req->next;
+    }
+    if (req) {
+        *at = req->next;
+        finished.end = req->next ? finished.end : at;
+    }
+    return req;
+}
+
+void image_poll(Image *img)
+{
+    struct image_request *req;
+    if (polling || !img->running || (!io_has_ended() && !requests_over())) {
+        return;
+    }
+    polling = true;
+    io_reap(false);
+    while ((req = take_finished(img))) {
+        img->running--;
+        req->done(req, req->result);
+    }
+    polling = false;
+    if (finished.first) {
+        g_main_context_wakeup(NULL);
     }
 }
 

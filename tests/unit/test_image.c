@@ -350,6 +350,50 @@ static void on_failed(Image *img, bool write, int error, enum image_on_error act
     last_action = action;
 }
 
+/* Nobody looks at the main loop meanwhile; the others' requests and what failed are left to it. */
+static void who_submitted_may_ask_for_the_end(void **state)
+{
+    (void)state;
+    char *path = make_file(MIB);
+    Image *img[2];
+    uint8_t data[3][512];
+    struct iovec iov[3];
+    struct waiter w[3];
+    for (unsigned i = 0; i < 2; i++) {
+        img[i] = open_image(&(struct image_options){
+            .id = i ? "b" : "a", .file = path, .format = "raw", .read_only = true});
+    }
+    for (unsigned i = 0; i < 3; i++) { /* b's, one behind the end of a, a's */
+        iov[i] = (struct iovec){data[i], 512};
+        w[i] = (struct waiter){.req = {.op = IMAGE_READ,
+                                       .offset = i == 1 ? MIB : 1024,
+                                       .bytes = 512,
+                                       .iov = &iov[i],
+                                       .niov = 1,
+                                       .done = note_done}};
+        image_submit(img[i ? 0 : 1], &w[i].req);
+    }
+    for (unsigned ms = 0; !w[2].over; ms++) {
+        assert_true(ms < 180000);
+        image_poll(img[0]);
+        g_usleep(1000);
+    }
+    assert_int_equal(w[2].result, 0);
+    assert_int_equal(data[2][5], (uint8_t)((1024 + 5) * 7 + 2));
+    image_poll(img[0]);
+    assert_false(w[0].over);
+    assert_false(w[1].over);
+    while (!w[0].over || !w[1].over) {
+        g_main_context_iteration(NULL, TRUE);
+    }
+    assert_int_equal(w[0].result, 0);
+    assert_true(w[1].result < 0);
+    image_poll(img[0]); /* nothing left */
+    image_close(img[0]);
+    image_close(img[1]);
+    drop_file(path);
+}
+
 /* /dev/full answers each write with ENOSPC: it stands in for the file of a full disk. */
 static void a_full_disk_holds_the_request_until_there_is_room(void **state)
 {
@@ -398,6 +442,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_opened_is_named),
         cmocka_unit_test(two_writers_are_refused),
         cmocka_unit_test(media_change_while_the_drive_stays),
+        cmocka_unit_test(who_submitted_may_ask_for_the_end),
         cmocka_unit_test(a_full_disk_holds_the_request_until_there_is_room),
     };
     machine_lock();
