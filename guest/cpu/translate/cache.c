@@ -262,6 +262,12 @@ void cache_end_block(const struct code *hot, const struct code *cold)
     now->cold_at = cold->at;
 }
 
+/* Hardly ever is the slot anywhere near. */
+void cache_expect(const uint8_t *host, uint64_t pc)
+{
+    __builtin_prefetch(bucket(host, pc));
+}
+
 struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags)
 {
     struct block *b = *bucket(host, pc);

@@ -260,6 +260,7 @@ static struct block *block_at_rip(struct bt_cpu *b, bool link, bool *cold)
     struct code_place at;
     struct block *block = NULL;
     uint8_t *host = code_host(cpu, cpu->r.rip);
+    cache_expect(host, pc);
     if (host && is_cold(host)) {
         *cold = true;
         return NULL;
@@ -528,12 +529,13 @@ static bool learn_target(struct bt_cpu *b, uint64_t pc)
 {
     struct code_place at;
     const uint8_t *host = code_host(b->cpu, pc);
+    uint64_t key = pc;
+    uint32_t flags = block_key(b, &key);
+    cache_expect(host, key);
     if (!host || is_new(host) || is_slot_of_0(jump_slot(pc)) ||
         !find_place(b->cpu, pc, true, &at)) {
         return false;
     }
-    uint64_t key = pc;
-    uint32_t flags = block_key(b, &key);
     pthread_mutex_lock(&cache_lock);
     bool found = !at.host2 && jump_cache_restore(b, at.host, pc);
     struct block *block = found ? NULL : cache_find(at.host, at.host2, key, flags);

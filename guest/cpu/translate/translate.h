@@ -268,6 +268,7 @@ void cache_abort(void);         /* gives back what was taken since cache_begin()
 void cache_end_block(const struct code *hot, const struct code *cold);
 /* @pc and @flags: block_key() */
 struct block *cache_find(const uint8_t *host, const uint8_t *host2, uint64_t pc, uint32_t flags);
+void cache_expect(const uint8_t *host, uint64_t pc); /* the same is to come: a prefetch */
 void cache_add(struct block *b);
 void cache_remove(struct block *b);
 struct block *cache_block_at(const uint8_t *exec_pc); /* of a host address, or NULL */
