@@ -6,10 +6,10 @@
 #include "manage/error.h"
 
 static const struct xml_row rows[] = {
-    XML_INT(struct bandwidth, average, "@average", 0),
-    XML_INT(struct bandwidth, peak, "@peak", 0),
-    XML_INT(struct bandwidth, floor, "@floor", 0),
-    XML_INT(struct bandwidth, burst, "@burst", 0),
+    XML_LONG(struct bandwidth, average, "@average", 0),
+    XML_LONG(struct bandwidth, peak, "@peak", 0),
+    XML_LONG(struct bandwidth, floor, "@floor", 0),
+    XML_LONG(struct bandwidth, burst, "@burst", 0),
 };
 const struct xml_table inbound_table = XML_TABLE("inbound", struct bandwidth, rows);
 const struct xml_table outbound_table = XML_TABLE("outbound", struct bandwidth, rows);

@@ -138,10 +138,10 @@ static WORDS(label_type_words, "dynamic", "static", "none");
 
 #define A struct address
 static const struct xml_row pci_rows[] = {
-    XML_HEX(A, domain, "@domain", 4, 0),
-    XML_HEX(A, bus, "@bus", 2, 0),
-    XML_HEX(A, slot, "@slot", 2, 0),
-    XML_HEX(A, function, "@function", 1, 0),
+    XML_HEX(A, domain, "@domain", 4, 0xffff, 0),
+    XML_HEX(A, bus, "@bus", 2, 0xff, 0),
+    XML_HEX(A, slot, "@slot", 2, 0x1f, 0),
+    XML_HEX(A, function, "@function", 1, 7, 0),
     XML_ONOFF(A, multifunction, "@multifunction", 0),
 };
 static const struct xml_row drive_rows[] = {
@@ -160,12 +160,12 @@ static const struct xml_row usb_rows[] = {
     XML_TEXT(A, port, "@port", 0),
 };
 static const struct xml_row isa_rows[] = {
-    XML_HEX(A, iobase, "@iobase", 1, 0),
-    XML_HEX(A, irq, "@irq", 1, 0),
+    XML_HEX(A, iobase, "@iobase", 1, UINT16_MAX, 0),
+    XML_HEX(A, irq, "@irq", 1, 15, 0),
 };
 static const struct xml_row dimm_rows[] = {
     XML_INT(A, slot, "@slot", 0),
-    XML_HEX(A, base, "@base", 1, 0),
+    XML_HEX(A, base, "@base", 1, INT64_MAX, 0),
 };
 static const struct xml_row address_rows[] = {
     XML_INT(A, domain, "@domain", 0),
@@ -179,7 +179,7 @@ static const struct xml_row address_rows[] = {
     XML_TEXT(A, port, "@port", 0),
     XML_INT(A, iobase, "@iobase", 0),
     XML_INT(A, irq, "@irq", 0),
-    XML_INT(A, base, "@base", 0),
+    XML_LONG(A, base, "@base", 0),
 };
 static const struct xml_table address_variants[] = {
     [ADDRESS_PCI] = XML_TABLE("address", A, pci_rows),
@@ -209,7 +209,7 @@ const struct xml_table address_table = {
 
 static const struct xml_row host_rows[] = {
     XML_TEXT(struct disk_host, name, "@name", 0),
-    XML_INT(struct disk_host, port, "@port", 0),
+    XML_RANGE(struct disk_host, port, "@port", 0, UINT16_MAX, 0),
     XML_ENUM(struct disk_host, transport, "@transport", transport_words, 0),
     XML_TEXT(struct disk_host, socket, "@socket", 0),
 };
@@ -271,18 +271,28 @@ static const struct xml_row mirror_rows[] = {
 const struct xml_table mirror_table = XML_TABLE("mirror", M, mirror_rows);
 #undef M
 
-#define T(i, word) XML_INT(struct iotune, v[i], word, 0)
+#define T(i, word) XML_LONG(struct iotune, v[i], word, 0)
 static const struct xml_row iotune_rows[] = {
-    T(0, "total_bytes_sec"),     T(1, "read_bytes_sec"),
-    T(2, "write_bytes_sec"),     T(3, "total_iops_sec"),
-    T(4, "read_iops_sec"),       T(5, "write_iops_sec"),
-    T(6, "total_bytes_sec_max"), T(7, "read_bytes_sec_max"),
-    T(8, "write_bytes_sec_max"), T(9, "total_iops_sec_max"),
-    T(10, "read_iops_sec_max"),  T(11, "write_iops_sec_max"),
-    T(12, "size_iops_sec"),      XML_TEXT(struct iotune, group, "group_name", 0),
-    T(13, "total_bytes_sec_max_length"), T(14, "read_bytes_sec_max_length"),
-    T(15, "write_bytes_sec_max_length"), T(16, "total_iops_sec_max_length"),
-    T(17, "read_iops_sec_max_length"),   T(18, "write_iops_sec_max_length"),
+    T(0, "total_bytes_sec"),
+    T(1, "read_bytes_sec"),
+    T(2, "write_bytes_sec"),
+    T(3, "total_iops_sec"),
+    T(4, "read_iops_sec"),
+    T(5, "write_iops_sec"),
+    T(6, "total_bytes_sec_max"),
+    T(7, "read_bytes_sec_max"),
+    T(8, "write_bytes_sec_max"),
+    T(9, "total_iops_sec_max"),
+    T(10, "read_iops_sec_max"),
+    T(11, "write_iops_sec_max"),
+    T(12, "size_iops_sec"),
+    XML_TEXT(struct iotune, group, "group_name", 0),
+    T(13, "total_bytes_sec_max_length"),
+    T(14, "read_bytes_sec_max_length"),
+    T(15, "write_bytes_sec_max_length"),
+    T(16, "total_iops_sec_max_length"),
+    T(17, "read_iops_sec_max_length"),
+    T(18, "write_iops_sec_max_length"),
 };
 #undef T
 const struct xml_table iotune_table = XML_TABLE("iotune", struct iotune, iotune_rows);
@@ -346,9 +356,9 @@ static const struct xml_row controller_rows[] = {
     XML_INT(C, ports, "@ports", 0),
     XML_INT(C, vectors, "@vectors", 0),
     XML_WORD(C, model_name, "model/@name", controller_name_words, 0),
-    XML_INT(C, chassis_nr, "target/@chassisNr", 0),
-    XML_INT(C, chassis, "target/@chassis", 0),
-    XML_HEX(C, port, "target/@port", 1, 0),
+    XML_RANGE(C, chassis_nr, "target/@chassisNr", 1, 255, 0),
+    XML_RANGE(C, chassis, "target/@chassis", 0, 255, 0),
+    XML_HEX(C, port, "target/@port", 1, 255, 0),
     XML_ONOFF(C, hotplug, "target/@hotplug", 0),
     XML_INT(C, master_startport, "master/@startport", 0),
     XML_INT(C, queues, "driver/@queues", 0),
@@ -486,9 +496,9 @@ const struct xml_table graphics_listen_table =
 
 #define G struct domain_graphics
 static const struct xml_row graphics_rows[] = {
-    XML_INT(G, port, "@port", 0),
+    XML_RANGE(G, port, "@port", -1, UINT16_MAX, 0),
     XML_YESNO(G, autoport, "@autoport", 0),
-    XML_INT(G, websocket, "@websocket", 0),
+    XML_RANGE(G, websocket, "@websocket", -1, UINT16_MAX, 0),
     XML_TEXT(G, listen, "@listen", 0),
     XML_TEXT(G, socket, "@socket", 0),
     XML_TEXT(G, keymap, "@keymap", 0),
@@ -646,7 +656,7 @@ static const struct xml_table distance_table =
 static const struct xml_row cell_rows[] = {
     XML_INT(struct cpu_cell, id, "@id", 0),
     XML_TEXT(struct cpu_cell, cpus, "@cpus", 0),
-    XML_INT(struct cpu_cell, memory, "@memory", XML_REQUIRED),
+    XML_LONG(struct cpu_cell, memory, "@memory", XML_REQUIRED),
     XML_TEXT(struct cpu_cell, unit, "@unit", 0),
     XML_ENUM(struct cpu_cell, access, "@memAccess", access_words, 0),
     XML_LIST(struct cpu_cell, distances, "distances/sibling", &distance_table, 0),
@@ -681,12 +691,12 @@ static const struct xml_row timer_rows[] = {
     XML_YESNO(struct clock_timer, present, "@present", 0),
     XML_ENUM(struct clock_timer, tickpolicy, "@tickpolicy", tick_words, 0),
     XML_ENUM(struct clock_timer, track, "@track", track_words, 0),
-    XML_INT(struct clock_timer, frequency, "@frequency", 0),
+    XML_LONG(struct clock_timer, frequency, "@frequency", 0),
 };
 static const struct xml_table timer_table = XML_TABLE("timer", struct clock_timer, timer_rows);
 
 static const struct xml_row page_rows[] = {
-    XML_INT(struct huge_page, size, "@size", XML_REQUIRED),
+    XML_LONG(struct huge_page, size, "@size", XML_REQUIRED),
     XML_TEXT(struct huge_page, unit, "@unit", 0),
     XML_TEXT(struct huge_page, nodeset, "@nodeset", 0),
 };
@@ -719,8 +729,8 @@ static const struct xml_row blkio_rows[] = {
     XML_INT(struct blkio_device, weight, "weight", 0),
     XML_INT(struct blkio_device, read_iops, "read_iops_sec", 0),
     XML_INT(struct blkio_device, write_iops, "write_iops_sec", 0),
-    XML_INT(struct blkio_device, read_bytes, "read_bytes_sec", 0),
-    XML_INT(struct blkio_device, write_bytes, "write_bytes_sec", 0),
+    XML_LONG(struct blkio_device, read_bytes, "read_bytes_sec", 0),
+    XML_LONG(struct blkio_device, write_bytes, "write_bytes_sec", 0),
 };
 static const struct xml_table blkio_table = XML_TABLE("device", struct blkio_device, blkio_rows);
 static const struct xml_row label_rows[] = {
@@ -786,13 +796,13 @@ static const struct xml_row domain_rows[] = {
     XML_LIST(D, vcpu_states, "vcpus/vcpu", &vcpu_table, 0),
     XML_INT(D, iothreads, "iothreads", 0),
     XML_LIST(D, iothread_ids, "iothreadids/iothread", &iothread_table, 0),
-    XML_INT(D, cpu_shares, "cputune/shares", 0),
-    XML_INT(D, cpu_period, "cputune/period", 0),
-    XML_INT(D, cpu_quota, "cputune/quota", 0),
-    XML_INT(D, global_period, "cputune/global_period", 0),
-    XML_INT(D, global_quota, "cputune/global_quota", 0),
-    XML_INT(D, emulator_period, "cputune/emulator_period", 0),
-    XML_INT(D, emulator_quota, "cputune/emulator_quota", 0),
+    XML_LONG(D, cpu_shares, "cputune/shares", 0),
+    XML_LONG(D, cpu_period, "cputune/period", 0),
+    XML_RANGE(D, cpu_quota, "cputune/quota", -INT64_MAX, INT64_MAX, 0),
+    XML_LONG(D, global_period, "cputune/global_period", 0),
+    XML_RANGE(D, global_quota, "cputune/global_quota", -INT64_MAX, INT64_MAX, 0),
+    XML_LONG(D, emulator_period, "cputune/emulator_period", 0),
+    XML_RANGE(D, emulator_quota, "cputune/emulator_quota", -INT64_MAX, INT64_MAX, 0),
     XML_LIST(D, vcpu_pins, "cputune/vcpupin", &pin_table, 0),
     XML_TEXT(D, emulator_pin, "cputune/emulatorpin/@cpuset", 0),
     XML_LIST(D, iothread_pins, "cputune/iothreadpin", &iothread_pin_table, 0),
@@ -823,7 +833,7 @@ static const struct xml_row domain_rows[] = {
     XML_YESNO(D, boot_menu, "os/bootmenu/@enable", 0),
     XML_INT(D, boot_menu_timeout, "os/bootmenu/@timeout", 0),
     XML_YESNO(D, bios_useserial, "os/bios/@useserial", 0),
-    XML_INT(D, reboot_timeout, "os/bios/@rebootTimeout", 0),
+    XML_RANGE(D, reboot_timeout, "os/bios/@rebootTimeout", INT32_MIN, INT32_MAX, 0),
     XML_ENUM(D, smbios_mode, "os/smbios/@mode", smbios_words, 0),
     XML_FLAG(D, has_features, "features", 0),
     XML_FLAG(D, acpi, "features/acpi", 0),

@@ -182,7 +182,7 @@ static const struct xml_row network_rows[] = {
     XML_LIST(N, portgroups, "portgroup", &net_portgroup_table, 0),
     XML_LIST(N, options, "", &option_table, XML_OURS), /* of another name space */
 };
-static const struct xml_table network_table = XML_TABLE("network", N, network_rows);
+const struct xml_table network_table = XML_TABLE("network", N, network_rows);
 
 /* ---- small things ---- */
 

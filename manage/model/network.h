@@ -132,7 +132,7 @@ struct network_def {
     int64_t connections;  /* of a running network: its ports */
 };
 
-extern const struct xml_table net_vlan_table;
+extern const struct xml_table net_vlan_table, network_table;
 
 /* Whether the bridge is ours: made at the start, with addresses, DHCP and rules. */
 bool network_has_own_bridge(const struct network_def *def);

@@ -12,8 +12,8 @@ XML_WORDS(pool_type_names, "dir", "fs", "netfs", "logical", "disk", "iscsi", "sc
 
 static const struct xml_row permissions_rows[] = {
     XML_TEXT(struct permissions, mode, "mode", 0),
-    XML_INT(struct permissions, owner, "owner", 0),
-    XML_INT(struct permissions, group, "group", 0),
+    XML_RANGE(struct permissions, owner, "owner", -INT64_MAX, INT64_MAX, 0),
+    XML_RANGE(struct permissions, group, "group", -INT64_MAX, INT64_MAX, 0),
     XML_TEXT(struct permissions, label, "label", 0),
 };
 const struct xml_table permissions_table =
@@ -21,13 +21,13 @@ const struct xml_table permissions_table =
 
 static const struct xml_row host_rows[] = {
     XML_TEXT(struct pool_host, name, "@name", XML_REQUIRED),
-    XML_INT(struct pool_host, port, "@port", 0),
+    XML_RANGE(struct pool_host, port, "@port", 0, UINT16_MAX, 0),
 };
 static const struct xml_table host_table = XML_TABLE("host", struct pool_host, host_rows);
 
 static const struct xml_row extent_rows[] = {
-    XML_INT(struct free_extent, start, "@start", XML_REQUIRED),
-    XML_INT(struct free_extent, end, "@end", XML_REQUIRED),
+    XML_LONG(struct free_extent, start, "@start", XML_REQUIRED),
+    XML_LONG(struct free_extent, end, "@end", XML_REQUIRED),
 };
 static const struct xml_table extent_table =
     XML_TABLE("freeExtent", struct free_extent, extent_rows);
@@ -66,7 +66,7 @@ static const struct xml_row pool_rows[] = {
     XML_TEXT(struct pool_def, path, "target/path", 0),
     XML_STRUCT(struct pool_def, permissions, "target/permissions", &permissions_table, 0),
 };
-static const struct xml_table pool_table = XML_TABLE("pool", struct pool_def, pool_rows);
+const struct xml_table pool_table = XML_TABLE("pool", struct pool_def, pool_rows);
 
 static const struct xml_row source_rows[] = {SOURCE("")};
 static const struct xml_table source_table = XML_TABLE("source", struct pool_def, source_rows);

@@ -106,7 +106,7 @@ void permissions_set(struct permissions **p, mode_t mode, uid_t owner, gid_t gro
 /* @with, which may be NULL, is handed over. */
 void permissions_replace(struct permissions **p, struct permissions *with);
 bool permissions_check(const struct permissions *p, GError **error);
-extern const struct xml_table permissions_table;
+extern const struct xml_table permissions_table, pool_table;
 
 /* Neither empty nor with what a path or a line gives a meaning: no '/', not "." or "..". */
 bool name_check(const char *name, const char *what, GError **error);

@@ -12,8 +12,8 @@ static XML_WORDS(encryption_formats, "default", "qcow", "luks", "luks2");
 static XML_WORDS(secret_types, "passphrase");
 
 static const struct xml_row extent_rows[] = {
-    XML_INT(struct volume_extent, start, "@start", XML_REQUIRED),
-    XML_INT(struct volume_extent, end, "@end", XML_REQUIRED),
+    XML_LONG(struct volume_extent, start, "@start", XML_REQUIRED),
+    XML_LONG(struct volume_extent, end, "@end", XML_REQUIRED),
 };
 static const struct xml_table extent_table = XML_TABLE("extent", struct volume_extent, extent_rows);
 
@@ -80,7 +80,7 @@ static const struct xml_row volume_rows[] = {
     XML_STRUCT(V, backing_timestamps, "backingStore/timestamps", &timestamps_table, 0),
     XML_TEXT(V, access, "", XML_OURS),
 };
-static const struct xml_table volume_table = XML_TABLE("volume", V, volume_rows);
+const struct xml_table volume_table = XML_TABLE("volume", V, volume_rows);
 
 struct volume_def *volume_def_new(const char *name)
 {

@@ -53,7 +53,7 @@ struct volume_def {
 };
 
 extern const char *const volume_type_names[];
-extern const struct xml_table encryption_table;
+extern const struct xml_table encryption_table, volume_table;
 
 /* Reads and checks; a capacity is not asked for. */
 struct volume_def *volume_parse(const char *text, GError **error);

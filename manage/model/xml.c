@@ -305,13 +305,23 @@ static bool bad_word(const struct xml_row *row, const xmlNode *node, const char 
     return false;
 }
 
-static bool parse_int(const char *text, int64_t *out)
+static bool parse_number(const char *text, int64_t *out)
 {
     char *end;
     errno = 0;
     bool hex = g_str_has_prefix(text, "0x") || g_str_has_prefix(text, "0X");
     int64_t v = g_ascii_strtoll(text, &end, hex ? 16 : 10);
-    if (errno || end == text || *end || v == XML_ABSENT) {
+    if (errno || end == text || *end) {
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+static bool parse_int(const struct xml_row *row, const char *text, int64_t *out)
+{
+    int64_t v;
+    if (!parse_number(text, &v) || v < row->least || v > row->most) {
         return false;
     }
     *out = v;
@@ -327,7 +337,7 @@ static bool scale_size(const struct xml_row *row, const xmlNode *node, const cha
         libvirt_error(error, ERR_INVALID_ARG, "unknown suffix '%.200s'", unit);
         return false;
     }
-    bool number = parse_int(text, &v);
+    bool number = parse_number(text, &v);
     if ((!number && errno != ERANGE) || *text == '-') {
         return bad_value(row, node, text, error);
     }
@@ -377,7 +387,7 @@ static bool set_value(const struct xml_row *row, void *object, const xmlNode *no
         return g_strstrip(text)[0] == '\0' || bad_value(row, node, text, error);
     case XML_KIND_INT:
     case XML_KIND_HEX:
-        return parse_int(g_strstrip(text), int_of(row, object)) ||
+        return parse_int(row, g_strstrip(text), int_of(row, object)) ||
                bad_value(row, node, text, error);
     case XML_KIND_SIZE:
         return parse_size(row, node, g_strstrip(text), int_of(row, object), error);

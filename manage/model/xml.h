@@ -14,7 +14,7 @@
  *     struct boot { int dev; int64_t order; char *path; };
  *     static const struct xml_row boot_rows[] = {
  *         XML_ENUM(struct boot, dev, "@dev", boot_names, XML_REQUIRED),
- *         XML_INT(struct boot, order, "@order", 0),
+ *         XML_INT(struct boot, order, "@order", 0), // 0 to 4294967295; XML_LONG, XML_RANGE
  *         XML_TEXT(struct boot, path, "kernel/image", 0), // the text of <kernel><image>
  *     };
  *     const struct xml_table boot_table = XML_TABLE("boot", struct boot, boot_rows);
@@ -26,7 +26,7 @@
  */
 enum xml_kind {
     XML_KIND_TEXT,   /* char *, NULL if absent; with .words one of them */
-    XML_KIND_INT,    /* int64_t, XML_ABSENT if absent; reads 0x too */
+    XML_KIND_INT,    /* int64_t from .least to .most, XML_ABSENT if absent; reads 0x too */
     XML_KIND_HEX,    /* the same, written as 0x with .arg digits */
     XML_KIND_SIZE,   /* int64_t in units of .arg bytes, with an attribute "unit" */
     XML_KIND_YESNO,  /* enum tristate */
@@ -64,6 +64,7 @@ struct xml_row {
     uint16_t arg;
     const char *const *words;
     const struct xml_table *table;
+    int64_t least, most;
 };
 
 /*
@@ -88,12 +89,15 @@ struct xml_table {
     }
 #define XML_TEXT(type, field, path, flags)  XML_ROW(type, field, path, XML_KIND_TEXT, flags)
 #define XML_RAW(type, field, path, flags)   XML_ROW(type, field, path, XML_KIND_RAW, flags)
-#define XML_INT(type, field, path, flags)   XML_ROW(type, field, path, XML_KIND_INT, flags)
+#define XML_INT(type, field, path, flags)   XML_RANGE(type, field, path, 0, UINT32_MAX, flags)
+#define XML_LONG(type, field, path, flags)  XML_RANGE(type, field, path, 0, INT64_MAX, flags)
 #define XML_YESNO(type, field, path, flags) XML_ROW(type, field, path, XML_KIND_YESNO, flags)
 #define XML_ONOFF(type, field, path, flags) XML_ROW(type, field, path, XML_KIND_ONOFF, flags)
 #define XML_FLAG(type, field, path, flags)  XML_ROW(type, field, path, XML_KIND_FLAG, flags)
-#define XML_HEX(type, field, path, digits, flags)                                                  \
-    XML_ROW(type, field, path, XML_KIND_HEX, flags, .arg = (digits))
+#define XML_RANGE(type, field, path, from, to, flags)                                              \
+    XML_ROW(type, field, path, XML_KIND_INT, flags, .least = (from), .most = (to))
+#define XML_HEX(type, field, path, digits, to, flags)                                              \
+    XML_ROW(type, field, path, XML_KIND_HEX, flags, .arg = (digits), .most = (to))
 /* Bare numbers count in @unitbytes: 1 (unit='bytes') or 1024 (unit='KiB'). */
 #define XML_SIZE(type, field, path, unitbytes, flags)                                              \
     XML_ROW(type, field, path, XML_KIND_SIZE, flags, .arg = (unitbytes))

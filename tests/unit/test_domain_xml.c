@@ -8,8 +8,11 @@
 #include "manage/model/domain.h"
 
 #include "manage/error.h"
+#include "manage/model/network.h"
+#include "manage/model/volume.h"
 #include "tests/unit/test.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 static DomainDef *parse(const char *text)
@@ -184,6 +187,161 @@ static void full(void **state)
     fails(text->str, ERR_INTERNAL, "No more available PCI slots");
 }
 
+/* --- numbers --- */
+
+/* The element @path leads to below @node, made where it is not there yet; attributes are given. */
+static void plant(xmlNode *node, const char *path, const char *value)
+{
+    g_auto(GStrv) parts = g_strsplit(path, "/", -1);
+    for (unsigned i = 0; parts[i]; i++) {
+        xmlNode *c = node->children;
+        while (c && strcmp((const char *)c->name, parts[i]) != 0) {
+            c = c->next;
+        }
+        if (parts[i][0] == '@') {
+            xmlSetProp(node, (const xmlChar *)parts[i] + 1, (const xmlChar *)value);
+            return;
+        }
+        if (strcmp(parts[i], ".") != 0) {
+            node = c ? c : xmlNewChild(node, NULL, (const xmlChar *)parts[i], NULL);
+        }
+    }
+    xmlNodeAddContent(node, (const xmlChar *)value);
+}
+
+static bool is_number(const struct xml_row *row)
+{
+    return row->kind == XML_KIND_INT || row->kind == XML_KIND_HEX || row->kind == XML_KIND_SIZE;
+}
+
+/* Whether @row is an attribute of the element whose text is @r. */
+static bool is_above(const struct xml_row *r, const struct xml_row *row)
+{
+    size_t n = strlen(r->path);
+    return is_number(r) && strncmp(row->path, r->path, n) == 0 && row->path[n] == '/';
+}
+
+/* An element with what @t wants and @value at @row, which is one of @t's numbers. */
+static xmlDoc *with_number(const struct xml_table *t, const char *by, const char *which,
+                           const struct xml_row *row, const char *value)
+{
+    xmlDoc *doc = xmlNewDoc((const xmlChar *)"1.0");
+    xmlNode *root = xmlNewNode(NULL, (const xmlChar *)t->element);
+    xmlDocSetRootElement(doc, root);
+    if (by) {
+        plant(root, by, which);
+    }
+    for (unsigned i = 0; i < t->n; i++) {
+        const struct xml_row *r = &t->rows[i];
+        if (r != row && ((r->flags & XML_REQUIRED) || is_above(r, row))) {
+            plant(root, r->path,
+                  r->words                    ? r->words[1]
+                  : is_number(r)              ? "1"
+                  : r->kind == XML_KIND_YESNO ? "yes"
+                  : r->kind == XML_KIND_ONOFF ? "on"
+                                              : "x");
+        }
+    }
+    plant(root, row->path, value);
+    return doc;
+}
+
+/* What is read of @doc is written so that it can be read, and the number is the one given. */
+static bool read_and_written(const struct xml_table *t, const xmlDoc *doc, const char *where)
+{
+    unsigned mode = XML_MODE_LIVE | XML_MODE_SECRET;
+    g_autoptr(GError) error = NULL;
+    void *object = xml_read(t, xmlDocGetRootElement(doc), mode, &error);
+    if (!object) {
+        return false;
+    }
+    g_autofree char *text = xml_write_text(t, object, mode);
+    void *again = xml_read_text(t, text, "test", mode, &error);
+    if (!again) {
+        fail_msg("%s: %s\n%s", where, error->message, text);
+    }
+    g_autofree char *second = xml_write_text(t, again, mode);
+    assert_string_equal(text, second);
+    assert_null(xml_differs(t->variants ? &t->variants[1] : t, object, again));
+    xml_free(t, object);
+    xml_free(t, again);
+    return true;
+}
+
+static void try_numbers(const struct xml_table *t, const struct xml_table *rows, const char *which)
+{
+    static const char *const beyond[] = {"9223372036854775808",
+                                         "18446744073709551615",
+                                         "-9223372036854775808",
+                                         "-9223372036854775809",
+                                         "0xffffffffffffffff",
+                                         "99999999999999999999",
+                                         "1x",
+                                         ""};
+    for (unsigned i = 0; i < rows->n; i++) {
+        const struct xml_row *row = &rows->rows[i];
+        if (!is_number(row) || (row->flags & XML_OURS)) {
+            continue;
+        }
+        g_autofree char *by = which ? g_strconcat("@", t->by, NULL) : NULL;
+        g_autofree char *where = g_strdup_printf("<%s> %s", t->element, row->path);
+        for (unsigned k = 0; k < G_N_ELEMENTS(beyond); k++) {
+            g_autoptr(xmlDoc) doc = with_number(rows, by, which, row, beyond[k]);
+            if (read_and_written(t, doc, where)) {
+                fail_msg("%s takes '%s'", where, beyond[k]);
+            }
+        }
+        int64_t least = row->kind == XML_KIND_SIZE ? 0 : row->least;
+        int64_t most = row->kind == XML_KIND_SIZE ? INT64_MAX / 1024 : row->most;
+        assert_true(least > XML_ABSENT && least < most);
+        const struct {
+            int64_t value;
+            bool good;
+        } edges[] = {{least, true}, {most, true}, {least - 1, false}, {-1, least < 0}};
+        for (unsigned k = 0; k < G_N_ELEMENTS(edges); k++) {
+            g_autofree char *value = g_strdup_printf("%" PRId64, edges[k].value);
+            g_autoptr(xmlDoc) doc = with_number(rows, by, which, row, value);
+            if (read_and_written(t, doc, where) != edges[k].good) {
+                fail_msg("%s %s '%s'", where, edges[k].good ? "refuses" : "takes", value);
+            }
+        }
+    }
+}
+
+static void try_table(GHashTable *seen, const struct xml_table *t)
+{
+    if (!g_hash_table_add(seen, (void *)t)) {
+        return;
+    }
+    if (!t->variants) {
+        try_numbers(t, t, NULL);
+    }
+    for (unsigned v = 1; t->variants && t->words[v]; v++) {
+        try_numbers(t, &t->variants[v], t->words[v]);
+    }
+    for (unsigned i = 0; i < t->n; i++) {
+        if (t->rows[i].table) {
+            try_table(seen, t->rows[i].table);
+        }
+    }
+}
+
+/* In every table that a definition may have: a number out of its range is refused as it is read. */
+static void numbers_have_ranges(void **state)
+{
+    (void)state;
+    const struct xml_table *const tables[] = {&domain_table, &network_table, &pool_table,
+                                              &volume_table};
+    g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
+    for (unsigned i = 0; i < G_N_ELEMENTS(tables); i++) {
+        try_table(seen, tables[i]);
+    }
+    assert_true(g_hash_table_size(seen) > 50);
+    fails(DEVICES("q35", "<controller type='pci' index='1' model='pcie-root-port'>"
+                         "<target chassis='1' port='-1'/></controller>"),
+          ERR_XML, "attribute 'port' in element 'target': '-1'");
+}
+
 static int show(int n, char **names)
 {
     int refused = 0;
@@ -207,8 +365,13 @@ static int show(int n, char **names)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults), cmocka_unit_test(places_on_q35), cmocka_unit_test(places_on_pc),
-        cmocka_unit_test(refusals), cmocka_unit_test(empty),         cmocka_unit_test(full),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(places_on_q35),
+        cmocka_unit_test(places_on_pc),
+        cmocka_unit_test(refusals),
+        cmocka_unit_test(empty),
+        cmocka_unit_test(full),
+        cmocka_unit_test(numbers_have_ranges),
     };
     return argc > 1 ? show(argc, argv) : cmocka_run_group_tests(tests, NULL, NULL);
 }

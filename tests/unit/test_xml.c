@@ -25,7 +25,7 @@ struct thing {
 static XML_WORDS(kinds, "alpha", "beta", XML_OTHERS, "gamma", "delta");
 static const struct xml_row part_rows[] = {
     XML_TEXT(struct part, name, "@name", XML_REQUIRED),
-    XML_HEX(struct part, slot, "@slot", 2, 0),
+    XML_HEX(struct part, slot, "@slot", 2, 0x1f, 0),
     XML_TEXT(struct part, text, ".", 0),
 };
 static const struct xml_table part_table = XML_TABLE("part", struct part, part_rows);

@@ -17,14 +17,14 @@ static const struct xml_row disk_rows[] = {
     XML_TEXT(struct checkpoint_disk, name, "@name", XML_REQUIRED),
     XML_ENUM(struct checkpoint_disk, kind, "@checkpoint", kind_words, 0),
     XML_TEXT(struct checkpoint_disk, bitmap, "@bitmap", 0),
-    XML_INT(struct checkpoint_disk, size, "@size", 0),
+    XML_LONG(struct checkpoint_disk, size, "@size", 0),
 };
 static const struct xml_table disk_row_table = XML_TABLE("disk", struct checkpoint_disk, disk_rows);
 static const struct xml_row rows[] = {
     XML_TEXT(struct checkpoint, name, "name", 0),
     XML_TEXT(struct checkpoint, description, "description", 0),
     XML_TEXT(struct checkpoint, parent, "parent/name", 0),
-    XML_INT(struct checkpoint, created, "creationTime", 0),
+    XML_LONG(struct checkpoint, created, "creationTime", 0),
     XML_LIST(struct checkpoint, disks, "disks/disk", &disk_row_table, 0),
     XML_STRUCT(struct checkpoint, def, "domain", &domain_table, 0),
     XML_INT(struct checkpoint, current, "active", 0),

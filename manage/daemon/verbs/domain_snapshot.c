@@ -32,7 +32,7 @@ static const struct xml_row rows[] = {
     XML_TEXT(struct snapshot, description, "description", 0),
     XML_ENUM(struct snapshot, state, "state", state_words, 0),
     XML_TEXT(struct snapshot, parent, "parent/name", 0),
-    XML_INT(struct snapshot, created, "creationTime", 0),
+    XML_LONG(struct snapshot, created, "creationTime", 0),
     XML_ENUM(struct snapshot, memory, "memory/@snapshot", snapshot_words, 0),
     XML_TEXT(struct snapshot, memory_file, "memory/@file", 0),
     XML_LIST(struct snapshot, disks, "disks/disk", &snapshot_disk_table, 0),
@@ -625,7 +625,8 @@ bool verb_domain_revert_to_snapshot(struct call *call, const rpc_snapshot_flags 
     g_autoptr(GPtrArray) all = snapshots_load(d);
     g_autoptr(GPtrArray) candidates = snapshot_candidates(all); /* as they were before */
     Snapshot *s = need(all, args->snap.name, error);
-    if (!s || !revert_saved(d, all, s, args->flags, error) || !make_current(d, all, s->name, error)) {
+    if (!s || !revert_saved(d, all, s, args->flags, error) ||
+        !make_current(d, all, s->name, error)) {
         return false;
     }
     if (snapshot_is_external(s)) {
