@@ -3,7 +3,7 @@
 
 #include <gio/gio.h>
 
-G_DEFINE_QUARK(lodge_error, lodge_error)
+ERROR_DOMAIN(lodge_error)
 
 void error_set_errno(GError **error, int code, const char *fmt, ...)
 {

@@ -21,6 +21,18 @@
 #define LODGE_ERROR lodge_error_quark()
 GQuark lodge_error_quark(void);
 
+/* G_DEFINE_QUARK() for errors that several threads make at once. */
+#define ERROR_DOMAIN(name)                                                                         \
+    GQuark name##_quark(void)                                                                      \
+    {                                                                                              \
+        static _Atomic GQuark made;                                                                \
+        GQuark q = made;                                                                           \
+        if (!q) {                                                                                  \
+            made = q = g_quark_from_static_string(#name "-quark");                                 \
+        }                                                                                          \
+        return q;                                                                                  \
+    }
+
 /* g_set_error() in our domain with ": " and the words for errno value @code at the end. */
 void error_set_errno(GError **error, int code, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
 

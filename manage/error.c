@@ -8,7 +8,7 @@
 /*
  * The numbers and leading words of libvirt's errors: what its clients compare and print.
  */
-G_DEFINE_QUARK(lodge_libvirt_error, libvirt_error)
+ERROR_DOMAIN(libvirt_error)
 
 static const struct {
     int code;

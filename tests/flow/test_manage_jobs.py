@@ -373,7 +373,7 @@ class Jobs(Work):
         self.dom = self.conn.lookupByName(self.name)
         self.talk()
         manage.until(lambda: self.files() == ["a.qcow2"], "lodged has found the machine")
-        self.assertEqual(self.source("--inactive"), [self.path("a.qcow2")])
+        manage.until(lambda: self.source("--inactive") == [self.path("a.qcow2")], "the definition follows")
         self.assertEqual(self.words(1, 2000), ["wone", "wtwo"])
 
     def test_copy(self):
