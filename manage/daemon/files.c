@@ -169,7 +169,8 @@ static bool run_deed(const struct deed *plan, unsigned seconds, GError **error)
         end = g_get_monotonic_time() + wait;
     }
     if (!deed->done) {
-        silent(deed->paths[deed->at], error);
+        unsigned at = deed->at; /* read once: by now it may be past the last */
+        silent(deed->paths[MIN(at, deed->n - 1)], error);
         give_up(deed);
         return false;
     }
