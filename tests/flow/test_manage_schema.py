@@ -134,6 +134,9 @@ def document(path, attribute, word):
     for e, (_, fixed) in zip(line, path):
         for key, value in fixed:
             e.attrib.setdefault(key, value)
+    for rule in line[0].iter("rule"):
+        rule.attrib.setdefault("action", "drop")
+        rule.attrib.setdefault("direction", "in")
     for where, text in NEEDS.get(line[0].tag, {}).items():
         names, _, key = where.partition("@")
         e = line[0]
@@ -229,6 +232,11 @@ class Schemas(manage.Case):
     def test_filter(self):
         found = self.schema("nwfilter.rng", lambda text: self.conn.nwfilterDefineXML(text).undefine())
         self.assertEqual(set(found), {"taken"})
+        for rule, words in (("<rule action='drop' direction='up'/>", "'direction' in element 'rule': 'up' .line 1."),
+                            ("<rule action='eat' direction='in'/>", "'action' in element 'rule': 'eat' .line 1."),
+                            ("<rule action='drop'/>", "'@direction'"), ("<rules/>", "element <rules> in <filter>")):
+            with self.subTest(rule=rule), self.assertRaisesRegex(libvirt.libvirtError, words):
+                self.conn.nwfilterDefineXML(f"<filter name='w'>{rule}</filter>")
 
 
 if __name__ == "__main__":

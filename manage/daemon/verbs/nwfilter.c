@@ -80,6 +80,55 @@ static char *dump(xmlNode *root)
     return text;
 }
 
+/* What each rule must say; what it looks for is read when it is compiled, with its variables. */
+static const struct {
+    const char *attribute;
+    const char *const words[6];
+} rule_words[] = {
+    {"action", {"accept", "drop", "reject", "return", "continue", NULL}},
+    {"direction", {"in", "out", "inout", NULL}},
+};
+
+static bool rule_valid(xmlNode *rule, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(rule_words); i++) {
+        const char *name = rule_words[i].attribute;
+        g_autofree char *word = xml_take(xmlGetProp(rule, BAD_CAST name));
+        if (!word) {
+            libvirt_error(error, ERR_XML, "missing attribute '@%s' in element <rule> (line %ld)",
+                          name, xmlGetLineNo(rule));
+            return false;
+        }
+        if (!g_strv_contains(rule_words[i].words, word)) {
+            libvirt_error(error, ERR_XML,
+                          "Invalid value for attribute '%s' in element 'rule': '%.200s' (line "
+                          "%ld).",
+                          name, word, xmlGetLineNo(rule));
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool parts_valid(xmlNode *root, GError **error)
+{
+    static const char *const others[] = {"uuid", "filterref", NULL};
+    for (xmlNode *e = xmlFirstElementChild(root); e; e = xmlNextElementSibling(e)) {
+        const char *name = (const char *)e->name;
+        bool rule = strcmp(name, "rule") == 0;
+        if (rule && !rule_valid(e, error)) {
+            return false;
+        }
+        if (!rule && !g_strv_contains(others, name)) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "element <%s> in <filter> (line %ld) is not supported", name,
+                          xmlGetLineNo(e));
+            return false;
+        }
+    }
+    return true;
+}
+
 static struct filter *filter_read(const char *text, GError **error)
 {
     g_autoptr(xmlDoc) doc = xml_parse(text, "nwfilter_definition", "filter", error);
@@ -91,7 +140,8 @@ static struct filter *filter_read(const char *text, GError **error)
     f->name = xml_take(xmlGetProp(root, BAD_CAST "name"));
     if (!f->name || !*f->name || strchr(f->name, '/') || f->name[0] == '.') {
         libvirt_error(error, ERR_XML, "filter has no valid name");
-    } else if (take_uuid(root, g_hash_table_lookup(filters, f->name), f, error)) {
+    } else if (parts_valid(root, error) &&
+               take_uuid(root, g_hash_table_lookup(filters, f->name), f, error)) {
         f->xml = dump(root);
         return f;
     }
