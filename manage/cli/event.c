@@ -298,7 +298,7 @@ static bool find_secret(struct shell *sh, const char *name, union object *out, G
 struct waiting {
     struct shell *sh;
     const struct event_kind *kind;
-    bool stamped;
+    bool stamped, loop;
     unsigned count;
 };
 
@@ -307,6 +307,14 @@ static char *now_text(void)
     g_autoptr(GDateTime) now = g_date_time_new_now_utc();
     g_autofree char *stamp = g_date_time_format(now, "%F %T");
     return g_strdup_printf("%s.%03d+0000", stamp, g_date_time_get_microsecond(now) / 1000);
+}
+
+static void count(struct waiting *w)
+{
+    w->count++;
+    if (w->loop) {
+        out_look(w->sh);
+    }
 }
 
 static void print_event(struct waiting *w, const struct event *e, const void *message)
@@ -328,8 +336,7 @@ static void print_event(struct waiting *w, const struct event *e, const void *me
         e->tell(out, message);
     }
     out_line(w->sh, "%s", out->str);
-    fflush(stdout);
-    w->count++;
+    count(w);
 }
 
 static void take_event(uint32_t program, int procedure, const uint8_t *body, size_t n, void *data)
@@ -357,14 +364,14 @@ static void interrupt(int number)
     interrupted = 1;
 }
 
-/* Until something came (with @loop: for ever), the user has enough or the time is over. */
-static bool wait_for_events(Rpc *rpc, struct waiting *w, bool loop, gint64 end, GError **error)
+/* Until something came (with .loop: for ever), the user has enough or the time is over. */
+static bool wait_for_events(Rpc *rpc, struct waiting *w, gint64 end, GError **error)
 {
     struct sigaction act = {.sa_handler = interrupt}, was;
     bool ok = true, late = false;
     interrupted = 0;
     sigaction(SIGINT, &act, &was);
-    while (ok && !interrupted && !late && (loop || !w->count)) {
+    while (ok && !interrupted && !late && (w->loop || !w->count)) {
         gint64 left = end ? (end - g_get_monotonic_time() + 999) / 1000 : -1;
         late = end && left <= 0;
         ok = late || rpc_wait(rpc, end ? (int)MIN(left, INT_MAX) : -1, error);
@@ -402,7 +409,7 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
     if (!rpc || (name && !kind->find(sh, name, &object, error))) {
         return false;
     }
-    struct waiting w = {sh, kind, args_flag(a, "timestamp"), 0};
+    struct waiting w = {sh, kind, args_flag(a, "timestamp"), args_flag(a, "loop"), 0};
     g_autoptr(GArray) ids = g_array_new(FALSE, FALSE, sizeof(int));
     bool ok = true, known = all;
     rpc_on_event(rpc, take_event, &w);
@@ -417,7 +424,7 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
         }
     }
     ok = ok && (known || shell_fail(error, "unknown event type %s", wanted));
-    ok = ok && wait_for_events(rpc, &w, args_flag(a, "loop"), end, error);
+    ok = ok && wait_for_events(rpc, &w, end, error);
     rpc_on_event(rpc, NULL, NULL);
     for (unsigned i = 0; ok && i < ids->len; i++) {
         rpc_int id = {g_array_index(ids, int, i)};
@@ -438,7 +445,7 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
 
 struct monitoring {
     struct waiting waiting;
-    bool loop, pretty, stamped;
+    bool pretty;
 };
 
 static void take_monitor(uint32_t program, int procedure, const uint8_t *body, size_t n, void *data)
@@ -446,14 +453,14 @@ static void take_monitor(uint32_t program, int procedure, const uint8_t *body, s
     enum { EVENT = 6 };
     struct monitoring *m = data;
     rpc_event_monitor e = {0};
-    if (program != PROGRAM_QEMU || procedure != EVENT || (!m->loop && m->waiting.count) ||
+    if (program != PROGRAM_QEMU || procedure != EVENT || (!m->waiting.loop && m->waiting.count) ||
         !packet_decode(body, n, (xdrproc_t)xdr_rpc_event_monitor, &e, sizeof(e))) {
         return;
     }
     const char *details = e.details ? *e.details : "(null)";
     g_autoptr(json_t) object = m->pretty ? json_loads(details, 0, NULL) : NULL;
     g_autofree char *pretty = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
-    g_autofree char *stamp = m->stamped ? now_text() : NULL;
+    g_autofree char *stamp = m->waiting.stamped ? now_text() : NULL;
     details = pretty ? pretty : details;
     if (stamp) {
         out_line(m->waiting.sh, "%s: event %s for domain '%s': %s", stamp, e.event, e.dom.name,
@@ -462,8 +469,7 @@ static void take_monitor(uint32_t program, int procedure, const uint8_t *body, s
         out_line(m->waiting.sh, "event %s at %lld.%06u for domain '%s': %s", e.event,
                  (long long)e.seconds, e.micros, e.dom.name, details);
     }
-    fflush(stdout);
-    m->waiting.count++;
+    count(&m->waiting);
     xdr_free((xdrproc_t)xdr_rpc_event_monitor, (char *)&e);
 }
 
@@ -472,8 +478,8 @@ static bool run_monitor_event(struct shell *sh, const struct args *a, GError **e
     static const struct flag_bit bits[] = {{"regex", 1}, {"no-case", 2}};
     char *event = (char *)args_text(a, "event");
     const char *name = args_text(a, "domain");
-    struct monitoring m = {
-        {sh}, args_flag(a, "loop"), args_flag(a, "pretty"), args_flag(a, "timestamp")};
+    struct monitoring m = {{sh, NULL, args_flag(a, "timestamp"), args_flag(a, "loop"), 0},
+                           args_flag(a, "pretty")};
     uint64_t seconds;
     gint64 end = args_number(a, "timeout", &seconds)
                      ? g_get_monotonic_time() + (gint64)MIN(seconds, INT_MAX) * G_USEC_PER_SEC
@@ -489,7 +495,7 @@ static bool run_monitor_event(struct shell *sh, const struct args *a, GError **e
                                  flags_of(a, bits, G_N_ELEMENTS(bits))};
     rpc_on_event(rpc, take_monitor, &m);
     bool ok = ask_connect_monitor_event_register(rpc, &args, &id, error) &&
-              wait_for_events(rpc, &m.waiting, m.loop, end, error);
+              wait_for_events(rpc, &m.waiting, end, error);
     rpc_on_event(rpc, NULL, NULL);
     if (ok) {
         ask_connect_monitor_event_deregister(rpc, &id, &none, NULL);

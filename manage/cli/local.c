@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <termios.h>
@@ -256,12 +257,13 @@ static void show_top(struct shell *sh, const rpc_all_stats *before, const rpc_al
     out_table_end(sh);
 }
 
-/* Waits; false if the user wants to leave. */
-static bool pause_for(uint64_t ms)
+/* Waits; false if the user wants to leave or nobody reads what is printed. */
+static bool pause_for(uint64_t ms, bool keys)
 {
-    struct pollfd in = {STDIN_FILENO, POLLIN, 0};
+    struct pollfd ends[] = {{STDOUT_FILENO, 0, 0}, {keys ? STDIN_FILENO : -1, POLLIN, 0}};
     char key;
-    return poll(&in, 1, (int)MIN(ms, INT32_MAX)) <= 0 || read(STDIN_FILENO, &key, 1) == 0;
+    poll(ends, G_N_ELEMENTS(ends), (int)MIN(ms, INT32_MAX));
+    return !(ends[0].revents & POLLERR) && (!ends[1].revents || read(STDIN_FILENO, &key, 1) == 0);
 }
 
 /* A key counts at once, without the end of a line; @was is for when it is over. */
@@ -282,6 +284,7 @@ static bool run_top(struct shell *sh, const struct args *a, GError **error)
     uint64_t delay = 1, rounds = UINT64_MAX;
     rpc_all_stats before, now;
     struct termios was;
+    struct sigaction before_us, ignore = {.sa_handler = SIG_IGN};
     bool screen = isatty(STDOUT_FILENO) && !out_is_json(sh), go_on = true;
     args_number(a, "delay", &delay);
     args_number(a, "count", &rounds);
@@ -291,12 +294,9 @@ static bool run_top(struct shell *sh, const struct args *a, GError **error)
     }
     gint64 at = g_get_monotonic_time();
     bool keys = take_keys(&was);
+    sigaction(SIGPIPE, &ignore, &before_us); /* to leave the terminal as it was */
     while (go_on && rounds--) {
-        if (keys) {
-            go_on = pause_for(delay * MS);
-        } else {
-            g_usleep((gulong)(delay * MS * MS));
-        }
+        go_on = pause_for(MIN(delay, INT32_MAX) * MS, keys);
         if (!sample(rpc, &now, error)) {
             break;
         }
@@ -306,13 +306,14 @@ static bool run_top(struct shell *sh, const struct args *a, GError **error)
         gint64 then = at;
         at = g_get_monotonic_time();
         show_top(sh, &before, &now, at - then);
-        fflush(stdout);
+        go_on = out_look(sh) && go_on;
         rpc_all_stats_clear(&before);
         before = now;
     }
     if (keys) {
         tcsetattr(STDIN_FILENO, TCSANOW, &was);
     }
+    sigaction(SIGPIPE, &before_us, NULL);
     rpc_all_stats_clear(&before);
     return !error || !*error;
 }
@@ -370,10 +371,17 @@ static void verdict(struct shell *sh, enum verdict v, const char *what, const ch
 {
     static const char *const names[] = {"PASS", "WARN", "FAIL"};
     static const char *const colours[] = {"\033[32m", "\033[33m", "\033[31m"};
-    bool colour = isatty(STDOUT_FILENO) && !out_is_json(sh);
-    g_autofree char *label = g_strdup_printf("%s", what);
+    bool colour = isatty(STDOUT_FILENO);
     *failed |= v == FAIL;
-    out_field_wide(sh, 60, label, "%s%s%s%s%s%s", colour ? colours[v] : "", names[v],
+    if (out_is_json(sh)) {
+        g_autofree char *label = g_strconcat(what, " advice", NULL);
+        out_field(sh, what, "%s", names[v]);
+        if (v != PASS) {
+            out_field(sh, label, "%s", advice);
+        }
+        return;
+    }
+    out_field_wide(sh, 60, what, "%s%s%s%s%s%s", colour ? colours[v] : "", names[v],
                    colour ? "\033[0m" : "", v == PASS ? "" : " (", v == PASS ? "" : advice,
                    v == PASS ? "" : ")");
 }
@@ -384,8 +392,8 @@ static bool run_validate(struct shell *sh, const struct args *a, GError **error)
         {"cpu", "cpu"}, {"cpuset", "cpuset"}, {"memory", "memory"}, {"io", "blkio"}};
     bool failed = false, virt = cpu_has("vmx") || cpu_has("svm");
     (void)a;
-    verdict(sh, virt ? PASS : WARN, "hardware virtualization (vmx, svm)",
-            "the CPU shows none here; machines run translated", &failed);
+    verdict(sh, virt ? PASS : WARN, "hardware virtualization",
+            "the CPU shows neither vmx nor svm; machines run translated", &failed);
     verdict(sh, usable("/dev/kvm") ? PASS : WARN, "/dev/kvm can be used",
             access("/dev/kvm", F_OK) == 0 ? "no permission: join group kvm"
                                           : "it is not there; machines run translated",
@@ -452,7 +460,7 @@ const struct verb_group verb_group_local = {
              {"delay", OPT_NUMBER, OPT_NAMED, "seconds between two looks (1)"},
              {"count", OPT_NUMBER, OPT_NAMED, "how many looks (until a key is pressed)"},
              {NULL}},
-         "shows what running domains do", run_top},
+         "shows what running domains do; with --json each look is a line", run_top},
         {"validate-host", NULL, "tells what this host can do for machines", run_validate},
         {NULL},
     }};

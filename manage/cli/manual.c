@@ -76,11 +76,14 @@ static void man(void)
            ".SH OPTIONS\n"
            ".TP\n.BR \\-c , \" \\-\\-connect \" \\fIURI\\fR\n"
            "qemu:///system, qemu:///session, qemu+ssh://HOST/system, with ?socket=PATH. Else "
-           "LODGE_URI, LIBVIRT_DEFAULT_URI, the system for root, the session for others.\n"
+           "LODGE_URI, LIBVIRT_DEFAULT_URI, the session; for root the system if its lodged "
+           "listens.\n"
            ".TP\n.BR \\-r , \" \\-\\-readonly\"\nask for nothing that changes something.\n"
            ".TP\n.BR \\-q , \" \\-\\-quiet\"\nresults only.\n"
            ".TP\n.BR \\-t , \" \\-\\-timing\"\nsay how long each verb took.\n"
-           ".TP\n.B \\-\\-json\nresults as JSON: a table is an array of objects.\n"
+           ".TP\n.B \\-\\-json\nresults as JSON, values without "
+           "padding: a table is an array of objects.\nWhat goes on (\\fBtop\\fR, \\fBevent "
+           "\\-\\-loop\\fR) prints a line of JSON each time.\n"
            ".SH EXIT STATUS\n0 if the verb succeeded, else 1.\n");
     for (unsigned i = 0; i < n_verb_groups; i++) {
         printf(".SH VERBS: %s\n", verb_groups[i]->title);

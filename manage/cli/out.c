@@ -29,10 +29,17 @@ static char *key_of(const char *label)
     return g_string_free(key, FALSE);
 }
 
-static json_t *text_value(const char *text)
+static json_t *exact_value(const char *text)
 {
     json_t *v = json_string(text);
     return v ? v : json_string("(not UTF-8)");
+}
+
+/* What fills up a line for people, and the line's end, are no part of the value. */
+static json_t *text_value(const char *text)
+{
+    g_autofree char *bare = g_strstrip(g_strdup(text));
+    return exact_value(bare);
 }
 
 /* ---- Tables ---- */
@@ -199,6 +206,17 @@ void out_text(struct shell *sh, const char *key, const char *fmt, ...)
     }
 }
 
+void out_exact(struct shell *sh, const char *key, const char *text)
+{
+    struct out *o = out_of(sh);
+    if (o->json_wanted) {
+        o->object = o->object ? o->object : json_object();
+        json_object_set_new(o->object, key, exact_value(text));
+    } else {
+        fputs(text, stdout);
+    }
+}
+
 void out_line(struct shell *sh, const char *fmt, ...)
 {
     struct out *o = out_of(sh);
@@ -208,7 +226,8 @@ void out_line(struct shell *sh, const char *fmt, ...)
     va_end(ap);
     if (o->json_wanted) {
         o->json = o->json ? o->json : json_array();
-        json_array_append_new(o->json, text_value(text));
+        g_strchomp(text); /* what stands before it may be a tree's branches */
+        json_array_append_new(o->json, exact_value(text));
     } else {
         puts(text);
     }
@@ -268,22 +287,32 @@ char *out_size(uint64_t bytes, int digits)
     return g_strdup_printf("%.*f %s", digits, value, units[i]);
 }
 
-void out_flush(struct shell *sh)
+static void dump(struct out *o, size_t form)
 {
-    struct out *o = out_of(sh);
     if (o->json_wanted) {
         json_t *all = o->json ? o->json : o->object;
         if (o->json && o->object) {
             json_array_append_new(o->json, o->object);
         }
         if (all) {
-            json_dumpf(all, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+            json_dumpf(all, stdout, form | JSON_ENCODE_ANY);
             putchar('\n');
             json_decref(all);
         }
         o->json = o->object = NULL;
     }
+}
+
+void out_flush(struct shell *sh)
+{
+    dump(out_of(sh), JSON_INDENT(2));
     fflush(stdout);
+}
+
+bool out_look(struct shell *sh)
+{
+    dump(out_of(sh), JSON_COMPACT);
+    return fflush(stdout) == 0;
 }
 
 void out_stat(struct shell *sh, const char *name, const char *value)

@@ -175,7 +175,8 @@ static bool run_get(struct shell *sh, const struct args *a, GError **error)
         return false;
     }
     if (args_flag(a, "plain")) {
-        out_text(sh, "value", "%.*s", (int)value.value.value_len, value.value.value_val);
+        g_autofree char *plain = g_strndup(value.value.value_val, value.value.value_len);
+        out_exact(sh, "value", plain);
         return true;
     }
     g_autofree char *text =

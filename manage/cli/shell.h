@@ -87,7 +87,7 @@ const char *args_text(const struct args *a, const char *name);           /* NULL
 bool args_number(const struct args *a, const char *name, uint64_t *out); /* false: not given */
 /* "3", "3M", "3MiB", "3MB": bytes, of @unit without a suffix; false if it is none. */
 bool args_scaled(const char *text, uint64_t unit, uint64_t *out);
-char **args_many(const struct args *a, const char *name);                /* borrowed; may be NULL */
+char **args_many(const struct args *a, const char *name); /* borrowed; may be NULL */
 
 /* ---- Output: as virsh prints it, or with --json one value for each verb. ---- */
 void out_table(struct shell *sh, const char *const *headers); /* ends with NULL */
@@ -109,13 +109,17 @@ void out_next(struct shell *sh);
 void out_note(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* The same where virsh forgets to end the line, and the empty one behind a verb ends it. */
 void out_note_open(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
-/* Text as it is, for programs under @key. */
+/* Text as it is, for programs under @key and without white space around it. */
 void out_text(struct shell *sh, const char *key, const char *fmt, ...) G_GNUC_PRINTF(3, 4);
+/* Of which every byte counts, for programs too. */
+void out_exact(struct shell *sh, const char *key, const char *text);
 /* One of several lines that are all alike. */
 void out_line(struct shell *sh, const char *fmt, ...) G_GNUC_PRINTF(2, 3);
 /* "  name=value", the name as it is. */
 void out_stat(struct shell *sh, const char *name, const char *value);
 bool out_is_json(const struct shell *sh);
+/* So far, at once: one of the looks of a verb that goes on; false if nobody reads any more. */
+bool out_look(struct shell *sh);
 /* "1.50 GiB" */
 char *out_size(uint64_t bytes, int digits);
 
