@@ -32,6 +32,7 @@ struct out *out_of(struct shell *sh)
 
 const char *shell_uri(struct shell *sh)
 {
+    sh->uri = sh->uri ? sh->uri : connect_default_uri();
     return sh->uri;
 }
 
@@ -62,7 +63,7 @@ void shell_quit(struct shell *sh)
 Rpc *shell_rpc(struct shell *sh, GError **error)
 {
     if (!sh->rpc) {
-        sh->rpc = connect_to(sh->uri, sh->read_only, error);
+        sh->rpc = connect_to(shell_uri(sh), sh->read_only, error);
         if (!sh->rpc) {
             shell_failing(sh, "failed to connect to the hypervisor");
             sh->unconnected = true;
@@ -298,7 +299,7 @@ static char **as_helper(char **argv)
 
 int shell_main(int argc, char **argv)
 {
-    struct shell sh = {.uri = connect_default_uri()};
+    struct shell sh = {.read_only = false};
     g_autofree char *called = g_path_get_basename(argc ? argv[0] : "lodge");
     g_autofree char **helper = strcmp(called, "virt-ssh-helper") == 0 ? as_helper(argv) : NULL;
     int code;

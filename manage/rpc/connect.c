@@ -10,6 +10,13 @@
  * From a URI to a connection.
  */
 enum { START_PATIENCE_MS = 60000, START_STEP_MS = 20 };
+static const char system_socket[] = "/run/libvirt/virtlodged-sock";
+
+static bool somebody_listens(const char *path)
+{
+    g_autoptr(Rpc) rpc = rpc_connect(path, NULL);
+    return rpc != NULL;
+}
 
 char *connect_default_uri(void)
 {
@@ -18,7 +25,8 @@ char *connect_default_uri(void)
     if (uri && *uri) {
         return g_strdup(uri);
     }
-    return g_strdup(getuid() == 0 ? "qemu:///system" : "qemu:///session");
+    bool system = getuid() == 0 && somebody_listens(system_socket);
+    return g_strdup(system ? "qemu:///system" : "qemu:///session");
 }
 
 /* What the URI says behind its question mark; NULL: nothing of that name. */
@@ -39,7 +47,7 @@ static char *socket_of(GUri *uri, bool read_only)
     if (strcmp(g_uri_get_path(uri), "/session") == 0) {
         return g_build_filename(g_get_user_runtime_dir(), "libvirt", "virtlodged-sock", NULL);
     }
-    return g_strdup(read_only ? "/run/libvirt/virtlodged-sock-ro" : "/run/libvirt/virtlodged-sock");
+    return g_strconcat(system_socket, read_only ? "-ro" : "", NULL);
 }
 
 /* ---- A daemon of the user's own ---- */
@@ -159,7 +167,7 @@ static Rpc *connect_ssh(GUri *uri, const char *scheme, const char *path, bool re
 
 static bool check(GUri *uri, char *const *scheme, GError **error)
 {
-    const char *transport = scheme[1], *host = g_uri_get_host(uri);
+    const char *transport = scheme[1], *host = g_uri_get_host(uri), *path = g_uri_get_path(uri);
     if (strcmp(scheme[0], "qemu") != 0 && strcmp(scheme[0], "lodge") != 0) {
         libvirt_error(error, ERR_INVALID_ARG, "no scheme '%s': qemu or lodge", scheme[0]);
         return false;
@@ -171,6 +179,12 @@ static bool check(GUri *uri, char *const *scheme, GError **error)
     if (!transport && host && *host) {
         libvirt_error(error, ERR_INVALID_ARG, "host '%s' needs a transport: %s+ssh://", host,
                       scheme[0]);
+        return false;
+    }
+    if (*path && strcmp(path, "/") != 0 && strcmp(path, "/system") != 0 &&
+        strcmp(path, "/session") != 0) {
+        libvirt_error(error, ERR_INVALID_ARG, "unexpected path '%s', try %s:///system or /session",
+                      path, scheme[0]);
         return false;
     }
     return true;

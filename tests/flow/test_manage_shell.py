@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import unittest
@@ -141,6 +142,65 @@ pool-destroy p
 pool-destroy p
 pool-undefine p
 """.strip().splitlines()
+
+
+# What tells something, of a running machine "mini" and its host.
+JSON_VERBS = """
+version
+sysinfo
+hostname
+uri
+nodeinfo
+nodecpumap
+nodecpustats
+nodecpustats --percent
+nodememstats
+maxvcpus
+freecell
+capabilities
+domcapabilities
+cpu-models x86_64
+list --all
+list --name
+net-list
+net-info default
+net-uuid default
+net-dumpxml default
+pool-capabilities
+nwfilter-list
+nodedev-list
+nodedev-info computer
+iface-list
+secret-list
+dominfo mini
+domstate mini --reason
+domid mini
+domuuid mini
+domcontrol mini
+domjobinfo mini
+domstats mini
+domblklist mini
+domiflist mini
+dommemstat mini
+dumpxml mini
+desc mini
+desc mini --title
+schedinfo mini
+memtune mini
+blkiotune mini
+numatune mini
+vcpucount mini
+vcpuinfo mini
+vcpupin mini
+emulatorpin mini
+iothreadinfo mini
+cpu-stats mini
+snapshot-list mini
+checkpoint-list mini
+validate-host
+pwd
+echo a
+"""
 
 
 def shell(daemon, *args, **more):
@@ -294,6 +354,34 @@ class Shell(unittest.TestCase):
             self.assertEqual(shell(d, "hostname; nosuch; hostname").returncode, 1)
             self.assertIn("missing", shell(d, "echo 'a").stderr)
 
+    def test_json_values_are_bare(self):
+        """No padding for people and no end of a line in what a program reads."""
+        def check(line, value, where=""):
+            if isinstance(value, str):
+                self.assertEqual(value, value.strip(), f"{line}{where}")
+            for key in value if isinstance(value, dict) else ():
+                check(line, value[key], f"{where}.{key}")
+            for one in value if isinstance(value, list) else ():
+                check(line, one, where)
+
+        with manage.Daemon() as d:
+            dom = d.connect().createXML(MACHINE.format("mini", ""))
+            self.assertEqual(shell(d, "desc", "mini", "--title", "of it").returncode, 0)
+            for line in JSON_VERBS.strip().splitlines():
+                p = shell(d, "--json", *line.split())
+                self.assertEqual(p.returncode, 0, f"{line}: {p.stderr}")
+                check(line, json.loads(p.stdout))
+            self.assertEqual(json.loads(shell(d, "--json", "uri").stdout), {"uri": d.uri})
+            self.assertEqual(json.loads(shell(d, "--json", "schedinfo", "mini").stdout)["scheduler"], "posix")
+            self.assertEqual(json.loads(shell(d, "--json", "domjobinfo", "mini").stdout)["job_type"], "None")
+            with open(f"{d.root}/secret.xml", "w", encoding="utf-8") as f:
+                f.write("<secret><uuid>11111111-1111-1111-1111-111111111111</uuid></secret>")
+            shell(d, "-q", "secret-define", f"{d.root}/secret.xml").stdout
+            uuid = "11111111-1111-1111-1111-111111111111"
+            shell(d, "secret-set-value", uuid, "IGEgCg==")
+            self.assertEqual(json.loads(shell(d, "--json", "secret-get-value", "--plain", uuid).stdout)["value"], " a \n")
+            dom.destroy()
+
     def test_completes_verbs_options_and_names(self):
         with manage.Daemon() as d:
             def offers(*words):
@@ -344,7 +432,21 @@ class Shell(unittest.TestCase):
             rows = json.loads(shell(d, "--json", "top", "--count", "1").stdout)
             self.assertIn("busy", str(rows))
             self.assertIn(b"busy", self.on_terminal("-c", d.uri, "top", keys=((b"busy", b"q"),)))
+            self.look_for_ever(d)
             dom.destroy()
+
+    def look_for_ever(self, d):
+        """Each look is a line of JSON at once; without a reader there are no more, however it learns of it."""
+        for delay, ignored in (("0", False), ("0", True), ("86400", False)):
+            p = subprocess.Popen([LODGE, "-c", d.uri, "--json", "top", "--delay", delay], stdin=subprocess.DEVNULL,
+                                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1,
+                                 preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN) if ignored else None)
+            for _ in range(3 if delay == "0" else 0):
+                self.assertEqual(json.loads(p.stdout.readline())[0]["name"], "busy")
+            p.stdout.close()
+            p.wait(timeout=manage.PATIENCE)
+            self.assertEqual(p.stderr.read(), "")
+            p.stderr.close()
 
     def test_manual_holds_every_verb(self):
         names = re.findall(r"(?m)^    ([a-z-]+) ", subprocess.run(
@@ -407,11 +509,33 @@ class Shell(unittest.TestCase):
 
     def test_bad_uris_get_one_line(self):
         for uri, part in (("qemu+tcp://h/system", "tcp"), ("xen:///", "xen"), ("nothing", ""),
+                          ("lodge:///nonsense", "unexpected path '/nonsense'"),
+                          ("qemu+ssh://h/nonsense", "unexpected path"),
                           ("qemu:///system?socket=/no/such", "/no/such")):
             p = subprocess.run([LODGE, "-c", uri, "list"], capture_output=True, text=True, check=False)
             self.assertEqual(p.returncode, 1)
             self.assertRegex(p.stderr, r"\Aerror: failed to connect to the hypervisor\nerror: .+\n\Z")
             self.assertIn(part, p.stderr)
+
+    def alone(self, script):
+        """The words before a command that sees no system's lodged, but what @script makes of an empty /run."""
+        words = ["unshare", "-m", "sh", "-c", f'mount -t tmpfs none /run && {script or ":"} && exec "$@"', "sh"]
+        words = words if os.getuid() == 0 else []
+        p = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
+        if p.returncode:
+            manage.leave_out(self, f"no mount name spaces: {p.stderr.strip()}")
+        return words
+
+    def test_root_goes_to_the_system_if_it_listens(self):
+        if os.getuid() != 0:
+            manage.leave_out(self, "not root")
+        env = {k: v for k, v in os.environ.items() if k not in ("LODGE_URI", "LIBVIRT_DEFAULT_URI")}
+        with manage.Daemon() as d:
+            first = self.alone(f"mkdir /run/libvirt && ln -s {d.socket} /run/libvirt/virtlodged-sock")
+            p = subprocess.run([*first, LODGE, "uri; net-list --all"], capture_output=True, text=True, env=env,
+                               timeout=manage.PATIENCE, check=False)
+            self.assertEqual(p.returncode, 0, p.stderr)
+            self.assertRegex(p.stdout, r"(?s)qemu:///system\n.*default")
 
     def test_starts_a_session_of_its_own(self):
         if os.getuid() == 0 and not shutil.which("setpriv"):
@@ -426,6 +550,14 @@ class Shell(unittest.TestCase):
             p = subprocess.run([LODGE, "-c", "qemu:///session", "hostname"], capture_output=True,
                                text=True, env=env, timeout=manage.PATIENCE, check=False)
             self.assertEqual(p.returncode, 0, p.stderr)
+            env.pop("LODGE_URI", None)
+            env.pop("LIBVIRT_DEFAULT_URI", None)
+            first = self.alone("")
+            for words in (("uri",), ("list", "--all"), ("run", "--print-xml", "--kernel", __file__)):
+                p = subprocess.run([*first, LODGE, *words], capture_output=True, text=True, env=env,
+                                   timeout=manage.PATIENCE, check=False)
+                self.assertEqual(p.returncode, 0, p.stderr)
+                self.assertIn({"uri": "/session", "list": "State", "run": "<domain "}[words[0]], p.stdout)
             with open(os.path.join(run, "lodge/lodged.pid")) as f:
                 os.kill(int(f.read()), 15)
         finally:
