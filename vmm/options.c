@@ -58,9 +58,14 @@ static bool on_machine(struct vm_options *o, const char *arg, GError **error)
     if (!kv) {
         return false;
     }
+    if (!keyval_bool(kv, "usb", &o->usb, error)) {
+        return false;
+    }
     for (unsigned i = 0; i < keyval_count(kv); i++) {
         const char *key = keyval_key(kv, i), *value = keyval_value(kv, i);
-        if (g_str_equal(key, "type")) {
+        if (g_str_equal(key, "usb")) {
+            continue; /* -usb by another name */
+        } else if (g_str_equal(key, "type")) {
             m->machine = vm_options_keep(o, value);
         } else if (g_str_equal(key, "accel")) {
             o->accel = vm_options_keep(o, value);

@@ -145,7 +145,6 @@ static const struct {
     {"hpet", NULL},
     {"kernel-irqchip", "on,split"},
     {"kernel_irqchip", "on,split"},
-    {"usb", "off"},
     {"vmport", NULL},
     {"pcspk-audiodev", NULL},
     {"graphics", "on,off"},

@@ -36,6 +36,7 @@ BAD = [
     (["-smp", "cores=2,threads=2,sockets=2,maxcpus=4"], "maxcpus"),
     (["-M", "pc,accel=nosuch"], "nosuch"),
     (["-M", "nosuch"], "nosuch"),
+    (["-M", "pc,usb=perhaps"], "usb=perhaps"),
     (["-M", "pc,colour=red"], "colour"),
     (["-accel", "nosuch"], "nosuch"),
     (["-cpu", "nosuch"], "nosuch"),
@@ -235,6 +236,13 @@ class Options(unittest.TestCase):
                         self.assertEqual(vm.ok("query-memory-size-summary")["base-memory"], memory << 20)
                         inserted = [b["inserted"]["file"] for b in vm.ok("query-block") if "inserted" in b]
                         self.assertEqual(sorted(os.path.basename(f) for f in inserted), drives)
+
+    def test_a_machine_may_bring_its_usb(self):
+        for words, there in ((["-M", "q35,usb=on"], True), (["-M", "pc,usb=off"], False), (["-M", "pc", "-usb"], True),
+                             (["-usb", "-M", "q35,usb=off"], False)):
+            with self.subTest(words=words), Vm("-S", *words, accel=None) as vm:
+                classes = [d["class_info"]["class"] for bus in vm.ok("query-pci") for d in bus["devices"]]
+                self.assertEqual(0x0c03 in classes, there, classes)
 
     def test_questions_are_answered(self):
         for args, part in ANSWERS:
