@@ -49,6 +49,12 @@ static const struct feature features[FEAT_COUNT] = {
 #define F_EPYC_ROME F_EPYC " clwb umip rdpid clzero xsaveerptr wbnoinvd"
 #define F_EPYC_MILAN F_EPYC_ROME " invpcid pcid fsrm erms vaes vpclmulqdq"
 
+#define F_COREDUO "fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat clflush mmx " \
+                  "fxsr sse sse2 pni nx"
+#define F_DENVERTON F_WESTMERE " movbe xsave rdrand fsgsbase smep erms rdseed smap clflushopt "      \
+                               "sha-ni pdpe1gb rdtscp 3dnowprefetch xsaveopt xsavec xgetbv1"
+#define F_SNOWRIDGE F_DENVERTON " clwb umip gfni"
+
 struct row {
     const char *name, *vendor;
     uint16_t family, model, stepping;
@@ -58,6 +64,7 @@ struct row {
 
 #define INTEL "GenuineIntel"
 #define AMD "AuthenticAMD"
+#define HYGON "HygonGenuine"
 static const struct row rows[] = {
     {"max", NULL, 0, 0, 0, NULL, "Lodge virtual CPU"},
     {"host", NULL, 0, 0, 0, NULL, NULL},
@@ -92,6 +99,110 @@ static const struct row rows[] = {
     {"EPYC-Milan", AMD, 25, 1, 1, F_EPYC_MILAN, "AMD EPYC-Milan Processor"},
     {"EPYC-Genoa", AMD, 25, 17, 0, F_EPYC_MILAN " gfni avx512f avx512dq avx512bw avx512cd avx512vl",
      "AMD EPYC-Genoa Processor"},
+    {"athlon", AMD, 6, 2, 3, F_PENTIUM3 " sse2 mmxext 3dnowext 3dnow",
+     "QEMU Virtual CPU version 2.5+"},
+    {"Broadwell-IBRS", INTEL, 6, 61, 2, F_BROADWELL, "Intel Core Processor (Broadwell, IBRS)"},
+    {"Broadwell-noTSX", INTEL, 6, 61, 2, F_BROADWELL, "Intel Core Processor (Broadwell, no TSX)"},
+    {"Broadwell-noTSX-IBRS", INTEL, 6, 61, 2, F_BROADWELL,
+     "Intel Core Processor (Broadwell, no TSX, IBRS)"},
+    {"Cascadelake-Server-noTSX", INTEL, 6, 85, 6, F_SKYLAKE_SERVER " avx512vnni",
+     "Intel Xeon Processor (Cascadelake)"},
+    {"Cooperlake", INTEL, 6, 85, 10, F_SKYLAKE_SERVER " clflushopt avx512vnni avx512-bf16",
+     "Intel Xeon Processor (Cooperlake)"},
+    {"core2duo", INTEL, 6, 15, 11, F_64 " vme ssse3 cx16 lahf-lm",
+     "Intel(R) Core(TM)2 Duo CPU     T7700  @ 2.40GHz"},
+    {"coreduo", INTEL, 6, 14, 8, F_COREDUO, "Genuine Intel(R) CPU           T2600  @ 2.16GHz"},
+    {"Denverton", INTEL, 6, 95, 1, F_DENVERTON, "Intel Atom Processor (Denverton)"},
+    {"Dhyana", HYGON, 24, 0, 1,
+     F_V2 " fma movbe xsave avx f16c rdrand fsgsbase bmi1 avx2 smep bmi2 rdseed adx smap "
+     "clflushopt mmxext fxsr-opt pdpe1gb rdtscp cr8legacy abm sse4a misalignsse "
+     "3dnowprefetch osvw topoext xsaveopt xsavec xgetbv1",
+     "Hygon Dhyana Processor"},
+    {"EPYC-IBPB", AMD, 23, 1, 2, F_EPYC, "AMD EPYC Processor (with IBPB)"},
+    {"Haswell-IBRS", INTEL, 6, 60, 4, F_HASWELL, "Intel Core Processor (Haswell, IBRS)"},
+    {"Haswell-noTSX", INTEL, 6, 60, 1, F_HASWELL, "Intel Core Processor (Haswell, no TSX)"},
+    {"Haswell-noTSX-IBRS", INTEL, 6, 60, 1, F_HASWELL,
+     "Intel Core Processor (Haswell, no TSX, IBRS)"},
+    {"Icelake-Server-noTSX", INTEL, 6, 134, 0, F_ICELAKE, "Intel Xeon Processor (Icelake)"},
+    {"IvyBridge-IBRS", INTEL, 6, 58, 9, F_IVY, "Intel Xeon E3-12xx v2 (Ivy Bridge, IBRS)"},
+    {"KnightsMill", INTEL, 6, 133, 0,
+     F_IVY " fma movbe bmi1 avx2 bmi2 avx512f rdseed adx avx512cd avx512-vpopcntdq pdpe1gb "
+     "abm 3dnowprefetch",
+     "Intel Xeon Phi Processor (Knights Mill)"},
+    {"n270", INTEL, 6, 28, 2, F_COREDUO " ssse3 movbe lahf-lm",
+     "Intel(R) Atom(TM) CPU N270   @ 1.60GHz"},
+    {"Nehalem-IBRS", INTEL, 6, 26, 3, F_V2, "Intel Core i7 9xx (Nehalem Core i7, IBRS update)"},
+    {"Opteron_G1", AMD, 15, 6, 1, F_64 " vme", "AMD Opteron 240 (Gen 1 Class Opteron)"},
+    {"Opteron_G2", AMD, 15, 6, 1, F_64 " vme cx16 lahf-lm",
+     "AMD Opteron 22xx (Gen 2 Class Opteron)"},
+    {"Opteron_G4", AMD, 21, 1, 2,
+     F_WESTMERE " xsave avx pdpe1gb rdtscp abm sse4a misalignsse 3dnowprefetch xop fma4",
+     "AMD Opteron 62xx class CPU"},
+    {"Opteron_G5", AMD, 21, 2, 0,
+     F_WESTMERE " fma xsave avx f16c pdpe1gb rdtscp abm sse4a misalignsse 3dnowprefetch xop fma4 "
+     "tbm",
+     "AMD Opteron 63xx class CPU"},
+    {"phenom", AMD, 16, 2, 3,
+     F_64 " vme cx16 popcnt mmxext fxsr-opt pdpe1gb rdtscp 3dnowext 3dnow lahf-lm abm sse4a",
+     "AMD Phenom(tm) 9550 Quad-Core Processor"},
+    {"SandyBridge-IBRS", INTEL, 6, 42, 1, F_SANDY, "Intel Xeon E312xx (Sandy Bridge, IBRS update)"},
+    {"Skylake-Client-IBRS", INTEL, 6, 94, 3, F_SKYLAKE, "Intel Core Processor (Skylake, IBRS)"},
+    {"Skylake-Client-noTSX-IBRS", INTEL, 6, 94, 3, F_SKYLAKE,
+     "Intel Core Processor (Skylake, IBRS, no TSX)"},
+    {"Skylake-Server-IBRS", INTEL, 6, 85, 4, F_SKYLAKE_SERVER,
+     "Intel Xeon Processor (Skylake, IBRS)"},
+    {"Skylake-Server-noTSX-IBRS", INTEL, 6, 85, 4, F_SKYLAKE_SERVER,
+     "Intel Xeon Processor (Skylake, IBRS, no TSX)"},
+    {"Snowridge", INTEL, 6, 134, 1, F_SNOWRIDGE, "Intel Atom Processor (SnowRidge)"},
+    {"Westmere-IBRS", INTEL, 6, 44, 1, F_WESTMERE, "Westmere E56xx/L56xx/X56xx (IBRS update)"},
+    {"EPYC-v3", AMD, 23, 1, 2, F_EPYC " clzero xsaveerptr", "AMD EPYC Processor"},
+    {"Icelake-Server-v4", INTEL, 6, 106, 0, F_ICELAKE " avx512ifma sha-ni fsrm",
+     "Intel Xeon Processor (Icelake)"},
+    {"Snowridge-v2", INTEL, 6, 134, 1, F_SNOWRIDGE, "Intel Atom Processor (Snowridge, no MPX)"},
+    {"SapphireRapids", INTEL, 6, 143, 4,
+     F_ICELAKE " avx512ifma sha-ni fsrm serialize avx512-fp16 avx-vnni avx512-bf16 fzrm fsrs fsrc",
+     "Intel Xeon Processor (SapphireRapids)"},
+};
+
+/* What differs in nothing that an engine gives, by number: another name. */
+static const char *const versions[][2] = {
+    {"486-v1", "486"}, {"athlon-v1", "athlon"}, {"Broadwell-v1", "Broadwell"},
+    {"Broadwell-v2", "Broadwell-noTSX"}, {"Broadwell-v3", "Broadwell-IBRS"},
+    {"Broadwell-v4", "Broadwell-noTSX-IBRS"}, {"Cascadelake-Server-v1", "Cascadelake-Server"},
+    {"Cascadelake-Server-v2", "Cascadelake-Server"},
+    {"Cascadelake-Server-v3", "Cascadelake-Server"},
+    {"Cascadelake-Server-v4", "Cascadelake-Server"},
+    {"Cascadelake-Server-v5", "Cascadelake-Server"}, {"Conroe-v1", "Conroe"},
+    {"Cooperlake-v1", "Cooperlake"}, {"Cooperlake-v2", "Cooperlake"}, {"core2duo-v1", "core2duo"},
+    {"coreduo-v1", "coreduo"}, {"Denverton-v1", "Denverton"}, {"Denverton-v2", "Denverton"},
+    {"Denverton-v3", "Denverton"}, {"Dhyana-v1", "Dhyana"}, {"Dhyana-v2", "Dhyana"},
+    {"EPYC-Genoa-v1", "EPYC-Genoa"}, {"EPYC-Milan-v1", "EPYC-Milan"},
+    {"EPYC-Milan-v2", "EPYC-Milan"}, {"EPYC-Rome-v1", "EPYC-Rome"}, {"EPYC-Rome-v2", "EPYC-Rome"},
+    {"EPYC-Rome-v3", "EPYC-Rome"}, {"EPYC-Rome-v4", "EPYC-Rome"}, {"EPYC-v1", "EPYC"},
+    {"EPYC-v2", "EPYC-IBPB"}, {"EPYC-v4", "EPYC-v3"}, {"Haswell-v1", "Haswell"},
+    {"Haswell-v2", "Haswell-noTSX"}, {"Haswell-v3", "Haswell-IBRS"},
+    {"Haswell-v4", "Haswell-noTSX-IBRS"}, {"Icelake-Server-v1", "Icelake-Server"},
+    {"Icelake-Server-v2", "Icelake-Server"}, {"Icelake-Server-v3", "Icelake-Server"},
+    {"Icelake-Server-v5", "Icelake-Server-v4"}, {"Icelake-Server-v6", "Icelake-Server-v4"},
+    {"IvyBridge-v1", "IvyBridge"}, {"IvyBridge-v2", "IvyBridge-IBRS"},
+    {"KnightsMill-v1", "KnightsMill"}, {"kvm32-v1", "kvm32"}, {"kvm64-v1", "kvm64"},
+    {"n270-v1", "n270"}, {"Nehalem-v1", "Nehalem"}, {"Nehalem-v2", "Nehalem-IBRS"},
+    {"Opteron_G1-v1", "Opteron_G1"}, {"Opteron_G2-v1", "Opteron_G2"},
+    {"Opteron_G3-v1", "Opteron_G3"}, {"Opteron_G4-v1", "Opteron_G4"},
+    {"Opteron_G5-v1", "Opteron_G5"}, {"Penryn-v1", "Penryn"}, {"pentium-v1", "pentium"},
+    {"pentium2-v1", "pentium2"}, {"pentium3-v1", "pentium3"}, {"phenom-v1", "phenom"},
+    {"qemu32-v1", "qemu32"}, {"qemu64-v1", "qemu64"}, {"SandyBridge-v1", "SandyBridge"},
+    {"SandyBridge-v2", "SandyBridge-IBRS"}, {"SapphireRapids-v1", "SapphireRapids"},
+    {"SapphireRapids-v2", "SapphireRapids"}, {"Skylake-Client-v1", "Skylake-Client"},
+    {"Skylake-Client-v2", "Skylake-Client-IBRS"},
+    {"Skylake-Client-v3", "Skylake-Client-noTSX-IBRS"},
+    {"Skylake-Client-v4", "Skylake-Client-noTSX-IBRS"}, {"Skylake-Server-v1", "Skylake-Server"},
+    {"Skylake-Server-v2", "Skylake-Server-IBRS"},
+    {"Skylake-Server-v3", "Skylake-Server-noTSX-IBRS"},
+    {"Skylake-Server-v4", "Skylake-Server-noTSX-IBRS"},
+    {"Skylake-Server-v5", "Skylake-Server-noTSX-IBRS"}, {"Snowridge-v1", "Snowridge"},
+    {"Snowridge-v3", "Snowridge-v2"}, {"Snowridge-v4", "Snowridge-v2"}, {"Westmere-v1", "Westmere"},
+    {"Westmere-v2", "Westmere-IBRS"},
 };
 
 /* Given by interp and bt whatever the host is: they are ours to virtualise. */
@@ -113,14 +224,14 @@ static const char shy_features[] = "ht";
 
 /* ---- features by name ---- */
 
-static bool same_name(const char *a, size_t n, const char *b)
+static bool same_name(const char *a, const char *b, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         if ((a[i] == '_' ? '-' : a[i]) != (b[i] == '_' ? '-' : b[i])) {
-            return false; /* b's terminator ends it, too */
+            return false;
         }
     }
-    return b[n] == '\0';
+    return true;
 }
 
 static unsigned feature_find(const char *name, size_t n)
@@ -128,11 +239,8 @@ static unsigned feature_find(const char *name, size_t n)
     for (unsigned f = 1; f < FEAT_COUNT; f++) {
         for (const char *at = features[f].names; at;) {
             const char *end = strchrnul(at, ',');
-            if ((size_t)(end - at) == n) {
-                g_autofree char *one = g_strndup(at, n);
-                if (same_name(name, n, one)) {
-                    return f;
-                }
+            if ((size_t)(end - at) == n && same_name(name, at, n)) {
+                return f;
             }
             at = *end ? end + 1 : NULL;
         }
@@ -329,6 +437,9 @@ static bool parse_part(struct request *q, const char *part, GError **error)
 
 static const struct row *row_find(const char *name)
 {
+    for (unsigned i = 0; i < G_N_ELEMENTS(versions); i++) {
+        name = g_ascii_strcasecmp(versions[i][0], name) ? name : versions[i][1];
+    }
     for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
         if (!g_ascii_strcasecmp(rows[i].name, name)) {
             return &rows[i];
@@ -453,20 +564,28 @@ struct cpu_model *cpu_model_new(const char *spec, const char *engine,
     return g_steal_pointer(&m);
 }
 
+/* Model @i: first the rows, then their other names. */
+static const char *name_at(unsigned i)
+{
+    return i < G_N_ELEMENTS(rows) ? rows[i].name : versions[i - G_N_ELEMENTS(rows)][0];
+}
+
 const char *cpu_model_name(unsigned i, const char **vendor)
 {
-    if (i >= G_N_ELEMENTS(rows)) {
+    if (i >= G_N_ELEMENTS(rows) + G_N_ELEMENTS(versions)) {
         return NULL;
     }
-    *vendor = rows[i].features ? rows[i].vendor : NULL;
-    return rows[i].name;
+    const struct row *row = row_find(name_at(i));
+    *vendor = row->features ? row->vendor : NULL;
+    return name_at(i);
 }
 
 void cpu_model_lacks(unsigned i, const char *engine, GString *out)
 {
     uint32_t can[CPUID_WORDS], wants[CPUID_WORDS] = {0};
+    const struct row *row = row_find(name_at(i));
     engine_words(engine, can);
-    add_names(wants, rows[i].features ? rows[i].features : "");
+    add_names(wants, row->features ? row->features : "");
     for (unsigned f = 1; f < FEAT_COUNT; f++) {
         char name[32];
         if (word_has(wants, f) && !word_has(can, f)) {
@@ -494,6 +613,9 @@ void cpu_models_list(GString *out)
         g_string_append_printf(out, "  %-20s %s\n", r->name,
                                !r->features ? "all features that the host and the engine can give"
                                             : r->brand);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(versions); i++) {
+        g_string_append_printf(out, "  %-20s (alias of %s)\n", versions[i][0], versions[i][1]);
     }
     g_string_append(out, "\nRecognized CPUID flags:\n ");
     size_t column = 1;

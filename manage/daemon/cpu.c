@@ -61,6 +61,7 @@ static const char *vendor_word(const char *vendor)
 {
     return g_strcmp0(vendor, "GenuineIntel") == 0   ? "Intel"
            : g_strcmp0(vendor, "AuthenticAMD") == 0 ? "AMD"
+           : g_strcmp0(vendor, "HygonGenuine") == 0 ? "Hygon"
                                                     : NULL;
 }
 

@@ -357,7 +357,8 @@ class Tune(manage.Case):
         return pathlib.Path(f"/proc/{pid}/cmdline").read_text().split("\0")
 
     def test_cpu_models(self):
-        self.assertIn("Haswell", self.virsh("cpu-models", "x86_64").split())
+        self.assertLess({"Haswell", "Haswell-noTSX-IBRS", "EPYC-v4"}, set(self.virsh("cpu-models", "x86_64").split()))
+        self.assertIn(">Haswell-noTSX-IBRS</model>", self.virsh("domcapabilities", "--virttype", "qemu"))
         self.virsh("cpu-models", "arm", fails=True)
         caps = self.virsh("domcapabilities", "--virttype", "qemu")
         self.assertRegex(caps, r"<mode name='host-model' supported='yes'>\n +<model fallback='forbid'>[\w-]+</model>")

@@ -167,6 +167,16 @@ NOTES = [
     ("-hda a -cdrom d -no-reboot -snapshot", 1, 128, ["a", "d"]),
 ]
 
+PROCESSORS = """
+486-v1 athlon Broadwell-IBRS Broadwell-noTSX Broadwell-noTSX-IBRS Broadwell-v4 Cascadelake-Server-noTSX
+Cascadelake-Server-v5 Conroe-v1 Cooperlake Cooperlake-v2 core2duo coreduo Denverton Denverton-v3 Dhyana Dhyana-v2
+EPYC-IBPB EPYC-Milan-v1 EPYC-Rome-v2 EPYC-v3 EPYC-v4 Haswell-IBRS Haswell-noTSX Haswell-noTSX-IBRS Haswell-v1
+Icelake-Server-noTSX Icelake-Server-v6 IvyBridge-IBRS KnightsMill kvm32-v1 kvm64-v1 n270 Nehalem-IBRS Opteron_G1
+Opteron_G2 Opteron_G3-v1 Opteron_G4 Opteron_G5 Penryn-v1 pentium3-v1 phenom qemu64-v1 SandyBridge-IBRS SapphireRapids
+Skylake-Client-IBRS Skylake-Client-noTSX-IBRS Skylake-Client-v1 Skylake-Client-v4 Skylake-Server-IBRS
+Skylake-Server-noTSX-IBRS Skylake-Server-v5 Snowridge Snowridge-v4 Westmere-IBRS Westmere-v2
+"""
+
 ANSWERS = [
     (["-version"], "lodge-vm version"), (["-h"], "-machine"), (["-M", "?"], "q35"),
     (["-machine", "help"], "pc"), (["-cpu", "?"], "qemu64"), (["-accel", "help"], "interp"),
@@ -236,6 +246,22 @@ class Options(unittest.TestCase):
                         self.assertEqual(vm.ok("query-memory-size-summary")["base-memory"], memory << 20)
                         inserted = [b["inserted"]["file"] for b in vm.ok("query-block") if "inserted" in b]
                         self.assertEqual(sorted(os.path.basename(f) for f in inserted), drives)
+
+    def test_everyday_processors_are_known(self):
+        """Names that stand in lines for QEMU 7.2 and in what libvirt wrote down."""
+        with Vm("-S", "-cpu", "Haswell-noTSX-IBRS", accel=None) as vm:
+            listed = {d["name"] for d in vm.ok("query-cpu-definitions")}
+            for name in PROCESSORS.split():
+                self.assertIn(name, listed)
+            for name in sorted(listed):
+                props = vm.ok("query-cpu-model-expansion", type="full", model={"name": name})["model"]["props"]
+                self.assertTrue(props["fpu"], name)
+
+            def looks(name):
+                model = vm.ok("query-cpu-model-expansion", type="full", model={"name": name})["model"]
+                return {k: v for k, v in model["props"].items()}
+            self.assertEqual(looks("Haswell-v4"), looks("Haswell-noTSX-IBRS"))
+            self.assertNotEqual(looks("core2duo"), looks("Penryn"))
 
     def test_a_machine_may_bring_its_usb(self):
         for words, there in ((["-M", "q35,usb=on"], True), (["-M", "pc,usb=off"], False), (["-M", "pc", "-usb"], True),
