@@ -117,6 +117,7 @@ void machine_unref(Machine *m)
     g_free(m->folder);
     g_free(m->group_name);
     g_free(m->refused);
+    g_free(m->dump_error);
     g_free(m->unfinished);
     g_free(m->snapshot);
     cgroup_free(m->group);
@@ -1148,7 +1149,13 @@ void machines_recover(void)
     while (dir && (name = g_dir_read_name(dir))) {
         g_autofree char *path = g_build_filename(folder, name, NULL);
         g_autoptr(GError) error = NULL;
-        if (g_file_test(path, G_FILE_TEST_IS_DIR) && !recover(path, &error)) {
+        g_autofree char *status = g_build_filename(path, "status", NULL);
+        if (!g_file_test(path, G_FILE_TEST_IS_DIR)) {
+            continue;
+        }
+        if (access(status, F_OK) != 0 && errno == ENOENT) {
+            remove_folder(path); /* of a start that was cut short: nobody will ask for it */
+        } else if (!recover(path, &error)) {
             daemon_log("%s: no machine can be found by it: %s", path, error->message);
         }
     }

@@ -31,6 +31,7 @@ struct machine {
     unsigned next_node;
     char *unfinished;      /* file that is being written and is of no use by halves; NULL: none */
     char *snapshot;        /* one that is being made in its images, of which nobody knows yet */
+    char *dump_error;      /* why the last core is none; NULL: it is whole */
     char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */

@@ -441,10 +441,17 @@ static void on_job_ready(struct machine *m, const json_t *body)
     block_job_event(m, text(body, "device"), BLOCK_JOB_READY);
 }
 
+static void on_dump(struct machine *m, const json_t *body)
+{
+    g_free(m->dump_error);
+    m->dump_error = g_strdup(json_string_value(json_object_get(body, "error")));
+}
+
 static const struct {
     const char *name;
     void (*handle)(struct machine *m, const json_t *body);
 } handlers[] = {
+    {"DUMP_COMPLETED", on_dump},
     {"STOP", on_stop},
     {"RESUME", on_resume},
     {"SUSPEND", on_suspend},

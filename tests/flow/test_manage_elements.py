@@ -102,6 +102,10 @@ class Elements(manage.FolderCase):
         self.dom.resume()
         self.console.expect(b"written 0")
         self.assertEqual(self.dom.diskErrors(), {})
+        tight, _ = self.small_disk("tight")
+        why = self.virsh("dump", self.name, f"{tight}/core", "--memory-only", fails=True)
+        self.assertIn("memory-only dump failed: dump: failed to save memory: No space left on device", why)
+        self.assertEqual(os.listdir(tight), [])
 
     def test_transient(self):
         with open(self.path("a.raw"), "wb") as f:

@@ -19,7 +19,7 @@ enum {
 };
 enum { POLL_US = 100000 };
 
-/* Waits until lodge-vm has written all. */
+/* Waits until lodge-vm has written all.  DUMP_COMPLETED comes before an answer that knows of it. */
 static bool wait_written(struct machine *m, GError **error)
 {
     for (;;) {
@@ -33,7 +33,8 @@ static bool wait_written(struct machine *m, GError **error)
         m->job.remaining = m->job.total - MIN(m->job.processed, m->job.total);
         if (strcmp(status, "active") != 0) {
             if (strcmp(status, "completed") != 0) {
-                libvirt_error(error, ERR_OPERATION_FAILED, "memory-only dump failed");
+                libvirt_error(error, ERR_OPERATION_FAILED, "memory-only dump failed: %s",
+                              m->dump_error ? m->dump_error : "no reason given");
             }
             return strcmp(status, "completed") == 0;
         }
