@@ -173,6 +173,22 @@ static void wait_for_end(Rpc *rpc, const rpc_domain *dom)
     }
 }
 
+/* A disk on a web server cannot be written to: a machine would not get far. */
+static bool are_files(const struct args *a, GError **error)
+{
+    static const char *const names[] = {"image", "kernel", "initrd", "cdrom"};
+    for (unsigned i = 0; i < G_N_ELEMENTS(names); i++) {
+        const char *path = args_text(a, names[i]);
+        if (path && strstr(path, "://") && g_uri_peek_scheme(path)) {
+            return shell_fail(error,
+                              "'%s' is a URL, and run takes files: lodge-img convert -O qcow2 URL "
+                              "FILE fetches an image",
+                              path);
+        }
+    }
+    return true;
+}
+
 static bool run_run(struct shell *sh, const struct args *a, GError **error)
 {
     enum { AUTODESTROY = 2 };
@@ -182,6 +198,9 @@ static bool run_run(struct shell *sh, const struct args *a, GError **error)
     g_autoptr(GString) xml = g_string_new(NULL);
     if (!args_text(a, "image") && !args_text(a, "kernel") && !args_text(a, "cdrom")) {
         return shell_fail(error, "an image, --kernel or --cdrom is needed");
+    }
+    if (!are_files(a, error)) {
+        return false;
     }
     Rpc *rpc = shell_rpc(sh, error);
     if (!rpc || !ask_connect_get_capabilities(rpc, &none, &caps, error)) {

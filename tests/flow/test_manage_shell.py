@@ -497,6 +497,20 @@ class Shell(unittest.TestCase):
                              "(?s)<boot dev='hd'/><boot dev='cdrom'/>.*device='disk'.*device='cdrom'")
             self.assertIn("type='qcow2'", xml("c", b"QFI\xfb\0\0\0\3" + bytes(504)))
 
+    def test_runs_files_alone(self):
+        for words in (["http://host/x.img"], ["--cdrom", "https://host/x.iso"]):
+            p = subprocess.run([LODGE, "run", *words], capture_output=True, text=True, check=False)
+            self.assertEqual(p.returncode, 1)
+            self.assertRegex(p.stderr, f"'{words[-1]}' is a URL.*lodge-img convert")
+
+    def test_a_start_that_was_cut_short_leaves_nothing(self):
+        with manage.Daemon() as d:
+            d.kill()
+            folder = f"{d.root}/run/qemu/9a1b6c1e-6a5c-4b41-8a1a-3c4f0e8f6d11"
+            os.makedirs(folder + "/own")
+            d.start()
+            manage.until(lambda: not os.path.exists(folder), "the folder goes")
+
     def test_verbs_explain_themselves(self):
         for words in (("list", "--help"), ("help", "list")):
             p = subprocess.run([LODGE, *words], capture_output=True, text=True, check=True)
