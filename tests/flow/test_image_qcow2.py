@@ -197,6 +197,9 @@ def test_resize():
         sound("o.qcow2")
         assert sha256_of("o.qcow2", "qcow2", size=3 * MIB + 512) == sha256_of_file("s.raw"), o
         assert img("resize", "o.qcow2", "2M", check=False).returncode == 1
+        odd = img("resize", "o.qcow2", "+1", check=False)
+        assert (odd.returncode, odd.stdout) == (1, b""), odd
+        assert b"The new size must be a multiple of 512" in odd.stderr, odd
         img("resize", "--shrink", "o.qcow2", str(2 * MIB + 512))
         sound("o.qcow2")
         assert sha256_of("o.qcow2", "qcow2") == sha256_of_file("s.raw", 2 * MIB + 512), o

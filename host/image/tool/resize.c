@@ -49,7 +49,6 @@ static bool new_size(const struct resize *r, uint64_t now, uint64_t *size)
         return false;
     }
     *size = r->sign == '-' ? now - r->amount : r->sign == '+' ? grown : r->amount;
-    *size = (*size + SECTOR - 1) / SECTOR * SECTOR;
     return true;
 }
 
@@ -75,6 +74,11 @@ static bool resize(const struct resize *r, struct node *node)
     if (!new_size(r, node->size, &size) || !allowed(r, node->size, size)) {
         return false;
     }
+    if (size % SECTOR && strcmp(node->format->name, "raw") != 0) {
+        tool_error("The new size must be a multiple of 512");
+        return false;
+    }
+    size = (size + SECTOR - 1) / SECTOR * SECTOR;
     if (!chain_resize(node, size, r->prealloc, &error)) {
         tool_report(error, "%s", "");
         return false;
