@@ -286,12 +286,18 @@ static bool is_top(const DomainDef *def, const char *path)
     return false;
 }
 
+/* Whether the domain writes to it, or will. */
+static bool is_domains_top(const Domain *d, const char *path)
+{
+    g_autoptr(DomainDef) config = d->persistent ? domain_config(d, NULL) : NULL;
+    return is_top(config, path) || is_top(d->machine ? d->machine->def : NULL, path);
+}
+
 /* A new image over what @disk of the snapshot had; its row is appended to @rows. */
-static bool put_over(const Domain *d, const DomainDef *config, struct domain_disk *disk,
-                     GPtrArray **rows, GError **error)
+static bool put_over(const Domain *d, struct domain_disk *disk, GPtrArray **rows, GError **error)
 {
     g_autofree char *base = g_strdup(disk_path(disk)), *format = g_strdup(disk->format);
-    if (base && (is_top(config, base) || is_top(d->machine ? d->machine->def : NULL, base))) {
+    if (base && is_domains_top(d, base)) {
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "the domain writes to image '%s' of the snapshot again", base);
         return false;
@@ -329,7 +335,6 @@ static void drop_rows(GPtrArray *rows, bool unlink)
 static bool make_overlays(const Domain *d, const Snapshot *s, DomainDef *def, GPtrArray **rows,
                           GError **error)
 {
-    g_autoptr(DomainDef) config = d->persistent ? domain_config(d, NULL) : NULL;
     for (unsigned i = 0; i < xml_count(s->disks); i++) {
         const struct snapshot_disk *row = s->disks->pdata[i];
         struct domain_disk *disk = domain_find_disk(def, row->name);
@@ -345,7 +350,7 @@ static bool make_overlays(const Domain *d, const Snapshot *s, DomainDef *def, GP
             libvirt_error(error, ERR_CONFIG_UNSUPPORTED, "no disk named '%s'", row->name);
             return false;
         }
-        if (!put_over(d, config, disk, rows, error)) {
+        if (!put_over(d, disk, rows, error)) {
             return false;
         }
     }
@@ -606,6 +611,9 @@ static bool delete_disk(Domain *d, const GPtrArray *all, const Snapshot *s,
         libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
                       "what disk '%s' was at snapshot '%s' is not known", row->name, s->name);
         return false;
+    }
+    if (is_domains_top(d, base)) { /* it has been committed into, or taken back: what is over it is old */
+        return true;
     }
     if (!find_over(d, all, s, row->name, base, &over, error)) {
         return false;
