@@ -329,13 +329,9 @@ static bool add_firmware(GPtrArray *out, struct machine *m, bool reset, GError *
     const char *code = def->loader ? def->loader : "/usr/share/OVMF/OVMF_CODE_4M.fd";
     const char *template =
         def->nvram_template ? def->nvram_template : "/usr/share/OVMF/OVMF_VARS_4M.fd";
-    if (!def->nvram) {
-        g_autofree char *file = g_strconcat(def->name, "_VARS.fd", NULL);
-        def->nvram = daemon_path_make(DAEMON_VAR, 0755, error, "qemu", "nvram", file, NULL);
-        if (!def->nvram) {
-            return false;
-        }
-    }
+    domain_name_variables(def);
+    g_autofree char *folder = daemon_path(DAEMON_VAR, "qemu", "nvram", NULL);
+    g_mkdir_with_parents(folder, 0755); /* for variables that are kept there */
     if (!have_variables(def->nvram, template, reset, error)) {
         return false;
     }
@@ -534,7 +530,10 @@ static bool add_screen(GPtrArray *out, struct machine *m, GError **error)
         if (g->share_policy) {
             g_string_append_printf(text, ",share=%s", shares[g->share_policy]);
         }
-        if (g->websocket != XML_ABSENT) {
+        if (g->websocket == -1 && !g->socket) { /* by the display's number */
+            g->websocket = domain_websocket(g);
+        }
+        if (g->websocket > 0) {
             g_string_append_printf(text, ",websocket=%ld", (long)g->websocket);
         }
         word(out, "-vnc", "%s", text->str);

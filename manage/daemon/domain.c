@@ -13,6 +13,7 @@
 #include "manage/daemon/machine.h"
 #include "manage/daemon/tune.h"
 
+#include <errno.h>
 #include <glib/gstdio.h>
 #include <string.h>
 
@@ -273,6 +274,36 @@ char *domain_managed_save_path(const Domain *d)
     return daemon_path(DAEMON_VAR, "qemu", "save", file, NULL);
 }
 
+static char *variables_path(const char *name)
+{
+    g_autofree char *file = g_strconcat(name, "_VARS.fd", NULL);
+    return daemon_path(DAEMON_VAR, "qemu", "nvram", file, NULL);
+}
+
+void domain_name_variables(DomainDef *def)
+{
+    if (!def->nvram && (def->firmware == FIRMWARE_EFI || def->loader_type == LOADER_PFLASH)) {
+        def->nvram = variables_path(def->name);
+    }
+}
+
+/* Variables that are where lodged put them go with the machine's name: the next one of the old
+ * name is not to boot with them. */
+static bool move_variables(DomainDef *def, const char *old, GError **error)
+{
+    g_autofree char *from = variables_path(old), *to = variables_path(def->name);
+    if (g_strcmp0(def->nvram, from) != 0) {
+        return true;
+    }
+    if (rename(from, to) != 0 && errno != ENOENT) {
+        libvirt_error(error, ERR_SYSTEM, "cannot rename %s: %s", from, g_strerror(errno));
+        return false;
+    }
+    g_free(def->nvram);
+    def->nvram = g_steal_pointer(&to);
+    return true;
+}
+
 static DomainDef *read_file(const char *path, GError **error)
 {
     g_autofree char *text = NULL;
@@ -281,7 +312,11 @@ static DomainDef *read_file(const char *path, GError **error)
         libvirt_error(error, ERR_SYSTEM, "%s", own->message);
         return NULL;
     }
-    return domain_def_load(text, 0, error);
+    DomainDef *def = domain_def_load(text, 0, error);
+    if (def) {
+        domain_name_variables(def);
+    }
+    return def;
 }
 
 DomainDef *domain_config(const Domain *d, GError **error)
@@ -493,13 +528,13 @@ bool domain_rename(Domain *d, const char *name, GError **error)
     if (!def) {
         return false;
     }
-    g_free(def->name);
+    g_autofree char *was = g_steal_pointer(&def->name);
     def->name = g_strdup(name);
     if (domain_by_name(name)) {
         libvirt_error(error, ERR_OPERATION_INVALID, "domain with name '%s' already exists", name);
         return false;
     }
-    if (!domain_def_check(def, error)) {
+    if (!domain_def_check(def, error) || !move_variables(def, was, error)) {
         return false;
     }
     g_autofree char *old = g_strdup(d->name), *path = xml_file(old), *link = autostart_link(old);
@@ -513,6 +548,9 @@ bool domain_rename(Domain *d, const char *name, GError **error)
         g_free(d->name);
         d->name = g_steal_pointer(&old);
         g_hash_table_insert(list.by_name, d->name, d);
+        g_free(def->name);
+        def->name = g_steal_pointer(&was);
+        move_variables(def, name, NULL);
         return false;
     }
     g_unlink(path);

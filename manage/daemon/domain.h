@@ -96,12 +96,12 @@ struct domain {
     uint8_t state, reason;
     bool persistent, autostart, managed_save;
     unsigned snapshots, checkpoints; /* how many it has */
-    bool gone;          /* no longer in the lists */
-    bool job;           /* somebody changes it */
-    bool writing;       /* its file is being replaced */
-    bool returning;     /* files that its machine had become ours again */
-    bool moving;        /* it is on its way to another host, or from there */
-    uint16_t vcpus;     /* of the definition, for those that are off */
+    bool gone;                       /* no longer in the lists */
+    bool job;                        /* somebody changes it */
+    bool writing;                    /* its file is being replaced */
+    bool returning;                  /* files that its machine had become ours again */
+    bool moving;                     /* it is on its way to another host, or from there */
+    uint16_t vcpus;                  /* of the definition, for those that are off */
     int64_t memory, max_memory;
     int64_t booted;               /* wall clock, s */
     struct job_figures *last_job; /* that has ended; NULL: none, or it was told */
@@ -120,8 +120,8 @@ Domain *domain_by_id(int id);
 /* Calls for each, but not for one whose first definition is still being written; the order is that
  * of definition. */
 void domain_each(void (*each)(Domain *d, void *data), void *data);
-/* verbs/domain.c: of each group of libvirt's flags for lists one must hold, unless none of the group
- * is asked for. */
+/* verbs/domain.c: of each group of libvirt's flags for lists one must hold, unless none of the
+ * group is asked for. */
 bool domain_matches(const Domain *d, unsigned flags);
 /* The name of @d in answers; the strings belong to the answer. */
 rpc_domain domain_rpc(const Domain *d);
@@ -151,6 +151,8 @@ DomainJob *domain_take_beside(const rpc_domain *named, GError **error);
 
 /* The definition on disk; NULL with an error, also for a machine that has none. */
 DomainDef *domain_config(const Domain *d, GError **error);
+/* Where lodged keeps the variables of @def's UEFI firmware if @def does not say: then it does. */
+void domain_name_variables(DomainDef *def);
 /* The definition that a query with DOMAIN_AFFECT flags means, to be freed. */
 DomainDef *domain_def_of(const Domain *d, bool live, GError **error);
 /*

@@ -963,6 +963,7 @@ DomainDef *domain_def_parse(const char *text, unsigned mode, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_load(text, mode, error);
     if (!def || !domain_def_fill(def, error) || !domain_def_check(def, error) ||
+        ((mode & DOMAIN_NEW) && !domain_check_keymaps(def, error)) ||
         !domain_def_place(def, mode, error)) {
         return NULL;
     }

@@ -251,6 +251,11 @@ struct domain_graphics {
     int share_policy;
     GPtrArray *listens;
 };
+/* Beside which port browsers find it, if they may find it anywhere. */
+static inline int64_t domain_websocket(const struct domain_graphics *g)
+{
+    return g->port - 200;
+}
 struct domain_sound {
     DEVICE_FIELDS;
     char *model;
@@ -577,6 +582,7 @@ struct domain_interface *domain_find_interface(const DomainDef *def, const char 
 const char *disk_path(const struct domain_disk *disk);
 /* domain_check.c: passwdValidTo in seconds since 1970; -1 if it is no time. */
 int64_t domain_valid_to(const char *text);
+bool domain_check_keymaps(const DomainDef *def, GError **error);
 bool domain_check_valid_to(const struct domain_graphics *g, GError **error); /* or has none */
 bool mac_valid(const char *text);
 char *mac_random(void);

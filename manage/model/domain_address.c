@@ -76,12 +76,24 @@ static void put(struct placer *p, struct device_head *d, int64_t bus, int64_t sl
     d->address = pci_address(bus, slot, function);
 }
 
+/* Whether function 0 of the root bus's @slot is a port that says there are others. */
+static bool is_shared(const struct placer *p, int64_t slot)
+{
+    for (unsigned n = 1; n < BUSES; n++) {
+        const struct address *a = p->bus[n] ? p->bus[n]->address : NULL;
+        if (a && a->bus == 0 && a->slot == slot && a->function == 0) {
+            return p->bus[n]->model == MODEL_PCIE_ROOT_PORT && a->multifunction == TRI_YES;
+        }
+    }
+    return false;
+}
+
 /* Root ports share slots, eight functions each, from slot 2 on. */
 static void place_root_port(struct placer *p, struct domain_controller *c)
 {
     for (int64_t slot = domain_is_q35(p->def) ? 2 : 3; slot < 0x1b; slot++) {
         for (int64_t function = 0; function < FUNCTIONS; function++) {
-            if (p->taken[0][slot] & 1 << function || (function && !(p->taken[0][slot] & 1))) {
+            if (p->taken[0][slot] & 1 << function || (function && !is_shared(p, slot))) {
                 continue;
             }
             if (!function && p->taken[0][slot]) {
@@ -199,6 +211,14 @@ static void place_in_slot(struct placer *p, struct domain_controller *c)
     p->failed = true;
 }
 
+static void place_fixed(struct placer *p, void *device, int64_t slot, int64_t function)
+{
+    struct device_head *d = device;
+    if (!d->address && !(p->taken[0][slot] & 1 << function)) {
+        put(p, d, 0, slot, function);
+    }
+}
+
 /* Behind the first bridge of one of two models that has room. */
 static void place_behind(struct placer *p, struct domain_controller *c, int model, int other)
 {
@@ -238,18 +258,13 @@ static void place_bridge(struct placer *p, struct domain_controller *c)
         place_root(p, &controller_table, (struct device_head *)c);
         break;
     case MODEL_DMI_TO_PCI:
-        place_root(p, &controller_table, (struct device_head *)c);
+        place_fixed(p, c, 0x1e, 0);
+        if (!c->address) {
+            place_root(p, &controller_table, (struct device_head *)c);
+        }
         break;
     default:
         break;
-    }
-}
-
-static void place_fixed(struct placer *p, void *device, int64_t slot, int64_t function)
-{
-    struct device_head *d = device;
-    if (!d->address && !(p->taken[0][slot] & 1 << function)) {
-        put(p, d, 0, slot, function);
     }
 }
 

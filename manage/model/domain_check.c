@@ -9,6 +9,8 @@
 
 #include "manage/error.h"
 
+#include <string.h>
+
 int64_t domain_valid_to(const char *text)
 {
     g_autoptr(GTimeZone) utc = g_time_zone_new_utc();
@@ -51,6 +53,22 @@ static bool check_chars(const DomainDef *def, GError **error)
                               c->target ? char_target_words[c->target] : "");
                 return false;
             }
+        }
+    }
+    return true;
+}
+
+/* Of a new definition: keys of other layouts come as scan codes. */
+bool domain_check_keymaps(const DomainDef *def, GError **error)
+{
+    for (unsigned i = 0; i < xml_count(def->graphics); i++) {
+        const struct domain_graphics *g = def->graphics->pdata[i];
+        if (g->keymap && strcmp(g->keymap, "en-us") != 0) {
+            libvirt_error(error, ERR_CONFIG_UNSUPPORTED,
+                          "<graphics keymap='%s'> is not supported; there is: en-us (a viewer that "
+                          "sends scan codes works with any)",
+                          g->keymap);
+            return false;
         }
     }
     return true;

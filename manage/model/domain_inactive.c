@@ -38,6 +38,7 @@ static void forget_screen(struct domain_graphics *g, const char *folder)
         forget_below(&((struct graphics_listen *)g->listens->pdata[i])->socket, folder);
     }
     if (g->autoport == TRI_YES) {
+        g->websocket = g->websocket == domain_websocket(g) ? -1 : g->websocket;
         g->port = -1;
     }
 }

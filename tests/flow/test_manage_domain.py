@@ -266,7 +266,13 @@ class Domains(manage.Case):
             self.assertEqual(path.read_bytes()[:4] == b"mine", kept)
         self.assertEqual(path.read_bytes(), new)
         dom.destroy()
+        self.fails(55, dom.undefine)  # "cannot undefine domain with nvram"
+        dom.rename("flashed")  # they go with its name
+        self.assertFalse(path.exists())
+        moved = pathlib.Path(ET.fromstring(dom.XMLDesc()).findtext("os/nvram"))
+        self.assertEqual((moved.name, moved.read_bytes()), ("flashed_VARS.fd", new))
         dom.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+        self.assertFalse(moved.exists())
 
     def test_hot_program_has_a_process(self):
         """In spite of the sandbox that all machines have, and its time is the machine's."""
@@ -414,6 +420,19 @@ class Domains(manage.Case):
             dom.destroy()
             while ours.recv(4096):
                 pass
+
+    def test_screen_for_browsers(self):
+        """On a port that is chosen; keys of layouts that there are not are refused at once."""
+        self.assertIn("keymap='de'", self.fails(67, self.conn.defineXML, machine(
+            "keys", devices="<graphics type='vnc' keymap='de'/>")))
+        dom = self.define("web", devices="<graphics type='vnc' port='-1' websocket='-1'/>")
+        dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        port = int(ET.fromstring(dom.XMLDesc()).find("devices/graphics").get("websocket"))
+        with socket.create_connection(("127.0.0.1", port), manage.PATIENCE):
+            pass
+        kept = ET.fromstring(dom.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)).find("devices/graphics")
+        self.assertEqual(kept.get("websocket"), "-1")
+        dom.destroy()
 
     def test_autostart(self):
         dom = self.define("early")

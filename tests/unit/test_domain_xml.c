@@ -149,6 +149,35 @@ static void refusals(void **state)
           "(domain_definition):2:");
 }
 
+/* A slot's functions belong to root ports only if the first is one. */
+static void slots_of_ports(void **state)
+{
+    (void)state;
+    g_autoptr(DomainDef) def =
+        parse(DEVICES("q35", "<controller type='pci' index='1' model='dmi-to-pci-bridge'/>"
+                             "<controller type='pci' index='2' model='pci-bridge'/>"
+                             "<controller type='sata' index='1'/>"));
+    g_autofree char *text = domain_def_format(def, 0);
+    assert_non_null(strstr(text, "bus='0x00' slot='0x1e' function='0x0'"));
+    for (unsigned i = 0; i < def->controllers->len; i++) {
+        const struct domain_controller *c = def->controllers->pdata[i];
+        if (c->type == CONTROLLER_SATA && c->index == 1) {
+            assert_int_equal(c->address->bus, 0);
+            for (unsigned k = 0; k < def->controllers->len; k++) {
+                const struct domain_controller *o = def->controllers->pdata[k];
+                assert_true(o == c || !o->address || o->address->bus ||
+                            o->address->slot != c->address->slot);
+            }
+        }
+    }
+    g_autofree char *given = g_strdup(DEVICES(
+        "q35", "<controller type='sata' index='1'><address type='pci' slot='2'/></controller>" DISK(
+                   "vda", "")));
+    g_autoptr(DomainDef) other = parse(given);
+    g_autofree char *second = domain_def_format(other, 0);
+    assert_null(strstr(second, "slot='0x02' function='0x1'"));
+}
+
 /* Fills the machine until there is no root port left; nothing overflows. */
 /* What templates leave empty is not there. */
 static void empty(void **state)
@@ -372,6 +401,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(empty),
         cmocka_unit_test(full),
         cmocka_unit_test(numbers_have_ranges),
+        cmocka_unit_test(slots_of_ports),
     };
     return argc > 1 ? show(argc, argv) : cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -355,6 +355,7 @@ static DomainDef *read_definition(const char *text, GError **error)
     if (def) {
         g_autofree char *folders = daemon_path(DAEMON_RUN, "qemu", NULL);
         domain_def_inactive(def, folders);
+        domain_name_variables(def);
     }
     return def;
 }
