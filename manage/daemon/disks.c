@@ -64,6 +64,53 @@ bool disk_lend_for_reading(const struct machine *m, const char *path, GError **e
            (!st.st_nlink || (st.st_mode & S_IROTH) || disk_lend(m, path, error));
 }
 
+/* Appends what the image lies over.  Of a raw one there is nothing below, whatever a guest has
+ * written to it; what cannot be read is for the machine to say. */
+static void add_below(GPtrArray *files, const char *path, const char *format)
+{
+    g_autofree char *program = daemon_program("lodge-img"), *out = NULL;
+    const char *argv[] = {program,           "info",          "-U", "-f", format,
+                          "--backing-chain", "--output=json", path, NULL};
+    daemon_unlock();
+    bool ok = run_program(argv, NULL, IMAGE_SECONDS, &out, NULL, NULL);
+    daemon_lock();
+    g_autoptr(json_t) chain = ok ? json_parse(out, strlen(out), NULL) : NULL;
+    for (size_t i = 1; i < json_array_size(chain); i++) {
+        const char *name = json_string_value(json_object_get(json_array_get(chain, i), "filename"));
+        if (name && name[0] == '/') {
+            g_ptr_array_add(files, g_strdup(name));
+        }
+    }
+}
+
+GPtrArray *disk_lend_chain(const struct machine *m, const char *path, const char *format,
+                           GError **error)
+{
+    g_autoptr(GPtrArray) files = g_ptr_array_new_with_free_func(g_free);
+    if (!path || m->uid == getuid()) {
+        return g_steal_pointer(&files);
+    }
+    g_ptr_array_add(files, g_strdup(path));
+    if (format && strcmp(format, "raw") != 0) {
+        g_autofree char *own = g_strdup(format); /* it may change without the lock */
+        add_below(files, files->pdata[0], own);
+    }
+    for (unsigned i = 0; i < files->len; i++) {
+        if (!(i ? disk_lend_for_reading : disk_lend)(m, files->pdata[i], error)) {
+            disk_give_back_all(m, files);
+            return NULL;
+        }
+    }
+    return g_steal_pointer(&files);
+}
+
+void disk_give_back_all(const struct machine *m, const GPtrArray *files)
+{
+    for (unsigned i = 0; files && i < files->len; i++) {
+        disk_give_back(m, files->pdata[i]);
+    }
+}
+
 void disk_return(const struct machine *m, const char *path)
 {
     if (path && m->uid != getuid() && path_take_back(path, m->uid) != 0 && errno != ENOENT) {

@@ -50,6 +50,11 @@ int disk_chain_find(const GArray *chain, const struct domain_disk *disk, const c
 bool disk_lend(const struct machine *m, const char *path, GError **error);
 /* What it only reads stays whose it is, if everybody may read it. */
 bool disk_lend_for_reading(const struct machine *m, const char *path, GError **error);
+/* All of the image at @path, which is of @format: those below it for reading.  What was lent, or
+ * NULL; disk_give_back_all() returns it again. */
+GPtrArray *disk_lend_chain(const struct machine *m, const char *path, const char *format,
+                           GError **error);
+void disk_give_back_all(const struct machine *m, const GPtrArray *files);
 void disk_return(const struct machine *m, const char *path);
 void disks_return(const struct machine *m);
 /* Returns what no disk of the machine is made of any more. */

@@ -55,6 +55,36 @@ class Devices(manage.Case):
         self.assertNotIn("vdb", self.virsh("domblklist", "dev", "--inactive"))
         self.assertIn("No disk found", self.virsh("detach-disk", "dev", "vdz", fails=True))
 
+    def test_what_lies_below_is_readable(self):
+        """An image that nobody may read under one that is attached, as volumes are made."""
+        base, over = f"{self.images}/base", f"{self.images}/over"
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", base, "8M"], check=True)
+        subprocess.run([IMG, "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", over], check=True)
+        os.chmod(base, 0o600)
+        owner = os.stat(base).st_uid
+        self.virsh("attach-disk", "dev", over, "vde", "--subdriver", "qcow2", "--live")
+        self.virsh("detach-disk", "dev", "vde", "--live")
+        manage.until(lambda: "vde" not in self.virsh("domblklist", "dev"), "vde is gone")
+        manage.until(lambda: os.stat(base).st_uid == owner, "its base is whose it was")
+
+    def test_detached_by_what_was_attached(self):
+        live, both = libvirt.VIR_DOMAIN_AFFECT_LIVE, libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        for kind, xml, flags in (
+                ("rng", "<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>", both),
+                ("input", "<input type='tablet' bus='virtio'/>", live),
+                ("watchdog", "<watchdog model='i6300esb' action='reset'/>", both ^ live)):
+            with self.subTest(kind):
+                count = [self.dom.XMLDesc(mode).count(f"<{kind} ") for mode in (0, 2)]
+                self.dom.attachDeviceFlags(xml, flags)
+                with self.assertRaisesRegex(libvirt.libvirtError, f"'{kind}' was found"):
+                    self.dom.detachDeviceFlags(xml.replace("/dev/urandom", "/dev/random").replace("tablet", "mouse")
+                                               .replace("reset", "poweroff"), flags)
+                self.dom.detachDeviceFlags(xml, flags)
+                manage.until(lambda: [self.dom.XMLDesc(mode).count(f"<{kind} ") for mode in (0, 2)] == count,  # pylint: disable=W0640
+                             f"{kind} is gone")
+        with self.assertRaisesRegex(libvirt.libvirtError, "detach of device 'memballoon'"):
+            self.dom.detachDeviceFlags("<memballoon model='virtio'/>", libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
     def test_media(self):
         self.virsh("change-media", "dev", "sda", f"{self.images}/two.iso", "--update", "--live")
         self.assertIn("two.iso", self.virsh("domblklist", "dev"))

@@ -365,7 +365,8 @@ static bool make_target(struct machine *m, struct copy *c, GError **error)
             return false;
         }
     }
-    return disk_lend(m, c->path, error) && disk_lend_for_reading(m, backing, error);
+    g_autoptr(GPtrArray) lent = disk_lend_chain(m, c->path, c->format, error);
+    return lent != NULL;
 }
 
 /* As it was before nothing came of the copy.  One that began and is aborted stays, as with libvirt:

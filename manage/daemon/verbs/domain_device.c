@@ -11,11 +11,31 @@
 #include <string.h>
 #include <unistd.h>
 
+/* Nothing that @wanted says is otherwise in @item; by what a character device is connected to, too.
+ */
+static bool alike(const struct xml_table *t, const void *item, const void *wanted)
+{
+    bool character =
+        t == &serial_table || t == &parallel_table || t == &console_table || t == &channel_table;
+    const GPtrArray *is = character ? ((const struct domain_char *)item)->sources : NULL;
+    const GPtrArray *asked = character ? ((const struct domain_char *)wanted)->sources : NULL;
+    for (unsigned i = 0; i < xml_count(asked); i++) {
+        if (i >= xml_count(is) || xml_differs(&char_source_table, is->pdata[i], asked->pdata[i])) {
+            return false;
+        }
+    }
+    return !xml_differs(t, item, wanted);
+}
+
 /* The disk, interface or other device of @def that @wanted describes; -1 if there is none. */
 static int find_same(DomainDef *def, const struct device_list *list, const void *wanted)
 {
-    GPtrArray *items = list->single ? NULL : *domain_device_array(def, list);
     const struct device_head *w = wanted;
+    if (list->single) {
+        const void *only = *(void **)domain_device_array(def, list);
+        return only && alike(list->table, only, wanted) ? 0 : -1;
+    }
+    GPtrArray *items = *domain_device_array(def, list);
     for (unsigned i = 0; i < xml_count(items); i++) {
         const void *item = items->pdata[i];
         const struct device_head *h = item;
@@ -46,6 +66,9 @@ static int find_same(DomainDef *def, const struct device_list *list, const void 
                    w->address->type == h->address->type && w->address->bus == h->address->bus &&
                    w->address->slot == h->address->slot &&
                    w->address->function == h->address->function) {
+            return (int)i;
+        } else if ((!list->placed || (!w->address && !w->alias)) &&
+                   alike(list->table, item, wanted)) {
             return (int)i;
         }
     }
@@ -212,7 +235,8 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         return false;
     }
     disk->source->index = ++m->next_node;
-    if (!disk_lend(m, disk_path(disk), error)) {
+    g_autoptr(GPtrArray) lent = disk_lend_chain(m, disk_path(disk), disk->format, error);
+    if (!lent) {
         return false;
     }
     json_t *node = disk_secrets(disk, give_secret, m, error) ? disk_node(disk, error) : NULL;
@@ -223,7 +247,7 @@ static bool add_node(struct machine *m, struct domain_disk *disk, GError **error
         node ? qmp_run(m->qmp, "blockdev-add", node, QMP_TIMEOUT_MS, error) : NULL;
     if (!got) {
         take_objects(m, disk);
-        disk_give_back(m, disk_path(disk));
+        disk_give_back_all(m, lent);
     }
     return got != NULL;
 }
@@ -508,12 +532,18 @@ static bool detach_config(Domain *d, const struct device_list *list, const void 
     if (!def) {
         return false;
     }
+    if (list->table == &balloon_table) { /* every machine has one */
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED,
+                      "persistent detach of device 'memballoon' is not supported");
+        return false;
+    }
     int at = find_same(def, list, wanted);
     if (at < 0) {
         return missing(list, error);
     }
     GPtrArray **items = domain_device_array(def, list);
-    void *gone = g_ptr_array_remove_index(*items, (unsigned)at);
+    void *gone = list->single ? g_steal_pointer((void **)items)
+                              : g_ptr_array_remove_index(*items, (unsigned)at);
     count_module(def, list, gone, -1);
     xml_free(list->table, gone);
     return domain_save_config(d, def, error);
@@ -753,7 +783,9 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
                       "disk device '%s' does not have removable media", disk->target);
         return false;
     }
-    if (to && (!file_answers(to, NULL, error) || !disk_lend(m, to, error))) {
+    g_autoptr(GPtrArray) lent = NULL;
+    if (to && (!file_answers(to, NULL, error) ||
+               !(lent = disk_lend_chain(m, to, wanted->format, error)))) {
         return false;
     }
     bool floppy = disk->bus == BUS_FDC; /* its controller is the device */
@@ -765,7 +797,7 @@ static bool change_medium(struct machine *m, struct domain_disk *disk, struct do
                     "read-only-mode", disk->readonly ? "read-only" : "read-write", "force", force)
            : qmp_do(m->qmp, error, "eject", "{s:s, s:b}", key, drive, "force", force);
     if (!ok) {
-        disk_give_back(m, to);
+        disk_give_back_all(m, lent);
         return false;
     }
     rpc_event_disk_change message = {.dom = domain_rpc(m->domain),
