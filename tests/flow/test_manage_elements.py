@@ -224,6 +224,8 @@ class Elements(manage.FolderCase):
         self.virsh("iothreadadd", self.name, "7", "--live", "--config")
         self.assertRegex(self.virsh("iothreadinfo", self.name), r"(?s)1 +0\n.*\n *7 ")
         self.virsh("iothreadpin", self.name, "7", "0", "--live", "--config")
+        threads = {row["id"]: row["thread-id"] for row in self.qmp("query-iothreads")}
+        self.assertEqual(os.sched_getaffinity(threads["iothread7"]), {0})
         self.assertIn("<iothreadpin iothread='7' cpuset='0'/>", self.dom.XMLDesc())
         self.assertIn("already using", self.virsh("iothreadadd", self.name, "7", "--live", fails=True))
         self.assertIn("being used by 'vda'", self.virsh("iothreaddel", self.name, "1", "--live", fails=True))

@@ -18,129 +18,130 @@ MACHINE = """<domain type='qemu'><name>{0}</name>{1}<memory unit='MiB'>32</memor
 
 LODGE = os.environ["LODGE"]
 
-# Each line in its turn; {d} is a folder of one's own.  The state is the same for both shells.
+# Each line in its turn, and what it must say (manage.expectation()); {d} is a folder of one's own.  The state is the
+# same for both shells.
 VERBS = """
-hostname
-uri
-nodeinfo
-maxvcpus
-nodecpumap
-cpu-models x86_64
-nosuch
-start
-list --bad
-start nosuch
-dominfo nosuch
-domid nosuch
-help nosuch
-echo a b
-pwd
-secret-list
-nodedev-list
-nodedev-info computer
-nodedev-info net_lo_00_00_00_00_00_00
-nodedev-info nosuch
-iface-list
-iface-list --all
-iface-list --inactive
-iface-mac lo
-iface-dumpxml lo
-iface-dumpxml nosuch
-nwfilter-list
-nwfilter-dumpxml clean-traffic
-nwfilter-dumpxml nosuch
-nwfilter-define {d}/filter.xml
-nwfilter-define {d}/nosuch.xml
-nwfilter-dumpxml ours
-nwfilter-edit ours
-nwfilter-undefine nosuch
-event --list
-event
-event --event nosuch
-event --all --timeout 1
-net-event --list
-net-event
-net-event --event lifecycle --timeout 1
-nodedev-event --list
-pool-event --list
-pool-event --event refresh --timeout 1
-secret-event --list
-net-list --all
-net-list --name --all
-net-info default
-net-info nosuch
-net-uuid default
-net-dumpxml default
-net-dhcp-leases default
-net-start nosuch
-net-destroy default
-net-dumpxml nosuch
-net-autostart nosuch
-net-update default add dns-txt {d}/txt.xml --config
-net-update default add dns-txt {d}/txt.xml --config
-net-update default frob dns-txt {d}/txt.xml
-net-dumpxml default --inactive
-net-update default delete dns-txt {d}/txt.xml --config
-net-undefine nosuch
-pool-list --all
-pool-define-as p dir --print-xml --target {d}/p
-pool-define-as p iscsi --print-xml --source-host h --source-path /p --source-dev d --source-name n --target /t --source-format f --auth-type chap --auth-username u --secret-usage s --source-initiator iqn.x --source-protocol-ver 4
-pool-define-as p
-pool-define-as p dir --target {d}/p
-pool-define-as q dir --target {d}/p
-pool-define-as q gluster --source-host h --source-name n --target /t
-find-storage-pool-sources dir
-find-storage-pool-sources netfs
-find-storage-pool-sources nosuch
-find-storage-pool-sources-as logical
-pool-capabilities
-pool-list --all
-pool-info p
-pool-build p
-pool-start p
-pool-start p
-pool-list
-pool-list --all --name
-pool-autostart p
-pool-autostart p --disable
-pool-dumpxml p --inactive
-pool-refresh p
-vol-list p
-vol-create-as p v1 1M
-vol-create-as p v2 10M --format qcow2
-vol-create-as p v3 10M --format qcow2 --print-xml --backing-vol v2 --backing-vol-format qcow2
-vol-create-as p v1 1M
-vol-list p
-vol-info v1 --pool p
-vol-info v1
-vol-info v1 --pool p --bytes
-vol-path v1 p
-vol-key v1 --pool p
-vol-name {d}/p/v1
-vol-pool {d}/p/v1
-vol-clone v1 v4 --pool p
-vol-resize v1 -1 --pool p
-vol-resize v1 2M --pool p
+hostname ??
+uri => qemu:///system?socket= .. /run/libvirt/virtlodged-sock
+nodeinfo => CPU model: x86_64 CPU(s):
+maxvcpus == 255
+nodecpumap => CPUs present:
+cpu-models x86_64 => qemu64 qemu32 kvm64 kvm32 486 pentium pentium2 pentium3 Conroe Penryn
+nosuch !! unknown command: 'nosuch'
+start !! command 'start' requires <domain> option
+list --bad !! command 'list' doesn't support option --bad
+start nosuch !! failed to get domain 'nosuch'
+dominfo nosuch !! failed to get domain 'nosuch'
+domid nosuch !! failed to get domain 'nosuch'
+help nosuch !! command or command group 'nosuch' doesn't exist
+echo a b == a b
+pwd => /
+secret-list == UUID Usage
+nodedev-list => computer .. net_lo_00_00_00_00_00_00
+nodedev-info computer == Name: computer Parent: Active: yes Persistent: yes Autostart: yes
+nodedev-info net_lo_00_00_00_00_00_00 => Name: net_lo_00_00_00_00_00_00 Parent: computer Active: yes Persistent:
+nodedev-info nosuch !! Node device not found: no node device with matching name 'nosuch'
+iface-list => lo
+iface-list --all => lo
+iface-list --inactive ??
+iface-mac lo == MAC
+iface-dumpxml lo => <link state='unknown'/>
+iface-dumpxml nosuch !! Interface not found: couldn't find interface named 'nosuch'
+nwfilter-list => clean-traffic
+nwfilter-dumpxml clean-traffic => <rule action="accept" direction="inout" priority="-500">
+nwfilter-dumpxml nosuch !! Network filter not found: no nwfilter with matching name 'nosuch'
+nwfilter-define {d}/filter.xml == Network filter ours defined from {d}/filter.xml
+nwfilter-define {d}/nosuch.xml !! Failed to open file '{d}/nosuch.xml': No such file or directory
+nwfilter-dumpxml ours => <rule action="drop" direction="in">
+nwfilter-edit ours == Network filter ours XML configuration not changed.
+nwfilter-undefine nosuch !! Network filter not found: no nwfilter with matching name 'nosuch'
+event --list => lifecycle reboot rtc-change watchdog io-error graphics io-error-reason
+event !! one of --list, --all, or --event <type> is required
+event --event nosuch !! unknown event type nosuch
+event --all --timeout 1 !! event loop timed out events received: 0
+net-event --list == lifecycle
+net-event !! either --list or --event <type> is required
+net-event --event lifecycle --timeout 1 !! event loop timed out events received: 0
+nodedev-event --list == lifecycle update
+pool-event --list == lifecycle refresh
+pool-event --event refresh --timeout 1 !! event loop timed out events received: 0
+secret-event --list == lifecycle value-changed
+net-list --all == Name State Autostart Persistent default inactive no yes
+net-list --name --all == default
+net-info default => Name: default UUID: UUID Active: no Persistent: yes Autostart: no Bridge: virbr0
+net-info nosuch !! Network not found: no network with matching name 'nosuch'
+net-uuid default == UUID
+net-dumpxml default => <range start='192.168.122.2' end='192.168.122.254'/>
+net-dhcp-leases default => Expiry Time
+net-start nosuch !! Network not found: no network with matching name 'nosuch'
+net-destroy default !! Requested operation is not valid: network 'default' is not active
+net-dumpxml nosuch !! Network not found: no network with matching name 'nosuch'
+net-autostart nosuch !! Network not found: no network with matching name 'nosuch'
+net-update default add dns-txt {d}/txt.xml --config == Updated network default persistent config
+net-update default add dns-txt {d}/txt.xml --config !! Requested operation is not valid: there is an existing DNS TXT entry in
+net-update default frob dns-txt {d}/txt.xml !! unrecognized command name 'frob'
+net-dumpxml default --inactive => <txt name='a' value='b'/>
+net-update default delete dns-txt {d}/txt.xml --config == Updated network default persistent config
+net-undefine nosuch !! Network not found: no network with matching name 'nosuch'
+pool-list --all == Name State Autostart
+pool-define-as p dir --print-xml --target {d}/p => <path>{d}/p</path>
+pool-define-as p iscsi --print-xml --source-host h --source-path /p --source-dev d --source-name n --target /t --source-format f --auth-type chap --auth-username u --secret-usage s --source-initiator iqn.x --source-protocol-ver 4 => <auth type='chap' username='u'>
+pool-define-as p !! command 'pool-define-as' requires <type> option
+pool-define-as p dir --target {d}/p == Pool p defined
+pool-define-as q dir --target {d}/p !! operation failed: Storage source conflict with pool: 'p'
+pool-define-as q gluster --source-host h --source-name n --target /t !! internal error: missing backend for pool type 11 (gluster)
+find-storage-pool-sources dir !! this function is not supported by the connection driver
+find-storage-pool-sources netfs !! invalid argument: hostname must be specified for netfs sources
+find-storage-pool-sources nosuch !! internal error: unknown storage pool type nosuch
+find-storage-pool-sources-as logical == <sources> </sources>
+pool-capabilities => <pool type='iscsi-direct' supported='yes'>
+pool-list --all == Name State Autostart p inactive no
+pool-info p => Name: p UUID: UUID State: inactive Persistent: yes Autostart: no
+pool-build p == Pool p built
+pool-start p == Pool p started
+pool-start p !! Requested operation is not valid: storage pool 'p' is already active
+pool-list == Name State Autostart p active no
+pool-list --all --name == p
+pool-autostart p == Pool p marked as autostarted
+pool-autostart p --disable == Pool p unmarked as autostarted
+pool-dumpxml p --inactive => <path>{d}/p</path>
+pool-refresh p == Pool p refreshed
+vol-list p == Name Path
+vol-create-as p v1 1M == Vol v1 created
+vol-create-as p v2 10M --format qcow2 == Vol v2 created
+vol-create-as p v3 10M --format qcow2 --print-xml --backing-vol v2 --backing-vol-format qcow2 => <capacity>10485760</capacity>
+vol-create-as p v1 1M !! storage volume 'v1' exists already
+vol-list p == Name Path v1 {d}/p/v1 v2 {d}/p/v2
+vol-info v1 --pool p == Name: v1 Type: file Capacity: 1.00 MiB Allocation:
+vol-info v1 !! Storage volume not found: no storage vol with matching path 'v1'
+vol-info v1 --pool p --bytes == Name: v1 Type: file Capacity: 1048576 bytes Allocation:
+vol-path v1 p == {d}/p/v1
+vol-key v1 --pool p == {d}/p/v1
+vol-name {d}/p/v1 == v1
+vol-pool {d}/p/v1 == p
+vol-clone v1 v4 --pool p == Vol v4 cloned from v1
+vol-resize v1 -1 --pool p !! negative size requires --shrink
+vol-resize v1 2M --pool p == Size of volume 'v1' successfully changed to 2M
 vol-upload v1 {d}/data --pool p
 vol-download {d}/p/v1 {d}/back --sparse
-vol-wipe v1 --pool p
-vol-delete v1 --pool p
-vol-delete v1 --pool p
-vol-create-as p v5 1M --format frob
-vol-create-as nosuch v5 1M
-vol-dumpxml nosuch p
-vol-resize v2 20M --pool p --allocate
-vol-resize v2 1M --pool p --delta
-vol-resize v2 1M --pool p --delta --shrink
-vol-wipe v4 --pool p --algorithm gutmann
-vol-list nosuch
-vol-list p --details
-pool-delete p
-pool-info nosuch
-pool-undefine p
-pool-destroy p
-pool-destroy p
-pool-undefine p
+vol-wipe v1 --pool p == Vol v1 wiped
+vol-delete v1 --pool p == Vol v1 deleted
+vol-delete v1 --pool p !! Storage volume not found: no storage vol with matching path 'v1'
+vol-create-as p v5 1M --format frob !! unsupported configuration: unknown volume format type frob
+vol-create-as nosuch v5 1M !! Storage pool not found: no storage pool with matching name 'nosuch'
+vol-dumpxml nosuch p !! Storage volume not found: no storage vol with matching path 'nosuch'
+vol-resize v2 20M --pool p --allocate == Size of volume 'v2' successfully changed to 20M
+vol-resize v2 1M --pool p --delta == Size of volume 'v2' successfully changed by 1M
+vol-resize v2 1M --pool p --delta --shrink == Size of volume 'v2' successfully changed by 1M
+vol-wipe v4 --pool p --algorithm gutmann == Vol v4 wiped
+vol-list nosuch !! Storage pool not found: no storage pool with matching name 'nosuch'
+vol-list p --details => v2 {d}/p/v2 file 20.00 MiB .. v4 {d}/p/v4 file 1.00 MiB
+pool-delete p !! Requested operation is not valid: storage pool 'p' is still active
+pool-info nosuch !! Storage pool not found: no storage pool with matching name 'nosuch'
+pool-undefine p !! Requested operation is not valid: storage pool 'p' is still active
+pool-destroy p == Pool p destroyed
+pool-destroy p !! Requested operation is not valid: storage pool 'p' is not active
+pool-undefine p == Pool p has been undefined
 """.strip().splitlines()
 
 
@@ -232,10 +233,11 @@ class Shell(unittest.TestCase):
             with open(os.path.join(folder, "txt.xml"), "w", encoding="ascii") as f:
                 f.write("<txt name='a' value='b'/>")
             for line in VERBS:
+                line, check = manage.expectation(line)
                 p = subprocess.run([*program, "-c", d.uri, *line.format(d=folder).split()],
                                    capture_output=True, text=True, stdin=subprocess.DEVNULL,
                                    timeout=manage.PATIENCE, check=False, env={**os.environ, "VISUAL": "true"})
-                seen.append((line, p.returncode, bare(p.stdout + p.stderr).replace(d.root, "ROOT")))
+                seen.append((line, check, p.returncode, *(bare(text).replace(d.root, "ROOT") for text in (p.stdout, p.stderr))))
             with open(os.path.join(folder, "back"), "rb") as f:
                 self.assertTrue(f.read().startswith(b"lodge" * 1000))
         return seen
@@ -243,7 +245,8 @@ class Shell(unittest.TestCase):
     def test_prints_what_virsh_prints(self):
         for theirs, ours in zip(self.transcript(["virsh"]), self.transcript([LODGE])):
             with self.subTest(verb=theirs[0]):
-                self.assertEqual(ours[1:], theirs[1:])
+                self.assertEqual(ours[2:], theirs[2:])
+                ours[1]({"d": "ROOT/work"}, *ours[2:])
 
     def test_prints_the_events_that_virsh_prints(self):
         """Both listen to one daemon; marks before and after say that they heard what was between."""
