@@ -109,10 +109,13 @@ class Guest(NetworkCase):
             return subprocess.run([program, "-c", self.daemon.uri, *words], capture_output=True, text=True,
                                   timeout=manage.PATIENCE, stdin=subprocess.DEVNULL)
 
-        def both(theirs, ours=None):
-            a, b = shell("virsh", *theirs), shell(LODGE, *(ours or theirs))
-            with self.subTest(verb=theirs):
+        def both(words, fails=None):
+            """The same, well or with words like these."""
+            a, b = shell("virsh", *words), shell(LODGE, *words)
+            with self.subTest(verb=words):
                 self.assertEqual((b.returncode, b.stdout, b.stderr), (a.returncode, a.stdout, a.stderr))
+                self.assertEqual(b.returncode, 1 if fails else 0, b.stderr)
+                self.assertRegex(b.stderr, fails or "^$")
             return a.stdout
 
         both(["domifaddr", "g"])
@@ -120,20 +123,20 @@ class Guest(NetworkCase):
         both(["domifaddr", "g", "--source", "agent", "--full", "--interface", "lo"])
         both(["domhostname", "g", "--source", "agent"])
         both(["guestvcpus", "g"])
-        both(["guestvcpus", "g", "--cpulist", "0"])
+        both(["guestvcpus", "g", "--cpulist", "0"], "is required by option --cpulist")
         both(["guestvcpus", "g", "--cpulist", "0", "--enable"])
-        both(["guestvcpus", "g", "--cpulist", "x", "--enable"])
+        both(["guestvcpus", "g", "--cpulist", "x", "--enable"], "Failed to parse bitmap 'x'")
         both(["qemu-agent-command", "g", '{"execute":"guest-ping"}'])
-        both(["qemu-agent-command", "g", '{"execute":"nonsense"}'])
-        both(["detach-device-alias", "g", "net77", "--live"])
+        both(["qemu-agent-command", "g", '{"execute":"nonsense"}'], "unable to execute QEMU agent command 'nonsense': .*nonsense")
+        both(["detach-device-alias", "g", "net77", "--live"], "no device found")
         both(["domfsinfo", "g"])
         both(["domfstrim", "g"])
         both(["guestinfo", "g", "--hostname"])
         both(["guestinfo", "g", "--os"])
         both(["guestinfo", "g", "--user"])
-        both(["set-user-password", "g", "nobody", "secret"])
+        both(["set-user-password", "g", "nobody", "secret"], "cannot find 'passwd' program")
         both(["guest-agent-timeout", "g", "--timeout", "20"])
-        both(["guest-agent-timeout", "nosuch"])
+        both(["guest-agent-timeout", "nosuch"], "failed to get domain")
         both(["qemu-agent-command", "g", "--pretty", '{"execute":"guest-get-vcpus"}'])
         both(["qemu-agent-command", "g", "--timeout", "100", '{"execute":"guest-ping"}'])
         both(["qemu-agent-command", "g", "--block", '{"execute":"guest-ping"}'])
@@ -142,8 +145,8 @@ class Guest(NetworkCase):
             for count in ("1", "2"):
                 self.assertEqual(shell(program, "setvcpus", "g", count, "--guest").stderr, "")
                 self.assertEqual(both(["vcpucount", "g", "--guest"]).strip(), count)
-        both(["setvcpus", "g", "9", "--guest"])
-        both(["setvcpus", "g", "1", "--guest", "--config"])
+        both(["setvcpus", "g", "9", "--guest"], "9 > 2")
+        both(["setvcpus", "g", "1", "--guest", "--config"], "mutually exclusive")
         self.assertRegex(shell(LODGE, "domtime", "g").stdout, r"Time: \d+")
         # Froze by one, thawed by the other.
         for first, second in (("virsh", LODGE), (LODGE, "virsh")):

@@ -82,6 +82,23 @@ class Sick(unittest.TestCase):
 
 
 class Machines(Sick):
+    def test_an_agent_that_says_nothing(self):
+        """Who asks waits for as long as the machine was told, though others wait longer."""
+        self.begin()
+        conn, flag = self.connect(), libvirt.VIR_DOMAIN_GET_HOSTNAME_AGENT
+        waiting = []
+        for name, seconds in (("patient", 100000), ("hasty", 1)):
+            dom = conn.createXML(MACHINE.format(name, AGENT))
+            self.addCleanup(self.daemon.run_virsh, "destroy", name)
+            dom.agentSetResponseTimeout(seconds)
+            waiting.append(Call(self.connect().lookupByName(name).hostname, flag))
+        waiting[1].join()
+        self.assertEqual(waiting[1].code, libvirt.VIR_ERR_AGENT_UNRESPONSIVE, waiting[1].error)
+        self.assertTrue(waiting[0].is_alive())
+        conn.lookupByName("patient").destroy()
+        waiting[0].join()
+        self.assertTrue(waiting[0].code)
+
     def test_stopped(self):
         self.begin()
         conn = self.connect()

@@ -334,6 +334,21 @@ bool verb_domain_monitor_command(struct call *call, const rpc_domain_text_flags 
     return true;
 }
 
+/* What the agent has not done is an error of the call; else its answer is the caller's. */
+static bool agent_did(const char *command, const char *answer, GError **error)
+{
+    g_autoptr(json_t) asked = json_parse(command, strlen(command), NULL);
+    g_autoptr(json_t) got = json_parse(answer, strlen(answer), NULL);
+    const json_t *failure = json_object_get(got, "error");
+    const char *name = json_string_value(json_object_get(asked, "execute"));
+    const char *why = json_string_value(json_object_get(failure, "desc"));
+    if (failure) {
+        libvirt_error(error, ERR_INTERNAL, "unable to execute QEMU agent command '%s': %s",
+                      name ? name : "", why ? why : "");
+    }
+    return !failure;
+}
+
 bool verb_domain_agent_command(struct call *call, const rpc_agent_command_args *args,
                                rpc_maybe_text *ret, GError **error)
 {
@@ -347,7 +362,8 @@ bool verb_domain_agent_command(struct call *call, const rpc_agent_command_args *
         m ? agent_command(m, args->command,
                           args->timeout > 0 ? MIN(args->timeout, 600) : AGENT_SECONDS, error)
           : NULL;
-    if (!answer) {
+    if (!answer || !agent_did(args->command, answer, error)) {
+        g_free(answer);
         return false;
     }
     ret->text = g_new(char *, 1);
