@@ -49,6 +49,24 @@ void daemon_log(const char *fmt, ...)
     (void)ignored;
 }
 
+/* One that was killed may have left a child that has not become a machine yet, and ends at once. */
+static bool take_lock(int fd, const char *path)
+{
+    enum { TRIES = 500, PAUSE_US = 10000 };
+    for (unsigned i = 0; flock(fd, LOCK_EX | LOCK_NB) != 0; i++) {
+        int code = errno;
+        g_autofree char *owner = NULL;
+        bool read = g_file_get_contents(path, &owner, NULL, NULL);
+        int pid = read ? atoi(owner) : 0;
+        if (code != EWOULDBLOCK || i == TRIES || pid <= 0 || kill(pid, 0) == 0) {
+            errno = code;
+            return false;
+        }
+        g_usleep(PAUSE_US);
+    }
+    return true;
+}
+
 /* Two daemons over the same files would undo each other's work. */
 static int take_pid_file(GError **error)
 {
@@ -57,7 +75,7 @@ static int take_pid_file(GError **error)
         return -1;
     }
     autofd int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0) {
+    if (fd < 0 || !take_lock(fd, path)) {
         bool taken = fd >= 0 && errno == EWOULDBLOCK;
         g_autofree char *owner = NULL;
         if (taken && g_file_get_contents(path, &owner, NULL, NULL) && *g_strstrip(owner)) {
@@ -131,6 +149,7 @@ static bool serve(const struct server_options *options, GError **error)
     g_unix_signal_add(SIGHUP, on_reload, NULL);
     signal(SIGPIPE, SIG_IGN);
     dispatch_start();
+    daemon_sweep();
     daemon_lock();
     bool ok = start_rooms(error);
     daemon_unlock();

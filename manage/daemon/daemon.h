@@ -59,6 +59,8 @@ bool daemon_keep_file(const char *path, const char *text, int mode, GError **err
 bool daemon_forget_file(const char *path, GError **error);
 /* The same for what need not outlive the host (DAEMON_RUN): nothing is flushed. */
 bool daemon_note_file(const char *path, const char *text, GError **error);
+/* At start: takes away what a lodged that was killed has left by halves. */
+void daemon_sweep(void);
 
 /* What a part of the daemon does at start and end, in the order of the table in daemon.c. */
 struct daemon_room {

@@ -685,6 +685,32 @@ void block_jobs_recover(struct machine *m)
     }
 }
 
+static char *node_words(const struct machine *m, int64_t index);
+
+void disks_drop_unused(struct machine *m)
+{
+    static const char *const levels[] = {"format", "storage"}; /* from the top down */
+    g_autoptr(json_t) nodes =
+        qmp_run(m->qmp, "query-named-block-nodes", NULL, QMP_TIMEOUT_MS, NULL);
+    for (unsigned level = 0; nodes && level < G_N_ELEMENTS(levels); level++) {
+        size_t i;
+        json_t *node;
+        json_array_foreach(nodes, i, node)
+        {
+            const char *name = json_string_value(json_object_get(node, "node-name"));
+            char word[16];
+            long index;
+            bool ours = name && sscanf(name, "libvirt-%ld-%15s", &index, word) == 2 &&
+                        strcmp(word, levels[level]) == 0;
+            m->next_node = ours ? MAX(m->next_node, (unsigned)index) : m->next_node;
+            g_autofree char *words = ours && !m->ended ? node_words(m, index) : NULL;
+            if (ours && !m->ended && !words) { /* one that is used all the same stays */
+                qmp_do(m->qmp, NULL, "blockdev-del", "{s:s}", "node-name", name);
+            }
+        }
+    }
+}
+
 /* --- what lodge-vm says of them --- */
 
 /* "disk 'vda'" for the top of its chain, "image 'vda[3]'" below; NULL: no disk has the node. */

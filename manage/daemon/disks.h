@@ -102,5 +102,6 @@ bool block_job_wait(struct machine *m, const char *alias, bool ready, GError **e
 void block_job_settle(struct machine *m, const char *alias);
 /* After a restart of lodged. */
 void block_jobs_recover(struct machine *m);
+void disks_drop_unused(struct machine *m); /* nodes that no disk has come to */
 /* Block job @id has come to @status; on the main loop. */
 void block_job_event(struct machine *m, const char *id, int status);

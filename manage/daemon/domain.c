@@ -522,6 +522,32 @@ bool domain_undefine(Domain *d, GError **error)
     return true;
 }
 
+static void call_it(Domain *d, const char *name)
+{
+    g_hash_table_remove(list.by_name, d->name);
+    g_free(d->name);
+    d->name = g_strdup(name);
+    g_hash_table_insert(list.by_name, d->name, d);
+}
+
+/* The file's name is what counts: one that calls itself otherwise has been renamed (load_all()). */
+static bool move_file(Domain *d, const char *from, const char *to, GError **error)
+{
+    g_autofree char *old = xml_file(from), *new = xml_file(to);
+    if (!writing_begin(d, error)) {
+        return false;
+    }
+    daemon_unlock();
+    int code = g_rename(old, new) == 0 ? 0 : errno;
+    daemon_lock();
+    writing_end(d);
+    if (code) {
+        libvirt_error(error, ERR_SYSTEM, "cannot rename '%s' to '%s': %s", old, new,
+                      g_strerror(code));
+    }
+    return !code;
+}
+
 bool domain_rename(Domain *d, const char *name, GError **error)
 {
     g_autoptr(DomainDef) def = domain_config(d, error);
@@ -537,33 +563,43 @@ bool domain_rename(Domain *d, const char *name, GError **error)
     if (!domain_def_check(def, error) || !move_variables(def, was, error)) {
         return false;
     }
-    g_autofree char *old = g_strdup(d->name), *path = xml_file(old), *link = autostart_link(old);
+    g_autofree char *old = g_strdup(d->name), *link = autostart_link(old);
+    g_autofree char *new_link = autostart_link(name);
     bool autostart = d->autostart;
-    g_hash_table_remove(list.by_name, d->name);
-    g_free(d->name);
-    d->name = g_strdup(name);
-    g_hash_table_insert(list.by_name, d->name, d);
-    if (!domain_save_config(d, def, error)) {
-        g_hash_table_remove(list.by_name, d->name);
-        g_free(d->name);
-        d->name = g_steal_pointer(&old);
-        g_hash_table_insert(list.by_name, d->name, d);
+    call_it(d, name);
+    bool moved =
+        (!autostart || domain_set_autostart(d, true, error)) && move_file(d, old, name, error);
+    if (!moved || !domain_save_config(d, def, error)) {
+        if (moved) {
+            move_file(d, name, old, NULL);
+        }
+        g_unlink(new_link);
+        call_it(d, old);
         g_free(def->name);
         def->name = g_steal_pointer(&was);
         move_variables(def, name, NULL);
         return false;
     }
-    g_unlink(path);
     g_unlink(link);
-    if (autostart) {
-        domain_set_autostart(d, true, NULL);
-    }
     domain_event(d, EVENT_UNDEFINED, 1);
     domain_event(d, EVENT_DEFINED, 2);
     return true;
 }
 
 /* --- start of the daemon --- */
+
+/* See domain_rename(): a lodged was killed after the first half of it. */
+static bool end_rename(DomainDef *def, const char *file, const char *path, GError **error)
+{
+    g_autofree char *name = g_strndup(file, strlen(file) - strlen(".xml"));
+    if (strcmp(def->name, name) == 0) {
+        return true;
+    }
+    g_free(def->name);
+    def->name = g_steal_pointer(&name);
+    g_autofree char *text = domain_def_format(def, XML_MODE_SECRET);
+    return daemon_write_file(path, text, -1, 0600, error);
+}
 
 static void load_all(const char *folder)
 {
@@ -578,6 +614,9 @@ static void load_all(const char *folder)
         g_autoptr(GError) error = NULL;
         g_autoptr(DomainDef) def = read_file(path, &error);
         Domain *there;
+        if (def && !end_rename(def, name, path, &error)) {
+            g_clear_pointer(&def, domain_def_free);
+        }
         if (!def || !domain_def_check(def, &error) || !same_machine(def, &there, &error) || there) {
             daemon_log("%s is left out: %s", path, error ? error->message : "defined twice");
             continue;

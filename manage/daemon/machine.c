@@ -37,7 +37,7 @@
  * numbers exist (a container may have fewer).
  */
 enum { FIRST_UID = 1879048192, UIDS = 1 << 16, NOBODY = 65534 };
-enum { START_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
+enum { START_SECONDS = 60, ARRIVE_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
 enum { BACKLOG = 64 }; /* daemons that a stopped machine has not heard of */
 
 static int next_id = 1;
@@ -112,13 +112,16 @@ void machine_unref(Machine *m)
     g_clear_pointer(&m->block_jobs, g_ptr_array_unref);
     g_clear_pointer(&m->backup, backup_free);
     g_clear_pointer(&m->move.made, g_ptr_array_unref);
+    g_clear_pointer(&m->images, g_ptr_array_unref);
     g_free(m->move.door);
     domain_def_free(m->def);
     g_free(m->folder);
     g_free(m->group_name);
+    g_free(m->plugging);
     g_free(m->refused);
     g_free(m->dump_error);
     g_free(m->unfinished);
+    g_free(m->saved);
     g_free(m->snapshot);
     cgroup_free(m->group);
     g_clear_pointer(&m->children, g_hash_table_unref);
@@ -139,19 +142,32 @@ void machine_save(struct machine *m)
     Domain *d = m->domain;
     g_key_file_set_integer(status, "machine", "pid", m->pid);
     g_key_file_set_uint64(status, "machine", "start_time", m->start_time);
-    g_key_file_set_integer(status, "machine", "id", d->id);
+    g_key_file_set_integer(status, "machine", "id", (int)m->def->id);
     g_key_file_set_integer(status, "machine", "state", d->state);
     g_key_file_set_integer(status, "machine", "reason", d->reason);
     g_key_file_set_int64(status, "machine", "booted", d->booted);
     g_key_file_set_uint64(status, "machine", "next_node", m->next_node);
     g_key_file_set_uint64(status, "machine", "uid", m->uid);
+    g_key_file_set_integer(status, "machine", "pause_reason", m->pause_reason);
     g_key_file_set_boolean(status, "machine", "rebooting", m->rebooting);
     g_key_file_set_uint64(status, "machine", "tainted", m->tainted);
     if (m->unfinished) {
         g_key_file_set_string(status, "machine", "unfinished", m->unfinished);
     }
+    if (m->saved) {
+        g_key_file_set_string(status, "machine", "saved", m->saved);
+    }
+    g_key_file_set_boolean(status, "machine", "wakes", m->wakes);
     if (m->snapshot) {
         g_key_file_set_string(status, "machine", "snapshot", m->snapshot);
+    }
+    if (m->plugging) {
+        g_key_file_set_string(status, "machine", "plugging", m->plugging);
+    }
+    if (m->images) {
+        g_key_file_set_string_list(status, "machine", "images",
+                                   (const char *const *)m->images->pdata, m->images->len);
+        g_key_file_set_boolean(status, "machine", "images_stay", m->images_stay);
     }
     if (m->move.incoming) {
         const GPtrArray *made = m->move.made;
@@ -431,8 +447,8 @@ static void G_GNUC_NORETURN become_machine(char **words, char **env, int log, co
 {
     static const struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
     char go;
-    if (gate >= 0 && read(gate, &go, 1) != 1) {
-        _exit(127); /* there is no place for it */
+    if (read(gate, &go, 1) != 1) {
+        _exit(127); /* there is no place for it, or no lodged any more */
     }
     setsid();
     int null = open("/dev/null", O_RDWR);
@@ -467,14 +483,13 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         return false;
     }
     *log_at = lseek(log, 0, SEEK_END);
-    bool wait = tune_first(m->def);
-    int gate[2] = {-1, -1};
+    int gate[2];
     struct tune_nodes nodes;
     tune_nodes(m->def, &nodes);
     if (!tune_check(m->def, error)) {
         return false;
     }
-    if (wait && pipe2(gate, O_CLOEXEC) != 0) {
+    if (pipe2(gate, O_CLOEXEC) != 0) {
         libvirt_error(error, ERR_SYSTEM, "cannot make a pipe: %s", g_strerror(errno));
         return false;
     }
@@ -482,9 +497,7 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
     g_auto(GStrv) env = machine_environment(m->def);
     m->pid = fork();
     if (m->pid == 0) {
-        if (wait) {
-            close(outside); /* else the end of lodged would not end the wait */
-        }
+        close(outside); /* else the end of lodged would not end the wait */
         become_machine(words, env, log, fds, inside, &nodes, m->def->locked);
     }
     if (m->pid < 0) {
@@ -499,7 +512,14 @@ static bool spawn(struct machine *m, char **words, const GArray *fds, goffset *l
         waitpid(m->pid, NULL, 0);
         return false;
     }
-    if (!tune_process(m, error) || (wait && write(outside, "", 1) != 1)) {
+    bool placed = tune_process(m, error);
+    if (placed) { /* from now on another lodged finds it */
+        m->domain->state = STATE_PAUSED;
+        m->domain->reason = PAUSED_STARTING_UP;
+        machine_save(m);
+    }
+    if (!placed || write(outside, "", 1) != 1) {
+        m->domain->state = STATE_SHUTOFF;
         kill(m->pid, SIGKILL);
         waitpid(m->pid, NULL, 0);
         cgroup_remove(g_steal_pointer(&m->group));
@@ -685,9 +705,12 @@ static void started(struct machine *m, const struct machine_start *how)
 {
     Domain *d = m->domain;
     d->booted = g_get_real_time() / G_USEC_PER_SEC;
-    bool paused = (how->flags & START_PAUSED) || how->incoming;
+    bool paused = (how->flags & START_PAUSED) || how->incoming, comes = how->made;
     domain_set_state(d, paused ? STATE_PAUSED : STATE_RUNNING,
-                     paused ? how->incoming ? PAUSED_MIGRATION : PAUSED_USER : how->running_reason);
+                     !paused          ? how->running_reason
+                     : !how->incoming ? PAUSED_USER
+                     : comes          ? PAUSED_MIGRATION
+                                      : PAUSED_STARTING_UP);
     machine_save(m);
     machine_taint_defined(m);
     domain_event(d, EVENT_STARTED, how->event_detail);
@@ -762,12 +785,6 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         domain_settle(d);
         return false;
     }
-    d->id = (int)m->def->id;
-    d->state = STATE_PAUSED;
-    d->reason = PAUSED_STARTING_UP;
-    machine_save(m);
-    int id = d->id;
-    d->id = -1; /* nobody hears of it before it is up */
     g_autoptr(Domain) keep = domain_ref(d);
     daemon_in_loop(G_PRIORITY_HIGH, watch_process, machine_ref(m));
     bool ok = talk(m, how, &own);
@@ -787,7 +804,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
         g_propagate_error(error, g_steal_pointer(&own));
         return false;
     }
-    d->id = id;
+    d->id = (int)m->def->id; /* nobody has heard of it before it was up */
     started(m, how);
     return true;
 }
@@ -807,6 +824,7 @@ bool machine_pause(Domain *d, int reason, GError **error)
         return false;
     }
     m->pause_reason = reason;
+    machine_save(m); /* why it stands still, should nobody hear that it does */
     if (!qmp_do(m->qmp, error, "stop", NULL)) {
         return false;
     }
@@ -838,8 +856,10 @@ bool machine_resume(Domain *d, int reason, GError **error)
     return true;
 }
 
-bool machine_arrived(struct machine *m, GError **error)
+bool machine_arrived(struct machine *m, const char *from, GError **error)
 {
+    int64_t wait = daemon_patience(ARRIVE_SECONDS) * (int64_t)G_USEC_PER_SEC;
+    int64_t end = g_get_monotonic_time() + wait;
     for (;;) {
         g_autoptr(json_t) info = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
         const char *status = json_string_value(json_object_get(info, "status"));
@@ -850,6 +870,14 @@ bool machine_arrived(struct machine *m, GError **error)
             return true;
         }
         daemon_wait(g_get_monotonic_time() + 10000);
+        if (g_get_monotonic_time() < end) {
+            continue;
+        }
+        if (!from || !file_server_answers(from)) {
+            libvirt_error(error, ERR_OPERATION_TIMEOUT, "the state of the machine does not come");
+            return false;
+        }
+        end = g_get_monotonic_time() + wait;
     }
 }
 
@@ -934,10 +962,14 @@ static void take_state(struct machine *m, const char *word)
     Domain *d = m->domain;
     for (unsigned i = 0; i < G_N_ELEMENTS(status_words); i++) {
         if (strcmp(word, status_words[i].status) == 0 && d->state != status_words[i].state) {
-            domain_set_state(d, status_words[i].state, status_words[i].reason);
+            bool ours = status_words[i].reason == PAUSED_UNKNOWN && m->pause_reason &&
+                        status_words[i].state == STATE_PAUSED;
+            domain_set_state(d, status_words[i].state,
+                             ours ? m->pause_reason : status_words[i].reason);
             machine_state_follows(m);
         }
     }
+    m->pause_reason = PAUSED_UNKNOWN;
 }
 
 /* Nobody is left who could end a move to or from another host. */
@@ -965,9 +997,9 @@ static void guard_again(struct machine *m)
 static bool take_stock(struct machine *m, GError **error)
 {
     static void (*const recoveries[])(struct machine *) = {
-        guard_again,         end_moves,
-        block_jobs_recover,  catch_up,
-        backup_recover,      machine_snapshot_recover,
+        machine_plug_recover,   guard_again,       end_moves,
+        block_jobs_recover,     catch_up,          backup_recover,
+        machine_images_recover, disks_drop_unused, machine_snapshot_recover,
         machine_save_recover};
     g_autoptr(json_t) status = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
     const char *word = json_string_value(json_object_get(status, "status"));
@@ -1001,8 +1033,16 @@ static void reconnect(void *data)
     daemon_lock();
     g_autoptr(GError) error = NULL;
     g_autofree char *path = g_build_filename(m->folder, "qmp", NULL);
-    m->qmp = qmp_open(path, &machine_qmp_ops, m, &error);
-    if (!m->qmp || !qmp_do(m->qmp, &error, "qmp_capabilities", NULL) || !take_stock(m, &error)) {
+    if (d->state == STATE_PAUSED && d->reason == PAUSED_STARTING_UP && !m->move.incoming) {
+        daemon_log("%s: it was not started to the end", d->name);
+        machine_stop(d, SHUTOFF_FAILED, false, &error);
+    } else {
+        m->qmp = qmp_open(path, &machine_qmp_ops, m, &error);
+    }
+    if (m->ended) {
+        /* nothing is to be known */
+    } else if (!m->qmp || !qmp_do(m->qmp, &error, "qmp_capabilities", NULL) ||
+               !take_stock(m, &error)) {
         daemon_log("%s: its monitor does not answer: %s", d->name,
                    error ? error->message : "it has just ended");
     }
@@ -1058,10 +1098,10 @@ bool machine_await_recovery(const struct machine *m, GError **error)
     return machine_is_known(m, error);
 }
 
-/* Images that were made for a machine that was on its way here; NULL if it was not. */
-static GPtrArray *read_incoming(GKeyFile *status)
+/* NULL if there is none. */
+static GPtrArray *read_list(GKeyFile *status, const char *key)
 {
-    g_auto(GStrv) made = g_key_file_get_string_list(status, "machine", "incoming", NULL, NULL);
+    g_auto(GStrv) made = g_key_file_get_string_list(status, "machine", key, NULL, NULL);
     GPtrArray *list = made ? g_ptr_array_new_with_free_func(g_free) : NULL;
     for (unsigned i = 0; made && made[i]; i++) {
         g_ptr_array_add(list, g_strdup(made[i]));
@@ -1080,6 +1120,10 @@ static bool recover(const char *folder, GError **error)
     g_autofree char *path = g_build_filename(folder, "status", NULL), *text = NULL;
     g_autofree char *xml = g_build_filename(folder, "domain.xml", NULL);
     g_autoptr(GKeyFile) status = g_key_file_new();
+    if (!g_file_test(path, G_FILE_TEST_EXISTS)) { /* it had not come to a process yet */
+        remove_folder(folder);
+        return true;
+    }
     if (!g_key_file_load_from_file(status, path, 0, error) ||
         !g_file_get_contents(xml, &text, NULL, error)) {
         return false;
@@ -1093,7 +1137,7 @@ static bool recover(const char *folder, GError **error)
     uint64_t began = g_key_file_get_uint64(status, "machine", "start_time", NULL);
     struct pollfd end = {.fd = pid > 1 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1,
                          .events = POLLIN};
-    g_autoptr(GPtrArray) made = read_incoming(status);
+    g_autoptr(GPtrArray) made = read_list(status, "incoming");
     int fd = end.fd; /* it can be read from when the process has ended and nobody took note */
     if (fd < 0 || start_time_of(pid) != began || !began || poll(&end, 1, 0) > 0) {
         if (fd >= 0) {
@@ -1122,9 +1166,15 @@ static bool recover(const char *folder, GError **error)
     m->next_node = (unsigned)g_key_file_get_uint64(status, "machine", "next_node", NULL);
     m->tainted = (unsigned)g_key_file_get_uint64(status, "machine", "tainted", NULL);
     m->uid = (unsigned)g_key_file_get_uint64(status, "machine", "uid", NULL);
+    m->pause_reason = g_key_file_get_integer(status, "machine", "pause_reason", NULL);
     m->rebooting = g_key_file_get_boolean(status, "machine", "rebooting", NULL);
     m->unfinished = g_key_file_get_string(status, "machine", "unfinished", NULL);
+    m->saved = g_key_file_get_string(status, "machine", "saved", NULL);
+    m->wakes = g_key_file_get_boolean(status, "machine", "wakes", NULL);
     m->snapshot = g_key_file_get_string(status, "machine", "snapshot", NULL);
+    m->plugging = g_key_file_get_string(status, "machine", "plugging", NULL);
+    m->images = read_list(status, "images");
+    m->images_stay = g_key_file_get_boolean(status, "machine", "images_stay", NULL);
     m->move.incoming = made != NULL;
     m->move.made = g_steal_pointer(&made);
     tune_recover(m);

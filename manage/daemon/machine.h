@@ -30,8 +30,13 @@ struct machine {
     int resume_reason; /* and the next RESUME; RUNNING_UNKNOWN: unpaused */
     unsigned next_node;
     char *unfinished;      /* file that is being written and is of no use by halves; NULL: none */
+    char *saved;           /* what it is called when it is whole, and the machine then ends */
+    bool wakes;            /* its state is here, and it is to run */
     char *snapshot;        /* one that is being made in its images, of which nobody knows yet */
     char *dump_error;      /* why the last core is none; NULL: it is whole */
+    GPtrArray *images;     /* new ones that its disks are about to be switched to; NULL: none */
+    bool images_stay;      /* somebody else has made them */
+    char *plugging;        /* alias of a device on its way in; "next.xml" has the machine with it */
     char *refused;         /* alias of the last device that the guest would not give */
     unsigned leaving;      /* devices that are out, but their backends not yet */
     int agent_seconds;     /* that an answer of the guest agent may take; 0: AGENT_SECONDS */
@@ -202,6 +207,8 @@ void machine_state_follows(struct machine *m);
 bool machine_dump_crashed(struct machine *m, GError **error);
 /* verbs/domain_device.c: the guest has let go of a device. */
 void machine_device_gone(struct machine *m, const char *alias);
+/* After a restart of lodged: whether one that was on its way in has come. */
+void machine_plug_recover(struct machine *m);
 /* verbs/domain_vcpu.c: the same of a vCPU. */
 void machine_vcpu_gone(struct machine *m, unsigned id);
 
@@ -226,15 +233,22 @@ bool agent_send(struct machine *m, const char *command, json_t *args, GError **e
 enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4, RESTORE_RESET_NVRAM = 8 };
 /* Saves @d, whose job the caller has, and ends it.  @running: as it is now if negative. */
 bool domain_save_to(Domain *d, const char *path, const char *xml, int running, GError **error);
-/* The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own. */
+/*
+ * The state of a machine, which stays as it is afterwards: stopped.  @xml NULL: its own.  @ends: it
+ * is to end then, by the caller or, if that dies, by the next lodged.
+ */
 bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
-                         GError **error);
-/* Remembers, for the next lodged too, that @path is being written; NULL: it is whole. */
-void machine_writes(struct machine *m, const char *path);
+                         bool ends, GError **error);
+/* Remembers, for the next lodged too, that @path is being written (NULL: it is whole), and what
+ * comes of that when it is @saved (NULL: nothing). */
+void machine_writes(struct machine *m, const char *path, const char *saved);
 /* After a restart of lodged: what it paused the machine for has come to nothing. */
 void machine_save_recover(struct machine *m);
 /* verbs/domain_snapshot.c: nor is there a snapshot that it did not come to know of. */
 void machine_snapshot_recover(struct machine *m);
+/* snapshot_external.c: images that the machine was not switched to are gone; else its definition
+ * follows. */
+void machine_images_recover(struct machine *m);
 /* lodge-vm's state stream alone, to @to, which is open file @path. */
 bool machine_stream_state(struct machine *m, int to, const char *path, GError **error);
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error);
@@ -244,8 +258,9 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
 bool saved_define(const char *path, const DomainDef *def, int running, GError **error);
 /* Descriptor at the state stream, or -1. */
 int saved_open(const char *path, char **xml, bool *running, GError **error);
-/* Waits until an incoming state is there. */
-bool machine_arrived(struct machine *m, GError **error);
+/* Waits until an incoming state is there, from file @from for as long as that answers, else
+ * (NULL) for a while: all of it is under way already. */
+bool machine_arrived(struct machine *m, const char *from, GError **error);
 /* The power button; when the guest is off it is switched on again. */
 bool machine_reboot(struct machine *m, GError **error);
 /* The power button; the guest stays off, whatever was asked before. */

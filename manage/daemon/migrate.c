@@ -816,7 +816,7 @@ static bool own(Domain *d, struct machine *m, const struct move *w, GError **err
 static bool arrive(Domain *d, struct machine *m, const struct move *w, const char *lasting,
                    GError **error)
 {
-    if (!machine_arrived(m, error)) {
+    if (!machine_arrived(m, NULL, error)) {
         return false;
     }
     close_door(m);

@@ -128,10 +128,50 @@ static bool make_last(int fd, const char *temporary, const char *path)
            g_rename(temporary, path) == 0 && fsync(fd) == 0;
 }
 
+#define HALF ".new-" /* and six characters: a file that is not whole yet */
+
+static bool is_half(const char *name)
+{
+    const char *mark = g_strrstr(name, HALF);
+    return mark && strlen(mark) == strlen(HALF) + 6;
+}
+
+static void sweep(const char *folder)
+{
+    g_autoptr(GDir) dir = g_dir_open(folder, 0, NULL);
+    bool links = g_str_has_suffix(folder, "/autostart");
+    const char *name;
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(folder, name, NULL);
+        bool link = g_file_test(path, G_FILE_TEST_IS_SYMLINK);
+        if (is_half(name) || (links && link && !g_file_test(path, G_FILE_TEST_EXISTS))) {
+            unlink(path);
+        } else if (!link && !strchr(name, '.') && g_file_test(path, G_FILE_TEST_IS_DIR)) {
+            sweep(path);
+        }
+    }
+}
+
+void daemon_sweep(void)
+{
+    const struct {
+        enum daemon_place place;
+        const char *folder, *below;
+    } ours[] = {{DAEMON_ETC, "qemu", NULL},        {DAEMON_ETC, "storage", NULL},
+                {DAEMON_ETC, "secrets", NULL},     {DAEMON_ETC, "nwfilter", NULL},
+                {DAEMON_VAR, "qemu", "nvram"},     {DAEMON_VAR, "qemu", "snapshot"},
+                {DAEMON_RUN, "network", NULL},     {DAEMON_RUN, "storage", NULL},
+                {DAEMON_VAR, "qemu", "checkpoint"}};
+    for (unsigned i = 0; i < G_N_ELEMENTS(ours); i++) {
+        g_autofree char *folder = daemon_path(ours[i].place, ours[i].folder, ours[i].below, NULL);
+        sweep(folder);
+    }
+}
+
 static bool replace(const char *path, const char *text, size_t n, int mode, bool lasting,
                     GError **error)
 {
-    g_autofree char *temporary = g_strdup_printf("%s.XXXXXX", path);
+    g_autofree char *temporary = g_strconcat(path, HALF, "XXXXXX", NULL);
     autofd int fd = g_mkstemp_full(temporary, O_WRONLY | O_CLOEXEC, 0600);
     if (fd < 0) {
         error_set_errno(error, errno, "%s", path);

@@ -27,7 +27,7 @@ enum {
     CHUNK = 256 << 10,
     SLACK = 4096
 };
-enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60 };
+enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60, CANCEL_SECONDS = 30, LOOK_US = 20000 };
 
 static bool write_all(int fd, const void *data, size_t n)
 {
@@ -250,25 +250,42 @@ static int listen_for(const char *path, unsigned uid)
     return g_steal_fd(&fd);
 }
 
-/* Waits for the migration that was begun to be over. */
+/* Whether the migration that was begun is over; *@ok: with the state at the other end. */
+static bool is_over(struct machine *m, bool *ok, GError **error)
+{
+    g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
+    const char *status = json_string_value(json_object_get(info, "status"));
+    *ok = status && strcmp(status, "completed") == 0;
+    if (!status || *ok) {
+        return true;
+    }
+    if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
+        const char *why = json_string_value(json_object_get(info, "error-desc"));
+        g_autofree char *words = disks_words(m, why ? why : status);
+        libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be saved: %s", words);
+        return true;
+    }
+    return false;
+}
+
+/* Waits for that. */
 static bool migrated(struct machine *m, GError **error)
 {
-    for (;;) {
-        g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
-        const char *status = json_string_value(json_object_get(info, "status"));
-        if (!status) {
-            return false;
-        }
-        if (strcmp(status, "completed") == 0) {
-            return true;
-        }
-        if (strcmp(status, "failed") == 0 || strcmp(status, "cancelled") == 0) {
-            const char *why = json_string_value(json_object_get(info, "error-desc"));
-            g_autofree char *words = disks_words(m, why ? why : status);
-            libvirt_error(error, ERR_OPERATION_FAILED, "the state cannot be saved: %s", words);
-            return false;
-        }
-        daemon_wait(g_get_monotonic_time() + 20000);
+    bool ok;
+    while (!is_over(m, &ok, error)) {
+        daemon_wait(g_get_monotonic_time() + LOOK_US);
+    }
+    return ok;
+}
+
+/* What nobody takes ends; before that the machine could not go on. */
+static void end_stream(struct machine *m)
+{
+    int64_t until = g_get_monotonic_time() + daemon_patience(CANCEL_SECONDS) * G_USEC_PER_SEC;
+    bool ok;
+    qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+    while (!m->ended && !is_over(m, &ok, NULL) && g_get_monotonic_time() < until) {
+        daemon_wait(g_get_monotonic_time() + LOOK_US);
     }
 }
 
@@ -291,58 +308,95 @@ bool machine_stream_state(struct machine *m, int to, const char *path, GError **
     daemon_lock();
     unlink(door);
     if (!copy(from, to, path, error)) {
-        qmp_do(m->qmp, NULL, "migrate_cancel", NULL);
+        end_stream(m);
         return false;
     }
     return migrated(m, error);
 }
 
-void machine_writes(struct machine *m, const char *path)
+void machine_writes(struct machine *m, const char *path, const char *saved)
 {
     g_free(m->unfinished);
+    g_free(m->saved);
     m->unfinished = g_strdup(path);
+    m->saved = g_strdup(saved);
     if (!m->ended) {
         machine_save(m);
+    }
+}
+
+/* A file that has its last name already is whole. */
+static bool was_saved(const struct machine *m)
+{
+    struct stat half = {0}, whole = {0};
+    return m->saved && file_answers(m->unfinished, &half, NULL) && !half.st_nlink &&
+           file_answers(m->saved, &whole, NULL) && whole.st_nlink;
+}
+
+static void drop_unfinished(struct machine *m)
+{
+    struct stat st = {0};
+    if (m->unfinished && file_answers(m->unfinished, &st, NULL) && S_ISREG(st.st_mode)) {
+        path_unlink(m->unfinished);
+    }
+    if (m->unfinished) {
+        machine_writes(m, NULL, NULL);
+    }
+}
+
+/* A machine that is here is in no file: it has just come from there. */
+static void drop_managed(Domain *d)
+{
+    g_autofree char *managed = domain_managed_save_path(d);
+    if (d->managed_save) {
+        path_unlink(managed);
+        d->managed_save = false;
     }
 }
 
 void machine_save_recover(struct machine *m)
 {
     Domain *d = m->domain;
-    struct stat st = {0};
-    if (m->unfinished) {
-        if (file_answers(m->unfinished, &st, NULL) && S_ISREG(st.st_mode)) {
-            path_unlink(m->unfinished);
-        }
-        machine_writes(m, NULL);
-    }
     g_autoptr(GError) error = NULL;
-    bool ours =
-        d->machine == m && d->state == STATE_PAUSED &&
-        (d->reason == PAUSED_SAVE || d->reason == PAUSED_DUMP || d->reason == PAUSED_SNAPSHOT);
-    int why = d->reason == PAUSED_SAVE ? RUNNING_SAVE_CANCELED : RUNNING_UNPAUSED;
+    if (was_saved(m)) {
+        if (!machine_stop(d, SHUTOFF_SAVED, false, &error)) {
+            daemon_log("%s: it is saved, and does not end: %s", d->name, error->message);
+        }
+        return;
+    }
+    drop_unfinished(m);
+    drop_managed(d);
+    bool ours = d->machine == m && d->state == STATE_PAUSED &&
+                (m->wakes || d->reason == PAUSED_SAVE || d->reason == PAUSED_DUMP ||
+                 d->reason == PAUSED_SNAPSHOT);
+    int why = m->wakes                   ? RUNNING_RESTORED
+              : d->reason == PAUSED_SAVE ? RUNNING_SAVE_CANCELED
+                                         : RUNNING_UNPAUSED;
+    m->wakes = false;
     if (ours && !machine_resume(d, why, &error)) {
         daemon_log("%s: cannot go on: %s", d->name, error->message);
     }
 }
 
 bool machine_save_memory(struct machine *m, const char *path, const char *xml, bool running,
-                         GError **error)
+                         bool ends, GError **error)
 {
     g_autofree char *own = domain_def_format(m->def, XML_MODE_SECRET);
     g_autofree char *temporary = g_strdup_printf("%s.new", path);
+    machine_writes(m, temporary, ends ? path : NULL);
     autofile int fd = path_open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, 0600, NULL);
     if (fd < 0) {
         path_error(error, ERR_OPERATION_FAILED, "failed to create", path);
+        machine_writes(m, NULL, NULL);
         return false;
     }
     if (m->ended) {
         libvirt_error(error, ERR_OPERATION_INVALID, "domain is not running");
+        path_unlink(temporary);
         return false;
     }
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_SAVE, .since = g_get_monotonic_time()};
-    machine_writes(m, temporary);
     g_autoptr(GError) why = NULL;
     const char *text = xml ? xml : own;
     size_t room = (strlen(text) + SLACK) / SLACK * SLACK + SLACK; /* see saved_define() */
@@ -358,7 +412,9 @@ bool machine_save_memory(struct machine *m, const char *path, const char *xml, b
         }
         path_unlink(temporary);
     }
-    machine_writes(m, NULL);
+    if (!ok || !ends) {
+        machine_writes(m, NULL, NULL);
+    }
     return ok;
 }
 
@@ -370,13 +426,17 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
     }
     bool ran = d->state == STATE_RUNNING;
     if ((ran && !machine_pause(d, PAUSED_SAVE, error)) ||
-        !machine_save_memory(m, path, xml, running < 0 ? ran : running, error)) {
+        !machine_save_memory(m, path, xml, running < 0 ? ran : running, true, error)) {
         if (ran && d->machine == m && d->state == STATE_PAUSED) {
             machine_resume(d, RUNNING_SAVE_CANCELED, NULL);
         }
         return false;
     }
-    return machine_stop(d, SHUTOFF_SAVED, false, error);
+    if (!machine_stop(d, SHUTOFF_SAVED, false, error)) {
+        machine_writes(m, NULL, NULL);
+        return false;
+    }
+    return true;
 }
 
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error)
@@ -420,13 +480,17 @@ bool domain_restore_with(Domain *d, const char *path, const DomainDef *def, unsi
         return false;
     }
     g_autoptr(Machine) m = machine_of(d, &why);
-    if (!m || !machine_arrived(m, &why)) {
+    if (!m || !machine_arrived(m, path, &why)) {
         machine_stop(d, SHUTOFF_FAILED, false, NULL);
         g_autofree char *tail = machine_log_tail(d, 0);
         blame_file(path, tail, why, error);
         return false;
     }
-    domain_set_state(d, STATE_PAUSED, PAUSED_USER);
     bool run = flags & START_PAUSED ? false : flags & SAVE_RUNNING ? true : running;
-    return run ? machine_resume(d, RUNNING_RESTORED, error) : true;
+    domain_set_state(d, STATE_PAUSED, PAUSED_USER);
+    m->wakes = run;
+    machine_save(m); /* before it does anything that its file knows nothing of */
+    bool ok = run ? machine_resume(d, RUNNING_RESTORED, error) : true;
+    m->wakes = false;
+    return ok;
 }

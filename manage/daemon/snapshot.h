@@ -39,6 +39,8 @@ extern const struct xml_table snapshot_disk_table;
 /* verbs/domain_snapshot.c: all of @d, by name; one of them; its file written. */
 GPtrArray *snapshots_load(const Domain *d);
 bool snapshot_store(const Domain *d, const Snapshot *s, GError **error);
+/* One that was known of before it was made, and was not made; NULL is fine. */
+void snapshot_forget(Domain *d, const char *name);
 
 const struct snapshot_disk *snapshot_disk_of(const struct snapshot *s, const char *target);
 bool snapshot_is_external(const struct snapshot *s);

@@ -292,6 +292,55 @@ static void undo(struct machine *m, GPtrArray *parts)
     }
 }
 
+/* From here on another lodged looks whether the machine has come to them; @parts NULL: not any
+ * more. */
+static void note_images(struct machine *m, const GPtrArray *parts)
+{
+    g_clear_pointer(&m->images, g_ptr_array_unref);
+    if (parts) {
+        m->images = g_ptr_array_new_with_free_func(g_free);
+    }
+    for (unsigned i = 0; parts && i < parts->len; i++) {
+        const struct part *p = parts->pdata[i];
+        g_ptr_array_add(m->images, g_strdup(snapshot_file(p->row)));
+    }
+    if (!m->ended) {
+        machine_save(m);
+    }
+}
+
+void machine_images_recover(struct machine *m)
+{
+    bool switched = false;
+    for (unsigned i = 0; i < xml_count(m->images); i++) {
+        const char *path = m->images->pdata[i];
+        for (unsigned k = 0; k < xml_count(m->def->disks); k++) {
+            const struct domain_disk *disk = m->def->disks->pdata[k];
+            const struct disk_backing *below = disk->backing;
+            const char *old = !below || !below->source ? NULL
+                              : below->source->file    ? below->source->file
+                                                       : below->source->dev;
+            if (g_strcmp0(disk_path(disk), path) == 0) {
+                g_autofree char *target = g_strdup(disk->target), *format = g_strdup(disk->format);
+                g_autofree char *was = g_strdup(old);
+                switched = true;
+                disk_config_follows(m->domain, target, was, path, format);
+                break;
+            }
+        }
+    }
+    if (m->images && !switched) {
+        snapshot_forget(m->domain, m->snapshot);
+    }
+    for (unsigned i = 0; !switched && !m->images_stay && i < xml_count(m->images); i++) {
+        path_unlink(m->images->pdata[i]);
+    }
+    if (m->images) {
+        g_clear_pointer(&m->snapshot, g_free);
+        note_images(m, NULL);
+    }
+}
+
 /* The files: @m NULL: of a machine that is off. */
 static bool make_files(struct machine *m, GPtrArray *parts, unsigned flags, GError **error)
 {
@@ -299,6 +348,10 @@ static bool make_files(struct machine *m, GPtrArray *parts, unsigned flags, GErr
         if (!check_part(m, parts->pdata[i], flags, error)) {
             return false;
         }
+    }
+    if (m) {
+        m->images_stay = flags & SNAPSHOT_REUSE;
+        note_images(m, parts);
     }
     for (unsigned i = 0; i < parts->len && !(flags & SNAPSHOT_REUSE); i++) {
         struct part *p = parts->pdata[i];
@@ -398,7 +451,7 @@ static bool running(Domain *d, const struct snapshot *s, unsigned flags, GError 
     bool ok = make_files(m, parts, flags, error) && add_nodes(m, parts, error);
     if (ok && memory) {
         ok = (!ran || (flags & SNAPSHOT_LIVE) || machine_pause(d, PAUSED_SNAPSHOT, error)) &&
-             machine_save_memory(m, s->memory_file, NULL, ran, error);
+             machine_save_memory(m, s->memory_file, NULL, ran, false, error);
     }
     ok = ok && !m->ended &&
          (!parts->len || switch_quietly(m, parts, flags & SNAPSHOT_QUIESCE, error));
@@ -407,6 +460,8 @@ static bool running(Domain *d, const struct snapshot *s, unsigned flags, GError 
     } else {
         undo(m, parts);
     }
+    g_clear_pointer(&m->snapshot, g_free);
+    note_images(m, NULL);
     if (memory && ran && d->machine == m && !(ok && (flags & SNAPSHOT_HALT))) {
         ok = machine_resume(d, RUNNING_UNPAUSED, ok ? error : NULL) && ok;
     }

@@ -3,6 +3,7 @@
 """What hangs delays nobody but who asked for it, and that one until a time-out: a stopped machine,
 files of a dead server, a client that stops in the middle."""
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -365,6 +366,32 @@ class Late(Sick):
         for name in volumes:
             manage.until(lambda name=name: self.daemon.run_virsh("vol-delete", name, "p").returncode == 0, "it is free")
         pool.destroy()
+
+    def test_states(self):
+        """A disk that is full while a machine is saved, and one that falls silent while it is restored."""
+        folder = self.begin_with({"other": b""})
+        dom = self.conn.createXML(MACHINE.format("saved", ""))
+        self.server.write, write = lambda node, body: errno.ENOSPC, self.server.write
+        with self.assertRaisesRegex(libvirt.libvirtError, "No space left on device"):
+            dom.save(f"{folder}/state")
+        self.assertEqual((dom.state()[0], list(self.server.names)), (libvirt.VIR_DOMAIN_RUNNING, ["other"]))
+        self.server.write = write
+        dom.save(f"{folder}/state")  # at once: nothing of the first is still under way
+        answer = self.server.answer
+
+        def reads(op, node, body):
+            if op == self.server.READ and struct.unpack_from("<Q", body, 8)[0] > 64 << 10:
+                self.server.fall_silent()
+            return answer(op, node, body)
+        self.server.answer = reads
+        self.times_out(self.conn.restore, f"{folder}/state")
+        self.server.answer = answer
+        self.server.speak()
+        manage.until(lambda: not self.conn.listAllDomains(), "the half one is gone")
+        self.conn.restore(f"{folder}/state")
+        dom = self.conn.lookupByName("saved")
+        self.assertEqual(dom.state()[0], libvirt.VIR_DOMAIN_RUNNING)
+        dom.destroy()
 
     def test_what_is_done_late_is_undone(self):
         folder = self.begin_with({"hot": bytes(1 << 20)})

@@ -338,6 +338,66 @@ static void drop_module(struct machine *m, const struct domain_memory_device *di
     qmp_do(m->qmp, NULL, "object-del", "{s:s}", "id", id);
 }
 
+/* What the machine is when device @alias is in, for another lodged; @def NULL: it is, or is not. */
+static void note_plugging(struct machine *m, const DomainDef *def, const char *alias)
+{
+    g_autofree char *path = g_build_filename(m->folder, "next.xml", NULL);
+    g_autofree char *text = def ? domain_def_format(def, XML_MODE_LIVE | XML_MODE_SECRET) : NULL;
+    g_free(m->plugging);
+    m->plugging = NULL;
+    if (m->ended) {
+        return;
+    }
+    if (text && alias && daemon_note_file(path, text, NULL)) {
+        m->plugging = g_strdup(alias);
+    }
+    machine_save(m);
+    if (!text) {
+        unlink(path);
+    }
+}
+
+static bool is_plugged(struct machine *m, const char *alias)
+{
+    g_autoptr(json_t) args = json_pack("{s:s}", "path", "/machine/peripheral");
+    g_autoptr(json_t) all = qmp_run(m->qmp, "qom-list", json_incref(args), QMP_TIMEOUT_MS, NULL);
+    size_t i;
+    json_t *one;
+    json_array_foreach(all, i, one)
+    {
+        if (g_strcmp0(json_string_value(json_object_get(one, "name")), alias) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void machine_plug_recover(struct machine *m)
+{
+    g_autofree char *path = g_build_filename(m->folder, "next.xml", NULL), *text = NULL;
+    if (!m->plugging) {
+        return;
+    }
+    g_autoptr(DomainDef) next = g_file_get_contents(path, &text, NULL, NULL)
+                                    ? domain_def_load(text, XML_MODE_LIVE, NULL)
+                                    : NULL;
+    bool plugged = next && is_plugged(m, m->plugging);
+    if (m->ended || qmp_unanswered(m->qmp)) {
+        return;
+    }
+    if (plugged) {
+        domain_def_free(m->def);
+        m->def = g_steal_pointer(&next);
+    }
+    for (unsigned i = 0; !plugged && next && i < xml_count(next->disks); i++) {
+        const struct domain_disk *disk = next->disks->pdata[i];
+        if (g_strcmp0(disk->alias, m->plugging) == 0) {
+            disk_give_back(m, disk_path(disk));
+        }
+    }
+    note_plugging(m, NULL, NULL);
+}
+
 /* Adds the device of @copy's list @list, the last one, to the machine. */
 static bool plug(struct machine *m, DomainDef *copy, const struct device_list *list, void *device,
                  GError **error)
@@ -369,8 +429,12 @@ static bool plug(struct machine *m, DomainDef *copy, const struct device_list *l
         return false;
     }
     json_t *options = device_options(copy, list->table, device, error);
+    note_plugging(m, copy, list->placed ? head->alias : NULL);
     g_autoptr(json_t) got =
         options ? qmp_run(m->qmp, "device_add", options, QMP_TIMEOUT_MS, error) : NULL;
+    if (!got) {
+        note_plugging(m, NULL, NULL);
+    }
     if (!got && list->table == &disk_table) {
         drop_node(m, device);
         disk_give_back(m, disk_path(device));
@@ -417,6 +481,7 @@ static bool plug_host(struct machine *m, DomainDef *copy, const struct device_li
     }
     xml_append(&controller_table, &m->def->controllers, xml_copy(&controller_table, c));
     machine_save(m);
+    note_plugging(m, NULL, NULL);
     return true;
 }
 
@@ -489,6 +554,7 @@ static bool attach_live(Domain *d, const char *xml, GError **error)
     ok = ok && (list->table != &memory_device_table || modules_learn(m, error));
     if (!m->ended) {
         machine_save(m);
+        note_plugging(m, NULL, NULL);
         device_event(d, alias, true);
     }
     return ok;

@@ -75,14 +75,14 @@ static bool write_core(struct machine *m, const char *path, unsigned flags, GErr
     m->job = (struct job_figures){
         .type = JOB_UNBOUNDED, .operation = OPERATION_DUMP, .since = g_get_monotonic_time()};
     m->job.has_memory = flags & DUMP_MEMORY_ONLY;
-    machine_writes(m, path);
+    machine_writes(m, path, NULL);
     bool ok = flags & DUMP_MEMORY_ONLY ? write_memory(m, fd, error)
                                        : machine_stream_state(m, fd, path, error);
     m->job.type = JOB_NONE;
     if (!ok && S_ISREG(st.st_mode)) {
         path_unlink(path); /* half a core would pass for a whole one */
     }
-    machine_writes(m, NULL);
+    machine_writes(m, NULL, NULL);
     return ok;
 }
 

@@ -160,6 +160,21 @@ static bool make_current(Domain *d, GPtrArray *all, const char *name, GError **e
     return true;
 }
 
+void snapshot_forget(Domain *d, const char *name)
+{
+    g_autoptr(GPtrArray) all = snapshots_load(d);
+    const Snapshot *s = find(all, name);
+    if (s && s->current == 1 && s->parent) {
+        make_current(d, all, s->parent, NULL);
+    }
+    if (s && s->memory_file) {
+        path_unlink(s->memory_file);
+    }
+    if (s) {
+        forget(d, name);
+    }
+}
+
 /* --- images --- */
 
 /* The disks that a snapshot is of; NULL with an error if one of them cannot hold it. */
@@ -311,8 +326,8 @@ static void remember(struct machine *m, const char *name)
     }
 }
 
-/* Whether the job that lodged left behind has made a snapshot. */
-static bool was_made(struct machine *m)
+/* Waits for the end of the job that lodged left behind. */
+static void end_job(struct machine *m)
 {
     g_autoptr(json_t) jobs = qmp_run(m->qmp, "query-jobs", NULL, QMP_TIMEOUT_MS, NULL);
     size_t i;
@@ -320,19 +335,19 @@ static bool was_made(struct machine *m)
     json_array_foreach(jobs, i, job)
     {
         if (g_strcmp0(json_string_value(json_object_get(job, "id")), "snapshot") == 0) {
-            const char *type = json_string_value(json_object_get(job, "type"));
-            return job_over(m, "snapshot", NULL) && g_strcmp0(type, "snapshot-save") == 0;
+            job_over(m, "snapshot", NULL);
+            break;
         }
     }
-    return false;
 }
 
 void machine_snapshot_recover(struct machine *m)
 {
     g_autoptr(GPtrArray) all = snapshots_load(m->domain);
     g_autoptr(GError) error = NULL;
-    bool orphan = was_made(m) && m->snapshot && !find(all, m->snapshot);
     const Snapshot s = {.name = m->snapshot};
+    end_job(m);
+    bool orphan = m->snapshot && !find(all, m->snapshot) && in_all_disks(m, &s, NULL);
     bool left = orphan && !on_machine(m, "snapshot-delete", &s, &error);
     if (qmp_unanswered(m->qmp)) {
         return; /* later */
@@ -375,7 +390,54 @@ static void take_definitions(const Domain *d, Snapshot *s, const DomainDef *def,
     s->inactive = up && d->persistent ? domain_config(d, NULL) : NULL;
 }
 
-static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
+/* Writes what is known of a new one, below the current one. */
+static bool keep(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, GError **error)
+{
+    const Snapshot *above = find_current(all);
+    bool again = flags & SNAPSHOT_REDEFINE;
+    if (above && !again) {
+        s->parent = g_strdup(above->name);
+    }
+    s->current =
+        !again || (flags & SNAPSHOT_CURRENT) || (above && strcmp(above->name, s->name) == 0);
+    /* First the new one: killed in between, there are two current ones and not none. */
+    bool ok = snapshot_store(d, s, error);
+    Snapshot *old = find(all, s->name);
+    if (old) {
+        g_ptr_array_remove(all, old);
+    }
+    ok = ok && (!s->current || make_current(d, all, NULL, error));
+    domain_count_snapshots(d);
+    return ok;
+}
+
+/*
+ * One of a running machine is known of before it is made: what its disks are switched to has a
+ * name then, whoever dies.  machine_images_recover() forgets what was not made.
+ */
+static bool make_external(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, bool *kept,
+                          GError **error)
+{
+    if (!domain_active(d) || (flags & SNAPSHOT_NO_METADATA)) {
+        return snapshot_external(d, s, flags, error);
+    }
+    g_autoptr(Machine) m = machine_of(d, error);
+    if (!m) {
+        return false;
+    }
+    m->images = g_ptr_array_new_with_free_func(g_free);
+    remember(m, s->name);
+    *kept = keep(d, s, all, flags, error);
+    if (*kept && snapshot_external(d, s, flags, error)) {
+        return true;
+    }
+    snapshot_forget(d, s->name);
+    g_clear_pointer(&m->images, g_ptr_array_unref);
+    remember(m, NULL);
+    return false;
+}
+
+static bool make(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, bool *kept, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_of(d, true, error);
     bool up = domain_active(d);
@@ -401,7 +463,7 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
                                             : SNAP_PAUSED;
     take_definitions(d, s, def, up);
     if (snapshot_is_external(s)) {
-        return snapshot_external(d, s, flags, error);
+        return make_external(d, s, all, flags, kept, error);
     }
     if (!up) {
         return on_images(def, "-c", s, error);
@@ -412,7 +474,9 @@ static bool make(Domain *d, Snapshot *s, unsigned flags, GError **error)
     }
     remember(m, s->name);
     bool ok = on_machine(m, "snapshot-save", s, error);
-    remember(m, NULL);
+    if (!ok) {
+        remember(m, NULL);
+    }
     return ok && (!(flags & SNAPSHOT_HALT) || machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error));
 }
 
@@ -462,27 +526,6 @@ static void give(rpc_snapshot *out, const Domain *d, const char *name)
     out->dom = domain_rpc(d);
 }
 
-/* Writes what is known of a new one, below the current one. */
-static bool keep(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, GError **error)
-{
-    const Snapshot *above = find_current(all);
-    bool again = flags & SNAPSHOT_REDEFINE;
-    if (above && !again) {
-        s->parent = g_strdup(above->name);
-    }
-    s->current =
-        !again || (flags & SNAPSHOT_CURRENT) || (above && strcmp(above->name, s->name) == 0);
-    /* First the new one: killed in between, there are two current ones and not none. */
-    bool ok = snapshot_store(d, s, error);
-    Snapshot *old = find(all, s->name);
-    if (old) {
-        g_ptr_array_remove(all, old);
-    }
-    ok = ok && (!s->current || make_current(d, all, NULL, error));
-    domain_count_snapshots(d);
-    return ok;
-}
-
 bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_flags *args,
                                      rpc_snapshot_ret *ret, GError **error)
 {
@@ -497,13 +540,17 @@ bool verb_domain_snapshot_create_xml(struct call *call, const rpc_domain_text_fl
     if (!s->name) {
         s->name = g_strdup_printf("%ld", (long)(g_get_real_time() / G_USEC_PER_SEC));
     }
-    bool again = args->flags & SNAPSHOT_REDEFINE;
+    bool again = args->flags & SNAPSHOT_REDEFINE, kept = args->flags & SNAPSHOT_NO_METADATA;
     if (!check_new(d, s, all, args->flags, error) ||
-        !(again ? check_again(d, s, all, error) : make(d, s, args->flags, error))) {
+        !(again ? check_again(d, s, all, error) : make(d, s, all, args->flags, &kept, error))) {
         return false;
     }
     give(&ret->snap, d, s->name);
-    return (args->flags & SNAPSHOT_NO_METADATA) || keep(d, s, all, args->flags, error);
+    bool ok = kept || keep(d, s, all, args->flags, error);
+    if (d->machine && d->machine->snapshot) {
+        remember(d->machine, NULL);
+    }
+    return ok;
 }
 
 /* --- going back --- */
