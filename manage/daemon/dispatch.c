@@ -73,6 +73,32 @@ static struct verb qemu_verbs[QEMU_PROCEDURES] = {
 #undef QEMU_VERB
 };
 
+/* What there is no call of, by number; its name for users. */
+#define VERB(number, name, args, ret, may, where)
+#define QEMU_VERB(number, name, args, ret, may, where)
+#undef EVENT
+#undef QEMU_EVENT
+static const char *const remote_absent[REMOTE_PROCEDURES] = {
+#define ABSENT(number, name)                    [number] = (name),
+#define EVENT(number, name, class, id, message) [number] = "the event " #name,
+#define QEMU_EVENT(number, name, class, id, message)
+#include "schema/verbs.def"
+#undef EVENT
+#undef QEMU_EVENT
+};
+static const char *const qemu_absent[QEMU_PROCEDURES] = {
+#define QEMU_ABSENT(number, name) [number] = (name),
+#define EVENT(number, name, class, id, message)
+#define QEMU_EVENT(number, name, class, id, message) [number] = "the event " #name,
+#include "schema/verbs.def"
+};
+#undef EVENT
+#undef QEMU_EVENT
+#undef VERB
+#undef QEMU_VERB
+#define EVENT(number, name, class, id, message)
+#define QEMU_EVENT(number, name, class, id, message)
+
 void dispatch_start(void)
 {
 #define VERB(number, name, args, ret, may, where)      remote_verbs[number].present = verb_##name;
@@ -282,6 +308,20 @@ static const struct verb *find(const struct packet_header *h)
     return v && v->present ? v : NULL;
 }
 
+static void no_such_call(const struct packet_header *h, GError **error)
+{
+    unsigned n = (unsigned)h->procedure;
+    const char *name = h->program == PROGRAM_REMOTE && n < REMOTE_PROCEDURES ? remote_absent[n]
+                       : h->program == PROGRAM_QEMU && n < QEMU_PROCEDURES   ? qemu_absent[n]
+                                                                             : NULL;
+    if (name) {
+        libvirt_error(error, ERR_NO_SUPPORT, "%s", name);
+    } else {
+        libvirt_error(error, ERR_NO_SUPPORT, "procedure %d of program 0x%x", h->procedure,
+                      h->program);
+    }
+}
+
 /* May @c make this call now? */
 static bool allowed(const struct client *c, const struct packet_header *h, const struct verb *v,
                     GError **error)
@@ -289,8 +329,7 @@ static bool allowed(const struct client *c, const struct packet_header *h, const
     if (!c->authenticated && (!v || v->may != MAY_ANYONE)) {
         libvirt_error(error, ERR_AUTH_FAILED, "authentication required");
     } else if (!v) {
-        libvirt_error(error, ERR_NO_SUPPORT, "procedure %d of program 0x%x", h->procedure,
-                      h->program);
+        no_such_call(h, error);
     } else if (c->read_only && v->may == MAY_WRITER) {
         libvirt_error(error, ERR_OPERATION_DENIED, "%s", v->name);
     } else {

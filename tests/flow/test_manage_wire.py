@@ -142,10 +142,28 @@ class Connection(manage.Case):
                 code = wire.call(number, b"", program)
                 self.assertEqual(code, (DENIED if there else NO_SUPPORT, None), name)
         self.assertGreater(len(known), 250)
-        for number in range(1, 460):
-            if not known.get((Wire.REMOTE, number), (None, False))[1]:
-                self.assertEqual(wire.call(number)[0], NO_SUPPORT, number)
+        for program, end in (Wire.REMOTE, 460), (Wire.QEMU, 12):
+            for number in range(1, end):
+                if not known.get((program, number), (None, False))[1]:
+                    self.assertEqual(wire.call(number, b"", program)[0], NO_SUPPORT, number)
         self.assertEqual(wire.call(HOSTNAME)[0], 0)
+        wire.close()
+
+    def test_what_is_missing_is_named(self):
+        """Each number of libvirt's that is no call here is refused by the name that its users know it by."""
+        rows = re.findall(r"(?m)^(QEMU_)?(\w+?)(?:_FLAGS)?\((\d+),", (SCHEMA / "verbs.def").read_text())
+        numbers = [(qemu, int(number)) for qemu, _, number in rows]
+        self.assertEqual(len(numbers), len(set(numbers)), "a number has two rows")
+        self.assertLessEqual({("", n) for n in range(1, 449)} | {("QEMU_", n) for n in range(1, 8)}, set(numbers))
+        wire = Wire(self.daemon.socket)
+        self.assertEqual(wire.call(OPEN, struct.pack(">II", 0, 0))[0], 0)
+        missing = {(qemu, int(number)) for qemu, kind, number in rows if kind != "VERB"}
+        for qemu, number in sorted(missing) + [("", 449), ("", 9999), ("QEMU_", 8)]:
+            wire.send(number, b"", Wire.QEMU if qemu else Wire.REMOTE)
+            answer = wire.receive()
+            self.assertEqual(struct.unpack(">I", answer[5][:4])[0], NO_SUPPORT)
+            name = rb"vir[A-Z]\w+|the event " if (qemu, number) in missing else b"procedure %d " % number
+            self.assertRegex(answer[5], b"not supported by the connection driver: (" + name + b")", number)
         wire.close()
 
     def test_unknown_flags_are_refused(self):
