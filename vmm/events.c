@@ -9,42 +9,63 @@
 
 enum { PAUSE_MS = 1000 };
 
-static struct {
+/* What was told within the last second. */
+struct news {
+    enum board_news what;
+    char *id; /* of the device; "" if it has none */
     int64_t value;
-    gint64 sent;  /* monotonic, microseconds; 0: never */
-    bool waiting; /* a source of the main loop will send it */
-} news[BOARD_NEWS];
+    bool fresh; /* not sent yet */
+};
+static GList *news;
 
-static json_t *news_data(enum board_news what)
+static void send_event(const struct news *n)
 {
-    json_int_t v = (json_int_t)news[what].value;
-    if (what == BOARD_CLOCK_SET) {
-        return json_pack("{s:I}", "offset", v);
+    json_int_t v = (json_int_t)n->value;
+    switch (n->what) {
+    case BOARD_CLOCK_SET:
+        vm_event("RTC_CHANGE", json_pack("{s:I}", "offset", v));
+        break;
+    case BOARD_BALLOON:
+        vm_event("BALLOON_CHANGE", json_pack("{s:I}", "actual", (json_int_t)vm_memory() - v));
+        break;
+    case BOARD_PORT:
+        vm_event("VSERPORT_CHANGE", json_pack("{s:s, s:b}", "id", n->id, "open", v != 0));
+        break;
     }
-    return json_pack("{s:I}", "actual", (json_int_t)vm_memory() - v);
 }
 
 static gboolean send_news(gpointer data)
 {
-    static const char *const names[] = {[BOARD_CLOCK_SET] = "RTC_CHANGE",
-                                        [BOARD_BALLOON] = "BALLOON_CHANGE"};
-    enum board_news what = GPOINTER_TO_UINT(data);
-    news[what].waiting = false;
-    news[what].sent = g_get_monotonic_time();
-    vm_event(names[what], news_data(what));
+    struct news *n = data;
+    if (n->fresh) {
+        n->fresh = false;
+        send_event(n);
+        g_timeout_add(PAUSE_MS, send_news, n);
+    } else {
+        news = g_list_remove(news, n);
+        g_free(n->id);
+        g_free(n);
+    }
     return G_SOURCE_REMOVE;
 }
 
-static void told(struct board *board, enum board_news what, int64_t value)
+static void told(struct board *board, enum board_news what, const struct device *of, int64_t value)
 {
+    const char *id = of->id ? of->id : "";
+    struct news *n = NULL;
     (void)board;
-    news[what].value = value;
-    if (!news[what].waiting) {
-        gint64 past = (g_get_monotonic_time() - news[what].sent) / 1000;
-        bool soon = news[what].sent && past < PAUSE_MS;
-        news[what].waiting = true;
-        g_timeout_add(soon ? (guint)(PAUSE_MS - past) : 0, send_news, GUINT_TO_POINTER(what));
+    for (GList *l = news; l && !n; l = l->next) {
+        struct news *other = l->data;
+        n = other->what == what && g_str_equal(other->id, id) ? other : NULL;
     }
+    if (!n) {
+        n = g_new(struct news, 1);
+        *n = (struct news){.what = what, .id = g_strdup(id)};
+        news = g_list_prepend(news, n);
+        g_timeout_add(0, send_news, n);
+    }
+    n->value = value;
+    n->fresh = true;
 }
 
 /* ---- viewers ---- */

@@ -40,7 +40,7 @@ enum board_event {
 enum board_news {
     BOARD_CLOCK_SET, /* the guest set the RTC: seconds ahead of the host's time */
     BOARD_BALLOON,   /* the balloon moved: bytes that the guest has given away */
-    BOARD_NEWS
+    BOARD_PORT,      /* a program in the guest opened (1) or closed (0) a virtio-serial port */
 };
 
 /* Where a processor sits; UINT32_MAX: not said. */
@@ -80,7 +80,8 @@ struct board {
     /* Machine lock held; takes effect after the current instruction of the vCPUs. */
     void (*request)(struct board *board, enum board_event event, int code);
     /* NULL: nobody listens.  Machine lock held. */
-    void (*tell)(struct board *board, enum board_news what, int64_t value);
+    void (*tell)(struct board *board, enum board_news what, const struct device *of,
+                 int64_t value);
     /* SMI to all vCPUs (APM_CNT, ICH9). */
     void (*smi)(struct board *board);
     /* The power button: set by the ACPI device. */

@@ -156,7 +156,7 @@ static void time_is_set(struct mc146818 *s, int64_t fraction)
     struct board *board = s->dev.board;
     time_from_bytes(s, fraction);
     if (board->tell) {
-        board->tell(board, BOARD_CLOCK_SET, second_of(s->offset + NS / 2));
+        board->tell(board, BOARD_CLOCK_SET, &s->dev, second_of(s->offset + NS / 2));
     }
 }
 

@@ -173,7 +173,7 @@ static void config_written(struct virtio *v, unsigned at, unsigned bytes, uint32
     }
     struct device *dev = &of(v)->base.pci.dev;
     if (at + bytes == CFG_ACTUAL + 4 && dev->board->tell) {
-        dev->board->tell(dev->board, BOARD_BALLOON, (int64_t)balloon_given(dev));
+        dev->board->tell(dev->board, BOARD_BALLOON, dev, (int64_t)balloon_given(dev));
     }
 }
 

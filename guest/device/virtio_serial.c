@@ -47,6 +47,13 @@ static bool guest_listens(const struct serial_port *p)
     return !multiport(p->bus) || p->guest_open;
 }
 
+/* For chardevs: is a program in the guest there to read?  A console needs none. */
+static bool program_listens(void *peer)
+{
+    const struct serial_port *p = peer;
+    return p->console || p->guest_open;
+}
+
 static bool host_listens(const struct serial_port *p)
 {
     return p->console || !p->chr || p->chr->open;
@@ -202,6 +209,16 @@ static void port_is_ready(struct virtio_serial *s, struct serial_port *p)
     s->tell[p->nr] |= (uint8_t)((p->console ? TELL_CONSOLE : 0) | (p->name ? TELL_NAME : 0) | TELL_OPEN);
 }
 
+/* Told again if it is as it was, as QEMU does it: who has just come hears of it, too. */
+static void set_open(struct serial_port *p, bool open)
+{
+    struct board *board = p->dev.board;
+    p->guest_open = open;
+    if (board->tell && p->dev.id) {
+        board->tell(board, BOARD_PORT, &p->dev, open);
+    }
+}
+
 static void take_message(struct virtio_serial *s, const uint8_t *m)
 {
     uint32_t nr = le32_at(m);
@@ -220,7 +237,7 @@ static void take_message(struct virtio_serial *s, const uint8_t *m)
         break;
     case PORT_OPEN:
         if (p) {
-            p->guest_open = value != 0;
+            set_open(p, value != 0);
             chardev_accept_input(p->chr);
         }
         break;
@@ -293,8 +310,11 @@ static void reset_queues(struct virtio *v)
     timer_disarm(&s->again);
     for (unsigned i = 0; i < s->max_ports; i++) {
         if (s->port[i]) {
-            s->port[i]->ready = s->port[i]->guest_open = 0;
+            s->port[i]->ready = 0;
             s->port[i]->sent = 0;
+            if (s->port[i]->guest_open) {
+                set_open(s->port[i], false);
+            }
         }
     }
 }
@@ -369,6 +389,7 @@ bool serial_port_start(struct serial_port *p, GError **error)
         p->chr->receive = receive;
         p->chr->room = room;
         p->chr->event = event;
+        p->chr->listens = program_listens;
         p->chr->writable = writable;
     }
     if (virtio_ready(&p->bus->base.virtio, CONTROL_RX)) { /* plugged in while it runs */
@@ -384,6 +405,7 @@ void serial_port_stop(struct serial_port *p)
         p->chr->receive = NULL;
         p->chr->room = NULL;
         p->chr->event = NULL;
+        p->chr->listens = NULL;
         p->chr->writable = NULL;
         p->chr->peer = NULL;
     }
@@ -401,6 +423,7 @@ bool serial_port_loaded(struct device *dev, GError **error)
         g_set_error(error, LODGE_ERROR, EINVAL, "more bytes wait than can");
         return false;
     }
+    set_open(p, p->guest_open);
     return true;
 }
 

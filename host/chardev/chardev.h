@@ -36,6 +36,7 @@ struct chardev {
     void (*receive)(void *peer, const uint8_t *data, size_t n);
     void (*receive_fd)(void *peer, int fd); /* a UNIX socket's; NULL: closed; before the bytes */
     size_t (*room)(void *peer);  /* NULL: any amount */
+    bool (*listens)(void *peer); /* somebody has opened the device; NULL: always so */
     void (*event)(void *peer, enum chardev_event event);
     void (*writable)(void *peer); /* after a short write: try again now */
     void *peer;

@@ -535,6 +535,7 @@ static bool learn(struct machine *m, GError **error)
     if (!chars) {
         return false;
     }
+    machine_learn_ports(m, chars);
     GPtrArray *lists[] = {m->def->serials, m->def->parallels, m->def->consoles, m->def->channels};
     for (unsigned l = 0; l < G_N_ELEMENTS(lists); l++) {
         for (unsigned i = 0; i < xml_count(lists[l]); i++) {
@@ -714,6 +715,7 @@ static void started(struct machine *m, const struct machine_start *how)
     machine_save(m);
     machine_taint_defined(m);
     domain_event(d, EVENT_STARTED, how->event_detail);
+    machine_tell_agent(m);
     if (paused && !how->incoming) {
         domain_event(d, EVENT_SUSPENDED, 0);
     }
@@ -935,9 +937,17 @@ static bool listed(const json_t *modules, const char *alias)
     return false;
 }
 
-/* What the guest has let go of while nobody listened: processors and memory modules. */
+/* What the guest did while nobody listened: processors and memory modules that it has let go of,
+ * channels that it opened and closed. */
 static void catch_up(struct machine *m)
 {
+    g_autoptr(json_t) chars = xml_count(m->def->channels)
+                                  ? qmp_run(m->qmp, "query-chardev", NULL, QMP_TIMEOUT_MS, NULL)
+                                  : NULL;
+    if (!m->ended) {
+        machine_learn_ports(m, chars);
+        machine_save(m);
+    }
     g_autoptr(GArray) threads = tune_vcpu_threads(m, QMP_TIMEOUT_MS, NULL);
     g_autoptr(json_t) modules =
         xml_count(m->def->memory_devices)

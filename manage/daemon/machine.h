@@ -202,6 +202,10 @@ char *machine_vnc_address(struct machine *m, struct domain_graphics *g, GError *
 extern const struct qmp_ops machine_qmp_ops;
 /* What it has come to while nobody listened has the consequences that it would have had. */
 void machine_state_follows(struct machine *m);
+/* Which channels the guest has opened, of query-chardev's answer. */
+void machine_learn_ports(struct machine *m, const json_t *chardevs);
+/* Of a machine that has just begun. */
+void machine_tell_agent(struct machine *m);
 
 /* verbs/domain_dump.c: memory of a machine that has crashed, in DAEMON_VAR; gives up the lock. */
 bool machine_dump_crashed(struct machine *m, GError **error);

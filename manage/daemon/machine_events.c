@@ -319,22 +319,64 @@ static void on_tray(struct machine *m, const json_t *body)
     }
 }
 
+/* libvirt's reasons of an agent's coming and going. */
+enum { AGENT_STARTED = 1, AGENT_CHANNEL = 2 };
+
+static void tell_agent(struct machine *m, const struct domain_char *c, int reason)
+{
+    if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0) {
+        rpc_event_domain_int2 message = {
+            .dom = domain_rpc(m->domain), .event = c->state, .detail = reason};
+        event_domain_agent_lifecycle(&message);
+        g_free(message.dom.name);
+    }
+}
+
+static void port_is(struct machine *m, struct domain_char *c, bool open)
+{
+    int state = open ? 1 : 2;
+    if (c->state != state) {
+        c->state = state;
+        if (m->domain->id >= 0) {
+            tell_agent(m, c, AGENT_CHANNEL);
+        }
+    }
+}
+
 static void on_port(struct machine *m, const json_t *body)
 {
-    bool open = json_is_true(json_object_get(body, "open"));
     for (unsigned i = 0; i < xml_count(m->def->channels); i++) {
         struct domain_char *c = m->def->channels->pdata[i];
-        if (g_strcmp0(c->alias, text(body, "id")) != 0) {
-            continue;
+        if (g_strcmp0(c->alias, text(body, "id")) == 0) {
+            port_is(m, c, json_is_true(json_object_get(body, "open")));
+            machine_save(m);
         }
-        c->state = open ? 1 : 2;
-        if (g_strcmp0(c->name, "org.qemu.guest_agent.0") == 0) {
-            rpc_event_domain_int2 message = {
-                .dom = domain_rpc(m->domain), .event = open ? 1 : 2, .detail = 2};
-            event_domain_agent_lifecycle(&message);
-            g_free(message.dom.name);
+    }
+}
+
+void machine_tell_agent(struct machine *m)
+{
+    for (unsigned i = 0; i < xml_count(m->def->channels); i++) {
+        const struct domain_char *c = m->def->channels->pdata[i];
+        if (c->state) {
+            tell_agent(m, c, AGENT_STARTED);
         }
-        machine_save(m);
+    }
+}
+
+void machine_learn_ports(struct machine *m, const json_t *chardevs)
+{
+    for (unsigned i = 0; i < xml_count(m->def->channels); i++) {
+        struct domain_char *c = m->def->channels->pdata[i];
+        g_autofree char *label = g_strconcat("char", c->alias, NULL);
+        size_t n;
+        json_t *one;
+        json_array_foreach(chardevs, n, one)
+        {
+            if (strcmp(text(one, "label"), label) == 0) {
+                port_is(m, c, json_is_true(json_object_get(one, "frontend-open")));
+            }
+        }
     }
 }
 

@@ -300,9 +300,10 @@ HANDLER(query_command_line_options)
 
 static void add_chardev(struct chardev *chr, void *list)
 {
+    bool front = chr->receive && (!chr->listens || chr->listens(chr->peer));
     g_autofree char *about = g_strconcat(chr->open ? "" : "disconnected:", chr->about, NULL);
     json_array_append_new(list, json_pack("{s:s, s:b, s:s}", "label", chr->id, "frontend-open",
-                                          chr->receive != NULL, "filename", about));
+                                          front, "filename", about));
 }
 
 HANDLER(query_chardev)
