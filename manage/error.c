@@ -64,6 +64,7 @@ static const struct {
     {ERR_DEVICE_MISSING, "device not found: %s"},
     {ERR_NO_DOMAIN_CHECKPOINT, "Domain checkpoint not found: %s"},
     {ERR_NO_DOMAIN_BACKUP, "Domain backup job id not found: %s"},
+    {ERR_NO_HOSTNAME, "no hostname found: %s"},
 };
 
 const char *libvirt_error_words(int code)

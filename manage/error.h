@@ -70,6 +70,7 @@ enum libvirt_code {
     ERR_NO_DOMAIN_BACKUP = 104,
     ERR_NETWORK_PORT_EXIST = 106,
     ERR_NO_NETWORK_PORT = 107,
+    ERR_NO_HOSTNAME = 108,
 };
 
 /*

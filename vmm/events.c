@@ -2,6 +2,7 @@
 #include "vmm/events.h"
 
 #include "guest/device/board.h"
+#include "guest/device/drive.h"
 #include "vmm/options.h"
 #include "vmm/vm.h"
 
@@ -122,4 +123,5 @@ void events_open(struct board *board)
     board->tell = told;
     board->ost = ost_said;
     vnc_told = viewer_told;
+    drive_tray_moved = event_tray_moved;
 }

@@ -7,8 +7,11 @@
 
 /* events - what devices and viewers have to tell becomes events of QMP */
 struct board;
+struct image;
 
 void events_open(struct board *board);
+/* qmp_block.c: of a drive, by the guest or by a command. */
+void event_tray_moved(struct image *img, bool open);
 struct ost;
 json_t *event_ost(const struct ost *ost);
 /* As query-vnc and the events show it. */

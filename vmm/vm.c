@@ -54,6 +54,7 @@ enum wish {
     WISH_BROKEN = 1 << 7,
     WISH_IO_STOP = 1 << 8,
     WISH_WATCHDOG = 1 << 9,
+    WISH_SUSPEND_DISK = 1 << 10,
 };
 
 static struct {
@@ -250,6 +251,10 @@ static void board_request(struct board *board, enum board_event event, int code)
     case BOARD_SUSPEND:
         wish(WISH_SUSPEND);
         break;
+    case BOARD_SUSPEND_DISK:
+        wish(WISH_SUSPEND_DISK);
+        vm_request_shutdown(CAUSE_GUEST);
+        break;
     case BOARD_EXIT:
         vm_request_exit(code);
         break;
@@ -366,6 +371,12 @@ static void suspend(void)
     }
 }
 
+/* What follows is a power-off like any other. */
+static void suspend_disk(void)
+{
+    vm_event("SUSPEND_DISK", NULL);
+}
+
 /* From S3 a PC comes back through its reset vector; memory is as it was. */
 static void wake(void)
 {
@@ -460,6 +471,7 @@ static gboolean grant(gpointer unused)
     } rows[] = {
         {WISH_BROKEN, broken},      {WISH_PANIC, panicked},     {WISH_DEBUG, debugged},
         {WISH_SUSPEND, suspend},    {WISH_WAKEUP, wake},        {WISH_RESET, reset},
+        {WISH_SUSPEND_DISK, suspend_disk},
         {WISH_SHUTDOWN, shut_down}, {WISH_IO_STOP, io_stopped}, {WISH_WATCHDOG, watchdog},
     };
     (void)unused;

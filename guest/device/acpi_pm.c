@@ -67,8 +67,10 @@ static void carry_fired(void *owner)
 static void sleep_now(struct acpi_pm *pm, unsigned type)
 {
     struct board *board = pm->dev->board;
-    if (board->request && (type == SLEEP_S5 || type == SLEEP_S4)) {
+    if (board->request && type == SLEEP_S5) {
         board->request(board, BOARD_SHUTDOWN, 0);
+    } else if (board->request && type == SLEEP_S4) {
+        board->request(board, BOARD_SUSPEND_DISK, 0);
     } else if (board->request && type == SLEEP_S3) {
         board->request(board, BOARD_SUSPEND, 0);
     }

@@ -30,6 +30,7 @@ enum board_event {
     BOARD_RESET,      /* the guest wants a reset (0xcf9, keyboard controller, triple fault) */
     BOARD_SHUTDOWN,   /* ACPI S5 */
     BOARD_SUSPEND,    /* ACPI S3 */
+    BOARD_SUSPEND_DISK, /* ACPI S4: all is off, what is to last is on the guest's disk */
     BOARD_EXIT,       /* isa-debug-exit: .code is the process's exit code */
     BOARD_PANIC,      /* pvpanic */
     BOARD_WAKEUP,

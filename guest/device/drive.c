@@ -3,6 +3,8 @@
 /* drive: what devices with a disk behind them have in common. */
 #include "guest/device/drive.h"
 
+void (*drive_tray_moved)(Image *img, bool open);
+
 static bool take(const char *name, const char *word, enum image_on_error *out, GError **error)
 {
     if (word &&

@@ -16,4 +16,7 @@ struct drive_policy {
             .help = "auto, report, ignore or stop"                                                 \
     }
 
+/* The guest has opened or closed the tray of a drive.  NULL: nobody listens; machine lock held. */
+extern void (*drive_tray_moved)(Image *img, bool open);
+
 bool drive_policy_apply(const struct drive_policy *p, Image *img, GError **error);

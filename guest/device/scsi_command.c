@@ -105,6 +105,9 @@ struct scsi_answer scsi_run_start_stop(struct scsi_drive *d, const uint8_t *p, u
         d->media_event = !start                      ? MEDIA_REMOVAL
                          : image_inserted(d->image) ? MEDIA_NEW
                                                     : MEDIA_NONE;
+        if (drive_tray_moved) {
+            drive_tray_moved(d->image, d->tray_open);
+        }
     }
     return done();
 }

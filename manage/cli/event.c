@@ -417,10 +417,17 @@ static bool run_event(struct shell *sh, const struct args *a, GError **error)
         if (all || g_strcmp0(wanted, e->name) == 0) {
             const struct registration args = {e->id, name ? &object : NULL};
             rpc_int id;
+            g_autoptr(GError) why = NULL;
             known = true;
             ok = rpc_ask(rpc, PROGRAM_REMOTE, kind->registers, kind->codec, &args,
-                         (xdrproc_t)xdr_rpc_int, &id, sizeof(id), error);
-            g_array_append_val(ids, id.value);
+                         (xdrproc_t)xdr_rpc_int, &id, sizeof(id), &why);
+            if (ok) {
+                g_array_append_val(ids, id.value);
+            } else if (all && libvirt_error_code(why) == ERR_NO_SUPPORT) {
+                ok = true; /* all that this daemon tells of */
+            } else {
+                g_propagate_error(error, g_steal_pointer(&why));
+            }
         }
     }
     ok = ok && (known || shell_fail(error, "unknown event type %s", wanted));

@@ -155,13 +155,6 @@ void client_drop(struct client *c, const char *why)
     client_unref(c);
 }
 
-void client_drop_all(void)
-{
-    while (clients) {
-        client_drop(clients, NULL);
-    }
-}
-
 bool client_has_room(const struct client *c)
 {
     return c->out_bytes < OUT_HIGH;
@@ -221,6 +214,31 @@ static bool flush(struct client *c)
         packet_free(p);
     }
     return true;
+}
+
+/* libvirt's reasons. */
+enum end_reason { END_EOF = 1, END_KEEPALIVE = 2 };
+
+/* Ends it with a word to those who asked for one, if the socket takes it now. */
+static void end(struct client *c, enum end_reason reason, const char *why)
+{
+    const struct packet_header h = {PROGRAM_REMOTE, 1, EVENT_CONNECTION_CLOSED,
+                                    PACKET_EVENT,   0, STATUS_OK};
+    const rpc_int message = {.value = (int)reason};
+    daemon_lock();
+    if (c->told_of_end && !c->dead) {
+        client_send(c, packet_encode(&h, (xdrproc_t)xdr_rpc_int, &message, 0));
+        flush(c);
+    }
+    daemon_unlock();
+    client_drop(c, why);
+}
+
+void client_drop_all(void)
+{
+    while (clients) {
+        end(clients, END_EOF, NULL);
+    }
 }
 
 static void kicked(void *data);
@@ -580,11 +598,12 @@ void clients_tick(void)
     for (struct client *c = clients, *next; c; c = next) {
         next = c->next;
         daemon_lock();
-        const char *why = stalled(c);
-        why = why ? why : keep_alive(c);
+        const char *half_way = stalled(c), *silent = half_way ? NULL : keep_alive(c);
         daemon_unlock();
-        if (why) {
-            client_drop(c, why);
+        if (half_way) {
+            client_drop(c, half_way);
+        } else if (silent) {
+            end(c, END_KEEPALIVE, silent);
         }
     }
 }

@@ -79,6 +79,7 @@ struct client {
     bool dead, authenticated, opened, read_only;
     enum client_auth auth;
     struct login *login; /* SASL; NULL before */
+    bool told_of_end;    /* it has asked for a word before we hang up */
     bool wrapped;        /* packets go through it, from the one after its last answer on */
     bool kicked;         /* client_work() is queued */
     unsigned calls;      /* on worker threads */

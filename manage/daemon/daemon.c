@@ -22,9 +22,9 @@
  * lodged: its options, its rooms, its life.
  */
 /* They start in this order and stop in the opposite one. */
-extern const struct daemon_room room_secrets, room_nwfilters;
+extern const struct daemon_room room_secrets, room_nwfilters, room_node_events;
 static const struct daemon_room *const rooms[] = {
-    &room_secrets, &room_nwfilters, &room_network,
+    &room_secrets, &room_nwfilters, &room_node_events, &room_network,
     &room_storage, &room_domains, /* needs all of the others */
     NULL,
 };

@@ -423,6 +423,17 @@ static int open_log(const Domain *d, char **words, GError **error)
     return fd;
 }
 
+bool machine_remove_log(const Domain *d, GError **error)
+{
+    g_autofree char *file = g_strconcat(d->name, ".log", NULL);
+    g_autofree char *path = daemon_path(DAEMON_VAR, "log", "qemu", file, NULL);
+    if (unlink(path) != 0 && errno != ENOENT) {
+        libvirt_error(error, ERR_SYSTEM, "cannot remove '%s': %s", path, g_strerror(errno));
+        return false;
+    }
+    return true;
+}
+
 char *machine_log_tail(const Domain *d, goffset from)
 {
     g_autofree char *file = g_strconcat(d->name, ".log", NULL);

@@ -78,6 +78,7 @@ bool machine_start(Domain *d, const DomainDef *def, const struct machine_start *
                    GError **error);
 /* What the last lines of the log say, from offset @from on; for an error. */
 char *machine_log_tail(const Domain *d, goffset from);
+bool machine_remove_log(const Domain *d, GError **error);
 /* custom.c: notes for good, with a line in the machine's log, for what lodged does not vouch. */
 enum taint { TAINT_ARGUMENTS, TAINT_MONITOR, TAINT_HOST_CPU, TAINT_AGENT };
 void machine_taint(struct machine *m, enum taint why);
@@ -232,6 +233,9 @@ char *agent_command(struct machine *m, const char *command, int seconds, GError 
 json_t *agent_run(struct machine *m, const char *command, json_t *args, GError **error);
 /* A command that ends the guest and has no answer. */
 bool agent_send(struct machine *m, const char *command, json_t *args, GError **error);
+
+/* migrate.c: what query-migrate's answer says of a job. */
+void figures_learn(struct job_figures *j, const json_t *info);
 
 /* save.c */
 enum { SAVE_BYPASS_CACHE = 1, SAVE_RUNNING = 2, SAVE_PAUSED = 4, RESTORE_RESET_NVRAM = 8 };

@@ -315,6 +315,7 @@ static void on_tray(struct machine *m, const json_t *body)
                 .dom = domain_rpc(m->domain), .alias = disk->alias, .reason = open ? 0 : 1};
             event_domain_tray_change(&message);
             g_free(message.dom.name);
+            machine_save(m);
         }
     }
 }
@@ -549,9 +550,27 @@ static void handle(void *data, const char *name, const json_t *body, const json_
     daemon_wake();
 }
 
+/* The process that hung up has had time to end. */
+static gboolean out_of_control(void *data)
+{
+    struct machine *m = data;
+    daemon_lock();
+    if (!m->ended && !m->dying && m->domain->id >= 0) {
+        daemon_log("%s: its process runs, but its monitor has hung up", m->domain->name);
+        rpc_event_domain message = {.dom = domain_rpc(m->domain)};
+        event_domain_control_error(&message);
+        g_free(message.dom.name);
+    }
+    machine_unref(m);
+    daemon_unlock();
+    return G_SOURCE_REMOVE;
+}
+
+/* Mostly its process ends, too, and that is watched. */
 static void closed(void *data)
 {
-    (void)data; /* its process ends too, and that is watched */
+    enum { PAUSE_SECONDS = 2 };
+    g_timeout_add_seconds(PAUSE_SECONDS, out_of_control, machine_ref(data));
 }
 
 static void caught_up(void *data)

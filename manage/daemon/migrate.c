@@ -367,7 +367,7 @@ bool move_begin(const rpc_domain *named, const struct move *w, struct client *c,
     return true;
 }
 
-static void learn_figures(struct job_figures *j, const json_t *info)
+void figures_learn(struct job_figures *j, const json_t *info)
 {
     const json_t *ram = json_object_get(info, "ram");
     const json_t *down = json_object_get(info, "downtime");
@@ -445,7 +445,7 @@ static bool sent(struct machine *m, const struct move *w, GError **error)
             qmp_do(m->qmp, NULL, "migrate_cancel", NULL); /* hears it when it goes on */
             return false;
         }
-        learn_figures(&m->job, info);
+        figures_learn(&m->job, info);
         bool over = is_over(info, &ok, &why);
         if (over && ok) {
             note_stopped(m->domain);

@@ -244,6 +244,11 @@ int64_t qmp_unanswered(const struct qmp *q)
     return oldest ? *oldest : 0;
 }
 
+bool qmp_is_dead(const struct qmp *q)
+{
+    return q && q->dead;
+}
+
 json_t *qmp_ask(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error)
 {
     return ask(q, command, args, -1, timeout_ms, error);

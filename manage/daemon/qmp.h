@@ -38,6 +38,8 @@ json_t *qmp_run(struct qmp *q, const char *command, json_t *args, int timeout_ms
 json_t *qmp_ask(struct qmp *q, const char *command, json_t *args, int timeout_ms, GError **error);
 /* When (monotonic, us) the oldest command was sent that has no answer yet; 0: all have one. */
 int64_t qmp_unanswered(const struct qmp *q);
+/* The other end has hung up; NULL is fine. */
+bool qmp_is_dead(const struct qmp *q);
 /* Hands over a copy of @fd, which the machine knows by @name from then on. */
 bool qmp_give_fd(struct qmp *q, int fd, const char *name, GError **error);
 /* The same with json_pack()'s format and without a result. */

@@ -256,6 +256,9 @@ static bool is_over(struct machine *m, bool *ok, GError **error)
     g_autoptr(json_t) info = qmp_run(m->qmp, "query-migrate", NULL, QMP_TIMEOUT_MS, error);
     const char *status = json_string_value(json_object_get(info, "status"));
     *ok = status && strcmp(status, "completed") == 0;
+    if (*ok) {
+        figures_learn(&m->job, info);
+    }
     if (!status || *ok) {
         return true;
     }
@@ -425,8 +428,14 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
         return false;
     }
     bool ran = d->state == STATE_RUNNING;
-    if ((ran && !machine_pause(d, PAUSED_SAVE, error)) ||
-        !machine_save_memory(m, path, xml, running < 0 ? ran : running, true, error)) {
+    m->job.operation = 0; /* until it has begun */
+    bool stands = !ran || machine_pause(d, PAUSED_SAVE, error);
+    bool saved =
+        stands && machine_save_memory(m, path, xml, running < 0 ? ran : running, true, error);
+    if (m->job.operation == OPERATION_SAVE) {
+        domain_job_over(d, &m->job, saved ? JOB_COMPLETED : JOB_FAILED);
+    }
+    if (!saved) {
         if (ran && d->machine == m && d->state == STATE_PAUSED) {
             machine_resume(d, RUNNING_SAVE_CANCELED, NULL);
         }

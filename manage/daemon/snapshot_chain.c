@@ -389,16 +389,19 @@ static bool check_revert(const Domain *d, const Snapshot *s, bool up, GError **e
 }
 
 /* The disks are new, the definition says so: off it goes. */
-static bool wake(Domain *d, const Snapshot *s, const DomainDef *def, bool run, GError **error)
+static bool wake(Domain *d, const Snapshot *s, const DomainDef *def, bool run, unsigned flags,
+                 GError **error)
 {
-    const struct machine_start how = {.flags = run ? 0 : START_PAUSED,
+    unsigned fresh = flags & REVERT_RESET_NVRAM ? START_RESET_NVRAM : 0;
+    const struct machine_start how = {.flags = fresh | (run ? 0 : START_PAUSED),
                                       .incoming_fd = -1,
                                       .event_detail = 3,
                                       .running_reason = RUNNING_FROM_SNAPSHOT};
     if (s->memory != LOCATION_EXTERNAL) {
         return machine_start(d, def, &how, error);
     }
-    if (!domain_restore_with(d, s->memory_file, def, run ? SAVE_RUNNING : START_PAUSED, error)) {
+    if (!domain_restore_with(d, s->memory_file, def, fresh | (run ? SAVE_RUNNING : START_PAUSED),
+                             error)) {
         return false;
     }
     if (run && d->state == STATE_RUNNING) {
@@ -429,7 +432,7 @@ bool snapshot_revert_external(Domain *d, Snapshot *s, unsigned flags, GError **e
     }
     drop_rows(s->revert_disks, false);
     s->revert_disks = rows;
-    return snapshot_store(d, s, error) && (!up || wake(d, s, def, run, error));
+    return snapshot_store(d, s, error) && (!up || wake(d, s, def, run, flags, error));
 }
 
 /* --- deleting --- */

@@ -35,6 +35,7 @@ enum packet_type {
 };
 enum packet_status { STATUS_OK, STATUS_ERROR, STATUS_CONTINUE };
 enum { KEEPALIVE_PING = 1, KEEPALIVE_PONG = 2 };
+enum { EVENT_CONNECTION_CLOSED = 362 }; /* with a reason of libvirt's */
 
 struct packet_header {
     uint32_t program, version;

@@ -57,6 +57,16 @@ SILENCE = CONFIG + """
 """
 
 
+def firmware(path, code):
+    """A ROM that does what @code says."""
+    subprocess.run(["as", "--32", "-o", path + ".o"], input=START + code + "\n", text=True, check=True)
+    subprocess.run(["objcopy", "-O", "binary", path + ".o", path], check=True)
+    with open(path, "r+b") as f:
+        f.truncate(65536)
+        f.seek(0xFFF0)
+        f.write(bytes.fromhex("ea000000f0"))
+
+
 class Actions(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory(prefix="lodge-actions-")
@@ -66,12 +76,7 @@ class Actions(unittest.TestCase):
     def guest(self, code):
         """Options of a machine whose firmware is @code."""
         path = os.path.join(self.folder.name, "rom")
-        subprocess.run(["as", "--32", "-o", path + ".o"], input=START + code + "\n", text=True, check=True)
-        subprocess.run(["objcopy", "-O", "binary", path + ".o", path], check=True)
-        with open(path, "r+b") as f:
-            f.truncate(65536)
-            f.seek(0xFFF0)
-            f.write(bytes.fromhex("ea000000f0"))
+        firmware(path, code)
         return ["-bios", path, "-debugcon", f"file:{self.debug}"]
 
     def running(self, *args):

@@ -8,6 +8,7 @@
 #include "host/image/options.h"
 #include "host/image/protocol.h"
 #include "vmm/blockdev.h"
+#include "vmm/events.h"
 #include "vmm/monitor/qmp_transaction.h"
 #include "vmm/vm.h"
 
@@ -325,10 +326,15 @@ static Image *removable(json_t *args, GError **error)
     return img;
 }
 
-static void tray_moved(Image *img, bool open)
+/* "id" is the device's where it has one. */
+void event_tray_moved(Image *img, bool open)
 {
-    vm_event("DEVICE_TRAY_MOVED", json_pack("{s:s, s:s, s:b}", "device", image_id(img), "id",
-                                            image_id(img), "tray-open", open));
+    const char *id = image_id(img);
+    for (struct device *d = vm_board()->devices; d; d = d->next) {
+        id = d->id && drive_of(d) == img ? d->id : id;
+    }
+    vm_event("DEVICE_TRAY_MOVED", json_pack("{s:s, s:s, s:b}", "device", image_id(img), "id", id,
+                                            "tray-open", open));
 }
 
 HANDLER(eject)
@@ -336,7 +342,7 @@ HANDLER(eject)
     Image *img = removable(args, error);
     if (img) {
         image_eject(img);
-        tray_moved(img, true);
+        event_tray_moved(img, true);
     }
     return NULL;
 }
@@ -350,7 +356,7 @@ HANDLER(close_tray)
 {
     Image *img = removable(args, error);
     if (img) {
-        tray_moved(img, false);
+        event_tray_moved(img, false);
     }
     return NULL;
 }
@@ -368,7 +374,7 @@ HANDLER(change_medium)
                   : mode && g_str_equal(mode, "read-only") ? true
                                                            : vm_drive_is_cd(img);
     if (image_change(img, &o, error)) {
-        tray_moved(img, false);
+        event_tray_moved(img, false);
     }
     return NULL;
 }

@@ -189,13 +189,15 @@ bool verb_connect_get_capabilities(struct call *call, const rpc_none *args, rpc_
 bool verb_connect_register_close_callback(struct call *call, const rpc_none *args, rpc_none *ret,
                                           GError **error)
 {
-    (void)call, (void)args, (void)ret, (void)error;
-    return true; /* we close the socket, which tells the same */
+    (void)args, (void)ret, (void)error;
+    call_client(call)->told_of_end = true;
+    return true;
 }
 
 bool verb_connect_unregister_close_callback(struct call *call, const rpc_none *args, rpc_none *ret,
                                             GError **error)
 {
-    (void)call, (void)args, (void)ret, (void)error;
+    (void)args, (void)ret, (void)error;
+    call_client(call)->told_of_end = false;
     return true;
 }

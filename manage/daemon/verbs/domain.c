@@ -609,7 +609,7 @@ bool verb_domain_create_xml_with_files(struct call *call, const rpc_text_flags *
     return no_files(call, error) && verb_domain_create_xml(call, args, ret, error);
 }
 
-enum { DESTROY_GRACEFUL = 1 };
+enum { DESTROY_GRACEFUL = 1, DESTROY_REMOVE_LOGS = 2 };
 
 static bool destroy(const rpc_domain *named, unsigned flags, GError **error)
 {
@@ -618,7 +618,10 @@ static bool destroy(const rpc_domain *named, unsigned flags, GError **error)
         return false;
     }
     /* Without the job: whoever holds it may be waiting for this very machine. */
-    return machine_stop(d, SHUTOFF_DESTROYED, flags & DESTROY_GRACEFUL, error);
+    if (!machine_stop(d, SHUTOFF_DESTROYED, flags & DESTROY_GRACEFUL, error)) {
+        return false;
+    }
+    return !(flags & DESTROY_REMOVE_LOGS) || machine_remove_log(d, error);
 }
 
 bool verb_domain_destroy(struct call *call, const rpc_domain_args *args, rpc_none *ret,

@@ -119,6 +119,19 @@ bool verb_domain_set_user_password(struct call *call, const rpc_password_args *a
     return got != NULL;
 }
 
+enum { TO_MEMORY, TO_DISK, TO_BOTH };
+
+static bool may_sleep(const DomainDef *def, unsigned target, GError **error)
+{
+    bool no_memory = target != TO_DISK && def->suspend_to_mem == TRI_NO;
+    if (no_memory || (target == TO_DISK && def->suspend_to_disk == TRI_NO)) {
+        libvirt_error(error, ERR_OPERATION_UNSUPPORTED, "%s state is disabled for this domain",
+                      no_memory ? "S3" : "S4");
+        return false;
+    }
+    return true;
+}
+
 bool verb_domain_pm_suspend_for_duration(struct call *call, const rpc_pm_suspend_args *args,
                                          rpc_none *ret, GError **error)
 {
@@ -133,7 +146,8 @@ bool verb_domain_pm_suspend_for_duration(struct call *call, const rpc_pm_suspend
     }
     g_autoptr(DomainJob) d = domain_take(&args->dom, error);
     g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
-    return m && agent_send(m, commands[args->target], json_object(), error);
+    return m && may_sleep(m->def, args->target, error) &&
+           agent_send(m, commands[args->target], json_object(), error);
 }
 
 bool verb_domain_pm_wakeup(struct call *call, const rpc_domain_flags *args, rpc_none *ret,

@@ -79,6 +79,7 @@ static bool write_core(struct machine *m, const char *path, unsigned flags, GErr
     bool ok = flags & DUMP_MEMORY_ONLY ? write_memory(m, fd, error)
                                        : machine_stream_state(m, fd, path, error);
     m->job.type = JOB_NONE;
+    domain_job_over(m->domain, &m->job, ok ? JOB_COMPLETED : JOB_FAILED);
     if (!ok && S_ISREG(st.st_mode)) {
         path_unlink(path); /* half a core would pass for a whole one */
     }

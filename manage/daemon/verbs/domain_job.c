@@ -59,7 +59,8 @@ bool verb_domain_get_control_info(struct call *call, const rpc_domain_flags *arg
     const struct machine *m = d->machine;
     int64_t job = m->job.type != JOB_NONE ? m->job.since : backup_since(m);
     int64_t since = job ? job : qmp_unanswered(m->qmp);
-    if (!m->qmp && !d->job) { /* else it is about to have one */
+    bool lost = m->qmp ? qmp_is_dead(m->qmp) : !d->job; /* else it is about to have one */
+    if (lost) {
         ret->state = CONTROL_ERROR;
         ret->details = ERROR_MONITOR;
     } else if (since) {
@@ -75,6 +76,9 @@ static void put_figures(Params *p, const struct job_figures *j)
     params_ullong(p, "time_elapsed", elapsed(j));
     if (j->has_downtime) {
         params_ullong(p, "downtime", j->downtime_ms);
+    }
+    if (j->type >= JOB_COMPLETED) {
+        params_bool(p, "success", j->type == JOB_COMPLETED);
     }
     if (j->operation == OPERATION_BACKUP) {
         params_ullong(p, "disk_total", j->total);

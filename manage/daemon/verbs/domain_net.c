@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The addresses of a guest: by our DHCP servers' leases, by what the host has seen, by the agent.
- */
+/* The addresses and the name of a guest: by our DHCP servers' leases, by what the host has seen, by
+ * the agent. */
 #include "manage/daemon/machine.h"
 #include "manage/daemon/netlink.h"
 #include "manage/daemon/network.h"
@@ -141,4 +141,60 @@ bool verb_domain_interface_addresses(struct call *call, const rpc_domain_uint_fl
     ret->items.items_len = out->len;
     ret->items.items_val = (rpc_domain_interface *)(void *)g_array_free(out, FALSE);
     return ok;
+}
+
+/* --- its name --- */
+
+/* What it called itself when it asked for an address; NULL: no lease has a name. */
+static char *leased_name(const DomainDef *def)
+{
+    for (unsigned i = 0; i < xml_count(def->interfaces); i++) {
+        const struct domain_interface *nic = def->interfaces->pdata[i];
+        const struct network *net = nic->network ? network_find(nic->network) : NULL;
+        g_autoptr(GPtrArray) leases = nic->type == IFACE_NETWORK && net && net->active
+                                          ? dnsmasq_leases(net->def, nic->mac)
+                                          : NULL;
+        for (unsigned k = 0; leases && k < leases->len; k++) {
+            const struct dhcp_lease *l = leases->pdata[k];
+            if (l->hostname) {
+                return g_strdup(l->hostname);
+            }
+        }
+    }
+    return NULL;
+}
+
+static char *name_by_agent(const rpc_domain *named, GError **error)
+{
+    g_autoptr(DomainJob) d = domain_take(named, error);
+    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    g_autoptr(json_t) got = m ? agent_run(m, "guest-get-host-name", NULL, error) : NULL;
+    const char *name = word(got, "host-name");
+    return got ? g_strdup(name ? name : "") : NULL;
+}
+
+static char *name_by_leases(const rpc_domain *named, GError **error)
+{
+    g_autoptr(Domain) d = domain_get(named, error);
+    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
+    char *name = m ? leased_name(m->def) : NULL;
+    if (m && !name) {
+        libvirt_error(error, ERR_NO_HOSTNAME, "no hostname found for domain '%s'", d->name);
+    }
+    return name;
+}
+
+bool verb_domain_get_hostname(struct call *call, const rpc_domain_flags *args, rpc_text *ret,
+                              GError **error)
+{
+    enum { BY_LEASE = 1, BY_AGENT = 2 };
+    (void)call;
+    if (args->flags == (BY_LEASE | BY_AGENT)) {
+        libvirt_error(error, ERR_INVALID_ARG,
+                      "a hostname is asked for of leases or of the agent, not of both");
+        return false;
+    }
+    ret->text = args->flags & BY_LEASE ? name_by_leases(&args->dom, error)
+                                       : name_by_agent(&args->dom, error);
+    return ret->text;
 }

@@ -575,17 +575,40 @@ static bool restore_config(Domain *d, const Snapshot *s, GError **error)
     return !config || !d->persistent || domain_save_config(d, config, error);
 }
 
+/* Firmware gets its variables when a machine starts. */
+static bool may_be_reset(const Domain *d, const Snapshot *s, unsigned flags, GError **error)
+{
+    bool up = s->state == SNAP_RUNNING || s->state == SNAP_PAUSED ||
+              (flags & (REVERT_RUNNING | REVERT_PAUSED));
+    if (!(flags & REVERT_RESET_NVRAM)) {
+        return true;
+    }
+    if (!up) {
+        libvirt_error(error, ERR_OPERATION_INVALID,
+                      "NVRAM is reset by a start: ask for the domain to run or to be paused");
+        return false;
+    }
+    if (!d->persistent) { /* it would end before it could start */
+        libvirt_error(error, ERR_OPERATION_INVALID, "cannot reset NVRAM of a transient domain");
+        return false;
+    }
+    return true;
+}
+
 /*
  * The machine's memory too; one that was not there is there only if it has that.  One that has
- * become another machine since is started anew, as what it was.
+ * become another machine since, or is to get fresh firmware variables, is started anew.
  */
-static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, GError **error)
+static bool load(Domain *d, const Snapshot *s, DomainDef *def, bool run, unsigned flags,
+                 GError **error)
 {
-    const struct machine_start how = {.flags = START_PAUSED,
+    bool fresh = flags & REVERT_RESET_NVRAM;
+    const struct machine_start how = {.flags = START_PAUSED | (fresh ? START_RESET_NVRAM : 0),
                                       .incoming_fd = -1,
                                       .event_detail = 3,
                                       .running_reason = RUNNING_FROM_SNAPSHOT};
-    if (domain_active(d) && d->persistent && s->def && !same_machine(d->machine->def, s->def) &&
+    if (domain_active(d) && d->persistent &&
+        (fresh || (s->def && !same_machine(d->machine->def, s->def))) &&
         !machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error)) {
         return false;
     }
@@ -609,6 +632,9 @@ static bool revert_to(Domain *d, const GPtrArray *all, Snapshot *s, unsigned fla
     bool run = flags & REVERT_RUNNING  ? true
                : flags & REVERT_PAUSED ? false
                                        : s->state == SNAP_RUNNING;
+    if (!may_be_reset(d, s, flags, error)) {
+        return false;
+    }
     if (snapshot_is_external(s)) {
         return snapshot_revert_external(d, s, flags, error);
     }
@@ -620,7 +646,8 @@ static bool revert_to(Domain *d, const GPtrArray *all, Snapshot *s, unsigned fla
         if (domain_active(d) && !machine_stop(d, SHUTOFF_FROM_SNAPSHOT, false, error)) {
             return false;
         }
-        const struct machine_start how = {.flags = run ? 0 : START_PAUSED,
+        unsigned fresh = flags & REVERT_RESET_NVRAM ? START_RESET_NVRAM : 0;
+        const struct machine_start how = {.flags = fresh | (run ? 0 : START_PAUSED),
                                           .incoming_fd = -1,
                                           .event_detail = 3,
                                           .running_reason = RUNNING_FROM_SNAPSHOT};
@@ -628,7 +655,7 @@ static bool revert_to(Domain *d, const GPtrArray *all, Snapshot *s, unsigned fla
         return on_images(then, "-a", s, error) && restore_config(d, s, error) &&
                (!(flags & 3) || machine_start(d, then, &how, error));
     }
-    return load(d, s, def, run, error);
+    return load(d, s, def, run, flags, error);
 }
 
 /* A managed save image is of disks that are no more after that: it waits beside its place until all

@@ -371,18 +371,6 @@ bool verb_domain_agent_command(struct call *call, const rpc_agent_command_args *
     return true;
 }
 
-bool verb_domain_get_hostname(struct call *call, const rpc_domain_flags *args, rpc_text *ret,
-                              GError **error)
-{
-    (void)call;
-    g_autoptr(DomainJob) d = domain_take(&args->dom, error);
-    g_autoptr(Machine) m = d ? machine_of(d, error) : NULL;
-    g_autoptr(json_t) got = m ? agent_run(m, "guest-get-host-name", NULL, error) : NULL;
-    const char *name = json_string_value(json_object_get(got, "host-name"));
-    ret->text = got ? g_strdup(name ? name : "") : NULL;
-    return got != NULL;
-}
-
 bool verb_domain_get_time(struct call *call, const rpc_domain_flags *args, rpc_time *ret,
                           GError **error)
 {

@@ -1,10 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "manage/daemon/client.h"
+#include "manage/daemon/node_device.h"
 #include "manage/daemon/verb.h"
 
 /* Registration for events, a pair of verbs a class. */
 
 enum { CALLBACKS_MAX = 1024 }; /* a connection */
+
+/* What nothing here is a cause of, though libvirt has a number for it. */
+static const struct {
+    enum event_class class;
+    int event;
+    const char *name;
+} never[] = {
+    {CLASS_DOMAIN, 25, "memory-failure"}, /* the host's own memory errors end a machine */
+    {CLASS_DOMAIN, 26, "memory-device-size-change"}, /* there is no virtio-mem */
+    {CLASS_NETWORK, 1, "metadata-change"},           /* networks' metadata change with the rest */
+};
+
+static bool may_come(const struct callback *wanted, GError **error)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(never); i++) {
+        if (never[i].class == wanted->class && never[i].event == wanted->event) {
+            libvirt_error(error, ERR_NO_SUPPORT, "the event %s", never[i].name);
+            return false;
+        }
+    }
+    return true;
+}
 
 static bool enlist(struct call *call, struct callback wanted, int events, const void *uuid,
                    rpc_int *ret, GError **error)
@@ -15,7 +38,7 @@ static bool enlist(struct call *call, struct callback wanted, int events, const 
     } else if (c->callbacks && c->callbacks->len >= CALLBACKS_MAX) {
         libvirt_error(error, ERR_RESOURCE_BUSY, "more than %d event callbacks on one connection",
                       CALLBACKS_MAX);
-    } else {
+    } else if (may_come(&wanted, error)) {
         wanted.all = !uuid && !(wanted.class == CLASS_NODE_DEVICE && wanted.name);
         if (uuid) {
             memcpy(wanted.uuid, uuid, sizeof(wanted.uuid));
@@ -84,6 +107,9 @@ bool verb_connect_node_device_event_register_any(struct call *call,
                                                  const rpc_node_device_register *args, rpc_int *ret,
                                                  GError **error)
 {
+    if (!node_events_begin(error)) {
+        return false;
+    }
     struct callback wanted = {.class = CLASS_NODE_DEVICE,
                               .event = args->event,
                               .name = args->dev ? g_strdup(args->dev->name) : NULL};

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
+#include "manage/daemon/node_device.h"
+
 #include "manage/daemon/capabilities.h"
 #include "manage/daemon/verb.h"
 #include "manage/model/xml.h"
@@ -11,8 +13,6 @@
 /*
  * The host's devices, read from /sys at each call: names and documents as libvirt gives them.
  */
-enum kind { KIND_COMPUTER, KIND_PCI, KIND_USB, KIND_NET, KIND_BLOCK };
-
 static const struct {
     const char *cap;    /* in XML and as a filter */
     const char *folder; /* of /sys whose entries are such devices */
@@ -26,21 +26,16 @@ static const struct {
 };
 enum { KIND_BITS = 0x1fffffff, LIST_INACTIVE = 1 << 30 };
 
-struct device {
-    enum kind kind;
-    char *name, *path; /* libvirt's name; what it is in /sys */
-};
-
 static void device_free(void *item)
 {
-    struct device *d = item;
+    struct node_device *d = item;
     g_free(d->name);
     g_free(d->path);
     g_free(d);
 }
 
 /* One line of a file in the device's folder; NULL if it is not there. */
-static char *attribute(const struct device *d, const char *name)
+static char *attribute(const struct node_device *d, const char *name)
 {
     g_autofree char *path = g_build_filename(d->path, name, NULL);
     char *text = NULL;
@@ -53,7 +48,7 @@ static char *with_underscores(char *text)
 }
 
 /* The last part of the path that link @name of the device leads to. */
-static char *link_end(const struct device *d, const char *name)
+static char *link_end(const struct node_device *d, const char *name)
 {
     g_autofree char *path = g_build_filename(d->path, name, NULL);
     g_autofree char *target = g_file_read_link(path, NULL);
@@ -61,7 +56,7 @@ static char *link_end(const struct device *d, const char *name)
 }
 
 /* Is there such a device behind entry @name?  Makes its libvirt name. */
-static char *name_of(struct device *d, const char *entry)
+static char *name_of(struct node_device *d, const char *entry)
 {
     g_autofree char *extra = NULL, *text = NULL;
     switch (d->kind) {
@@ -85,12 +80,12 @@ static char *name_of(struct device *d, const char *entry)
     return text ? with_underscores(g_steal_pointer(&text)) : NULL;
 }
 
-static void scan_kind(enum kind kind, GPtrArray *out)
+static void scan_kind(enum node_kind kind, GPtrArray *out)
 {
     g_autoptr(GDir) dir = g_dir_open(kinds[kind].folder, 0, NULL);
     const char *entry;
     while (dir && (entry = g_dir_read_name(dir))) {
-        struct device *d = g_new0(struct device, 1);
+        struct node_device *d = g_new0(struct node_device, 1);
         g_autofree char *link = g_build_filename(kinds[kind].folder, entry, NULL);
         d->kind = kind;
         d->path = realpath(link, NULL);
@@ -109,17 +104,22 @@ static GPtrArray *scan(unsigned bits)
     GPtrArray *all = g_ptr_array_new_with_free_func(device_free);
     bits = bits & KIND_BITS ? bits : KIND_BITS;
     if (bits & kinds[KIND_COMPUTER].bit) {
-        struct device *d = g_new0(struct device, 1);
+        struct node_device *d = g_new0(struct node_device, 1);
         d->name = g_strdup("computer");
         d->path = g_strdup("/sys/devices");
         g_ptr_array_add(all, d);
     }
-    for (enum kind k = KIND_PCI; k <= KIND_BLOCK; k++) {
+    for (enum node_kind k = KIND_PCI; k <= KIND_BLOCK; k++) {
         if (bits & kinds[k].bit) {
             scan_kind(k, all);
         }
     }
     return all;
+}
+
+GPtrArray *node_devices(void)
+{
+    return scan(0);
 }
 
 /* The bits of capability @cap; a kind that we do not know has no devices. */
@@ -133,10 +133,10 @@ static unsigned bits_of(const rpc_maybe_string cap)
     return cap ? 1u << 28 : 0;
 }
 
-static const struct device *find(const GPtrArray *all, const char *name, GError **error)
+static const struct node_device *find(const GPtrArray *all, const char *name, GError **error)
 {
     for (unsigned i = 0; i < all->len; i++) {
-        const struct device *d = g_ptr_array_index(all, i);
+        const struct node_device *d = g_ptr_array_index(all, i);
         if (strcmp(d->name, name) == 0) {
             return d;
         }
@@ -146,11 +146,11 @@ static const struct device *find(const GPtrArray *all, const char *name, GError 
 }
 
 /* The nearest device above it in /sys, else the computer. */
-static const char *parent_of(const GPtrArray *all, const struct device *d)
+static const char *parent_of(const GPtrArray *all, const struct node_device *d)
 {
-    const struct device *best = NULL;
+    const struct node_device *best = NULL;
     for (unsigned i = 0; i < all->len; i++) {
-        const struct device *p = g_ptr_array_index(all, i);
+        const struct node_device *p = g_ptr_array_index(all, i);
         size_t n = strlen(p->path);
         if (p != d && p->kind != KIND_COMPUTER && strncmp(d->path, p->path, n) == 0 &&
             d->path[n] == '/' && (!best || n > strlen(best->path))) {
@@ -171,7 +171,7 @@ static void put(GString *xml, const char *element, const char *value)
     }
 }
 
-static void put_attribute(GString *xml, const struct device *d, const char *element,
+static void put_attribute(GString *xml, const struct node_device *d, const char *element,
                           const char *file)
 {
     g_autofree char *value = attribute(d, file);
@@ -179,7 +179,7 @@ static void put_attribute(GString *xml, const struct device *d, const char *elem
 }
 
 /* <product id='0x1000'>: what /sys knows is the number. */
-static void put_id(GString *xml, const struct device *d, const char *element, const char *file,
+static void put_id(GString *xml, const struct node_device *d, const char *element, const char *file,
                    const char *name_file)
 {
     g_autofree char *id = attribute(d, file), *name = name_file ? attribute(d, name_file) : NULL;
@@ -193,7 +193,7 @@ static void put_id(GString *xml, const struct device *d, const char *element, co
     }
 }
 
-static void put_pci(GString *xml, const struct device *d)
+static void put_pci(GString *xml, const struct node_device *d)
 {
     unsigned domain = 0, bus = 0, slot = 0, function = 0;
     g_autofree char *base = g_path_get_basename(d->path);
@@ -215,7 +215,7 @@ static void put_pci(GString *xml, const struct device *d)
     }
 }
 
-static void put_net(GString *xml, const struct device *d)
+static void put_net(GString *xml, const struct node_device *d)
 {
     g_autofree char *base = g_path_get_basename(d->path);
     g_autofree char *state = attribute(d, "operstate"), *speed = attribute(d, "speed");
@@ -228,7 +228,7 @@ static void put_net(GString *xml, const struct device *d)
     }
 }
 
-static void put_block(GString *xml, const struct device *d)
+static void put_block(GString *xml, const struct node_device *d)
 {
     g_autofree char *base = g_path_get_basename(d->path), *sectors = attribute(d, "size");
     g_autofree char *logical = attribute(d, "queue/logical_block_size");
@@ -247,7 +247,7 @@ static void put_block(GString *xml, const struct device *d)
                            bytes, block, bytes / MAX(block, 1));
 }
 
-static void put_usb(GString *xml, const struct device *d)
+static void put_usb(GString *xml, const struct node_device *d)
 {
     put_attribute(xml, d, "bus", "busnum");
     put_attribute(xml, d, "device", "devnum");
@@ -267,7 +267,7 @@ static void put_computer(GString *xml)
     g_string_append(xml, "    </hardware>\n    <firmware>\n    </firmware>\n");
 }
 
-static char *document(const GPtrArray *all, const struct device *d)
+static char *document(const GPtrArray *all, const struct node_device *d)
 {
     GString *xml = g_string_new("<device>\n");
     const char *parent = parent_of(all, d);
@@ -328,7 +328,7 @@ bool verb_node_list_devices(struct call *call, const rpc_node_devices_names_args
     (void)call, (void)error;
     ret->names.names_val = g_new0(rpc_string, MAX(n, 1));
     for (; ret->names.names_len < n; ret->names.names_len++) {
-        const struct device *d = g_ptr_array_index(all, ret->names.names_len);
+        const struct node_device *d = g_ptr_array_index(all, ret->names.names_len);
         ret->names.names_val[ret->names.names_len] = g_strdup(d->name);
     }
     return true;
@@ -345,7 +345,7 @@ bool verb_connect_list_all_node_devices(struct call *call, const rpc_list_args *
     ret->count = all->len;
     ret->items.items_val = g_new0(rpc_node_device, all->len + 1);
     for (unsigned i = 0; args->need_results && i < all->len; i++) {
-        const struct device *d = g_ptr_array_index(all, i);
+        const struct node_device *d = g_ptr_array_index(all, i);
         ret->items.items_val[ret->items.items_len++].name = g_strdup(d->name);
     }
     return true;
@@ -355,7 +355,7 @@ bool verb_node_device_lookup_by_name(struct call *call, const rpc_text *args,
                                      rpc_node_device_ret *ret, GError **error)
 {
     g_autoptr(GPtrArray) all = scan_unlocked(0);
-    const struct device *d = find(all, args->text, error);
+    const struct node_device *d = find(all, args->text, error);
     (void)call;
     if (d) {
         ret->dev.name = g_strdup(d->name);
@@ -367,7 +367,7 @@ bool verb_node_device_get_xml_desc(struct call *call, const rpc_text_flags *args
                                    GError **error)
 {
     g_autoptr(GPtrArray) all = scan_unlocked(0);
-    const struct device *d = find(all, args->text, error);
+    const struct node_device *d = find(all, args->text, error);
     (void)call;
     if (d) {
         ret->text = document(all, d);
@@ -379,7 +379,7 @@ bool verb_node_device_get_parent(struct call *call, const rpc_text *args, rpc_ma
                                  GError **error)
 {
     g_autoptr(GPtrArray) all = scan_unlocked(0);
-    const struct device *d = find(all, args->text, error);
+    const struct node_device *d = find(all, args->text, error);
     const char *parent = d ? parent_of(all, d) : NULL;
     (void)call;
     if (parent) {
@@ -402,7 +402,7 @@ bool verb_node_device_list_caps(struct call *call, const rpc_text_int *args, rpc
                                 GError **error)
 {
     g_autoptr(GPtrArray) all = scan_unlocked(0);
-    const struct device *d = find(all, args->text, error);
+    const struct node_device *d = find(all, args->text, error);
     (void)call;
     if (d && args->value > 0) {
         ret->names.names_val = g_new0(rpc_string, 1);
