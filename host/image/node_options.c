@@ -197,6 +197,9 @@ bool options_flags(const json_t *o, unsigned *flags, GError **error)
         }
         set_flag(flags, switches[i].flag, on);
     }
+    if (*flags & OPEN_READ_ONLY) {
+        *flags &= ~(unsigned)OPEN_LATER; /* it does not change hands */
+    }
     const char *discard = json_text(o, "discard"), *aio = json_text(o, "aio");
     if (discard) {
         set_flag(flags, OPEN_UNMAP, !strcmp(discard, "unmap") || !strcmp(discard, "on"));
