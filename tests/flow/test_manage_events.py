@@ -164,6 +164,17 @@ class Machines(Case):
         libvirt_qemu.qemuMonitorEventDeregister(self.conn, number)
         self.assertEqual(dom.state(), [libvirt.VIR_DOMAIN_CRASHED, libvirt.VIR_DOMAIN_CRASHED_PANICKED])
 
+    def test_log_goes_too(self):
+        dom = self.define("logs")
+        log = pathlib.Path(self.daemon.root, "var/log/qemu/logs.log")
+        for program in ("virsh", os.environ["LODGE"]):
+            for words, there in ([], True), (["--remove-logs"], False):
+                dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+                self.assertIn("-name", log.read_text())
+                subprocess.run([program, "-c", self.daemon.uri, "destroy", "logs", *words], check=True, capture_output=True,
+                               timeout=manage.PATIENCE)
+                self.assertEqual(log.exists(), there)
+
     def test_sleep_to_disk(self):
         """S4: what the guest wants to keep is on its disk, and the machine goes off."""
         dom = self.define("sleeps", more="<pm><suspend-to-mem enabled='no'/><suspend-to-disk enabled='yes'/></pm>")

@@ -91,6 +91,10 @@ class Guest(NetworkCase):
     def test_agent(self):
         self.assertEqual(self.virsh("qemu-agent-command", "g", '{"execute":"guest-ping"}'), '{"return": {}}')
         self.assertEqual(self.virsh("domhostname", "g", "--source", "agent"), "tiny-one")
+        self.assertEqual(self.virsh("domhostname", "g"), "tiny-one")
+        self.assertIn("no hostname found", self.virsh("domhostname", "g", "--source", "lease", fails=True))
+        self.ask("udhcpc -q -n -t 50 -i eth0 -x hostname:tiny-lease -s /bin/lease")
+        self.assertEqual(self.virsh("domhostname", "g", "--source", "lease"), "tiny-lease")
         self.assertRegex(self.virsh("domtime", "g"), r"Time: \d{10}")
         self.dom.setTime({"seconds": 1234567890, "nseconds": 0})
         self.assertLess(abs(self.dom.getTime()["seconds"] - 1234567890), 3600)
@@ -122,6 +126,7 @@ class Guest(NetworkCase):
         both(["domifaddr", "g", "--source", "agent"])
         both(["domifaddr", "g", "--source", "agent", "--full", "--interface", "lo"])
         both(["domhostname", "g", "--source", "agent"])
+        both(["domhostname", "g", "--source", "lease"])
         both(["guestvcpus", "g"])
         both(["guestvcpus", "g", "--cpulist", "0"], "is required by option --cpulist")
         both(["guestvcpus", "g", "--cpulist", "0", "--enable"])

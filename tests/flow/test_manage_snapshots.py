@@ -12,6 +12,30 @@ from test_manage_domain import UP
 from test_manage_jobs import Work, img
 
 
+class Variables(Work):
+    def forget(self):
+        self.daemon.run_virsh("destroy", self.name)
+        self.v("undefine", "--nvram", "--snapshots-metadata")
+
+    def test_fresh_ones(self):
+        """The firmware's, when the machine goes back to what it was and starts with new ones."""
+        xml = re.sub(r"<os>", "<os firmware='efi'>", self.dom.XMLDesc())
+        self.dom = self.conn.defineXML(re.sub(r"<(kernel|initrd|cmdline)>.*?</\1>", "", xml))
+        self.dom.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+        path = pathlib.Path(re.search(r"<nvram.*>(.*)</nvram>", self.dom.XMLDesc())[1])
+        self.dom.destroy()
+        new = path.read_bytes()
+        self.v("snapshot-create-as", "off", "--disk-only")
+        self.assertIn("ask for the domain to run", self.v("snapshot-revert", "off", "--reset-nvram", fails=True))
+        for words, kept in (["--paused"], True), (["--paused", "--reset-nvram"], False):
+            path.write_bytes(b"mine" + new[4:])
+            self.v("snapshot-revert", "off", *words)
+            self.assertEqual(self.dom.state()[0], libvirt.VIR_DOMAIN_PAUSED)
+            self.assertEqual(path.read_bytes()[:4] == b"mine", kept)
+            self.dom.destroy()
+        self.assertEqual(path.read_bytes(), new)
+
+
 class External(Work):
     def images(self):
         return sorted(os.listdir(self.folder))
