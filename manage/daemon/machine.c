@@ -37,7 +37,7 @@
  * numbers exist (a container may have fewer).
  */
 enum { FIRST_UID = 1879048192, UIDS = 1 << 16, NOBODY = 65534 };
-enum { START_SECONDS = 60, ARRIVE_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
+enum { START_SECONDS = 60, TERM_SECONDS = 10, KILL_SECONDS = 20 };
 enum { BACKLOG = 64 }; /* daemons that a stopped machine has not heard of */
 
 static int next_id = 1;
@@ -867,31 +867,6 @@ bool machine_resume(Domain *d, int reason, GError **error)
         domain_event(d, EVENT_RESUMED, reason == RUNNING_MIGRATED ? 1 : 0);
     }
     return true;
-}
-
-bool machine_arrived(struct machine *m, const char *from, GError **error)
-{
-    int64_t wait = daemon_patience(ARRIVE_SECONDS) * (int64_t)G_USEC_PER_SEC;
-    int64_t end = g_get_monotonic_time() + wait;
-    for (;;) {
-        g_autoptr(json_t) info = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
-        const char *status = json_string_value(json_object_get(info, "status"));
-        if (!status) {
-            return false; /* what does not load ends the process */
-        }
-        if (strcmp(status, "inmigrate") != 0) {
-            return true;
-        }
-        daemon_wait(g_get_monotonic_time() + 10000);
-        if (g_get_monotonic_time() < end) {
-            continue;
-        }
-        if (!from || !file_server_answers(from)) {
-            libvirt_error(error, ERR_OPERATION_TIMEOUT, "the state of the machine does not come");
-            return false;
-        }
-        end = g_get_monotonic_time() + wait;
-    }
 }
 
 bool machine_set_off_action(struct machine *m, GError **error)

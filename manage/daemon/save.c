@@ -27,7 +27,13 @@ enum {
     CHUNK = 256 << 10,
     SLACK = 4096
 };
-enum { CONNECT_SECONDS = 30, STALL_SECONDS = 60, CANCEL_SECONDS = 30, LOOK_US = 20000 };
+enum {
+    CONNECT_SECONDS = 30,
+    STALL_SECONDS = 60,
+    CANCEL_SECONDS = 30,
+    ARRIVE_SECONDS = 60,
+    LOOK_US = 20000
+};
 
 static bool write_all(int fd, const void *data, size_t n)
 {
@@ -446,6 +452,31 @@ bool domain_save_to(Domain *d, const char *path, const char *xml, int running, G
         return false;
     }
     return true;
+}
+
+bool machine_arrived(struct machine *m, const char *from, GError **error)
+{
+    int64_t wait = daemon_patience(ARRIVE_SECONDS) * (int64_t)G_USEC_PER_SEC;
+    int64_t end = g_get_monotonic_time() + wait;
+    for (;;) {
+        g_autoptr(json_t) info = qmp_run(m->qmp, "query-status", NULL, QMP_TIMEOUT_MS, error);
+        const char *status = json_string_value(json_object_get(info, "status"));
+        if (!status) {
+            return false; /* what does not load ends the process */
+        }
+        if (strcmp(status, "inmigrate") != 0) {
+            return true;
+        }
+        daemon_wait(g_get_monotonic_time() + 10000);
+        if (g_get_monotonic_time() < end) {
+            continue;
+        }
+        if (!from || !file_server_answers(from)) {
+            libvirt_error(error, ERR_OPERATION_TIMEOUT, "the state of the machine does not come");
+            return false;
+        }
+        end = g_get_monotonic_time() + wait;
+    }
 }
 
 bool domain_restore_from(Domain *d, const char *path, unsigned flags, GError **error)
