@@ -41,6 +41,7 @@ static const struct {
     {ERR_OPERATION_INVALID, "Requested operation is not valid: %s"},
     {ERR_NO_INTERFACE, "Interface not found: %s"},
     {ERR_NO_NWFILTER, "Network filter not found: %s"},
+    {ERR_INVALID_SECRET, "Invalid secret: %s"},
     {ERR_NO_SECRET, "Secret not found: %s"},
     {ERR_CONFIG_UNSUPPORTED, "unsupported configuration: %s"},
     {ERR_OPERATION_TIMEOUT, "Timed out during operation: %s"},

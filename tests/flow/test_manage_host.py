@@ -116,7 +116,7 @@ class Definitions(unittest.TestCase):
         self.assertEqual(len(conn.listAllSecrets(4)), 1)  # private ones
         secret = conn.secretLookupByUsage(1, "/images/2.img")
         secret.setValue(b"x", 0)
-        with self.assertRaisesRegex(Exception, "secret is private"):
+        with self.assertRaisesRegex(Exception, "Invalid secret: secret is private"):
             secret.value()
         conn.close()
         ro = self.daemon.connect(read_only=True)

@@ -109,7 +109,7 @@ static bool pin_live(Domain *d, unsigned vcpu, const struct cpuset *set, const c
     pid_t thread = vcpu < threads->len ? g_array_index(threads, pid_t, vcpu) : 0;
     if (!thread) {
         libvirt_error(error, ERR_INVALID_ARG, "vcpu %u is out of range of live cpu count %u", vcpu,
-                      threads->len);
+                      domain_vcpus_online(m->def));
         return false;
     }
     if (!tune_pin_thread(thread, set, error)) {

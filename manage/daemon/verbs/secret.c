@@ -309,7 +309,7 @@ bool verb_secret_get_value(struct call *call, const rpc_secret_flags *args, rpc_
         return false;
     }
     if (e->secret->private == TRI_YES) {
-        libvirt_error(error, ERR_ACCESS_DENIED, "secret is private");
+        libvirt_error(error, ERR_INVALID_SECRET, "secret is private");
         return false;
     }
     if (!e->value) {
