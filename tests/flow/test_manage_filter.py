@@ -134,7 +134,7 @@ class Ports(NetworkCase):
                 ("<filterref filter='bad'/>", "'1.2.3' is not supported"),
                 ("<bandwidth><inbound average='100' floor='50'/></bandwidth>", "'floor'"),
                 ("<bandwidth><inbound peak='100'/></bandwidth>", "Missing mandatory average"),
-                ("<bandwidth><outbound average='-1'/></bandwidth>", "out of range")):
+                ("<bandwidth><outbound average='-1'/></bandwidth>", "Invalid value for attribute 'average'")):
             with open(f"{self.dir}/dom.xml", "w") as f:
                 f.write(self.xml(4, more, source="network='lax'"))
             self.assertIn(words, self.virsh("create", f"{self.dir}/dom.xml", fails=True))

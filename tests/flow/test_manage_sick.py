@@ -171,7 +171,6 @@ class Machines(Sick):
         manage.until(lambda: dom.blockJobInfo("vda")["cur"] == dom.blockJobInfo("vda")["end"], "both are the same")
         self.daemon.stop()
         self.ask(dom, {"execute": "block-job-cancel", "arguments": {"device": "job-virtio-disk0"}})
-        self.daemon.start()
         conn = self.restarted_while_stopped(pid)
         dom = conn.lookupByName("copied")
         self.assertIn("<mirror", dom.XMLDesc())

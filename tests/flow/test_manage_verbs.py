@@ -394,7 +394,7 @@ guest-agent-timeout m
 guest-agent-timeout off !! Requested operation is not valid: domain is not running
 guest-agent-timeout m --timeout 5
 domhostname m !! argument unsupported: QEMU guest agent is not configured
-domhostname m --source lease !! argument unsupported: QEMU guest agent is not configured
+domhostname m --source lease !! no hostname found for domain 'm'
 domhostname m --source frob !! Unknown data source 'frob'
 domifaddr m == Name MAC address Protocol Address
 domifaddr m --source agent !! argument unsupported: QEMU guest agent is not configured

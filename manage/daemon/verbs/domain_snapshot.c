@@ -437,6 +437,20 @@ static bool make_external(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags
     return false;
 }
 
+/* Whether no job of a disk would be cut off. */
+static bool disks_idle(Domain *d, const Snapshot *s, GError **error)
+{
+    g_autoptr(Machine) m = machine_of(d, error);
+    for (unsigned i = 0; m && i < xml_count(m->def->disks); i++) {
+        const struct domain_disk *disk = m->def->disks->pdata[i];
+        const struct snapshot_disk *row = snapshot_disk_of(s, disk->target);
+        if (row && row->snapshot != LOCATION_NONE && !disk_idle(m, disk, error)) {
+            return false;
+        }
+    }
+    return m != NULL;
+}
+
 static bool make(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, bool *kept, GError **error)
 {
     g_autoptr(DomainDef) def = domain_def_of(d, true, error);
@@ -444,11 +458,8 @@ static bool make(Domain *d, Snapshot *s, GPtrArray *all, unsigned flags, bool *k
     if (!def) {
         return false;
     }
-    g_autoptr(Machine) busy = up ? machine_of(d, error) : NULL;
-    if (up && (!busy || !block_jobs_none(busy, error) || !disks_may_leave(def, error))) {
-        return false;
-    }
-    if (!snapshot_align(s, def, up, flags, error)) {
+    if ((up && !disks_may_leave(def, error)) || !snapshot_align(s, def, up, flags, error) ||
+        (up && !disks_idle(d, s, error))) {
         return false;
     }
     if (!up && d->managed_save && snapshot_is_external(s)) {
