@@ -531,8 +531,9 @@ class Side:
         self.ask("ifconfig eth0 up")
         self.until(f"grep {carrier} /sys/class/net/eth0/carrier", True)
 
-    def do_memory(self, _conn, _dom, mib):
-        """Its balloon has left it no more than this."""
+    def do_memory(self, _conn, dom, mib):
+        """Its balloon has left it no more than this, and lodged has heard so: of events of a kind one a second comes."""
+        manage.until(lambda: dom.info()[2] == int(mib) << 10, "the balloon has what it was to have")
         self.until(f"awk '/MemTotal/ {{ exit $2 > {mib} * 1024 }}' /proc/meminfo", True)
 
     def do_types(self, _conn, _dom, *words):
