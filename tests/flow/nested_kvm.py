@@ -213,6 +213,9 @@ def migrate(m, uri):
         raise Failed(f"migration: {status}")
 
 
+RESTORED = 150  # seconds; it takes ten, and who waits for longer has been seen to wait in vain
+
+
 def suspend(options):
     """State to a file under load, resumed in another process; the guest sees nothing of it."""
     command = inner("/load") + f" -accel kvm -smp 2 {options} </dev/null"
@@ -224,7 +227,7 @@ def suspend(options):
         migrate(m, "file:/tmp/state")
         m.qmp("quit")
         at = m.expect("first-exit-0")
-        m.expect("load-done", after=at)
+        m.expect("load-done", RESTORED, after=at)
         out = m.end()
     check_exit(out)
     for wrong in ("memory-broken", "lockup", "stall", "BUG", "unstable"):
@@ -251,7 +254,7 @@ def nested_state():
         migrate(m, "file:/tmp/state")
         m.qmp("quit")
         m.expect("first-exit-0")
-        out = m.end()
+        out = m.end(RESTORED)
     check_exit(out)
     rest = out.split("first-exit-0")[1]
     if "svm-ok" not in rest or "svm:" in out:
